@@ -1,0 +1,670 @@
+# cython: embedsignature=True, embedsignature.format=clinic, auto_pickle=False, autotestdict=False
+"""The core: packed or text addresses in, claims out, and columns over claims.
+
+Knows nothing of files, gRPC or country names. This file checks arguments and
+makes the result objects; the loops are in the C headers beside it. _core.pyi
+has the contract.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_Check, PyList_New, PyList_SET_ITEM
+from cpython.ref cimport Py_INCREF, PyObject
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+
+# Borrowed references throughout: counting them would write to every object of a roster.
+cdef extern from *:
+    """
+    /* The characters of an ASCII str, or NULL for one that holds others. */
+    static inline const char *gl_ascii(PyObject *text)
+    {
+    #if PY_VERSION_HEX < 0x030C0000
+        if (PyUnicode_READY(text) < 0) {
+            PyErr_Clear();
+            return NULL;
+        }
+    #endif
+        return PyUnicode_IS_ASCII(text) ? (const char *)PyUnicode_DATA(text) : NULL;
+    }
+
+    static inline void gl_prefetch(const void *address)
+    {
+        __builtin_prefetch(address);
+    }
+    """
+    const char *gl_ascii(PyObject *text)
+    void gl_prefetch(const void *address)
+    bint PyUnicode_Check(PyObject *o)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject *o)
+    bint PyBytes_Check(PyObject *o)
+    const char *bytes_data "PyBytes_AS_STRING"(PyObject *o)
+    Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *o)
+    PyObject **PySequence_Fast_ITEMS(object o)
+    Py_ssize_t PySequence_Fast_GET_SIZE(object o)
+    size_t PY_SSIZE_T_MAX
+
+
+cdef extern from "columns.h" nogil:
+    ctypedef enum gl_choice:
+        GL_EQUAL8
+        GL_EQUAL16
+        GL_NEITHER8
+
+    ctypedef struct gl_selection:
+        const uint8_t *column
+        size_t n
+        gl_choice choice
+        uint16_t value
+
+    size_t gl_find_beyond(const uint16_t *claims, size_t n, size_t limit) noexcept
+    void gl_map8(
+        const uint16_t *claims, size_t n, const uint8_t *column, uint8_t *out) noexcept
+    void gl_map16(
+        const uint16_t *claims, size_t n, const uint16_t *column, uint16_t *out) noexcept
+    void gl_count8(const uint8_t *column, size_t n, uint64_t *counts) noexcept
+    bint gl_is_letters(const uint16_t *column, size_t n) noexcept
+    uint16_t gl_pair(unsigned number) noexcept
+    void gl_count_letters(const uint16_t *column, size_t n, uint64_t *counts) noexcept
+    void gl_count16(const uint16_t *column, size_t n, uint64_t *counts) noexcept
+
+
+cdef extern from "roaring.h" nogil:
+    ctypedef struct gl_container:
+        uint32_t size
+        uint32_t runs
+
+    enum:
+        GL_CONTAINER
+        GL_CONTAINER_WORDS
+
+
+cdef extern from "isa.h" nogil:
+    ctypedef struct gl_table:
+        const uint32_t *first4
+        const uint16_t *claim4
+        size_t n4
+        const uint64_t *high6
+        const uint64_t *low6
+        const uint16_t *claim6
+        size_t n6
+        size_t index_bytes
+
+    ctypedef struct gl_items:
+        const char *bytes
+        const uint8_t *codes
+        size_t n
+
+    ctypedef struct gl_isa:
+        const char *name
+        int (*parse)(const char *s, size_t n, uint8_t *out) noexcept nogil
+        void (*parse_items)(const gl_items *items, uint8_t *out, uint8_t *families) noexcept nogil
+        unsigned (*claim_text)(const gl_table *t, const char *s, size_t n) noexcept nogil
+        unsigned (*claim_packed)(const gl_table *t, const uint8_t *p, size_t n) noexcept nogil
+        void (*classify4)(
+            const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out) noexcept nogil
+        void (*classify6)(
+            const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out) noexcept nogil
+        void (*classify_items)(
+            const gl_table *t, const gl_items *items, uint16_t *out) noexcept nogil
+        size_t (*count_selected)(const gl_selection *s) noexcept nogil
+        void (*select)(const gl_selection *s, uint32_t *out) noexcept nogil
+        size_t (*roaring_measure)(
+            const gl_selection *s, gl_container *containers, uint64_t *words) noexcept nogil
+        void (*roaring_write)(
+            const gl_selection *s, const gl_container *containers, uint64_t *words,
+            uint8_t *out) noexcept nogil
+
+    ctypedef enum gl_fault:
+        GL_SOUND
+        GL_FIRST4_START
+        GL_FIRST4_ORDER
+        GL_CLAIM4_UNKNOWN
+        GL_HIGH6_START
+        GL_LOW6_START
+        GL_FIRST6_ORDER
+        GL_CLAIM6_UNKNOWN
+
+    const gl_isa gl_isas[]
+    size_t GL_BATCH
+    size_t GL_MAX_CLAIMS
+    size_t GL_MAX_INTERVALS6
+    size_t GL_LONGEST_TEXT
+    size_t GL_PADDING
+    uint8_t GL_PACKED4
+    uint8_t GL_PACKED6
+    uint8_t GL_UNREADABLE
+
+    int gl_count_isas() noexcept
+    gl_fault gl_table_check(const gl_table *t, unsigned limit, size_t *position) noexcept
+    int gl_table_build(gl_table *t) noexcept
+    void gl_table_free(gl_table *t) noexcept
+    void gl_copy_text(char *to, const char *source, size_t n) noexcept
+
+
+cdef int _isa_count = gl_count_isas()
+
+
+def isa_paths():
+    """Return the names of the code paths that this processor supports, plainest first."""
+    return tuple([gl_isas[i].name.decode() for i in range(_isa_count)])
+
+
+cdef const gl_isa *_find_isa(name) except NULL:
+    """Return the named path, or the widest for None."""
+    cdef int i
+    if name is None:
+        return &gl_isas[_isa_count - 1]
+    for i in range(_isa_count):
+        if gl_isas[i].name.decode() == name:
+            return &gl_isas[i]
+    raise ValueError(f"isa: not one of {', '.join(isa_paths())}")
+
+
+cdef bytes _reserve(size_t size):
+    """Return a bytes object whose content the caller writes before anyone sees it."""
+    if size > PY_SSIZE_T_MAX:
+        raise MemoryError
+    return PyBytes_FromStringAndSize(NULL, size)
+
+
+cdef int _gather(addresses, bint packed, gl_items *items) except -1:
+    """Copy a roster's texts (and packed addresses) to where no other thread reaches.
+
+    The GIL is held throughout, so the list can't change meanwhile. The caller
+    frees items.bytes and items.codes, also after an error.
+    """
+    cdef PyObject **objects
+    cdef PyObject *item
+    cdef const char *text
+    cdef size_t n, i, size, used = 0, room
+    cdef char *data
+    cdef char *grown
+    cdef uint8_t *codes
+    cdef uint8_t code
+    cdef bint known = True
+    if not (PyList_Check(addresses) or PyTuple_Check(addresses)):
+        raise TypeError(f"addresses: expected list or tuple, not {type(addresses).__name__}")
+    objects = PySequence_Fast_ITEMS(addresses)
+    n = PySequence_Fast_GET_SIZE(addresses)
+    room = 20 * n + GL_LONGEST_TEXT + GL_PADDING
+    codes = <uint8_t *>malloc(n + 1)
+    items.codes = codes
+    data = <char *>malloc(room)
+    items.bytes = data
+    items.n = n
+    if codes == NULL or data == NULL:
+        raise MemoryError
+    for i in range(n):
+        if i + 8 < n:
+            gl_prefetch(objects[i + 8])
+        item = objects[i]
+        if room - used < GL_LONGEST_TEXT + GL_PADDING:
+            room += room // 2
+            grown = <char *>realloc(data, room)
+            if grown == NULL:
+                raise MemoryError
+            data = grown
+            items.bytes = data
+        code = GL_UNREADABLE
+        if PyUnicode_Check(item):
+            size = PyUnicode_GET_LENGTH(item)
+            text = gl_ascii(item)
+            if text != NULL and size <= GL_LONGEST_TEXT:
+                gl_copy_text(data + used, text, size)
+                used += size
+                code = <uint8_t>size
+        elif packed and PyBytes_Check(item):
+            size = bytes_size(item)
+            if size == 4 or size == 16:
+                gl_copy_text(data + used, bytes_data(item), size)
+                used += size
+                code = GL_PACKED4 if size == 4 else GL_PACKED6
+        else:
+            known = False
+            break
+        codes[i] = code
+    if not known:
+        expected = "str or bytes" if packed else "str"
+        raise TypeError(
+            f"addresses: expected {expected} at position {i}, not {type(<object>item).__name__}")
+    memset(data + used, 0, GL_PADDING)
+    return 0
+
+
+@cython.final
+cdef class Table:
+    """Immutable lookup table over the sorted interval arrays of both families."""
+
+    cdef gl_table table
+    cdef const gl_isa *isa
+    cdef tuple labels
+    cdef object convert
+    cdef Py_buffer views[5]
+    cdef int held
+
+    def __cinit__(self, ipv4_first, ipv4_claims, ipv6_first_high, ipv6_first_low, ipv6_claims,
+                  labels, *, isa=None, convert=None):
+        cdef gl_table *t = &self.table
+        cdef size_t limit, position
+        cdef size_t counts[5]
+        cdef gl_fault fault
+        self.isa = _find_isa(isa)
+        self.convert = convert
+        counts[0] = self._hold("ipv4_first", ipv4_first, 4)
+        counts[1] = self._hold("ipv4_claims", ipv4_claims, 2)
+        counts[2] = self._hold("ipv6_first_high", ipv6_first_high, 8)
+        counts[3] = self._hold("ipv6_first_low", ipv6_first_low, 8)
+        counts[4] = self._hold("ipv6_claims", ipv6_claims, 2)
+        if counts[1] != counts[0]:
+            raise ValueError(f"ipv4_claims: {counts[1]} items, but ipv4_first has {counts[0]}")
+        if counts[3] != counts[2]:
+            raise ValueError(
+                f"ipv6_first_low: {counts[3]} items, but ipv6_first_high has {counts[2]}")
+        if counts[4] != counts[2]:
+            raise ValueError(
+                f"ipv6_claims: {counts[4]} items, but ipv6_first_high has {counts[2]}")
+        if counts[2] > GL_MAX_INTERVALS6:
+            raise ValueError(f"ipv6_first_high: more than {GL_MAX_INTERVALS6} items")
+        self.labels = tuple(labels)
+        limit = len(self.labels)
+        if limit == 0:
+            raise ValueError("labels: empty")
+        limit = min(limit, GL_MAX_CLAIMS)
+        t.first4 = <const uint32_t *>self.views[0].buf
+        t.claim4 = <const uint16_t *>self.views[1].buf
+        t.n4 = counts[0]
+        t.high6 = <const uint64_t *>self.views[2].buf
+        t.low6 = <const uint64_t *>self.views[3].buf
+        t.claim6 = <const uint16_t *>self.views[4].buf
+        t.n6 = counts[2]
+        fault = gl_table_check(t, <unsigned>limit, &position)
+        if fault != GL_SOUND:
+            text = {
+                GL_FIRST4_START: "ipv4_first: does not begin at 0",
+                GL_FIRST4_ORDER: "ipv4_first: does not ascend",
+                GL_CLAIM4_UNKNOWN: "ipv4_claims: unknown claim",
+                GL_HIGH6_START: "ipv6_first_high: does not begin at 0",
+                GL_LOW6_START: "ipv6_first_low: does not begin at 0",
+                GL_FIRST6_ORDER: "ipv6_first_high and ipv6_first_low: do not ascend",
+                GL_CLAIM6_UNKNOWN: "ipv6_claims: unknown claim",
+            }[fault]
+            raise ValueError(f"{text} at position {position}")
+        if not gl_table_build(t):
+            raise MemoryError
+
+    cdef size_t _hold(self, name, source, size_t width) except? 0:
+        """Take the next view; return how many items it has."""
+        cdef Py_buffer *view = &self.views[self.held]
+        PyObject_GetBuffer(source, view, PyBUF_SIMPLE)
+        self.held += 1
+        if view.len == 0:
+            raise ValueError(f"{name}: empty")
+        if view.len % width:
+            raise ValueError(f"{name}: {view.len} bytes are no multiple of {width}")
+        if <uintptr_t>view.buf % width:
+            raise ValueError(f"{name}: not aligned to {width} bytes")
+        return view.len // width
+
+    def __dealloc__(self):
+        gl_table_free(&self.table)
+        while self.held > 0:
+            self.held -= 1
+            PyBuffer_Release(&self.views[self.held])
+
+    @property
+    def index_size(self):
+        """Bytes of memory that the indexes over the arrays take."""
+        return self.table.index_bytes
+
+    cdef unsigned _claim(self, address) except? 0xFFFF:
+        cdef PyObject *item = <PyObject *>address
+        cdef const char *text
+        if PyUnicode_Check(item):
+            text = gl_ascii(item)
+            if text == NULL:
+                return 0
+            return self.isa.claim_text(&self.table, text, PyUnicode_GET_LENGTH(item))
+        if PyBytes_Check(item):
+            return self.isa.claim_packed(
+                &self.table, <const uint8_t *>bytes_data(item), bytes_size(item))
+        if self.convert is None:
+            raise TypeError(f"address: expected str or bytes, not {type(address).__name__}")
+        converted = self.convert(address)
+        if not isinstance(converted, (str, bytes)):
+            raise TypeError("convert: returned neither str nor bytes")
+        return self._claim(converted)
+
+    def claim(self, address, /):
+        """Return the claim of one address: text, or 4 or 16 packed bytes."""
+        return self._claim(address)
+
+    def label(self, address, /):
+        """Return the label of one address's claim, like labels[claim(address)]."""
+        # Table.__cinit__ saw to it that every claim has a label.
+        return <object>PyTuple_GET_ITEM(self.labels, self._claim(address))
+
+    def classify_ipv4(self, packed, /):
+        """Return the claims of packed IPv4 addresses."""
+        return self._classify(packed, 4)
+
+    def classify_ipv6(self, packed, /):
+        """Return the claims of packed IPv6 addresses."""
+        return self._classify(packed, 16)
+
+    cdef bytes _classify(self, packed, size_t width):
+        cdef Py_buffer view
+        cdef bytes result
+        cdef uint16_t *out
+        cdef size_t n
+        PyObject_GetBuffer(packed, &view, PyBUF_SIMPLE)
+        try:
+            n = view.len // width
+            if n * width != <size_t>view.len:
+                raise ValueError(f"packed: {view.len} bytes are no multiple of {width}")
+            result = _reserve(2 * n)
+            out = <uint16_t *>PyBytes_AS_STRING(result)
+            # A batch is done before another thread could have begun.
+            if n > GL_BATCH:
+                with nogil:
+                    self._run(<const uint8_t *>view.buf, width, n, out)
+            else:
+                self._run(<const uint8_t *>view.buf, width, n, out)
+        finally:
+            PyBuffer_Release(&view)
+        return result
+
+    cdef inline void _run(
+        self, const uint8_t *packed, size_t width, size_t n, uint16_t *out
+    ) noexcept nogil:
+        if width == 4:
+            self.isa.classify4(&self.table, packed, n, out)
+        else:
+            self.isa.classify6(&self.table, packed, n, out)
+
+    def classify_text(self, addresses, /):
+        """Return the claims of a list or tuple of str (text) and bytes (packed)."""
+        cdef gl_items items = gl_items(NULL, NULL, 0)
+        cdef bytes result
+        cdef uint16_t *out
+        try:
+            _gather(addresses, True, &items)
+            result = _reserve(2 * items.n)
+            out = <uint16_t *>PyBytes_AS_STRING(result)
+            if items.n > GL_BATCH:
+                with nogil:
+                    self.isa.classify_items(&self.table, &items, out)
+            else:
+                self.isa.classify_items(&self.table, &items, out)
+        finally:
+            free(<void *>items.bytes)
+            free(<void *>items.codes)
+        return result
+
+
+def parse(address, /, *, isa=None):
+    """Return an address in text as 4 or 16 packed bytes; None if it is no address."""
+    cdef PyObject *item = <PyObject *>address
+    cdef const char *text
+    cdef uint8_t out[16]
+    cdef int family
+    if not PyUnicode_Check(item):
+        raise TypeError(f"address: expected str, not {type(address).__name__}")
+    text = gl_ascii(item)
+    if text == NULL:
+        return None
+    family = _find_isa(isa).parse(text, PyUnicode_GET_LENGTH(item), out)
+    if family == 0:
+        return None
+    return PyBytes_FromStringAndSize(<char *>out, 4 if family == 4 else 16)
+
+
+def parse_many(addresses, /, *, isa=None):
+    """Return (16·N packed bytes, N family bytes) of a list of texts."""
+    cdef gl_items items = gl_items(NULL, NULL, 0)
+    cdef const gl_isa *path = _find_isa(isa)
+    cdef bytes packed, families
+    cdef uint8_t *out
+    cdef uint8_t *family
+    try:
+        _gather(addresses, False, &items)
+        packed = _reserve(16 * items.n)
+        families = _reserve(items.n)
+        out = <uint8_t *>PyBytes_AS_STRING(packed)
+        family = <uint8_t *>PyBytes_AS_STRING(families)
+        with nogil:
+            path.parse_items(&items, out, family)
+    finally:
+        free(<void *>items.bytes)
+        free(<void *>items.codes)
+    return packed, families
+
+
+cdef size_t _count_pairs(bytes column, name) except? 0:
+    """Return how many 2-byte values a column has."""
+    cdef size_t size = PyBytes_GET_SIZE(column)
+    if size % 2:
+        raise ValueError(f"{name}: {size} bytes are no multiple of 2")
+    return size // 2
+
+
+cdef size_t _count_claims(bytes claims, size_t limit) except? 0:
+    """Return how many claims there are, all below the limit."""
+    cdef size_t n = _count_pairs(claims, "claims"), position
+    cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(claims)
+    position = gl_find_beyond(source, n, limit)
+    if position < n:
+        raise ValueError(f"claims: unknown claim at position {position}")
+    return n
+
+
+def map8(bytes claims not None, bytes column not None, /):
+    """Return column[claim] (1 byte) for each claim."""
+    cdef size_t n = _count_claims(claims, PyBytes_GET_SIZE(column))
+    cdef bytes result = _reserve(n)
+    cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(claims)
+    cdef const uint8_t *values = <const uint8_t *>PyBytes_AS_STRING(column)
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(result)
+    with nogil:
+        gl_map8(source, n, values, out)
+    return result
+
+
+def map16(bytes claims not None, bytes column not None, /):
+    """Return column[2·claim : 2·claim + 2] for each claim."""
+    cdef size_t n = _count_claims(claims, _count_pairs(column, "column"))
+    cdef bytes result = _reserve(2 * n)
+    cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(claims)
+    cdef const uint16_t *values = <const uint16_t *>PyBytes_AS_STRING(column)
+    cdef uint16_t *out = <uint16_t *>PyBytes_AS_STRING(result)
+    with nogil:
+        gl_map16(source, n, values, out)
+    return result
+
+
+def count8(bytes column not None, /):
+    """Return how often each byte value that occurs does."""
+    cdef uint64_t counts[256]
+    cdef const uint8_t *source = <const uint8_t *>PyBytes_AS_STRING(column)
+    cdef size_t n = PyBytes_GET_SIZE(column)
+    cdef int value
+    memset(counts, 0, sizeof(counts))
+    with nogil:
+        gl_count8(source, n, counts)
+    return {value: counts[value] for value in range(256) if counts[value]}
+
+
+def count16(bytes column not None, /):
+    """Return how often each 2-byte value that occurs does."""
+    cdef size_t n = _count_pairs(column, "column")
+    cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(column)
+    cdef uint64_t few[1024]
+    cdef uint64_t *counts
+    cdef unsigned i
+    cdef uint16_t value
+    cdef dict result = {}
+    if gl_is_letters(source, n):
+        memset(few, 0, sizeof(few))
+        with nogil:
+            gl_count_letters(source, n, few)
+        for i in range(1024):
+            if few[i]:
+                value = gl_pair(i)
+                result[PyBytes_FromStringAndSize(<char *>&value, 2)] = few[i]
+        return result
+    counts = <uint64_t *>calloc(65536, sizeof(uint64_t))
+    if counts == NULL:
+        raise MemoryError
+    try:
+        with nogil:
+            gl_count16(source, n, counts)
+        for i in range(65536):
+            if counts[i]:
+                value = <uint16_t>i
+                result[PyBytes_FromStringAndSize(<char *>&value, 2)] = counts[i]
+    finally:
+        free(counts)
+    return result
+
+
+cdef gl_selection _selected8(bytes column, int value) except *:
+    """Return where a column holds a byte."""
+    if not 0 <= value <= 255:
+        raise ValueError("value: not in 0..255")
+    return gl_selection(
+        <const uint8_t *>PyBytes_AS_STRING(column), PyBytes_GET_SIZE(column), GL_EQUAL8,
+        <uint16_t>value)
+
+
+cdef gl_selection _selected16(bytes column, bytes value) except *:
+    """Return where a column holds two bytes."""
+    cdef gl_selection selection = gl_selection(
+        <const uint8_t *>PyBytes_AS_STRING(column), _count_pairs(column, "column"), GL_EQUAL16, 0)
+    if PyBytes_GET_SIZE(value) != 2:
+        raise ValueError(f"value: {PyBytes_GET_SIZE(value)} bytes, expected 2")
+    memcpy(&selection.value, PyBytes_AS_STRING(value), 2)
+    return selection
+
+
+cdef int _check_positions(const gl_selection *selection) except -1:
+    """Refuse a column that is longer than positions are wide."""
+    if selection.n > <size_t>0xFFFFFFFF:
+        raise ValueError("column: more than 2**32 - 1 positions")
+    return 0
+
+
+cdef bytes _positions(const gl_isa *path, const gl_selection *selection):
+    """Return the selected positions as uint32."""
+    cdef bytes result
+    cdef uint32_t *out
+    cdef size_t count
+    _check_positions(selection)
+    with nogil:
+        count = path.count_selected(selection)
+    result = _reserve(4 * count)
+    out = <uint32_t *>PyBytes_AS_STRING(result)
+    with nogil:
+        path.select(selection, out)
+    return result
+
+
+cdef bytes _roaring(const gl_isa *path, const gl_selection *selection):
+    """Return the selected positions as a Roaring bitmap in the portable serialisation."""
+    cdef uint64_t words[GL_CONTAINER_WORDS]
+    cdef gl_container one
+    cdef gl_container *containers = &one
+    cdef bytes result
+    cdef uint8_t *out
+    cdef size_t size
+    _check_positions(selection)
+    if selection.n > <size_t>GL_CONTAINER:
+        containers = <gl_container *>malloc(
+            (selection.n // <size_t>GL_CONTAINER + 1) * sizeof(gl_container))
+        if containers == NULL:
+            raise MemoryError
+    try:
+        with nogil:
+            size = path.roaring_measure(selection, containers, words)
+        result = _reserve(size)
+        out = <uint8_t *>PyBytes_AS_STRING(result)
+        with nogil:
+            path.roaring_write(selection, containers, words, out)
+    finally:
+        if containers != &one:
+            free(containers)
+    return result
+
+
+def positions8(bytes column not None, int value, /, *, isa=None):
+    """Return the positions (uint32, native order) at which the column holds the byte."""
+    cdef gl_selection selection = _selected8(column, value)
+    return _positions(_find_isa(isa), &selection)
+
+
+def positions16(bytes column not None, bytes value not None, /, *, isa=None):
+    """Return the positions (uint32, native order) at which the column holds the 2 bytes."""
+    cdef gl_selection selection = _selected16(column, value)
+    return _positions(_find_isa(isa), &selection)
+
+
+def partition(bytes claims not None, bytes verdicts not None, /, *, isa=None):
+    """Split 0..N-1 by verdict: (inside, outside, undetermined) as uint32 positions."""
+    cdef const gl_isa *path = _find_isa(isa)
+    cdef bytes column = map8(claims, verdicts)
+    cdef gl_selection selection = _selected8(column, 1)
+    cdef bytes inside = _positions(path, &selection)
+    cdef bytes outside
+    selection.value = 2
+    outside = _positions(path, &selection)
+    selection.choice = GL_NEITHER8
+    return inside, outside, _positions(path, &selection)
+
+
+def roaring8(bytes column not None, int value, /, *, isa=None):
+    """Return the positions at which the column holds the byte, as a Roaring bitmap."""
+    cdef gl_selection selection = _selected8(column, value)
+    return _roaring(_find_isa(isa), &selection)
+
+
+def roaring16(bytes column not None, bytes value not None, /, *, isa=None):
+    """Return the positions at which the column holds the 2 bytes, as a Roaring bitmap."""
+    cdef gl_selection selection = _selected16(column, value)
+    return _roaring(_find_isa(isa), &selection)
+
+
+def roaring_partition(bytes claims not None, bytes verdicts not None, /, *, isa=None):
+    """Split 0..N-1 by verdict: (inside, outside, undetermined) as Roaring bitmaps."""
+    cdef const gl_isa *path = _find_isa(isa)
+    cdef bytes column = map8(claims, verdicts)
+    cdef gl_selection selection = _selected8(column, 1)
+    cdef bytes inside = _roaring(path, &selection)
+    cdef bytes outside
+    selection.value = 2
+    outside = _roaring(path, &selection)
+    selection.choice = GL_NEITHER8
+    return inside, outside, _roaring(path, &selection)
+
+
+# Of two-letter codes there are few, and a str made once serves for every roster.
+cdef PyObject *_pairs[0x10000]
+
+
+def pairs(bytes column not None, /):
+    """Return each 2 ASCII bytes of a column as a str; the same two are one object."""
+    cdef size_t n = _count_pairs(column, "column"), i
+    cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(column)
+    cdef PyObject *text
+    cdef list result = PyList_New(<Py_ssize_t>n)
+    for i in range(n):
+        text = _pairs[source[i]]
+        if text == NULL:
+            made = column[2 * i:2 * i + 2].decode("ascii")
+            Py_INCREF(made)
+            text = _pairs[source[i]] = <PyObject *>made
+        Py_INCREF(<object>text)
+        PyList_SET_ITEM(result, <Py_ssize_t>i, <object>text)
+    return result

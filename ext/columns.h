@@ -1,0 +1,273 @@
+/* Columns over claims: mapped through tables, counted, and turned into positions.
+ *
+ * Plain C11. Nothing here knows of Python or of addresses. Which positions hold a value
+ * is first made a bitmap, 64 positions a word, so that a mixed roster takes hardly
+ * longer than a uniform one.
+ */
+#ifndef GEOLOOKUP_COLUMNS_H
+#define GEOLOOKUP_COLUMNS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "target.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+#if defined(GL_X86)
+#include <immintrin.h>
+#endif
+
+/* Position of the first claim that is not below `limit`, or n. */
+static inline size_t gl_find_beyond(const uint16_t *claims, size_t n, size_t limit)
+{
+    unsigned most = 0;
+
+    for (size_t i = 0; i < n; i++)
+        most = claims[i] > most ? claims[i] : most;
+    if (most < limit)
+        return n;
+    for (size_t i = 0; i < n; i++)
+        if (claims[i] >= limit)
+            return i;
+    return n;
+}
+
+static inline void gl_map8(const uint16_t *claims, size_t n, const uint8_t *column, uint8_t *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = column[claims[i]];
+}
+
+static inline void gl_map16(const uint16_t *claims, size_t n, const uint16_t *column,
+                            uint16_t *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = column[claims[i]];
+}
+
+/* Adds to counts[value]. Four counters a value, because a column often repeats one and
+ * each addition would wait for the one before. */
+static inline void gl_count8(const uint8_t *column, size_t n, uint64_t counts[256])
+{
+    uint64_t lanes[4][256];
+    size_t i = 0;
+
+    memset(lanes, 0, sizeof lanes);
+    for (; i + 4 <= n; i += 4) {
+        lanes[0][column[i]]++;
+        lanes[1][column[i + 1]]++;
+        lanes[2][column[i + 2]]++;
+        lanes[3][column[i + 3]]++;
+    }
+    for (; i < n; i++)
+        lanes[0][column[i]]++;
+    for (unsigned value = 0; value < 256; value++)
+        counts[value] += lanes[0][value] + lanes[1][value] + lanes[2][value] + lanes[3][value];
+}
+
+/* Number of a pair of capital letters (and the six characters around them): ten bits. */
+static inline unsigned gl_letters(uint16_t pair)
+{
+    return (pair & 31u) | (pair >> 3 & (31u << 5));
+}
+
+/* The pair with the number. */
+static inline uint16_t gl_pair(unsigned number)
+{
+    return (uint16_t)(0x4040 | (number & 31) | (number >> 5) << 8);
+}
+
+/* Whether gl_letters tells all the values of a column apart. */
+static inline int gl_is_letters(const uint16_t *column, size_t n)
+{
+    uint16_t other = 0;
+
+    for (size_t i = 0; i < n; i++)
+        other |= (column[i] ^ 0x4040) & 0xE0E0;
+    return other == 0;
+}
+
+/* Adds to counts[gl_letters(value)]; lanes as in gl_count8. */
+static inline void gl_count_letters(const uint16_t *column, size_t n, uint64_t counts[1024])
+{
+    uint32_t lanes[2][1024];
+
+    while (n > 0) {
+        size_t part = n < UINT32_MAX / 2 ? n : UINT32_MAX / 2, i = 0;
+        memset(lanes, 0, sizeof lanes);
+        for (; i + 2 <= part; i += 2) {
+            lanes[0][gl_letters(column[i])]++;
+            lanes[1][gl_letters(column[i + 1])]++;
+        }
+        if (i < part)
+            lanes[0][gl_letters(column[i])]++;
+        for (unsigned k = 0; k < 1024; k++)
+            counts[k] += (uint64_t)lanes[0][k] + lanes[1][k];
+        column += part;
+        n -= part;
+    }
+}
+
+/* Adds to counts[value]. */
+static inline void gl_count16(const uint16_t *column, size_t n, uint64_t *counts)
+{
+    for (size_t i = 0; i < n; i++)
+        counts[column[i]]++;
+}
+
+/* Positions of a column: where one byte or two equal `value`, or, in a column of
+ * verdicts, where it is neither 1 nor 2. */
+typedef enum { GL_EQUAL8, GL_EQUAL16, GL_NEITHER8 } gl_choice;
+
+typedef struct {
+    const uint8_t *column;
+    size_t n; /* below 2^32 */
+    gl_choice choice;
+    uint16_t value;
+} gl_selection;
+
+GL_INLINE uint64_t gl_match8(const uint8_t *column, uint8_t value)
+{
+    uint64_t bits = 0;
+#if defined(__SSE2__)
+    const __m128i wanted = _mm_set1_epi8((char)value);
+    for (int i = 0; i < 4; i++) {
+        __m128i part = _mm_loadu_si128((const __m128i *)(column + 16 * i));
+        bits |= (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(part, wanted)) << 16 * i;
+    }
+#else
+    for (int i = 0; i < 64; i++)
+        bits |= (uint64_t)(column[i] == value) << i;
+#endif
+    return bits;
+}
+
+GL_INLINE uint64_t gl_match16(const uint8_t *column, uint16_t value)
+{
+    uint64_t bits = 0;
+#if defined(__SSE2__)
+    const __m128i wanted = _mm_set1_epi16((short)value);
+    for (int i = 0; i < 4; i++) {
+        const __m128i *part = (const __m128i *)(column + 32 * i);
+        __m128i both = _mm_packs_epi16(_mm_cmpeq_epi16(_mm_loadu_si128(part), wanted),
+                                       _mm_cmpeq_epi16(_mm_loadu_si128(part + 1), wanted));
+        bits |= (uint64_t)(unsigned)_mm_movemask_epi8(both) << 16 * i;
+    }
+#else
+    for (int i = 0; i < 64; i++) {
+        uint16_t x;
+        memcpy(&x, column + 2 * i, 2);
+        bits |= (uint64_t)(x == value) << i;
+    }
+#endif
+    return bits;
+}
+
+GL_INLINE uint64_t gl_match(const gl_selection *s, const uint8_t *column)
+{
+    if (s->choice == GL_EQUAL16)
+        return gl_match16(column, s->value);
+    if (s->choice == GL_EQUAL8)
+        return gl_match8(column, (uint8_t)s->value);
+    return ~(gl_match8(column, 1) | gl_match8(column, 2));
+}
+
+/* The bitmap of `n` positions from `begin` on; returns how many words it has. */
+GL_INLINE unsigned gl_bitmap(const gl_selection *s, size_t begin, size_t n, uint64_t *words)
+{
+    size_t width = s->choice == GL_EQUAL16 ? 2 : 1;
+    const uint8_t *column = s->column + begin * width;
+    unsigned count = 0;
+
+    for (; n >= 64; n -= 64, column += 64 * width)
+        words[count++] = gl_match(s, column);
+    if (n > 0) {
+        uint8_t rest[128] = {0};
+        memcpy(rest, column, n * width);
+        words[count++] = gl_match(s, rest) & (((uint64_t)1 << n) - 1);
+    }
+    return count;
+}
+
+GL_INLINE unsigned gl_count_bits64(uint64_t x, int isa)
+{
+#ifdef GL_X86
+    if (isa == GL_PORTABLE)
+        return gl_count_bits((uint32_t)x, isa) + gl_count_bits((uint32_t)(x >> 32), isa);
+#endif
+    (void)isa;
+    return (unsigned)__builtin_popcountll(x);
+}
+
+/* gl_collect writes up to this many more than there are. */
+#define GL_SPARE 32
+
+#ifdef GL_X86
+GL_TARGET_AVX512 static inline size_t gl_collect_avx512(const uint64_t *words, unsigned count,
+                                                        uint16_t *out)
+{
+    const __m512i step = _mm512_set1_epi16(32);
+    __m512i places = _mm512_cvtepu8_epi16(_mm256_set_epi64x(
+        0x1F1E1D1C1B1A1918, 0x1716151413121110, 0x0F0E0D0C0B0A0908, 0x0706050403020100));
+    uint16_t *at = out;
+
+    for (unsigned i = 0; i < 2 * count; i++) {
+        __mmask32 mask = (__mmask32)(words[i / 2] >> 32 * (i % 2));
+        _mm512_storeu_si512(at, _mm512_maskz_compress_epi16(mask, places));
+        at += __builtin_popcount(mask);
+        places = _mm512_add_epi16(places, step);
+    }
+    return (size_t)(at - out);
+}
+#endif
+
+/* The numbers of the bits set in up to 1,024 words; returns how many there are. */
+GL_INLINE size_t gl_collect(const uint64_t *words, unsigned count, uint16_t *out, int isa)
+{
+#ifdef GL_X86
+    if (isa == GL_AVX512)
+        return gl_collect_avx512(words, count, out);
+#endif
+    (void)isa;
+    uint16_t *at = out;
+    for (unsigned i = 0; i < count; i++)
+        for (uint64_t word = words[i]; word != 0; word &= word - 1)
+            *at++ = (uint16_t)(64 * i + (unsigned)__builtin_ctzll(word));
+    return (size_t)(at - out);
+}
+
+/* Positions that are collected at a time, in buffers that the first-level cache holds. */
+#define GL_STRIDE 4096
+
+GL_INLINE size_t gl_count_selected(const gl_selection *s, int isa)
+{
+    uint64_t words[GL_STRIDE / 64];
+    size_t total = 0;
+
+    for (size_t begin = 0; begin < s->n; begin += GL_STRIDE) {
+        size_t n = s->n - begin < GL_STRIDE ? s->n - begin : GL_STRIDE;
+        unsigned count = gl_bitmap(s, begin, n, words);
+        for (unsigned i = 0; i < count; i++)
+            total += gl_count_bits64(words[i], isa);
+    }
+    return total;
+}
+
+/* Writes the positions, for as many as gl_count_selected counted. */
+GL_INLINE void gl_select(const gl_selection *s, uint32_t *out, int isa)
+{
+    uint64_t words[GL_STRIDE / 64];
+    uint16_t places[GL_STRIDE + GL_SPARE];
+
+    for (size_t begin = 0; begin < s->n; begin += GL_STRIDE) {
+        size_t n = s->n - begin < GL_STRIDE ? s->n - begin : GL_STRIDE;
+        n = gl_collect(words, gl_bitmap(s, begin, n, words), places, isa);
+        for (size_t i = 0; i < n; i++)
+            *out++ = (uint32_t)begin + places[i];
+    }
+}
+
+#endif

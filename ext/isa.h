@@ -1,0 +1,120 @@
+/* The hot functions, compiled once for each instruction set that is worth it. */
+#ifndef GEOLOOKUP_ISA_H
+#define GEOLOOKUP_ISA_H
+
+#include "roaring.h"
+#include "table.h"
+
+typedef struct {
+    const char *name;
+    int (*parse)(const char *s, size_t n, uint8_t out[16]);
+    void (*parse_items)(const gl_items *items, uint8_t *out, uint8_t *families);
+    unsigned (*claim_text)(const gl_table *t, const char *s, size_t n);
+    unsigned (*claim_packed)(const gl_table *t, const uint8_t *p, size_t n);
+    void (*classify4)(const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out);
+    void (*classify6)(const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out);
+    void (*classify_items)(const gl_table *t, const gl_items *items, uint16_t *out);
+    size_t (*count_selected)(const gl_selection *s);
+    void (*select)(const gl_selection *s, uint32_t *out);
+    size_t (*roaring_measure)(const gl_selection *s, gl_container *containers,
+                              uint64_t *words);
+    void (*roaring_write)(const gl_selection *s, const gl_container *containers,
+                          uint64_t *words, uint8_t *out);
+} gl_isa;
+
+#define GL_DEFINE_ISA(NAME, TARGET, ISA)                                                       \
+    TARGET static int gl_parse_##NAME(const char *s, size_t n, uint8_t out[16])                \
+    {                                                                                          \
+        return gl_parse_exact(s, n, out, ISA);                                                 \
+    }                                                                                          \
+    TARGET static void gl_parse_items_##NAME(const gl_items *items, uint8_t *out,              \
+                                             uint8_t *families)                                \
+    {                                                                                          \
+        gl_parse_items(items, out, families, ISA);                                             \
+    }                                                                                          \
+    TARGET static unsigned gl_claim_text_##NAME(const gl_table *t, const char *s, size_t n)    \
+    {                                                                                          \
+        return gl_claim_text(t, s, n, ISA);                                                    \
+    }                                                                                          \
+    TARGET static unsigned gl_claim_packed_##NAME(const gl_table *t, const uint8_t *p,         \
+                                                  size_t n)                                    \
+    {                                                                                          \
+        return gl_claim_packed(t, p, n, ISA);                                                  \
+    }                                                                                          \
+    TARGET static void gl_classify4_##NAME(const gl_table *t, const uint8_t *packed, size_t n, \
+                                           uint16_t *out)                                      \
+    {                                                                                          \
+        gl_classify4(t, packed, n, out, ISA);                                                  \
+    }                                                                                          \
+    TARGET static void gl_classify6_##NAME(const gl_table *t, const uint8_t *packed, size_t n, \
+                                           uint16_t *out)                                      \
+    {                                                                                          \
+        gl_classify6(t, packed, n, out, ISA);                                                  \
+    }                                                                                          \
+    TARGET static void gl_classify_items_##NAME(const gl_table *t, const gl_items *items,      \
+                                                uint16_t *out)                                 \
+    {                                                                                          \
+        gl_classify_items(t, items, out, ISA);                                                 \
+    }                                                                                          \
+    TARGET static size_t gl_count_selected_##NAME(const gl_selection *s)                       \
+    {                                                                                          \
+        return gl_count_selected(s, ISA);                                                      \
+    }                                                                                          \
+    TARGET static void gl_select_##NAME(const gl_selection *s, uint32_t *out)                  \
+    {                                                                                          \
+        gl_select(s, out, ISA);                                                                \
+    }                                                                                          \
+    TARGET static size_t gl_roaring_measure_##NAME(                                            \
+        const gl_selection *s, gl_container *containers, uint64_t *words)                      \
+    {                                                                                          \
+        return gl_roaring_measure(s, containers, words, ISA);                                  \
+    }                                                                                          \
+    TARGET static void gl_roaring_write_##NAME(                                                \
+        const gl_selection *s, const gl_container *containers, uint64_t *words, uint8_t *out)  \
+    {                                                                                          \
+        gl_roaring_write(s, containers, words, out, ISA);                                      \
+    }
+
+#define GL_LIST_ISA(NAME)                                                              \
+    {                                                                                  \
+        #NAME, gl_parse_##NAME, gl_parse_items_##NAME, gl_claim_text_##NAME,           \
+            gl_claim_packed_##NAME, gl_classify4_##NAME, gl_classify6_##NAME,          \
+            gl_classify_items_##NAME, gl_count_selected_##NAME, gl_select_##NAME,      \
+            gl_roaring_measure_##NAME, gl_roaring_write_##NAME                         \
+    }
+
+GL_DEFINE_ISA(portable, , GL_PORTABLE)
+#ifdef GL_X86
+GL_DEFINE_ISA(avx2, GL_TARGET_AVX2, GL_AVX2)
+GL_DEFINE_ISA(avx512, GL_TARGET_AVX512, GL_AVX512)
+#endif
+
+/* From the plainest to the widest. */
+static const gl_isa gl_isas[] = {
+    GL_LIST_ISA(portable),
+#ifdef GL_X86
+    GL_LIST_ISA(avx2),
+    GL_LIST_ISA(avx512),
+#endif
+};
+
+/* How many of them, from the first on, this processor and its system support. */
+static inline int gl_count_isas(void)
+{
+#ifdef GL_X86
+    __builtin_cpu_init();
+    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+          __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
+          __builtin_cpu_supports("lzcnt")))
+        return 1;
+    if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+          __builtin_cpu_supports("avx512vbmi2")))
+        return 2;
+    return 3;
+#else
+    return 1;
+#endif
+}
+
+#endif

@@ -1,0 +1,408 @@
+/* Compile-time sweeps: ranges as sources give them, made disjoint and laid over each other.
+ *
+ * Plain C11 that knows nothing of Python or of files. Both families use the same code: an
+ * address is a 128-bit number, and IPv4 is the line from 0 to 2^32 - 1.
+ */
+#ifndef GEOLOOKUP_SWEEP_H
+#define GEOLOOKUP_SWEEP_H
+
+#include <stdlib.h>
+
+#include "address.h"
+
+#ifndef __SIZEOF_INT128__
+#error "geolookup's compiler needs a C compiler with 128-bit integers (gcc or clang, 64-bit)"
+#endif
+__extension__ typedef unsigned __int128 gl_u128;
+
+/* A range with what a source says of it, and where: the source's own file and line. */
+typedef struct {
+    uint64_t first_high, first_low, last_high, last_low;
+    uint32_t line;
+    uint16_t file;
+    uint16_t code; /* two letters as a big-endian number; 0 is silence */
+} gl_range;
+
+typedef struct {
+    gl_range *rows;
+    size_t n, capacity;
+} gl_ranges;
+
+/* Two rows that say different things of the same addresses with the same right. */
+typedef struct {
+    uint32_t row, other;
+} gl_clash;
+
+typedef struct {
+    gl_clash *rows;
+    size_t n, capacity;
+} gl_clashes;
+
+typedef struct {
+    uint8_t *data;
+    size_t n, capacity;
+} gl_column;
+
+static inline gl_u128 gl_first(const gl_range *r)
+{
+    return (gl_u128)r->first_high << 64 | r->first_low;
+}
+
+static inline gl_u128 gl_last(const gl_range *r)
+{
+    return (gl_u128)r->last_high << 64 | r->last_low;
+}
+
+/* Makes room for one element more. Returns 0 when there is no memory. */
+static inline int gl_grow(void **data, size_t n, size_t *capacity, size_t size)
+{
+    if (n < *capacity)
+        return 1;
+    size_t wanted = *capacity < 64 ? 64 : *capacity + *capacity / 2;
+    if (wanted > SIZE_MAX / size)
+        return 0;
+    void *grown = realloc(*data, wanted * size);
+    if (grown == NULL)
+        return 0;
+    *data = grown;
+    *capacity = wanted;
+    return 1;
+}
+
+static inline int gl_push_range(gl_ranges *to, const gl_range *row)
+{
+    void *data = to->rows;
+    if (!gl_grow(&data, to->n, &to->capacity, sizeof *row))
+        return 0;
+    to->rows = data;
+    to->rows[to->n++] = *row;
+    return 1;
+}
+
+static inline int gl_push_clash(gl_clashes *to, uint32_t row, uint32_t other)
+{
+    void *data = to->rows;
+    if (!gl_grow(&data, to->n, &to->capacity, sizeof *to->rows))
+        return 0;
+    to->rows = data;
+    to->rows[to->n++] = (gl_clash){row, other};
+    return 1;
+}
+
+/* Appends the lowest `size` bytes of a value, little-endian on every machine. */
+static inline int gl_push_value(gl_column *to, uint64_t value, unsigned size)
+{
+    if (to->capacity - to->n < size) {
+        size_t wanted = to->capacity < 4096 ? 4096 : to->capacity + to->capacity / 2;
+        uint8_t *grown = realloc(to->data, wanted);
+        if (grown == NULL)
+            return 0;
+        to->data = grown;
+        to->capacity = wanted;
+    }
+    for (unsigned i = 0; i < size; i++)
+        to->data[to->n++] = (uint8_t)(value >> 8 * i);
+    return 1;
+}
+
+/* --- lines "first,last,code" ------------------------------------------------------ */
+
+typedef enum {
+    GL_LINE_OK,
+    GL_LINE_FIELDS,   /* not three fields */
+    GL_LINE_FIRST,    /* the first field is no address */
+    GL_LINE_LAST,     /* the second field is no address */
+    GL_LINE_FAMILIES, /* one is IPv4 and the other IPv6 */
+    GL_LINE_ORDER     /* the last address lies before the first */
+} gl_line_fault;
+
+typedef struct {
+    gl_range range;   /* without code, file and line */
+    int family;       /* 4 or 6 */
+    const char *code; /* the third field, within the line */
+    size_t code_size;
+    size_t column; /* of the fault, from 1 */
+} gl_line;
+
+/* Unlike gl_parse, without zones: a source speaks of no interfaces. */
+static inline int gl_parse_field(const char *s, size_t n, uint64_t *high, uint64_t *low)
+{
+    uint8_t address[16];
+    if (n == 0)
+        return 0;
+    if (memchr(s, ':', n) != NULL) {
+        if (!gl_parse_ipv6(s, n, address))
+            return 0;
+        *high = gl_load_be64(address);
+        *low = gl_load_be64(address + 8);
+        return 6;
+    }
+    if (!gl_parse_ipv4(s, n, address))
+        return 0;
+    *high = 0;
+    *low = gl_load_be32(address);
+    return 4;
+}
+
+static inline gl_line_fault gl_read_line(const char *s, size_t n, gl_line *out)
+{
+    const char *end = s + n;
+    out->column = 1;
+    const char *first_end = n ? memchr(s, ',', n) : NULL;
+    if (first_end == NULL)
+        return GL_LINE_FIELDS;
+    const char *last = first_end + 1;
+    const char *last_end = last < end ? memchr(last, ',', (size_t)(end - last)) : NULL;
+    if (last_end == NULL)
+        return GL_LINE_FIELDS;
+    out->code = last_end + 1;
+    out->code_size = (size_t)(end - out->code);
+    if (out->code_size && memchr(out->code, ',', out->code_size) != NULL)
+        return GL_LINE_FIELDS;
+
+    gl_range *r = &out->range;
+    out->family = gl_parse_field(s, (size_t)(first_end - s), &r->first_high, &r->first_low);
+    if (out->family == 0)
+        return GL_LINE_FIRST;
+    out->column = (size_t)(last - s) + 1;
+    int family = gl_parse_field(last, (size_t)(last_end - last), &r->last_high, &r->last_low);
+    if (family == 0)
+        return GL_LINE_LAST;
+    if (family != out->family)
+        return GL_LINE_FAMILIES;
+    if (gl_last(r) < gl_first(r))
+        return GL_LINE_ORDER;
+    out->column = (size_t)(out->code - s) + 1;
+    return GL_LINE_OK;
+}
+
+/* --- one source: disjoint ranges, the more specific ones on top -------------------- */
+
+static inline int gl_is_flat(const gl_ranges *in)
+{
+    for (size_t i = 1; i < in->n; i++)
+        if (gl_first(in->rows + i) <= gl_last(in->rows + i - 1))
+            return 0;
+    return 1;
+}
+
+typedef struct {
+    gl_u128 size, first; /* size: addresses less one, since 2^128 does not fit */
+    uint32_t row;
+    uint16_t code;
+} gl_rank;
+
+/* Smaller ranges come first; then a total order, so that equal inputs give equal outputs. */
+static inline int gl_compare_ranks(const void *left, const void *right)
+{
+    const gl_rank *a = left, *b = right;
+    if (a->size != b->size)
+        return a->size < b->size ? -1 : 1;
+    if (a->first != b->first)
+        return a->first < b->first ? -1 : 1;
+    if (a->code != b->code)
+        return a->code < b->code ? -1 : 1;
+    return a->row < b->row ? -1 : a->row > b->row;
+}
+
+static inline int gl_compare_addresses(const void *left, const void *right)
+{
+    const gl_u128 *a = left, *b = right;
+    return *a < *b ? -1 : *a > *b;
+}
+
+/* The line is cut at every boundary of a range; the pieces are painted with the row that
+ * decides them, from the smallest range to the largest, and no piece twice. */
+typedef struct {
+    gl_u128 *starts;
+    uint32_t *owner; /* of each piece: a row, perhaps with GL_SILENT */
+    uint32_t *next;  /* a piece at or after this one that is not painted yet, as far as known */
+    size_t n;
+} gl_canvas;
+
+#define GL_SILENT 0x80000000u
+#define GL_NOBODY 0xFFFFFFFFu
+
+static inline size_t gl_piece_at(const gl_canvas *canvas, gl_u128 start)
+{
+    size_t low = 0, high = canvas->n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (canvas->starts[middle] < start)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static inline size_t gl_unpainted(gl_canvas *canvas, size_t piece)
+{
+    while (canvas->next[piece] != piece) {
+        canvas->next[piece] = canvas->next[canvas->next[piece]];
+        piece = canvas->next[piece];
+    }
+    return piece;
+}
+
+static inline void gl_paint(gl_canvas *canvas, gl_u128 first, gl_u128 last, uint32_t owner)
+{
+    size_t end = last == ~(gl_u128)0 ? canvas->n : gl_piece_at(canvas, last + 1);
+    size_t piece = gl_unpainted(canvas, gl_piece_at(canvas, first));
+    while (piece < end) {
+        canvas->owner[piece] = owner;
+        canvas->next[piece] = (uint32_t)piece + 1;
+        piece = gl_unpainted(canvas, piece);
+    }
+}
+
+static inline int gl_paint_all(const gl_ranges *in, const gl_rank *ranks, gl_canvas *canvas,
+                               gl_clashes *clashes)
+{
+    size_t group = 0, group_end;
+    for (; group < in->n; group = group_end) {
+        for (group_end = group; group_end < in->n; group_end++)
+            if (ranks[group_end].size != ranks[group].size)
+                break;
+        /* Ranges of one size that overlap are each as specific as the other. Where such
+         * ranges say different things, two neighbours in this order do. */
+        for (size_t i = group + 1; i < group_end; i++) {
+            gl_u128 before = gl_last(in->rows + ranks[i - 1].row);
+            if (ranks[i].code == ranks[i - 1].code || ranks[i].first > before)
+                continue;
+            if (!gl_push_clash(clashes, ranks[i].row, ranks[i - 1].row))
+                return 0;
+            gl_paint(canvas, ranks[i].first, before, ranks[i].row | GL_SILENT);
+        }
+        for (size_t i = group; i < group_end; i++)
+            gl_paint(canvas, ranks[i].first, gl_last(in->rows + ranks[i].row), ranks[i].row);
+    }
+    return 1;
+}
+
+static inline int gl_collect(const gl_ranges *in, const gl_canvas *canvas, gl_ranges *out)
+{
+    for (size_t piece = 0; piece < canvas->n;) {
+        uint32_t owner = canvas->owner[piece];
+        gl_u128 first = canvas->starts[piece++];
+        if (owner == GL_NOBODY)
+            continue;
+        while (piece < canvas->n && canvas->owner[piece] == owner)
+            piece++;
+        gl_u128 last = (piece < canvas->n ? canvas->starts[piece] : 0) - 1;
+        gl_range row = in->rows[owner & ~GL_SILENT];
+        if (owner & GL_SILENT)
+            row.code = 0;
+        row.first_high = (uint64_t)(first >> 64);
+        row.first_low = (uint64_t)first;
+        row.last_high = (uint64_t)(last >> 64);
+        row.last_low = (uint64_t)last;
+        if (!gl_push_range(out, &row))
+            return 0;
+    }
+    return 1;
+}
+
+/* Fills `out` with disjoint rows in ascending order: of several ranges that hold an address
+ * the smallest decides; where the smallest are several and say different things, silence
+ * does, and they are listed in `clashes`. At most 2^30 rows. Takes O(n log n) whatever the
+ * ranges are. Returns 0 when there is no memory. */
+static inline int gl_flatten(const gl_ranges *in, gl_ranges *out, gl_clashes *clashes)
+{
+    size_t n = in->n;
+    int done = 0;
+    gl_canvas canvas = {0};
+    gl_rank *ranks = malloc((n + 1) * sizeof *ranks);
+    canvas.starts = malloc((2 * n + 1) * sizeof *canvas.starts);
+    canvas.owner = malloc((2 * n + 1) * sizeof *canvas.owner);
+    canvas.next = malloc((2 * n + 1) * sizeof *canvas.next);
+    if (!ranks || !canvas.starts || !canvas.owner || !canvas.next)
+        goto end;
+
+    size_t boundaries = 0;
+    for (size_t i = 0; i < n; i++) {
+        gl_u128 first = gl_first(in->rows + i), last = gl_last(in->rows + i);
+        ranks[i] = (gl_rank){last - first, first, (uint32_t)i, in->rows[i].code};
+        canvas.starts[boundaries++] = first;
+        if (last != ~(gl_u128)0)
+            canvas.starts[boundaries++] = last + 1;
+    }
+    qsort(ranks, n, sizeof *ranks, gl_compare_ranks);
+    qsort(canvas.starts, boundaries, sizeof *canvas.starts, gl_compare_addresses);
+    for (size_t i = 0; i < boundaries; i++)
+        if (i == 0 || canvas.starts[i] != canvas.starts[i - 1])
+            canvas.starts[canvas.n++] = canvas.starts[i];
+    for (size_t i = 0; i <= canvas.n; i++) {
+        canvas.owner[i] = GL_NOBODY;
+        canvas.next[i] = (uint32_t)i;
+    }
+    done = gl_paint_all(in, ranks, &canvas, clashes) && gl_collect(in, &canvas, out);
+end:
+    free(ranks);
+    free(canvas.starts);
+    free(canvas.owner);
+    free(canvas.next);
+    return done;
+}
+
+/* --- several layers: one line of stretches on which none of them changes ----------- */
+
+typedef struct {
+    const gl_range *at, *end;
+} gl_layer;
+
+typedef struct {
+    gl_layer *layers; /* each disjoint and ascending */
+    uint16_t *codes;  /* of each layer, on the present stretch; 0 in its gaps */
+    size_t n;
+    gl_u128 first; /* of the present stretch */
+    gl_u128 next;  /* where the one after it begins */
+    gl_u128 top;   /* the last address of the line */
+    int ended;
+} gl_merge;
+
+static inline void gl_merge_begin(gl_merge *merge, unsigned bits)
+{
+    merge->next = 0;
+    merge->top = ~(gl_u128)0 >> (128 - bits);
+    merge->ended = 0;
+}
+
+static inline uint64_t gl_merge_high(const gl_merge *merge)
+{
+    return (uint64_t)(merge->first >> 64);
+}
+
+static inline uint64_t gl_merge_low(const gl_merge *merge)
+{
+    return (uint64_t)merge->first;
+}
+
+/* Moves to the next stretch, at first to the one that begins at 0. Returns 0 at the end. */
+static inline int gl_merge_step(gl_merge *merge)
+{
+    if (merge->ended)
+        return 0;
+    gl_u128 first = merge->next, last = merge->top;
+    for (size_t i = 0; i < merge->n; i++) {
+        gl_layer *layer = merge->layers + i;
+        while (layer->at < layer->end && gl_last(layer->at) < first)
+            layer->at++;
+        merge->codes[i] = 0;
+        if (layer->at == layer->end)
+            continue;
+        gl_u128 start = gl_first(layer->at), until = gl_last(layer->at);
+        if (start > first)
+            until = start - 1;
+        else
+            merge->codes[i] = layer->at->code;
+        if (until < last)
+            last = until;
+    }
+    merge->first = first;
+    merge->ended = last == merge->top;
+    merge->next = last + 1;
+    return 1;
+}
+
+#endif

@@ -1,0 +1,37 @@
+/* The instruction sets that the hot functions are compiled for.
+ *
+ * Their bodies are inline, so that a body takes on the instruction set of the function
+ * it is inlined into; the constant `isa` tells it which that is. isa.h has the list.
+ */
+#ifndef GEOLOOKUP_TARGET_H
+#define GEOLOOKUP_TARGET_H
+
+#include <stdint.h>
+
+enum { GL_PORTABLE = 0, GL_AVX2 = 1, GL_AVX512 = 2 };
+
+#define GL_INLINE static inline __attribute__((always_inline))
+
+#if defined(__x86_64__)
+#define GL_X86 1
+#define GL_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
+#define GL_TARGET_AVX512                                                                  \
+    __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,"         \
+                          "avx512vbmi,avx512vbmi2")))
+#endif
+
+/* Bits set in a word. Without an instruction for it, gcc on x86-64 would call a function. */
+GL_INLINE unsigned gl_count_bits(uint32_t x, int isa)
+{
+#ifdef GL_X86
+    if (isa == GL_PORTABLE) {
+        x -= x >> 1 & 0x55555555;
+        x = (x & 0x33333333) + (x >> 2 & 0x33333333);
+        return ((x + (x >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24;
+    }
+#endif
+    (void)isa;
+    return (unsigned)__builtin_popcount(x);
+}
+
+#endif

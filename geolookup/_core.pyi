@@ -1,0 +1,143 @@
+"""Types of the compiled core. Held to the module by mypy's stubtest.
+
+Claims are uint16 in the machine's byte order, one an address, in a `bytes`
+object. Addresses in buffers are in network byte order. Buffers may be any
+object with the buffer protocol that is C-contiguous; only their bytes count.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+from typing_extensions import Buffer
+
+@final
+class Table:
+    """Immutable lookup table over the sorted interval arrays of both families.
+
+    The arrays (native byte order) are kept by reference, not copied: `first`
+    values ascend strictly from 0, and interval i ends before first[i + 1].
+    They must not change for as long as the table lives. Any number of threads
+    may use one table; rosters of more than 256 addresses are classified with
+    the GIL released.
+
+    Args:
+        ipv4_first: uint32, host order values.
+        ipv4_claims: uint16, as many.
+        ipv6_first_high: uint64, upper halves.
+        ipv6_first_low: uint64, lower halves, as many.
+        ipv6_claims: uint16, as many.
+        labels: one object a claim number, such as its country's str.
+        isa: the code path, one of isa_paths(); the widest by default.
+        convert: makes text or packed bytes of what `claim` and `label` get
+            that is neither, or raises TypeError.
+
+    Raises:
+        ValueError: the arrays differ in length, are empty, are not aligned to
+            their items, do not begin at 0, do not ascend strictly, or hold a
+            claim that is neither below len(labels) (and 0xFF00) nor one of the
+            embedded forms (IPv6 only). The text names the array and the
+            position. Or the code path is unknown.
+    """
+
+    def __new__(
+        cls,
+        ipv4_first: Buffer,
+        ipv4_claims: Buffer,
+        ipv6_first_high: Buffer,
+        ipv6_first_low: Buffer,
+        ipv6_claims: Buffer,
+        labels: Sequence[object],
+        *,
+        isa: str | None = None,
+        convert: Callable[[object], str | bytes] | None = None,
+    ) -> Table: ...
+    @property
+    def index_size(self) -> int:
+        """Bytes of memory that the indexes over the arrays take."""
+
+    def claim(self, address: object, /) -> int:
+        """Return the claim of one address: text, or 4 or 16 packed bytes.
+
+        0 (INVALID) for text or bytes that are no address. TypeError for other types.
+        """
+
+    def label(self, address: object, /) -> object:
+        """Return the label of one address's claim, like labels[claim(address)]."""
+
+    def classify_ipv4(self, packed: Buffer, /) -> bytes:
+        """Return the claims of packed IPv4 addresses. ValueError: not 4·N bytes."""
+
+    def classify_ipv6(self, packed: Buffer, /) -> bytes:
+        """Return the claims of packed IPv6 addresses. ValueError: not 16·N bytes."""
+
+    def classify_text(self, addresses: Sequence[str | bytes], /) -> bytes:
+        """Return the claims of a list or tuple of str (text) and bytes (packed).
+
+        The items are read before any other thread can change the list.
+        TypeError names the position of an item of another type.
+        """
+
+def isa_paths() -> tuple[str, ...]:
+    """Return the names of the code paths that this processor supports, plainest first."""
+
+def parse(address: str, /, *, isa: str | None = None) -> bytes | None:
+    """Return an address in text as 4 or 16 packed bytes; None if it is no address.
+
+    Strict: IPv4 is four decimal numbers without leading zeros; IPv6 is RFC 4291
+    text, with an optional dotted IPv4 tail. A zone (``%eth0``) is allowed on
+    link-local addresses (fe80::/10) only, and is dropped; it is 1 to 64
+    characters of visible ASCII, but for % and /.
+    """
+
+def parse_many(addresses: Sequence[str], /, *, isa: str | None = None) -> tuple[bytes, bytes]:
+    """Return (16·N packed bytes, N family bytes) of a list or tuple of texts.
+
+    Families are 4, 6 and 0 (no address). IPv4 stands in the last 4 of its 16
+    bytes, the others are 0.
+    """
+
+def map8(claims: bytes, column: bytes, /) -> bytes:
+    """Return column[claim] (1 byte) for each claim. ValueError: a claim beyond the column."""
+
+def map16(claims: bytes, column: bytes, /) -> bytes:
+    """Return column[2·claim : 2·claim + 2] for each claim. ValueError as in map8."""
+
+def count8(column: bytes, /) -> dict[int, int]:
+    """Return how often each byte value that occurs does."""
+
+def count16(column: bytes, /) -> dict[bytes, int]:
+    """Return how often each 2-byte value that occurs does."""
+
+def positions8(column: bytes, value: int, /, *, isa: str | None = None) -> bytes:
+    """Return the positions (uint32, native order) at which the column holds the byte."""
+
+def positions16(column: bytes, value: bytes, /, *, isa: str | None = None) -> bytes:
+    """Return the positions (uint32, native order) at which the column holds the 2 bytes."""
+
+def partition(
+    claims: bytes, verdicts: bytes, /, *, isa: str | None = None
+) -> tuple[bytes, bytes, bytes]:
+    """Split 0..N-1 by verdict: (inside, outside, undetermined) as uint32 positions.
+
+    Args:
+        claims: as returned by Table.classify_*.
+        verdicts: one byte a claim number: 1 inside, 2 outside, else undetermined.
+        isa: the code path, as for Table.
+    """
+
+def roaring8(column: bytes, value: int, /, *, isa: str | None = None) -> bytes:
+    """Return the positions at which the column holds the byte, as a Roaring bitmap.
+
+    In the portable serialisation, each container in its smallest form.
+    """
+
+def roaring16(column: bytes, value: bytes, /, *, isa: str | None = None) -> bytes:
+    """Return the positions at which the column holds the 2 bytes, as roaring8 does."""
+
+def roaring_partition(
+    claims: bytes, verdicts: bytes, /, *, isa: str | None = None
+) -> tuple[bytes, bytes, bytes]:
+    """Split 0..N-1 by verdict as partition does, into bitmaps as of roaring8."""
+
+def pairs(column: bytes, /) -> list[str]:
+    """Return each 2 ASCII bytes of a column as a str; the same two are one object."""

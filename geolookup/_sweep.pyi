@@ -1,0 +1,181 @@
+"""Types of the compiled sweeps. Held to the module by mypy's stubtest.
+
+Only the compiler and the readers use it. Addresses are int, from 0 to
+2^bits - 1. A code is a number: two letters as a big-endian number ("CN" is
+0x434E), 0 for silence; layers that are no sources number what they like. Columns
+are bytes, little-endian on every machine.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import final
+
+@final
+class Ranges:
+    """Ranges of one family, inclusive, each with a code and the place it was read from.
+
+    They may overlap and come in any order, as the source has them. Not safe for
+    several threads at once while it grows.
+
+    Args:
+        bits: 32 (IPv4) or 128 (IPv6).
+    """
+
+    def __init__(self, bits: int) -> None: ...
+    @property
+    def bits(self) -> int:
+        """32 or 128."""
+
+    def append(self, first: int, last: int, code: int, file: int = 0, line: int = 0) -> None:
+        """Add a range. ValueError: not a range of this family, or a number is too large.
+
+        Args:
+            first: the first address.
+            last: the last address, not below the first.
+            code: at most 65,535.
+            file: which of the source's files, from 0; below 2^16.
+            line: its line there, from 1; 0 if it has none.
+        """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> tuple[int, int, int]:
+        """Return (first, last, code). IndexError: negative, or none has this number."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]: ...
+    def place(self, index: int) -> tuple[int, int]:
+        """Return (file, line) of a range."""
+
+    def flattened(self) -> tuple[Ranges, list[tuple[int, int]]]:
+        """Return disjoint ranges in ascending order, and the clashes.
+
+        Of several ranges that hold an address the smallest decides. Where the
+        smallest are several that say different things, none of them does: the
+        code is 0 there. Each such overlap is a clash, given by the numbers of
+        two ranges of this object. Ranges that touch stay apart, and each keeps
+        the place of the range that decides it. The result is this very object if
+        it is disjoint and ascending already.
+        """
+
+    def intervals(self) -> tuple[bytes, ...]:
+        """Return flattened ranges as intervals over the whole line: firsts and codes.
+
+        Ranges that touch stay apart, and each gap is an interval with code 0.
+
+        Returns:
+            IPv4: (first uint32, code uint16). IPv6: (upper half of first uint64,
+            lower half uint64, code uint16).
+
+        Raises:
+            ValueError: the ranges overlap or do not ascend.
+        """
+
+@final
+class Dialect:
+    """How the lines of a source are to be read, if not as ``first,last,code``.
+
+    Args:
+        form: "ranges": a first and a last address; "networks": a prefix, or an
+            address that stands for itself; "delegations": the records of the
+            Regional Internet Registries, whose columns are fixed.
+        separator: between fields, one character.
+        quotes: whether fields may stand between double quotes.
+        comments: whether empty lines and those that begin with ``#`` say nothing.
+        spaces: whether spaces and tabs around fields are no part of them.
+        integers: whether first and last are decimal numbers; a range that ends
+            below 2^32 is IPv4.
+        least: fewest fields of a line, at most 32.
+        most: most fields of a line; 0: what follows the fewest is not looked at.
+        first: column of the first address, or of the prefix, from 0.
+        last: column of the last address.
+        code: column of the code; None: lines have none, and an empty text stands for it.
+    """
+
+    def __init__(
+        self,
+        form: str,
+        *,
+        separator: str = ",",
+        quotes: bool = False,
+        comments: bool = False,
+        spaces: bool = False,
+        integers: bool = False,
+        least: int,
+        most: int = 0,
+        first: int = 0,
+        last: int = 0,
+        code: int | None = None,
+    ) -> None: ...
+
+@final
+class RangeLines:
+    """Reads lines ``first,last,code`` from blocks of bytes that end anywhere.
+
+    Lines end with LF or CRLF; addresses are strict text without zones. What can
+    not be read is added to `faults`, and the line leaves no range. A range of
+    IPv4-mapped addresses is added as the IPv4 range inside.
+
+    Args:
+        ipv4: where IPv4 ranges are added.
+        ipv6: where IPv6 ranges are added.
+        read_code: number of a code's text; its ValueErrors are faults.
+        dialect: how lines are read; None: as ``first,last,code``.
+        skip: number of lines at the beginning, such as a header, that are not read.
+        file: number of the file.
+        allowed_faults: after more than so many, nothing is read any more.
+    """
+
+    def __init__(
+        self,
+        ipv4: Ranges,
+        ipv6: Ranges,
+        read_code: Callable[[str], int],
+        *,
+        dialect: Dialect | None = None,
+        skip: int = 0,
+        file: int = 0,
+        allowed_faults: int = 0,
+    ) -> None: ...
+    @property
+    def faults(self) -> list[tuple[int, int, str]]:
+        """(line, column, what) of each fault, from 1; the column counts bytes."""
+
+    def feed(self, block: bytes) -> bool:
+        """Read the lines that end in this block. False: too many faults, or no lines at all."""
+
+    def finish(self) -> bool:
+        """Read the last line, which may lack its line end. Returns what `feed` does."""
+
+def merge_ipv4(
+    layers: Sequence[Ranges], claim_of: Callable[[bytes], int]
+) -> tuple[bytes, bytes]:
+    """Lay flattened ranges over each other, as intervals over the whole line without gaps.
+
+    Args:
+        layers: each disjoint and ascending.
+        claim_of: claim number of the layers' codes (uint16 each in the machine's
+            byte order, 0 where a layer has no range). Asked once for each
+            combination that occurs, in the order of the address line.
+
+    Returns:
+        (first uint32, claim uint16) of the intervals; neighbours with the same
+        claim are one.
+
+    Raises:
+        ValueError: a layer is of the other family, or not flattened.
+    """
+
+def merge_ipv6(
+    layers: Sequence[Ranges], claim_of: Callable[[bytes], int]
+) -> tuple[bytes, bytes, bytes]:
+    """Do for IPv6 what `merge_ipv4` does.
+
+    Returns:
+        (upper half of first uint64, lower half uint64, claim uint16).
+    """
+
+def renumber(claims: bytes, numbers: bytes) -> bytes:
+    """Return the new number of each claim. ValueError: a claim is beyond the new numbers.
+
+    Args:
+        claims: uint16, little-endian.
+        numbers: the new number (uint16, little-endian) by old number.
+    """

@@ -1,0 +1,47 @@
+"""Every error geolookup raises on purpose.
+
+Messages say what broke and where (file, line, field, position), and never
+repeat an address: what a caller sent must not end up in a log through the
+text of an exception.
+"""
+
+from __future__ import annotations
+
+
+class GeoLookupError(Exception):
+    """Base of all errors raised by geolookup."""
+
+
+class DatasetError(GeoLookupError):
+    """A dataset file is damaged, unreadable or of an unknown format."""
+
+
+class DatasetClosedError(GeoLookupError):
+    """The dataset was closed before the call."""
+
+
+class RegionSetError(GeoLookupError, ValueError):
+    """A region set's name, expression or definition makes no sense."""
+
+
+class RosterError(GeoLookupError, ValueError):
+    """A roster as a whole makes no sense, such as a packed buffer of 7 bytes."""
+
+
+class RosterTooLargeError(RosterError):
+    """A roster has more addresses than the limit allows."""
+
+
+class SourceError(GeoLookupError, ValueError):
+    """A source file, an override or a compiler input can't be used.
+
+    The text begins with the place: ``file:line:column: what``.
+    """
+
+
+class ServiceError(GeoLookupError):
+    """A geolookup service answered a call with an error."""
+
+
+class ServiceUnavailableError(ServiceError):
+    """A geolookup service could not be reached, or not in time."""

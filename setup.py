@@ -1,0 +1,30 @@
+"""Declares the extension modules; everything else is in pyproject.toml."""
+
+import os
+from glob import glob
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# CI builds with GEOLOOKUP_WERROR=1. A user's newer compiler must not fail the
+# build over a warning that was not known when this was released.
+STRICT = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("GEOLOOKUP_WERROR") == "1" else []
+ARGS = ["-O3", "-std=c11", *STRICT]
+HEADERS = sorted(glob("ext/*.h"))
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                f"geolookup.{name}",
+                [f"ext/{name}.pyx"],
+                ["ext"],
+                depends=HEADERS,
+                extra_compile_args=ARGS,
+            )
+            for name in ("_core", "_sweep")
+        ],
+        build_dir="build/cython",
+        language_level=3,
+    )
+)

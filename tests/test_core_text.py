@@ -1,0 +1,237 @@
+"""The strict text parser, on every path of the core and through each of its doors."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import random
+import string
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from geolookup import _core
+
+ISAS = _core.isa_paths()
+
+every_isa = pytest.mark.parametrize("isa", ISAS)
+
+
+def reference(text: str) -> bytes | None:
+    """Return the packed address by Python's parser and the rule for zones."""
+    head, percent, zone = text.partition("%")
+    try:
+        address = ipaddress.ip_address(head)
+    except ValueError:
+        return None
+    if percent:
+        visible = all("!" <= character <= "~" for character in zone)
+        if not 1 <= len(zone) <= 64 or not visible or "%" in zone or "/" in zone:
+            return None
+        if address not in ipaddress.ip_network("fe80::/10"):
+            return None
+    return address.packed
+
+
+def check(texts: list[str]) -> None:
+    """Compare both doors of every path with the reference."""
+    expected = [reference(text) for text in texts]
+    families = bytes({None: 0, 4: 4, 16: 6}[packed and len(packed)] for packed in expected)
+    column = b"".join((packed or b"").rjust(16, b"\0") for packed in expected)
+    for isa in ISAS:
+        for text, packed in zip(texts, expected, strict=True):
+            assert _core.parse(text, isa=isa) == packed, (isa, text)
+        assert _core.parse_many(texts, isa=isa) == (column, families), isa
+
+
+VALID = [
+    ("0.0.0.0", "00000000"),  # noqa: S104 - nothing listens
+    ("255.255.255.255", "ffffffff"),
+    ("1.2.3.4", "01020304"),
+    ("10.20.30.40", "0a141e28"),
+    ("100.200.109.199", "64c86dc7"),
+    ("::", "00" * 16),
+    ("::1", "00" * 15 + "01"),
+    ("1::", "0001" + "00" * 14),
+    ("a::b", "000a" + "00" * 12 + "000b"),
+    ("A::F", "000a" + "00" * 12 + "000f"),
+    ("1:2:3:4:5:6:7:8", "00010002000300040005000600070008"),
+    ("::2:3:4:5:6:7:8", "00000002000300040005000600070008"),
+    ("1:2:3:4:5:6:7::", "00010002000300040005000600070000"),
+    ("1:2:3::5:6:7:8", "00010002000300000005000600070008"),
+    ("0001:0023:0456:789a:bcde:f012:3456:789A", "000100230456789abcdef0123456789a"),
+    ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ff" * 16),
+    ("::ffff:1.2.3.4", "00" * 10 + "ffff01020304"),
+    ("::1.2.3.4", "00" * 12 + "01020304"),
+    ("1:2:3:4:5:6:1.2.3.4", "00010002000300040005000601020304"),
+    ("1::5:6:255.255.255.255", "0001" + "0000" * 3 + "00050006ffffffff"),
+    ("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", "ff" * 16),
+    ("fe80::1%eth0", "fe80" + "00" * 13 + "01"),
+    ("febf::%" + "z" * 64, "febf" + "00" * 14),
+    ("fe80::1.2.3.4%en.1:~", "fe80" + "00" * 10 + "01020304"),
+    ("FE80:1:2:3:4:5:6:7%1", "fe800001000200030004000500060007"),
+]
+
+MALFORMED = {
+    "nothing": ["", " ", "\0", ".", ":", "...", ":::", "%", "0", "00", "1234567"],
+    "numbers too few or many": ["1", "1.2", "1.2.3", "1.2.3.4.5", "1.2.3.4.", ".1.2.3.4", "1..3.4"],
+    "numbers too big": ["256.0.0.1", "1.2.3.256", "1.2.999.4", "1.2.3.1000", "1.2.3.0004"],
+    "leading zeros": ["01.2.3.4", "1.02.3.4", "1.2.00.4", "1.2.3.04", "1.2.3.000", "1.2.3.040"],
+    "other notations": ["0x1.2.3.4", "0x01020304", "16909060", "1.2.772", "1.2.3.4e0", "+1.2.3.4",
+                        "1.2.3.-4", "1,2,3,4", "\uff11.2.3.4", "1.2.3.\u0664"],
+    "ports and prefixes": ["1.2.3.4:80", "[::1]", "[::1]:80", "1.2.3.4/32", "::/0", "::1#53"],
+    "space": [" 1.2.3.4", "1.2.3.4 ", "1. 2.3.4", "\t::1", "::1\n", "1.2.3.4\n", "1.2.3.4\0"],
+    "groups too few or many": ["1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9", "1:2", "1:2:3:4:5:6:7:8:",
+                               ":1:2:3:4:5:6:7:8", "1:", ":1", "1:2:3:4:5:6:7:"],
+    "gaps": ["1::2::3", ":::1", "1:::2", "::1:::", "1:2:3:4:5:6:7:8::", "::1:2:3:4:5:6:7:8",
+             "1:2:3:4::5:6:7:8", "::1:", ":1::", "1::2:", "::::", ":: ::"],
+    "groups too long": ["12345::", "::12345", "1:00002::", "::000000000001", "0" * 39,
+                        "f" * 38 + "::"],
+    "not hexadecimal": ["g::", "::G", "1:2:3:4:5:6:7:g", "::-1", "::1@", "::`", "::/", "::1;2",
+                        "::é"],
+    "dotted tails": ["::1.2.3", "::1.2.3.4.5", "::1.2.3.4:5", "::01.2.3.4", "::256.1.1.1",
+                     "1.2.3.4::", "1:2:3:4:5:6:7:1.2.3.4", "1:2:3:4:5:1.2.3.4", "::a.2.3.4",
+                     "::1.2.3.4.", "::.1.2.3", "1:2:3:4:5:6:7::1.2.3.4", ":1.2.3.4",
+                     "1.2.3.4::1.2.3.4", "::ffff:1.2.3.4:"],
+    "zones": ["::1%eth0", "2001:db8::1%1", "1.2.3.4%eth0", "fe80::1%", "fe80::1%a b", "fe80::1%%a",
+              "fe80::1%a/64", "fe80::1%é", "fe80::1%\x7f", "fec0::1%1", "fe7f::1%1", "ff02::1%eth0",
+              "%eth0", "fe80%eth0", "fe80::1%" + "z" * 65, "fe80::1%a\0"],
+    "too long": ["1" * 16, "1.2.3.4" * 100, ":" * 111, "1:" * 50, "0" * 110, "f" * 65_536],
+}  # fmt: skip
+
+
+@every_isa
+@pytest.mark.parametrize(("text", "packed"), VALID)
+def test_addresses_are_read(text: str, packed: str, isa: str) -> None:
+    expected = bytes.fromhex(packed)
+    assert _core.parse(text, isa=isa) == expected
+    family = 4 if len(expected) == 4 else 6
+    assert _core.parse_many([text], isa=isa) == (expected.rjust(16, b"\0"), bytes([family]))
+
+
+@every_isa
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_malformed_text_is_no_address(fault: str, isa: str) -> None:
+    for text in MALFORMED[fault]:
+        assert _core.parse(text, isa=isa) is None, text
+        # Between addresses, to see that what follows is read from the right place.
+        row = ["1.2.3.4", text, "::5"]
+        packed, families = _core.parse_many(row, isa=isa)
+        assert families == b"\4\0\6", text
+        assert packed == bytes(12) + b"\1\2\3\4" + bytes(16) + bytes(15) + b"\5", text
+
+
+def test_the_reference_reads_the_tables_alike() -> None:
+    check([text for text, _ in VALID])
+    check([text for texts in MALFORMED.values() for text in texts])
+
+
+def test_ipv4_of_every_length_is_held_to_the_bounds_of_its_numbers() -> None:
+    numbers = ["0", "1", "9", "10", "99", "100", "199", "249", "255", "256", "260", "300", "999",
+               "00", "01", "09", "010", "099", "000", "1000", "0255", ""]  # fmt: skip
+    check([".".join(four) for four in itertools.product(numbers[:9], repeat=4)])
+    others = ["7", "42", "111"]
+    for place in range(4):
+        for rest in itertools.product(others, repeat=3):
+            check([".".join([*rest[:place], number, *rest[place:]]) for number in numbers])
+
+
+def test_ipv6_of_every_number_of_groups_on_either_side_of_the_gap() -> None:
+    draw = random.Random(6)
+    texts = []
+    for left, right in itertools.product(range(10), repeat=2):
+        for _ in range(3):
+            groups = [f"{draw.getrandbits(16):x}".rjust(draw.randrange(5), "0") for _ in range(18)]
+            texts.append(":".join(groups[:left]) + "::" + ":".join(groups[9 : 9 + right]))
+            texts.append(":".join(groups[: left + right]))
+            tail = ["1.2.3.4"] if draw.random() < 0.5 else ["255.254.253.252"]
+            texts.append(":".join(groups[:left]) + "::" + ":".join(groups[9 : 9 + right] + tail))
+    check(texts)
+
+
+def test_ipv6_groups_of_every_length() -> None:
+    draw = random.Random(7)
+    texts = []
+    for lengths in draw.sample(list(itertools.product(range(1, 5), repeat=8)), 1500):
+        groups = ["".join(draw.choices("0123456789abcdefABCDEF", k=length)) for length in lengths]
+        texts.append(":".join(groups))
+    for place, length in itertools.product(range(8), (0, 5, 6, 8)):
+        groups = ["abcd"] * 8
+        groups[place] = "1" * length
+        texts.append(":".join(groups))
+    check(texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1.22.133.254", "10.0.0.1", "1::2:30", "2001:db8:0:12:3:45::", "::ffff:1.2.3.4",
+     "1:2:3:4:5:6:7:8", "fe80::1%en0"],
+)  # fmt: skip
+def test_any_other_character_at_any_place_is_judged_alike(text: str) -> None:
+    characters = [chr(code) for code in range(128)]
+    changed = []
+    for place in range(len(text) + 1):
+        for character in characters:
+            changed.append(text[:place] + character + text[place + 1 :])
+            changed.append(text[:place] + character + text[place:])
+    check([*changed, *(text[:end] for end in range(len(text)))])
+
+
+address_text = st.one_of(
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(str),
+    st.ip_addresses(v=6).map(lambda address: address.exploded),
+    st.text("0123456789abcdefABCDEF:.%g /", max_size=50),
+    st.text(max_size=20),
+)
+
+
+@given(st.lists(address_text, max_size=20))
+@example(["1.2.3.4", "::", "", "fe80::%é"])
+def test_any_text_is_judged_like_the_reference(texts: list[str]) -> None:
+    check(texts)
+
+
+@given(st.data())
+def test_damaged_addresses_are_judged_like_the_reference(data: st.DataObject) -> None:
+    text = str(data.draw(st.ip_addresses(v=6)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(text)))
+        piece = data.draw(st.text("0123456789abcdef:.%", max_size=3))
+        text = text[:place] + piece + text[place + data.draw(st.integers(0, 3)) :]
+    check([text])
+
+
+@every_isa
+def test_long_rosters_of_long_texts_are_read_in_full(isa: str) -> None:
+    """More characters an address than room is first made for."""
+    longest = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255"
+    zoned = "fe80::1%" + "z" * 64
+    row = [longest, zoned, "f" * 111, "1.2.3.4"] * 700
+    packed, families = _core.parse_many(row, isa=isa)
+    assert families == b"\6\6\0\4" * 700
+    one = b"\xff" * 16 + b"\xfe\x80" + bytes(13) + b"\1" + bytes(28) + b"\1\2\3\4"
+    assert packed == one * 700
+
+
+def test_only_str_has_an_address_to_parse() -> None:
+    for wrong in (None, 1, b"1.2.3.4", bytearray(b"::")):
+        name = type(wrong).__name__
+        with pytest.raises(TypeError, match=f"^address: expected str, not {name}$"):
+            _core.parse(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=f"^addresses: expected str at position 2, not {name}$"):
+            _core.parse_many(["::", "::", wrong])  # type: ignore[list-item]
+    for row in ("::1", None, {"::1"}):
+        with pytest.raises(TypeError, match=r"^addresses: expected list or tuple, not "):
+            _core.parse_many(row)  # type: ignore[arg-type]
+    assert _core.parse_many(()) == (b"", b"")
+
+
+def test_every_character_but_ascii_is_refused_wherever_it_stands() -> None:
+    for character in ("\x80", "ÿ", "Ā", "\u0660", "\u200b", "😀", "\ud800"):
+        assert character not in string.printable
+        for place in range(8):
+            text = "1.2.3.4"[:place] + character + "1.2.3.4"[place:]
+            assert _core.parse(text) is None
+            assert _core.parse_many([text])[1] == b"\0"
