@@ -1,0 +1,264 @@
+"""Opens source files: whatever packed or compressed them, as blocks of plain bytes."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import lzma
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import IO, BinaryIO, Protocol
+
+from geolookup.errors import SourceError
+
+BLOCK_SIZE = 1 << 18
+"""Bytes a block: larger ones fall out of the cache between decompressor and parser."""
+
+_ZIP = (b"PK\3\4", b"PK\5\6")
+_NO_DATA = re.compile(r"(readme|licen[cs]e|copyright|changelog|notice)", re.IGNORECASE)
+"""Beginnings of the names of files that stand beside the data in publishers' archives."""
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _zstd(raw: IO[bytes]) -> _Stream:
+    module = _zstd_module()
+    if module is None:
+        raise SourceError(
+            "is compressed with zstd, which needs Python 3.14 or the package backports.zstd:"
+            " pip install 'geolookup[zstd]'"
+        )
+    stream: _Stream = module.ZstdFile(raw)
+    return stream
+
+
+def _zstd_module() -> ModuleType | None:
+    # The backport is the standard library's own module, so both are used alike.
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return __import__(name, fromlist=["ZstdFile"])
+        except ImportError:
+            continue
+    return None
+
+
+_DECOMPRESSORS: tuple[tuple[bytes, Callable[[IO[bytes]], _Stream]], ...] = (
+    (b"\xfd7zXZ\0", lzma.LZMAFile),
+    (b"\x1f\x8b", lambda raw: gzip.GzipFile(fileobj=raw)),
+    (b"BZh", bz2.BZ2File),
+    (b"\x28\xb5\x2f\xfd", _zstd),
+)
+"""By the bytes that a file begins with; names of files lie."""
+
+_DAMAGED = (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile)
+# What zipfile raises, besides, for archives that are encrypted, damaged or made to harm.
+_DAMAGED_ZIP = (*_DAMAGED, RuntimeError, ValueError, OverflowError, struct.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of a source; of a folder or an archive, one of the files in it.
+
+    Attributes:
+        name: what errors call it.
+        path: the file on disk that holds it.
+        member: its name in the archive *path*, or empty.
+        size: bytes that it takes on disk.
+    """
+
+    name: str
+    path: Path
+    member: str
+    size: int
+
+    @property
+    def file_name(self) -> str:
+        """Its last name, without those of folders and of its compression."""
+        last = (self.member or self.path.name).rpartition("/")[2]
+        return re.sub(r"\.(gz|xz|bz2|zst)$", "", last)
+
+    def blocks(self, on_read: Callable[[int], None] | None = None) -> Iterator[bytes]:
+        """Yield the decompressed content, as `blocks` does.
+
+        Args:
+            on_read: called with the number of bytes read so far, of `size`.
+        """
+        return _member_blocks(self, on_read) if self.member else blocks(self.path, on_read)
+
+
+def parts(path: Path) -> tuple[Part, ...]:
+    """Return what a file name of a source stands for.
+
+    That is the file itself; of a folder or a zip archive, the files in it that may
+    hold data, in the order of their names.
+
+    Raises:
+        SourceError: it can't be read, or holds no files.
+    """
+    try:
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.is_file())
+            found = [Part(str(file), file, "", size(file)) for file in files if _is_data(file.name)]
+        else:
+            with path.open("rb") as raw:
+                if not raw.read(4).startswith(_ZIP):
+                    return (Part(str(path), path, "", size(path)),)
+                found = _members(path, raw)
+    except OSError as error:
+        raise SourceError(f"{path}: {_what_failed(error)}") from error
+    if not found:
+        raise SourceError(f"{path}: holds no files")
+    return tuple(part for part in found if part.size)
+
+
+def _members(path: Path, raw: BinaryIO) -> list[Part]:
+    try:
+        with zipfile.ZipFile(raw) as archive:
+            return [
+                Part(
+                    f"{path}/{_shown(info.filename)}",
+                    path,
+                    info.filename,
+                    info.compress_size if info.file_size else 0,
+                )
+                for info in sorted(archive.infolist(), key=lambda info: info.filename)
+                if not info.is_dir() and _is_data(info.filename.rpartition("/")[2])
+            ]
+    except _DAMAGED_ZIP as error:
+        raise SourceError(f"{path}: can't be decompressed: {error}") from error
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith(".") and _NO_DATA.match(name) is None
+
+
+def _shown(name: str) -> str:
+    # An archive may call its files anything, and errors end up on terminals.
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
+def blocks(path: Path, on_read: Callable[[int], None] | None = None) -> Iterator[bytes]:
+    """Yield the decompressed content of a file (xz, gzip, bzip2, zstd or plain) in blocks.
+
+    Args:
+        path: the file.
+        on_read: called with the number of the file's own bytes read so far,
+            after each block.
+
+    Raises:
+        SourceError: the file can't be read or decompressed.
+    """
+    try:
+        with path.open("rb") as raw:
+            stream = _decompressed(raw, str(path))
+            while block := _read(stream, str(path)):
+                yield block
+                if on_read is not None:
+                    on_read(raw.tell())
+    except OSError as error:
+        raise SourceError(f"{path}: {_what_failed(error)}") from error
+
+
+def _member_blocks(part: Part, on_read: Callable[[int], None] | None) -> Iterator[bytes]:
+    try:
+        with zipfile.ZipFile(part.path) as archive:
+            packed = archive.getinfo(part.member)
+            with archive.open(packed) as raw:
+                stream = _decompressed(raw, part.name)
+                while block := _read(stream, part.name):
+                    yield block
+                    if on_read is not None:
+                        done = raw.tell() / max(packed.file_size, 1)
+                        on_read(min(int(done * part.size), part.size))
+    except OSError as error:
+        raise SourceError(f"{part.name}: {_what_failed(error)}") from error
+    except (*_DAMAGED_ZIP, KeyError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"{part.name}: can't be decompressed: {error}") from error
+
+
+def _decompressed(raw: IO[bytes], name: str) -> _Stream:
+    head = raw.read(6)
+    raw.seek(0)
+    for magic, decompressor in _DECOMPRESSORS:
+        if head.startswith(magic):
+            try:
+                return decompressor(raw)
+            except SourceError as error:
+                raise SourceError(f"{name}: {error}") from error
+    return raw
+
+
+def _read(stream: _Stream, name: str) -> bytes:
+    try:
+        return stream.read(BLOCK_SIZE)
+    except _DAMAGED as error:
+        raise SourceError(f"{name}: can't be decompressed: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:
+        # zstd has an error of its own, in a module that need not be there.
+        if type(error).__name__ != "ZstdError":
+            raise
+        raise SourceError(f"{name}: can't be decompressed: {error}") from error
+
+
+_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
+
+def text(content: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """Yield text as blocks of UTF-8 without a byte order mark.
+
+    Text that begins with the mark of UTF-16 is taken for that; all other bytes
+    are passed on as they are.
+
+    Raises:
+        SourceError: text that begins as UTF-16 goes on as something else.
+    """
+    head = next(content, b"")
+    encoding = _UTF16.get(head[:2])
+    if encoding is None:
+        yield head.removeprefix(codecs.BOM_UTF8)
+        yield from content
+        return
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        yield decoder.decode(head[2:]).encode()
+        for block in content:
+            yield decoder.decode(block).encode()
+        decoder.decode(b"", final=True)
+    except UnicodeError as error:
+        # The error would show what it stumbled over.
+        raise SourceError(f"{name}: begins as UTF-16 text, but is none") from error
+
+
+def size(path: Path) -> int:
+    """Return the number of bytes a file, or all files in a folder, have on disk.
+
+    Raises:
+        SourceError: there is no such file.
+    """
+    try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+        return path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"{path}: {_what_failed(error)}") from error
+
+
+def _what_failed(error: OSError) -> str:
+    # bz2 raises OSError without an error number for damaged data.
+    if error.errno is None:
+        return f"can't be decompressed: {error}"
+    return os.strerror(error.errno)
