@@ -1,0 +1,330 @@
+"""The oracle: what the right answer is, worked out slowly and in plain sight.
+
+It shares nothing with the code under test: it imports none of it, reads the raw
+source files and IANA's registry files itself, and writes statuses, verdicts and
+policies as the plain strings and numbers that the documentation gives. Where it
+and geolookup differ, one of them is wrong, and this one can be read in minutes.
+
+An address line is never flattened here. Each source keeps its own ranges, and a
+question is put to every source in turn.
+"""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import functools
+import ipaddress
+import lzma
+import re
+import socket
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "data" / "sources"
+REGISTRIES = ROOT / "geolookup" / "data"
+
+ASSIGNED, DISPUTED, UNCONFIRMED, UNASSIGNED, SPECIAL_PURPOSE, OVERRIDE, INVALID = range(1, 8)
+INSIDE, OUTSIDE, UNDETERMINED = range(1, 4)
+UNANIMOUS, MAJORITY, PRIMARY = "UNANIMOUS", "MAJORITY", "PRIMARY"
+POLICIES = (UNANIMOUS, MAJORITY, PRIMARY)
+
+BITS = {4: 32, 6: 128}
+
+# What some publishers write where they know no country, or know only a continent, an
+# anonymous network, or a state that is gone.
+NO_COUNTRY_CODES = frozenset(
+    ["EU", "AP", "A1", "A2", "A3", "T1", "XD", "ZZ", "??", "--", "-", "NONE", "", "CS", "AN", "SU"]
+)
+
+# Multicast and site-local stand in IANA's address space registries, not in the
+# special-purpose ones.
+MORE_SPECIAL_PURPOSE = ("224.0.0.0/4", "ff00::/8", "fec0::/10")
+
+
+def country(raw: str) -> str | None:
+    """Return the country that a source's code stands for, None for silence."""
+    code = raw.upper()
+    if code in NO_COUNTRY_CODES:
+        return None
+    return "GB" if code == "UK" else code
+
+
+@dataclass
+class Source:
+    """One input: sorted, disjoint, inclusive ranges for each family."""
+
+    name: str
+    full: bool = True
+    origin: str = ""
+    ranges: dict[int, list[tuple[int, int, str | None]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.origin = self.origin or self.name
+        self.ranges = {version: self.ranges.get(version, []) for version in (4, 6)}
+        self._firsts = {version: [row[0] for row in self.ranges[version]] for version in (4, 6)}
+
+    def says(self, version: int, value: int) -> str | None:
+        """Return the country this source gives an address, None for silence."""
+        at = bisect.bisect_right(self._firsts[version], value) - 1
+        if at < 0:
+            return None
+        first, last, code = self.ranges[version][at]
+        return code if first <= value <= last else None
+
+
+def read_csv(path: Path, family: socket.AddressFamily) -> list[tuple[int, int, str | None]]:
+    """Read ``first,last,code`` lines, compressed with xz."""
+    rows = []
+    with lzma.open(path, "rt", encoding="ascii", newline="") as file:
+        for first, last, code in csv.reader(file):
+            rows.append(
+                (
+                    int.from_bytes(socket.inet_pton(family, first)),
+                    int.from_bytes(socket.inet_pton(family, last)),
+                    country(code),
+                )
+            )
+    return rows
+
+
+def read_registry(path: Path) -> list[str]:
+    """Return the prefixes of a special-purpose registry in IANA's own CSV format.
+
+    A block may hold several prefixes and footnote marks: ``192.0.0.170/32, 192.0.0.171/32``,
+    ``192.0.0.0/24 [2]``.
+    """
+    prefixes = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            prefixes += re.findall(r"[0-9a-fA-F:.]+/[0-9]+", row["Address Block"])
+    return prefixes
+
+
+# --- addresses -----------------------------------------------------------------------
+
+IPV4_TEXT = re.compile(r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}", re.ASCII)
+IPV6_TEXT = re.compile(r"[0-9a-fA-F:]+(:[0-9.]+)?", re.ASCII)
+ZONE_TEXT = re.compile(r"[!-~]{1,64}", re.ASCII)
+
+
+def parse(text: str) -> tuple[int, int] | None:
+    """Return (version, value) of an address in text, None if it is no address.
+
+    No leading zeros, ports, prefix lengths or spaces; a zone on link-local only.
+    """
+    zone = None
+    if "%" in text:
+        text, zone = text.split("%", 1)
+        if ZONE_TEXT.fullmatch(zone) is None or "%" in zone or "/" in zone:
+            return None
+    if IPV4_TEXT.fullmatch(text) is None and IPV6_TEXT.fullmatch(text) is None:
+        return None
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if zone is not None and (address.version == 4 or not in_prefix(6, int(address), "fe80::/10")):
+        return None
+    return address.version, int(address)
+
+
+def in_prefix(version: int, value: int, prefix: str) -> bool:
+    network = ipaddress.ip_network(prefix)
+    if network.version != version:
+        return False
+    shift = BITS[version] - network.prefixlen
+    return value >> shift == int(network.network_address) >> shift
+
+
+def embedded_ipv4(value: int) -> int | None:
+    """Return the IPv4 address inside an IPv6 address, None if it carries none."""
+    if value >> 32 == 0xFFFF:  # ::ffff:0:0/96, IPv4-mapped
+        return value & 0xFFFF_FFFF
+    if value >> 112 == 0x2002:  # 2002::/16, 6to4
+        return value >> 80 & 0xFFFF_FFFF
+    if value >> 96 == 0x2001_0000:  # 2001::/32, Teredo: the client, inverted
+        return ~value & 0xFFFF_FFFF
+    if value >> 32 == 0x64_FF9B << 64:  # 64:ff9b::/96, NAT64
+        return value & 0xFFFF_FFFF
+    return None
+
+
+# --- answers -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What geolookup must say, without the verdict."""
+
+    status: int
+    country: str
+    claimed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """No source is asked: a registry or an operator rules, or it is no address."""
+
+    status: int
+    country: str = "ZZ"
+
+
+Said = tuple[str | None, ...] | Ruled
+"""What is said of an address: each source's country, in the sources' order, or a rule."""
+
+Override = tuple[int, int, int, str]
+"""(version, first, last, code); they may not overlap."""
+
+
+class Oracle:
+    """Answers for a list of sources; their order decides the primary code."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        special_purpose: Iterable[str] = (),
+        overrides: Sequence[Override] = (),
+    ) -> None:
+        self.sources = tuple(sources)
+        self.overrides = tuple(overrides)
+        self.special_purpose: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
+        for prefix in special_purpose:
+            network = ipaddress.ip_network(prefix)
+            self.special_purpose[network.version].append((int(network[0]), int(network[-1])))
+
+    def said(self, version: int, value: int) -> Said:
+        """Return what is said of an address.
+
+        Embedded forms come first, then overrides, special ranges, and sources.
+        """
+        if version == 6:
+            inside = embedded_ipv4(value)
+            if inside is not None:
+                return self.said(4, inside)
+        for family, first, last, code in self.overrides:
+            if family == version and first <= value <= last:
+                return Ruled(OVERRIDE, code)
+        for first, last in self.special_purpose[version]:
+            if first <= value <= last:
+                return Ruled(SPECIAL_PURPOSE)
+        return tuple(source.says(version, value) for source in self.sources)
+
+    def said_of_text(self, text: str) -> Said:
+        address = parse(text)
+        return Ruled(INVALID) if address is None else self.said(*address)
+
+    def answer(self, said: Said) -> Answer:
+        if isinstance(said, Ruled):
+            return Answer(said.status, said.country)
+        codes = [code for code in said if code is not None]
+        if not codes:
+            return Answer(UNASSIGNED, "ZZ")
+        if len(set(codes)) > 1:
+            return Answer(DISPUTED, codes[0], tuple(sorted(set(codes))))
+        if self._a_full_source_is_silent(said):
+            return Answer(UNCONFIRMED, codes[0])
+        return Answer(ASSIGNED, codes[0])
+
+    def verdict(self, said: Said, region: Set[str], policy: str) -> int:
+        """Return where the address is, seen from the set of codes *region*."""
+        if isinstance(said, Ruled):
+            codes = [] if said.country == "ZZ" else [said.country]
+        else:
+            codes = [code for code in said if code is not None]
+        if not codes:
+            return UNDETERMINED
+        if policy == PRIMARY or isinstance(said, Ruled):
+            return INSIDE if codes[0] in region else OUTSIDE
+        if policy == MAJORITY:
+            return self._majority(said, region)
+        if self._a_full_source_is_silent(said):
+            return UNDETERMINED
+        if all(code in region for code in codes):
+            return INSIDE
+        return UNDETERMINED if any(code in region for code in codes) else OUTSIDE
+
+    def _majority(self, said: Said, region: Set[str]) -> int:
+        votes = self.votes(said)
+        if 2 * sum(vote is not None and vote in region for vote in votes) > len(votes):
+            return INSIDE
+        if 2 * sum(vote is not None and vote not in region for vote in votes) > len(votes):
+            return OUTSIDE
+        return UNDETERMINED
+
+    def votes(self, said: Said) -> list[str | None]:
+        """Return one vote an origin: what its first source that speaks says.
+
+        None is the vote of an origin that is silent though one of its sources is
+        full; silent partial origins have no vote.
+        """
+        votes: list[str | None] = []
+        if isinstance(said, Ruled):
+            return votes
+        for origin in dict.fromkeys(source.origin for source in self.sources):
+            pairs = [
+                (source, code)
+                for source, code in zip(self.sources, said, strict=True)
+                if source.origin == origin
+            ]
+            spoken = [code for _, code in pairs if code is not None]
+            if spoken:
+                votes.append(spoken[0])
+            elif any(source.full for source, _ in pairs):
+                votes.append(None)
+        return votes
+
+    def _a_full_source_is_silent(self, said: Sequence[str | None]) -> bool:
+        return any(
+            source.full and code is None for source, code in zip(self.sources, said, strict=True)
+        )
+
+    def ranges(self, version: int) -> Iterator[tuple[int, int]]:
+        """Yield first and last of every range of sources, registries and overrides."""
+        for source in self.sources:
+            for first, last, _ in source.ranges[version]:
+                yield first, last
+        yield from self.special_purpose[version]
+        for family, first, last, _ in self.overrides:
+            if family == version:
+                yield first, last
+
+    def neighbourhood(self, version: int) -> list[int]:
+        """Return every boundary and the addresses beside it, sorted, each once."""
+        top = 2 ** BITS[version] - 1
+        near = {
+            at + step
+            for boundaries in self.ranges(version)
+            for at in boundaries
+            for step in (-1, 0, 1)
+        }
+        return sorted(at for at in near if 0 <= at <= top)
+
+
+@functools.cache
+def embedded() -> Oracle:
+    """Return the oracle of the dataset that ships with geolookup."""
+    sources = [
+        Source(
+            name,
+            ranges={
+                4: read_csv(SOURCES / f"{name}-country-2026-06-ipv4.csv.xz", socket.AF_INET),
+                6: read_csv(SOURCES / f"{name}-country-2026-06-ipv6.csv.xz", socket.AF_INET6),
+            },
+        )
+        for name in ("dbip", "rir")
+    ]
+    special = [
+        *read_registry(REGISTRIES / "iana-ipv4-special-registry.csv"),
+        *read_registry(REGISTRIES / "iana-ipv6-special-registry.csv"),
+        *MORE_SPECIAL_PURPOSE,
+    ]
+    return Oracle(sources, special)
+
+
+def pack(version: int, values: Iterable[int]) -> bytes:
+    """Return addresses as one packed buffer in network byte order."""
+    size = BITS[version] // 8
+    return b"".join(value.to_bytes(size) for value in values)
