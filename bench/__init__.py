@@ -1,0 +1,1 @@
+"""Benchmarks: which tool answers which question stands in README.md beside this file."""

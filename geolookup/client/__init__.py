@@ -1,0 +1,6 @@
+"""Clients of the service, with the verbs and results of a `geolookup.Dataset`."""
+
+from geolookup.client.aio import AsyncClient
+from geolookup.client.sync import Client
+
+__all__ = ["AsyncClient", "Client"]

@@ -1,0 +1,393 @@
+"""What the clients send and what they make of the answers; no networking in here.
+
+Addresses are read by the client and travel packed: that costs both sides less
+than text, and what is no address never leaves the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from geolookup import _core
+from geolookup.addresses import core_address, core_roster, packed_buffer
+from geolookup.claims import Policy, Status, Verdict
+from geolookup.errors import RegionSetError, RosterError, ServiceError
+from geolookup.evidence import RegistryEntry
+from geolookup.explain import Explanation, OverrideView, SourceView
+from geolookup.regions import RegionSet
+from geolookup.roster import Answer, RosterResult
+from geolookup.v1 import geolookup_pb2 as v1
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from geolookup.addresses import Address, Roster
+
+_Message = TypeVar("_Message", bound=Message)
+
+_METHOD = "/geolookup.v1.GeoLookupService/"
+LOOKUP = f"{_METHOD}Lookup"
+CLASSIFY_ROSTER = f"{_METHOD}ClassifyRoster"
+STREAM_ROSTERS = f"{_METHOD}StreamRosters"
+EXPLAIN = f"{_METHOD}Explain"
+LIST_REGION_SETS = f"{_METHOD}ListRegionSets"
+GET_DATASET = f"{_METHOD}GetDataset"
+
+EMPTY = b""
+"""The request of the two methods that have no parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """From which region set, and by which policy, addresses are looked at.
+
+    Attributes:
+        region_set: its name or expression; None: no verdicts are asked for.
+        policy: how claims become verdicts.
+        expression: what is sent; a `RegionSet` travels as its codes, because
+            the service may know another set by its name.
+    """
+
+    region_set: str | None
+    policy: Policy
+    expression: str
+
+    @classmethod
+    def of(cls, region_set: str | RegionSet | None, policy: Policy | str) -> Question:
+        """Make a question of the arguments of `lookup` and `classify`.
+
+        Raises:
+            TypeError, ValueError, RegionSetError: as `Dataset.lookup`, where
+                that can be said without the service's region sets.
+        """
+        if isinstance(policy, str) and policy.upper() in Policy.__members__:
+            policy = Policy[policy.upper()]
+        if not isinstance(policy, Policy):
+            if not isinstance(policy, str):
+                raise TypeError(f"policy: expected Policy or str, not {type(policy).__name__}")
+            raise ValueError(f"policy: unknown; expected one of {', '.join(Policy.__members__)}")
+        if region_set is None:
+            return cls(None, policy, "")
+        if isinstance(region_set, RegionSet):
+            return cls(region_set.name, policy, "+".join(sorted(region_set.codes)))
+        if not isinstance(region_set, str):
+            raise TypeError(
+                f"region_set: expected str or RegionSet, not {type(region_set).__name__}"
+            )
+        if not region_set:
+            raise RegionSetError("region set: the expression is empty")
+        if not region_set.isascii():  # names are; and some text can't be sent at all
+            raise RegionSetError("region set: unknown name at position 1")
+        return cls(region_set, policy, region_set)
+
+
+def lookup_request(address: Address, question: Question) -> bytes:
+    """Return a serialised `LookupRequest`."""
+    request = v1.LookupRequest(region_set=question.expression, policy=_number(question.policy))
+    _fill_address(request, address)
+    return request.SerializeToString()
+
+
+def explain_request(address: Address) -> bytes:
+    """Return a serialised `ExplainRequest`."""
+    request = v1.ExplainRequest()
+    _fill_address(request, address)
+    return request.SerializeToString()
+
+
+def _fill_address(request: v1.LookupRequest | v1.ExplainRequest, address: Address) -> None:
+    form = core_address(address)
+    packed = _core.parse(form) if isinstance(form, str) else form
+    if packed is None or len(packed) not in (4, 16):
+        request.text = ""  # no address either, and gets the answer INVALID
+    else:
+        request.packed = packed
+
+
+def roster_request(
+    roster: Roster | None, ipv4: Buffer | None, ipv6: Buffer | None, question: Question
+) -> bytes:
+    """Return a serialised `ClassifyRosterRequest`."""
+    request = v1.ClassifyRosterRequest()
+    _fill(request, roster, ipv4, ipv6, question)
+    return request.SerializeToString()
+
+
+def stream_request(column: str, roster: Any, question: Question) -> bytes:
+    """Return a serialised `StreamRostersRequest`; *column* is rosters, ipv4 or ipv6."""
+    request = v1.StreamRostersRequest()
+    _fill(
+        request.roster,
+        roster if column == "rosters" else None,
+        roster if column == "ipv4" else None,
+        roster if column == "ipv6" else None,
+        question,
+    )
+    return request.SerializeToString()
+
+
+def one_of(**given: Any) -> tuple[str, Any]:
+    """Return the name and value of the only argument that is not None.
+
+    Raises:
+        TypeError: none is, or several are.
+    """
+    chosen = [(name, value) for name, value in given.items() if value is not None]
+    if len(chosen) != 1:
+        raise TypeError(f"expected exactly one of {', '.join(given)}")
+    return chosen[0]
+
+
+def answer(body: bytes) -> Answer:
+    """Return the answer in a serialised `LookupResponse`.
+
+    Raises:
+        ServiceError: it holds none.
+    """
+    try:
+        return _answer(body)
+    except (DecodeError, ValueError):
+        raise _not_understood() from None
+
+
+# The same few thousand answers come again and again.
+@lru_cache(8192)
+def _answer(body: bytes) -> Answer:
+    response = v1.LookupResponse.FromString(body)
+    return Answer(
+        country=response.country,
+        status=Status(response.status),
+        claimed=tuple(response.claimed),
+        verdict=Verdict(response.verdict) if response.verdict else None,
+        dataset=response.dataset,
+    )
+
+
+def roster_result(body: bytes, question: Question) -> RosterResult:
+    """Return the result in a serialised `ClassifyRosterResponse`.
+
+    Raises:
+        ServiceError: it holds none.
+    """
+    return _result(_parse(v1.ClassifyRosterResponse, body), question)
+
+
+def streamed_result(body: bytes, question: Question) -> RosterResult:
+    """Return the result in a serialised `StreamRostersResponse`; raises as `roster_result`."""
+    return _result(_parse(v1.StreamRostersResponse, body).roster, question)
+
+
+_FORMS = {
+    v1.ADDRESS_FORM_IPV4: "IPv4",
+    v1.ADDRESS_FORM_IPV6: "IPv6",
+    v1.ADDRESS_FORM_IPV4_MAPPED: "IPv4-mapped",
+    v1.ADDRESS_FORM_6TO4: "6to4",
+    v1.ADDRESS_FORM_TEREDO: "Teredo",
+    v1.ADDRESS_FORM_NAT64: "NAT64",
+}
+
+
+def explanation(body: bytes) -> Explanation:
+    """Return the explanation in a serialised `ExplainResponse`.
+
+    Raises:
+        ServiceError: it holds none.
+    """
+    response = _parse(v1.ExplainResponse, body)
+    override, entry = response.override, response.special_purpose
+    try:
+        status = Status(response.status)
+    except ValueError:
+        raise _not_understood() from None
+    return Explanation(
+        country=response.country,
+        status=status,
+        claimed=tuple(vote.country for vote in response.votes),
+        votes=tuple(vote.count for vote in response.votes),
+        abstentions=response.abstentions,
+        form=_FORMS.get(response.form, "none"),
+        looked_up=response.looked_up,
+        first=response.interval.first,
+        last=response.interval.last,
+        sources=tuple(
+            SourceView(view.source, view.country or None, view.range.first, view.range.last)
+            for view in response.sources
+        ),
+        override=OverrideView(
+            override.country,
+            override.comment,
+            override.expires,
+            override.range.first,
+            override.range.last,
+        )
+        if response.HasField("override")
+        else None,
+        special_purpose=RegistryEntry(entry.prefix, entry.name, entry.rfc)
+        if response.HasField("special_purpose")
+        else None,
+        evidence=response.evidence,
+        dataset=response.dataset,
+    )
+
+
+def region_sets(body: bytes) -> tuple[RegionSet, ...]:
+    """Return the sets in a serialised `ListRegionSetsResponse`.
+
+    Raises:
+        ServiceError: a set makes no sense.
+    """
+    try:
+        return tuple(
+            RegionSet(item.name, frozenset(item.codes), item.version, item.source)
+            for item in _parse(v1.ListRegionSetsResponse, body).region_sets
+        )
+    except RegionSetError:
+        raise _not_understood() from None
+
+
+def info(body: bytes) -> dict[str, Any]:
+    """Return the description in a serialised `GetDatasetResponse`."""
+    response = _parse(v1.GetDatasetResponse, body)
+    return {
+        "id": response.id,
+        "built": response.build_time.ToJsonString(),
+        "ipv4_intervals": response.ipv4_intervals,
+        "ipv6_intervals": response.ipv6_intervals,
+        "claims": response.claims,
+        "sources": [
+            {
+                "name": source.name,
+                "licence": source.licence,
+                "date": source.date,
+                "coverage": v1.Coverage.Name(source.coverage).removeprefix("COVERAGE_").lower(),
+                "origin": source.origin,
+                "ranges": source.ranges,
+            }
+            for source in response.sources
+        ],
+        "attributions": list(response.attributions),
+    }
+
+
+def _fill(
+    request: v1.ClassifyRosterRequest,
+    roster: Roster | None,
+    ipv4: Buffer | None,
+    ipv6: Buffer | None,
+    question: Question,
+) -> None:
+    column, addresses = one_of(roster=roster, ipv4=ipv4, ipv6=ipv6)
+    request.region_set = question.expression
+    request.policy = _number(question.policy)
+    if column == "roster":
+        _fill_roster(request, addresses)
+    elif column == "ipv4":
+        request.ipv4 = _bytes(packed_buffer(addresses, column, 4))
+    else:
+        request.ipv6 = _bytes(packed_buffer(addresses, column, 16))
+
+
+def _fill_roster(request: v1.ClassifyRosterRequest, roster: Roster) -> None:
+    if isinstance(roster, (list, tuple)):
+        try:
+            packed, families = _core.parse_many(roster)
+        except TypeError:
+            pass  # not all of them are text
+        else:
+            _fill_parsed(request, roster, packed, families)
+            return
+    forms = core_roster(roster)
+    rows = [_core.parse(form) if isinstance(form, str) else form for form in forms]
+    good = [row for row in rows if row is not None and len(row) in (4, 16)]
+    if len(good) < len(rows):
+        request.text.addresses.extend(map(_text, forms, rows))
+    elif all(len(row) == 4 for row in good):
+        request.ipv4 = b"".join(good)
+    else:
+        request.ipv6 = b"".join(_MAPPED[: 16 - len(row)] + row for row in good)
+
+
+_MAPPED = bytes(10) + b"\xff\xff"
+"""The first 12 bytes of an IPv4-mapped IPv6 address."""
+
+
+def _fill_parsed(
+    request: v1.ClassifyRosterRequest, texts: Iterable[str], packed: bytes, families: bytes
+) -> None:
+    present = set(families)
+    if present <= {4}:
+        # The last of each four words.
+        request.ipv4 = memoryview(packed).cast("I")[3::4].tobytes()
+    elif 0 in present:
+        request.text.addresses.extend(
+            text if family else "" for text, family in zip(texts, families, strict=True)
+        )
+    else:
+        request.ipv6 = _mapped(packed, families) if 4 in present else packed
+
+
+def _mapped(packed: bytes, families: bytes) -> bytes:
+    """Return rows of 16 bytes with the IPv4 ones in IPv4-mapped form."""
+    rows = bytearray(packed)
+    # All rows at once: 0xff in the columns 10 and 11 where the family is 4.
+    mask = int.from_bytes(families.translate(_MASK))
+    for at in (10, 11):
+        column = memoryview(rows)[at::16]
+        column[:] = (int.from_bytes(column.tobytes()) | mask).to_bytes(len(families))
+    return bytes(rows)
+
+
+_MASK = bytes(0xFF if family == 4 else 0 for family in range(256))
+
+
+def _text(form: str | bytes, row: bytes | None) -> str:
+    if row is None or len(row) not in (4, 16):
+        return ""
+    if isinstance(form, str):
+        return form
+    # Only here: whoever has packed addresses alone needs it not.
+    from ipaddress import ip_address  # noqa: PLC0415
+
+    return str(ip_address(row))
+
+
+def _bytes(packed: Buffer) -> bytes:
+    return packed if isinstance(packed, bytes) else memoryview(packed).tobytes()
+
+
+def _number(policy: Policy) -> Any:
+    return int(policy)  # the types of the generated code want their own enum
+
+
+def _result(response: v1.ClassifyRosterResponse, question: Question) -> RosterResult:
+    asked = question.region_set is not None
+    try:
+        return RosterResult.from_columns(
+            size=response.size,
+            countries=response.countries,
+            statuses=response.statuses,
+            inside=response.inside if asked else None,
+            outside=response.outside if asked else None,
+            undetermined=response.undetermined if asked else None,
+            dataset=response.dataset,
+            region_set=question.region_set,
+            policy=question.policy if asked else None,
+        )
+    except RosterError as error:
+        raise ServiceError(f"the service's answer makes no sense: {error}") from None
+
+
+def _parse(kind: type[_Message], body: bytes) -> _Message:
+    try:
+        return kind.FromString(body)
+    except (DecodeError, ValueError):
+        raise _not_understood() from None
+
+
+def _not_understood() -> ServiceError:
+    return ServiceError("the service's answer is not understood; is it another version?")

@@ -1,0 +1,305 @@
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATUS_UNSPECIFIED: _ClassVar[Status]
+    STATUS_ASSIGNED: _ClassVar[Status]
+    STATUS_DISPUTED: _ClassVar[Status]
+    STATUS_UNCONFIRMED: _ClassVar[Status]
+    STATUS_UNASSIGNED: _ClassVar[Status]
+    STATUS_SPECIAL_PURPOSE: _ClassVar[Status]
+    STATUS_OVERRIDE: _ClassVar[Status]
+    STATUS_INVALID: _ClassVar[Status]
+
+class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_UNSPECIFIED: _ClassVar[Verdict]
+    VERDICT_INSIDE: _ClassVar[Verdict]
+    VERDICT_OUTSIDE: _ClassVar[Verdict]
+    VERDICT_UNDETERMINED: _ClassVar[Verdict]
+
+class Policy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    POLICY_UNSPECIFIED: _ClassVar[Policy]
+    POLICY_UNANIMOUS: _ClassVar[Policy]
+    POLICY_MAJORITY: _ClassVar[Policy]
+    POLICY_PRIMARY: _ClassVar[Policy]
+
+class AddressForm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ADDRESS_FORM_UNSPECIFIED: _ClassVar[AddressForm]
+    ADDRESS_FORM_IPV4: _ClassVar[AddressForm]
+    ADDRESS_FORM_IPV6: _ClassVar[AddressForm]
+    ADDRESS_FORM_IPV4_MAPPED: _ClassVar[AddressForm]
+    ADDRESS_FORM_6TO4: _ClassVar[AddressForm]
+    ADDRESS_FORM_TEREDO: _ClassVar[AddressForm]
+    ADDRESS_FORM_NAT64: _ClassVar[AddressForm]
+
+class Coverage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COVERAGE_UNSPECIFIED: _ClassVar[Coverage]
+    COVERAGE_FULL: _ClassVar[Coverage]
+    COVERAGE_PARTIAL: _ClassVar[Coverage]
+STATUS_UNSPECIFIED: Status
+STATUS_ASSIGNED: Status
+STATUS_DISPUTED: Status
+STATUS_UNCONFIRMED: Status
+STATUS_UNASSIGNED: Status
+STATUS_SPECIAL_PURPOSE: Status
+STATUS_OVERRIDE: Status
+STATUS_INVALID: Status
+VERDICT_UNSPECIFIED: Verdict
+VERDICT_INSIDE: Verdict
+VERDICT_OUTSIDE: Verdict
+VERDICT_UNDETERMINED: Verdict
+POLICY_UNSPECIFIED: Policy
+POLICY_UNANIMOUS: Policy
+POLICY_MAJORITY: Policy
+POLICY_PRIMARY: Policy
+ADDRESS_FORM_UNSPECIFIED: AddressForm
+ADDRESS_FORM_IPV4: AddressForm
+ADDRESS_FORM_IPV6: AddressForm
+ADDRESS_FORM_IPV4_MAPPED: AddressForm
+ADDRESS_FORM_6TO4: AddressForm
+ADDRESS_FORM_TEREDO: AddressForm
+ADDRESS_FORM_NAT64: AddressForm
+COVERAGE_UNSPECIFIED: Coverage
+COVERAGE_FULL: Coverage
+COVERAGE_PARTIAL: Coverage
+
+class LookupRequest(_message.Message):
+    __slots__ = ("text", "packed", "region_set", "policy")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    REGION_SET_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    packed: bytes
+    region_set: str
+    policy: Policy
+    def __init__(self, text: _Optional[str] = ..., packed: _Optional[bytes] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ...) -> None: ...
+
+class LookupResponse(_message.Message):
+    __slots__ = ("country", "status", "claimed", "verdict", "dataset")
+    COUNTRY_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    CLAIMED_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    country: str
+    status: Status
+    claimed: _containers.RepeatedScalarFieldContainer[str]
+    verdict: Verdict
+    dataset: str
+    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., claimed: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., dataset: _Optional[str] = ...) -> None: ...
+
+class TextAddresses(_message.Message):
+    __slots__ = ("addresses",)
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ClassifyRosterRequest(_message.Message):
+    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy")
+    IPV4_FIELD_NUMBER: _ClassVar[int]
+    IPV6_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    REGION_SET_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    ipv4: bytes
+    ipv6: bytes
+    text: TextAddresses
+    region_set: str
+    policy: Policy
+    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ...) -> None: ...
+
+class ClassifyRosterResponse(_message.Message):
+    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset")
+    class CountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    COUNTRIES_FIELD_NUMBER: _ClassVar[int]
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    INSIDE_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_FIELD_NUMBER: _ClassVar[int]
+    UNDETERMINED_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    countries: bytes
+    statuses: bytes
+    counts: _containers.ScalarMap[str, int]
+    inside: bytes
+    outside: bytes
+    undetermined: bytes
+    dataset: str
+    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ...) -> None: ...
+
+class StreamRostersRequest(_message.Message):
+    __slots__ = ("roster",)
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    roster: ClassifyRosterRequest
+    def __init__(self, roster: _Optional[_Union[ClassifyRosterRequest, _Mapping]] = ...) -> None: ...
+
+class StreamRostersResponse(_message.Message):
+    __slots__ = ("roster",)
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    roster: ClassifyRosterResponse
+    def __init__(self, roster: _Optional[_Union[ClassifyRosterResponse, _Mapping]] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("text", "packed")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    packed: bytes
+    def __init__(self, text: _Optional[str] = ..., packed: _Optional[bytes] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("country", "status", "votes", "abstentions", "form", "looked_up", "interval", "sources", "override", "special_purpose", "evidence", "dataset")
+    COUNTRY_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
+    ABSTENTIONS_FIELD_NUMBER: _ClassVar[int]
+    FORM_FIELD_NUMBER: _ClassVar[int]
+    LOOKED_UP_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    country: str
+    status: Status
+    votes: _containers.RepeatedCompositeFieldContainer[Vote]
+    abstentions: int
+    form: AddressForm
+    looked_up: str
+    interval: Range
+    sources: _containers.RepeatedCompositeFieldContainer[SourceView]
+    override: OverrideEntry
+    special_purpose: RegistryEntry
+    evidence: bool
+    dataset: str
+    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., votes: _Optional[_Iterable[_Union[Vote, _Mapping]]] = ..., abstentions: _Optional[int] = ..., form: _Optional[_Union[AddressForm, str]] = ..., looked_up: _Optional[str] = ..., interval: _Optional[_Union[Range, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[SourceView, _Mapping]]] = ..., override: _Optional[_Union[OverrideEntry, _Mapping]] = ..., special_purpose: _Optional[_Union[RegistryEntry, _Mapping]] = ..., evidence: bool = ..., dataset: _Optional[str] = ...) -> None: ...
+
+class Vote(_message.Message):
+    __slots__ = ("country", "count")
+    COUNTRY_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    country: str
+    count: int
+    def __init__(self, country: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class Range(_message.Message):
+    __slots__ = ("first", "last")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    first: str
+    last: str
+    def __init__(self, first: _Optional[str] = ..., last: _Optional[str] = ...) -> None: ...
+
+class SourceView(_message.Message):
+    __slots__ = ("source", "country", "range")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    COUNTRY_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    country: str
+    range: Range
+    def __init__(self, source: _Optional[str] = ..., country: _Optional[str] = ..., range: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
+
+class OverrideEntry(_message.Message):
+    __slots__ = ("country", "comment", "expires", "range")
+    COUNTRY_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    country: str
+    comment: str
+    expires: str
+    range: Range
+    def __init__(self, country: _Optional[str] = ..., comment: _Optional[str] = ..., expires: _Optional[str] = ..., range: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
+
+class RegistryEntry(_message.Message):
+    __slots__ = ("prefix", "name", "rfc")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RFC_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    name: str
+    rfc: str
+    def __init__(self, prefix: _Optional[str] = ..., name: _Optional[str] = ..., rfc: _Optional[str] = ...) -> None: ...
+
+class ListRegionSetsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListRegionSetsResponse(_message.Message):
+    __slots__ = ("region_sets",)
+    REGION_SETS_FIELD_NUMBER: _ClassVar[int]
+    region_sets: _containers.RepeatedCompositeFieldContainer[RegionSet]
+    def __init__(self, region_sets: _Optional[_Iterable[_Union[RegionSet, _Mapping]]] = ...) -> None: ...
+
+class RegionSet(_message.Message):
+    __slots__ = ("name", "codes", "version", "source")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    codes: _containers.RepeatedScalarFieldContainer[str]
+    version: str
+    source: str
+    def __init__(self, name: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class GetDatasetRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetDatasetResponse(_message.Message):
+    __slots__ = ("id", "build_time", "sources", "ipv4_intervals", "ipv6_intervals", "claims", "attributions")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BUILD_TIME_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    IPV4_INTERVALS_FIELD_NUMBER: _ClassVar[int]
+    IPV6_INTERVALS_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    build_time: _timestamp_pb2.Timestamp
+    sources: _containers.RepeatedCompositeFieldContainer[Source]
+    ipv4_intervals: int
+    ipv6_intervals: int
+    claims: int
+    attributions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., build_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., ipv4_intervals: _Optional[int] = ..., ipv6_intervals: _Optional[int] = ..., claims: _Optional[int] = ..., attributions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    licence: str
+    date: str
+    coverage: Coverage
+    origin: str
+    ranges: int
+    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., date: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., origin: _Optional[str] = ..., ranges: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,102 @@
+"""Real services for tests: the command in a process of its own, or a server in this one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import grpc
+import pytest
+
+from geolookup import Dataset
+from geolookup.service import Server, Settings
+from geolookup.v1.geolookup_pb2_grpc import GeoLookupServiceStub
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = (sys.executable, "-m", "geolookup", "serve")
+PATIENCE = 60
+"""Seconds that a process may take on a busy machine before a test gives up."""
+
+OWN_REGION_SETS = """
+[region_sets.DACH]
+codes = ["DE", "AT", "CH"]
+version = "2026-01-01"
+source = "our legal department"
+"""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running ``geolookup serve``.
+
+    Attributes:
+        process: its process.
+        announced: the values it printed when it was ready, by name.
+    """
+
+    process: subprocess.Popen[bytes]
+    announced: dict[str, list[str]]
+    _log: IO[bytes]
+
+    @property
+    def target(self) -> str:
+        """What a client connects to."""
+        return self.announced["address"][0]
+
+    def log(self) -> str:
+        """Return what it has written to standard error up to now."""
+        return os.pread(self._log.fileno(), 10_000_000, 0).decode()
+
+    def stop(self) -> int:
+        """Tell it to stop, and return its exit code."""
+        self.process.terminate()
+        return self.process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def serving(*options: str, command: Sequence[str] = COMMAND) -> Iterator[Service]:
+    """Run the command with these options, by default on a free port, while the block runs."""
+    if "--listen" not in options:
+        options = ("--listen", "127.0.0.1:0", *options)
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=log
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            # One write, and short enough for the pipe to pass it on whole.
+            text = os.read(process.stdout.fileno(), 65_536).decode()
+            if not text:
+                process.wait(PATIENCE)
+                pytest.fail(f"the service did not start: {os.pread(log.fileno(), 10_000, 0)!r}")
+            announced: dict[str, list[str]] = {}
+            for line in text.splitlines():
+                name, value = line.split(": ", 1)
+                announced.setdefault(name, []).append(value)
+            yield Service(process, announced, log)
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def serving_here(dataset: Dataset, **settings: Any) -> Iterator[Server]:
+    """Run a server in this process, for settings that the command has no option for."""
+    server = Server(dataset, Settings(**{"listen": "127.0.0.1:0", **settings}))
+    try:
+        yield server
+    finally:
+        server.stop(0).wait(PATIENCE)
+
+
+def stub_of(channel: grpc.Channel) -> Any:
+    """Return the generated stub, which has no types."""
+    return GeoLookupServiceStub(channel)  # type: ignore[no-untyped-call]
