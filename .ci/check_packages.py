@@ -1,0 +1,69 @@
+"""Build the sdist and the wheel, and hold them to what is promised of them.
+
+The sdist carries no generated C; the wheel is built from it, is at most 12 MB
+and answers from a virtual environment of its own, outside of this folder.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+MAX_WHEEL_BYTES = 12_000_000
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run(sys.executable, "-m", "build", "--outdir", name, ".")
+        (sdist,) = folder.glob("*.tar.gz")
+        (wheel,) = folder.glob("*.whl")
+        check_sdist(sdist)
+        check_wheel(wheel)
+        check_installed(wheel, folder)
+
+
+def check_sdist(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = [member.split("/", 1)[-1] for member in archive.getnames()]
+    generated = [name for name in names if name.endswith((".c", ".so"))]
+    assert not generated, f"{sdist.name} holds generated files: {generated}"
+    for needed in ("LICENSE", "NOTICE", "ext/_core.pyx", "data/geolookup.toml"):
+        assert needed in names, f"{sdist.name} lacks {needed}"
+    print(f"{sdist.name}: {sdist.stat().st_size:,} bytes, {len(names)} files, no generated C")
+
+
+def check_wheel(wheel: Path) -> None:
+    size = wheel.stat().st_size
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert size <= MAX_WHEEL_BYTES, f"{wheel.name} has {size:,} bytes"
+    assert "geolookup/data/embedded.geolookup" in names
+    assert "geolookup/py.typed" in names
+    print(f"{wheel.name}: {size:,} bytes of {MAX_WHEEL_BYTES:,}")
+
+
+def check_installed(wheel: Path, folder: Path) -> None:
+    environment = folder / "venv"
+    venv.create(environment, with_pip=True)
+    run(str(environment / "bin/pip"), "install", "--quiet", str(wheel))
+    command = [str(environment / "bin/geolookup"), "lookup", "1.0.1.1", "--json"]
+    answer = json.loads(subprocess.check_output(command, cwd=folder))
+    assert answer["country"] == "CN", "the installed wheel does not know the example address"
+    print("the installed wheel answers")
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""``geolookup info`` and ``geolookup region-sets``: what the answers are made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geolookup.cli.options import (
+    connect,
+    dataset_options,
+    json_option,
+    open_answerer,
+    server_options,
+)
+from geolookup.cli.output import printable, table
+from geolookup.codes import COUNTRIES
+from geolookup.errors import RegionSetError
+from geolookup.regions import RegionSets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from geolookup.regions import RegionSet
+
+_TIMEOUT = 5.0
+_SHORT = 60
+"""Characters of a source in the table; it is shown in full for a SET and with --json."""
+
+
+@click.command(name="info", short_help="Describe the dataset: id, date, sources, licences.")
+@json_option
+@dataset_options
+@server_options
+def show_info(as_json: bool, **answerer: Any) -> None:
+    """Describe the dataset that answers: its id, when it was built, from what.
+
+    The attributions are what the sources' licences ask you to show. With --json
+    everything is one object.
+
+    \b
+    Examples:
+      geolookup info
+      geolookup info --server 127.0.0.1:50051 --json
+    """
+    with open_answerer(**answerer, default_timeout=_TIMEOUT) as source:
+        described = source.info()
+    if as_json:
+        click.echo(json.dumps(described))
+        return
+    _print_info(described)
+
+
+def _print_info(described: dict[str, Any]) -> None:
+    rows = [["SOURCE", "DATE", "LICENCE", "COVERAGE", "ORIGIN", "RANGES"]]
+    for source in described["sources"]:
+        texts = [str(source[key]) for key in ("name", "date", "licence", "coverage", "origin")]
+        rows.append([*map(printable, texts), f"{source['ranges']:,}"])
+    facts = [
+        ["dataset", described["id"]],
+        ["built", described["built"]],
+        ["IPv4", f"{described['ipv4_intervals']:,} intervals"],
+        ["IPv6", f"{described['ipv6_intervals']:,} intervals"],
+        ["claims", f"{described['claims']:,}"],
+    ]
+    blocks = [table(facts), table(rows, right=(5,))]
+    if described["attributions"]:
+        blocks.append("\n".join(printable(text) for text in described["attributions"]))
+    click.echo("\n\n".join(blocks))
+
+
+@click.command(name="region-sets", short_help="List the region sets, or what is in one.")
+@click.argument("expressions", metavar="[SET]...", nargs=-1)
+@json_option
+@click.option(
+    "--region-sets",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="TOML file with region sets of your own.",
+)
+@server_options
+def show_region_sets(
+    expressions: tuple[str, ...],
+    as_json: bool,
+    region_sets: str | None,
+    server: str | None,
+    timeout: float | None,
+) -> None:
+    """List the named region sets, or show which countries are in each SET.
+
+    A SET is a country code, a set's name, or several joined by + and -, worked
+    from left to right. A country code is the set of itself and is not listed.
+
+    \b
+    Examples:
+      geolookup region-sets
+      geolookup region-sets EEA-NO DE+AT+CH
+      geolookup region-sets --region-sets sets.toml --json
+
+    With --json each set is a line: name, codes, version, source.
+    """
+    if server is not None:
+        if expressions or region_sets is not None:
+            raise click.UsageError("--server lists its own named sets; leave out SET and FILE")
+        with connect(server, timeout or _TIMEOUT) as client:
+            listed: Iterable[RegionSet] = client.region_sets()
+    else:
+        if timeout is not None:
+            raise click.UsageError("--timeout is for --server")
+        known = RegionSets.builtin()
+        if region_sets is not None:
+            known = known.extended(_text(region_sets), region_sets)
+        listed = [known.resolve(text) for text in expressions] if expressions else known
+    if as_json:
+        for region_set in listed:
+            click.echo(json.dumps(_record(region_set)))
+    elif expressions:
+        click.echo("\n\n".join(map(_in_full, listed)))
+    else:
+        rows = [["SET", "COUNTRIES", "VERSION", "SOURCE"]]
+        rows += [
+            [one.name, str(len(one.codes)), printable(one.version), _short(one.source)]
+            for one in listed
+        ]
+        click.echo(table(rows, right=(1,)))
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RegionSetError(f"{path}: not UTF-8 text") from None
+
+
+def _record(region_set: RegionSet) -> dict[str, object]:
+    return {
+        "name": region_set.name,
+        "codes": sorted(region_set.codes),
+        "version": region_set.version,
+        "source": region_set.source,
+    }
+
+
+def _short(text: str) -> str:
+    return printable(text if len(text) <= _SHORT else text[: _SHORT - 3] + "...")
+
+
+def _in_full(region_set: RegionSet) -> str:
+    number = len(region_set.codes)
+    lines = [f"{region_set.name}: {number} {'country' if number == 1 else 'countries'}"]
+    lines += [f"  {code}  {COUNTRIES.get(code, '')}" for code in sorted(region_set.codes)]
+    lines += [f"  {text}" for text in (region_set.version, region_set.source) if text]
+    return "\n".join(map(printable, lines))

@@ -1,0 +1,279 @@
+"""``geolookup diff``: what is different in a new dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geolookup.claims import NO_COUNTRY
+from geolookup.cli.options import json_option, public_key_option
+from geolookup.cli.output import Progress, table
+from geolookup.dataset import open as open_dataset
+from geolookup.errors import GeoLookupError
+
+if TYPE_CHECKING:
+    from geolookup.difference import CodeChange, Difference, FamilyDifference, Moved, Weight
+
+_LISTED = 20
+"""Codes in the table; --json has all."""
+_FLOWS = 3
+"""Codes named of those that a code lost its addresses to."""
+_UNIT_NAMES = {4: "addresses", 6: "/48s"}
+_JSON_UNITS = {4: "address", 6: "/48"}
+
+
+@click.command(name="diff", short_help="Say what is different in a new dataset.")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@json_option
+@click.option(
+    "--max-change",
+    "max_change",
+    metavar="CODE=SHARE",
+    multiple=True,
+    help="Exit with 1 if the code changed by more, such as CN=0.5%; '*' is each code without a "
+    "limit of its own, DISPUTED what became or ceased to be disputed. May be given again.",
+)
+@click.option(
+    "--manifest",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Hold to the max_change of this manifest's [limits]; --max-change wins over them.",
+)
+@public_key_option
+def show_difference(
+    *,
+    old: str,
+    new: str,
+    as_json: bool,
+    max_change: tuple[str, ...],
+    manifest: str | None,
+    public_key: str | None,
+) -> None:
+    """Say what is different in the dataset file NEW, seen from OLD.
+
+    A code's change is the addresses that it gained and lost, as a share of those that it
+    had; IPv6 is counted in /48s. A limit holds for each of IPv4 and IPv6. In the columns
+    PREFIXES a large range counts as little as a small one.
+
+    \b
+    Examples:
+      geolookup diff countries.geolookup new.geolookup
+      geolookup diff countries.geolookup new.geolookup --max-change CN=0.5% --max-change '*=5%'
+      geolookup diff countries.geolookup new.geolookup --manifest geolookup.toml --json
+
+    With --json: old, new, ipv4, ipv6, passed (the limits that are).
+    """
+    limits = {**_limits_of(manifest), **read_limits(max_change)}
+    # Only this command needs it.
+    from geolookup.difference import compare  # noqa: PLC0415
+
+    with (
+        open_dataset(old, public_key=public_key) as before,
+        open_dataset(new, public_key=public_key) as after,
+        Progress("comparing") as progress,
+    ):
+        found = compare(before, after, progress=progress.update)
+    passed = found.passed(limits)
+    click.echo(json.dumps(_record(found, limits)) if as_json else "\n\n".join(_blocks(found)))
+    if passed:
+        raise GeoLookupError(f"{new}: changed too much: {'; '.join(map(str, passed))}")
+
+
+def _limits_of(manifest: str | None) -> Mapping[str, Fraction]:
+    if manifest is None:
+        return {}
+    from geolookup.manifest import load_limits  # noqa: PLC0415
+
+    return load_limits(manifest).max_change
+
+
+def read_limits(given: tuple[str, ...]) -> dict[str, Fraction]:
+    """Return the limits that --max-change gives."""
+    from geolookup.limits import LimitError, read_limited, read_share  # noqa: PLC0415
+
+    limits = {}
+    for position, text in enumerate(given, start=1):
+        about, _, amount = text.partition("=")
+        try:
+            limits[read_limited(about)] = read_share(amount)
+        except LimitError as error:
+            raise click.UsageError(f"--max-change, number {position}: {error}") from None
+    return limits
+
+
+def _blocks(found: Difference) -> Iterator[str]:
+    for one in found.families:
+        yield _totals(one)
+        codes = _changed(one)
+        if codes:
+            yield _codes(one, codes)
+        if one.largest:
+            yield _ranges(one)
+    yield table([["old", found.old], ["new", found.new]])
+
+
+def _changed(one: FamilyDifference) -> list[CodeChange]:
+    """Return the codes that changed, the most changed first."""
+    codes = [
+        code
+        for code in one.codes.values()
+        if code.gained.addresses or code.lost.addresses or code.newly_disputed.addresses
+    ]
+    codes.sort(key=lambda code: (-code.gained.addresses - code.lost.addresses, code.code))
+    return codes
+
+
+def _totals(one: FamilyDifference) -> str:
+    rows = [[f"IPV{one.family}", _UNIT_NAMES[one.family].upper(), "SHARE", "PREFIXES", "SHARE"]]
+    for name, weight in (
+        ("with a country before", one.answered_before),
+        ("with a country now", one.answered_after),
+        ("moved", one.moved),
+        ("newly disputed", one.newly_disputed),
+        ("no longer disputed", one.no_longer_disputed),
+    ):
+        shares = [
+            _percent(Fraction(part, whole)) if whole and weight is not one.answered_before else ""
+            for part, whole in zip(weight, one.answered_before, strict=True)
+        ]
+        rows.append(
+            [name, _shown(one, weight), shares[0], f"{weight.prefixes:,}", shares[1]],
+        )
+    return table(rows, right=range(1, 5))
+
+
+def _codes(one: FamilyDifference, codes: list[CodeChange]) -> str:
+    rows = [
+        ["CODE", "BEFORE", "GAINED", "LOST", "CHANGE", "BY PREFIXES", "NEWLY DISPUTED", "LOST TO"]
+    ]
+    for code in codes[:_LISTED]:
+        rows.append(
+            [
+                code.code,
+                *(_shown(one, weight) for weight in (code.before, code.gained, code.lost)),
+                _percent(code.change),
+                _percent(code.prefix_change),
+                _shown(one, code.newly_disputed),
+                _flow(one, code.lost_to),
+            ]
+        )
+    text = table(rows, right=range(1, 7))
+    more = len(codes) - _LISTED
+    return f"{text}\nand {more} more codes; --json has all" if more > 0 else text
+
+
+def _flow(one: FamilyDifference, flows: Mapping[str, Weight]) -> str:
+    shown = [f"{_said(code)} {_shown(one, flows[code])}" for code in list(flows)[:_FLOWS]]
+    return ", ".join([*shown, "..."] if len(flows) > _FLOWS else shown)
+
+
+def _ranges(one: FamilyDifference) -> str:
+    rows = [["LARGEST MOVES", "BEFORE", "NOW", _UNIT_NAMES[one.family].upper()]]
+    for moved in one.largest:
+        rows.append(
+            [
+                f"{_text(one, moved.first)} - {_text(one, moved.last)}",
+                _said(moved.before),
+                _said(moved.after),
+                _amount(one, moved.last - moved.first + 1),
+            ]
+        )
+    return table(rows, right=(3,))
+
+
+def _percent(change: Fraction | None) -> str:
+    if change is None:
+        return "new"
+    if 0 < change < Fraction(1, 100_000):
+        return "< 0.001 %"  # which is not nothing
+    return f"{float(change) * 100:.3f} %"
+
+
+def _said(code: str) -> str:
+    return "none" if code == NO_COUNTRY else code
+
+
+def _shown(one: FamilyDifference, weight: Weight) -> str:
+    return _amount(one, weight.addresses)
+
+
+def _amount(one: FamilyDifference, addresses: int) -> str:
+    """Return a number of units; a part of one is not nothing."""
+    from geolookup.difference import UNIT  # noqa: PLC0415
+
+    unit = UNIT[one.family]
+    return f"{-(-addresses // unit):,}"
+
+
+def _text(one: FamilyDifference, address: int) -> str:
+    import ipaddress  # noqa: PLC0415
+
+    kind = ipaddress.IPv4Address if one.family == 4 else ipaddress.IPv6Address
+    return str(kind(address))
+
+
+def _record(found: Difference, limits: Mapping[str, Fraction]) -> dict[str, Any]:
+    return {
+        "old": found.old,
+        "new": found.new,
+        **{f"ipv{one.family}": _family_record(one) for one in found.families},
+        "passed": [
+            {
+                "family": one.family,
+                "about": one.about,
+                "change": None if one.change is None else float(one.change),
+                "limit": float(one.limit),
+            }
+            for one in found.passed(limits)
+        ],
+    }
+
+
+def _family_record(one: FamilyDifference) -> dict[str, Any]:
+    def weight(what: Weight) -> dict[str, float]:
+        return {"size": _size(one, what.addresses), "prefixes": what.prefixes}
+
+    def moved(what: Moved) -> dict[str, Any]:
+        return {
+            "first": _text(one, what.first),
+            "last": _text(one, what.last),
+            "before": what.before,
+            "after": what.after,
+            "size": _size(one, what.last - what.first + 1),
+        }
+
+    return {
+        "unit": _JSON_UNITS[one.family],
+        "answered_before": weight(one.answered_before),
+        "answered_after": weight(one.answered_after),
+        "moved": weight(one.moved),
+        "newly_disputed": weight(one.newly_disputed),
+        "no_longer_disputed": weight(one.no_longer_disputed),
+        "codes": {
+            code.code: {
+                "before": weight(code.before),
+                "after": weight(code.after),
+                "gained": weight(code.gained),
+                "lost": weight(code.lost),
+                "change": None if code.change is None else float(code.change),
+                "prefix_change": None if code.prefix_change is None else float(code.prefix_change),
+                "gained_from": {other: weight(w) for other, w in code.gained_from.items()},
+                "lost_to": {other: weight(w) for other, w in code.lost_to.items()},
+                "newly_disputed": weight(code.newly_disputed),
+            }
+            for code in _changed(one)
+        },
+        "largest": [moved(what) for what in one.largest],
+    }
+
+
+def _size(one: FamilyDifference, addresses: int) -> float:
+    from geolookup.difference import UNIT  # noqa: PLC0415
+
+    unit = UNIT[one.family]
+    return addresses if unit == 1 else addresses / unit

@@ -1,0 +1,109 @@
+"""``geolookup export``: a dataset in the formats of other programs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import click
+
+from geolookup.cli.country_code import read_country_code
+from geolookup.cli.output import Progress
+from geolookup.dataset import open as open_dataset
+
+# As in geolookup.export, which takes a while to import.
+_FORMATS = ("mmdb", "csv", "geofeed", "nftables", "parquet")
+_TEXT = ("csv", "geofeed", "nftables")
+
+_TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+@click.command(
+    name="export", short_help="Write the dataset in another format: mmdb, csv, nftables, ..."
+)
+@click.argument("file", required=False, metavar="[FILE]")
+@click.option("-f", "--format", "format_name", type=click.Choice(_FORMATS), required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, allow_dash=True),
+    metavar="OUT",
+    required=True,
+    help="The file to write. It is replaced as a whole or not at all. '-' is standard output.",
+)
+@click.option(
+    "--disputed",
+    type=click.Choice(["omit", "primary"]),
+    default="omit",
+    show_default=True,
+    help="The country where not all sources name the same: none, or what the first source says.",
+)
+@click.option(
+    "--code",
+    "codes",
+    metavar="CODE",
+    multiple=True,
+    callback=lambda _, param, given: tuple(read_country_code(code, param) for code in given),
+    help="Only this country's addresses; may be given again. Not for mmdb.",
+)
+@click.option("--table", metavar="NAME", help="For nftables: the table.  [default: geolookup]")
+def export_dataset(
+    *,
+    file: str | None,
+    format_name: str,
+    output: str,
+    disputed: Literal["omit", "primary"],
+    codes: tuple[str, ...],
+    table: str | None,
+) -> None:
+    """Write the dataset FILE, by default the embedded one, in the format of other programs.
+
+    A country stands only where all sources agree about it or an operator's override
+    decides, unless you ask for --disputed primary. What each format can say, and what
+    its readers answer then, is in docs/export.md.
+
+    \b
+    Examples:
+      geolookup export --format mmdb -o country.mmdb
+      geolookup export countries.geolookup --format csv -o countries.csv
+      geolookup export --format nftables --code CN --code HK -o - | nft -f -
+    """
+    if codes and format_name == "mmdb":
+        raise click.UsageError("--code: in an MMDB file the others would read as unknown")
+    if table is not None and format_name != "nftables":
+        raise click.UsageError("--table is for nftables")
+    if table is not None and _TABLE.fullmatch(table) is None:
+        raise click.UsageError("--table: letters, digits and _, beginning with a letter")
+    if output == "-" and format_name not in _TEXT and sys.stdout.isatty():
+        raise click.UsageError(f"{format_name} is not for terminals; name a file")
+    if not Path(output).absolute().parent.is_dir():
+        raise click.UsageError(f"there is no folder {Path(output).absolute().parent}")
+    # Only this command needs them.
+    from geolookup import export as formats  # noqa: PLC0415
+
+    with (
+        open_dataset(file) as dataset,
+        _opened(output) as opened,
+        Progress(f"writing {format_name}") as progress,
+    ):
+        formats.export(
+            dataset,
+            opened,
+            format_name,
+            disputed=disputed,
+            codes=codes or None,
+            table=table,
+            progress=progress.update,
+        )
+        identity = dataset.id
+    if output != "-":
+        click.echo(f"{output}: {Path(output).stat().st_size:,} bytes\ndataset {identity}")
+
+
+def _opened(output: str) -> AbstractContextManager[BinaryIO]:
+    from geolookup.atomic import replacing  # noqa: PLC0415
+
+    return nullcontext(sys.stdout.buffer) if output == "-" else replacing(output)

@@ -1,0 +1,120 @@
+"""``geolookup lookup``: one answer an address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geolookup.claims import NO_COUNTRY, Policy
+from geolookup.cli.options import (
+    dataset_options,
+    json_option,
+    open_answerer,
+    policy_of,
+    region_set_options,
+    server_options,
+)
+from geolookup.cli.output import printable, table
+from geolookup.cli.rosters import AddressFile
+from geolookup.codes import COUNTRIES
+
+if TYPE_CHECKING:
+    from geolookup.client import Client
+    from geolookup.dataset import Dataset
+    from geolookup.roster import Answer
+
+_TIMEOUT = 5.0
+
+
+@click.command(name="lookup", short_help="Answer for single addresses.")
+@click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
+@region_set_options
+@json_option
+@dataset_options
+@server_options
+def lookup_addresses(
+    addresses: tuple[str, ...],
+    region_set: str | None,
+    policy: str | None,
+    as_json: bool,
+    **answerer: Any,
+) -> None:
+    """Say in which country each ADDRESS is, and why that can be said.
+
+    Other users of a machine can see the arguments of its commands. With "-" the
+    addresses are read from standard input, one a line (blank lines and
+    lines that begin with # are skipped); with --json each is answered as it comes.
+
+    \b
+    Examples:
+      geolookup lookup 1.0.1.1 2001:db8::1
+      geolookup lookup 1.0.1.1 --region-set CN --json
+      geolookup lookup - --server 127.0.0.1:50051 < addresses.txt
+
+    With --json each answer is a line: address, country (ZZ: none), status, claimed
+    (all codes claimed, where the sources disagree), verdict (with --region-set), dataset.
+    """
+    chosen = policy_of(policy, region_set)
+    with open_answerer(**answerer, default_timeout=_TIMEOUT) as source:
+        answers = _answers(source, _all(addresses), region_set, chosen)
+        if as_json:
+            for address, answer in answers:
+                click.echo(json.dumps(_record(address, answer)))  # and flushes
+        else:
+            _show(list(answers))
+
+
+def _all(arguments: Iterable[str]) -> Iterator[str]:
+    for argument in arguments:
+        if argument == "-":
+            with AddressFile("-") as file:
+                yield from file.lines()
+        else:
+            yield argument
+
+
+def _answers(
+    source: Dataset | Client, addresses: Iterable[str], region_set: str | None, policy: Policy
+) -> Iterator[tuple[str, Answer]]:
+    for argument in addresses:
+        # Bytes that are no UTF-8 can't travel; as "?" they are as little of an address.
+        address = argument.encode("utf-8", "replace").decode()
+        yield argument, source.lookup(address, region_set=region_set, policy=policy)
+
+
+def _record(address: str, answer: Answer) -> dict[str, object]:
+    record: dict[str, object] = {
+        "address": address,
+        "country": answer.country,
+        "status": answer.status.name,
+        "claimed": list(answer.claimed),
+    }
+    if answer.verdict is not None:
+        record["verdict"] = answer.verdict.name
+    record["dataset"] = answer.dataset
+    return record
+
+
+def _show(answers: list[tuple[str, Answer]]) -> None:
+    if not answers:
+        return
+    verdicts = answers[0][1].verdict is not None
+    rows = [["ADDRESS", "COUNTRY", "", "STATUS", "CLAIMED", *["VERDICT"] * verdicts]]
+    for address, answer in answers:
+        name = "" if answer.country == NO_COUNTRY else COUNTRIES.get(answer.country, "")
+        row = [
+            printable(address),
+            answer.country,
+            name,
+            answer.status.name,
+            " ".join(answer.claimed) or "-",
+        ]
+        if answer.verdict is not None:
+            row.append(answer.verdict.name)
+        rows.append(row)
+    click.echo(table(rows))
+    for dataset in dict.fromkeys(answer.dataset for _, answer in answers):
+        click.echo(f"\ndataset {dataset}")

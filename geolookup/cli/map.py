@@ -1,0 +1,107 @@
+"""``geolookup map``: a picture of a dataset."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import click
+
+from geolookup.cli.country_code import read_country_code
+from geolookup.dataset import open as open_dataset
+from geolookup.errors import GeoLookupError
+
+if TYPE_CHECKING:
+    from geolookup.dataset import Dataset
+    from geolookup.pictures.subjects import Subject
+
+_FORMATS = {".png": "png", ".svg": "svg"}
+
+
+@click.command(name="map", short_help="Draw the IPv4 space: countries, agreement, changes.")
+@click.argument("file", required=False, metavar="[FILE]")
+@click.option(
+    "--code",
+    metavar="CODE",
+    callback=lambda _, param, given: given and read_country_code(given, param),
+    help="Show one country: where all sources see it, and where only some.",
+)
+@click.option("--disputed", is_flag=True, help="Show what the sources agree about.")
+@click.option("--diff", "old", metavar="OLD", help="Show what is different from this dataset.")
+@click.option(
+    "--resolution",
+    type=click.Choice(["16", "20"]),
+    default="16",
+    show_default=True,
+    help="The smallest square of the map is a prefix of this length.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="OUT",
+    required=True,
+    help="The file to write, .png or .svg. It is replaced as a whole or not at all.",
+)
+def draw_map(
+    *,
+    file: str | None,
+    code: str | None,
+    disputed: bool,
+    old: str | None,
+    resolution: str,
+    output: Path,
+) -> None:
+    """Draw the IPv4 space of the dataset FILE, by default the embedded one.
+
+    The address line is laid along a Hilbert curve, so that each prefix is a square or
+    half of one. Without an option the countries are shown, the largest in colours. The
+    legend has the totals in addresses.
+
+    \b
+    Examples:
+      geolookup map -o countries.png
+      geolookup map countries.geolookup --code HK --resolution 20 -o hk.png
+      geolookup map new.geolookup --diff old.geolookup -o changes.svg
+    """
+    if (code is not None) + disputed + (old is not None) > 1:
+        raise click.UsageError("--code, --disputed and --diff are different pictures; choose one")
+    image_format = _FORMATS.get(output.suffix.lower())
+    if image_format is None:
+        raise click.UsageError("--output: the file's name ends in .png or .svg")
+    if not output.absolute().parent.is_dir():
+        raise click.UsageError(f"there is no folder {output.absolute().parent}")
+    with ExitStack() as opened:
+        dataset = opened.enter_context(open_dataset(file))
+        before = None if old is None else opened.enter_context(open_dataset(old))
+        # The libraries for pictures take a while to import, and may not be there.
+        try:
+            from geolookup.pictures import drawing  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if error.name not in ("matplotlib", "numpy"):
+                raise
+            raise GeoLookupError(
+                f"pictures need {error.name}, which is not installed: pip install 'geolookup[map]'"
+            ) from None
+        from geolookup.atomic import replacing  # noqa: PLC0415
+
+        subject = _subject(dataset, code, disputed, before)
+        with replacing(output) as written:
+            drawing.draw(
+                subject,
+                written,
+                cast(Literal["png", "svg"], image_format),
+                prefix_length=int(resolution),
+            )
+    click.echo(f"{output}: {output.stat().st_size:,} bytes\ndataset {dataset.id}")
+
+
+def _subject(dataset: Dataset, code: str | None, disputed: bool, old: Dataset | None) -> Subject:
+    from geolookup.pictures import subjects  # noqa: PLC0415
+
+    if code is not None:
+        return subjects.one_code(dataset, code)
+    if old is not None:
+        return subjects.difference(old, dataset)
+    return subjects.agreement(dataset) if disputed else subjects.codes(dataset)

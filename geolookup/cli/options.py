@@ -1,0 +1,125 @@
+"""Options that several subcommands share, and who answers: this process or a service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from geolookup.claims import Policy
+from geolookup.dataset import Dataset
+from geolookup.dataset import open as open_dataset
+
+if TYPE_CHECKING:
+    from geolookup.client import Client
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def region_set_options(function: _Function) -> _Function:
+    """Add --region-set and --policy: the question beyond the country."""
+    region_set = click.option(
+        "-r",
+        "--region-set",
+        metavar="SET",
+        help="Say which addresses are inside this region set: a country code, a set's name, or "
+        "several joined by + and -, such as EEA-NO. 'geolookup region-sets' lists them.",
+    )
+    policy = click.option(
+        "-p",
+        "--policy",
+        type=click.Choice([member.name.lower() for member in Policy], case_sensitive=False),
+        help="How the sources' claims decide about --region-set.  [default: unanimous]",
+    )
+    return region_set(policy(function))
+
+
+def public_key_option(function: _Function) -> _Function:
+    """Add --public-key: who must have signed a dataset."""
+    return click.option(
+        "--public-key",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="Refuse a dataset that is not signed with this Ed25519 key (PEM); see docs/trust.md.",
+    )(function)
+
+
+def dataset_options(function: _Function) -> _Function:
+    """Add --dataset, --region-sets and --public-key: what this process answers from."""
+    # That the dataset is missing is for open() to say: exit code 3.
+    dataset = click.option(
+        "--dataset", metavar="FILE", help="Answer from this dataset, not from the embedded one."
+    )
+    region_sets = click.option(
+        "--region-sets",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="TOML file with region sets of your own.",
+    )
+    return dataset(region_sets(public_key_option(function)))
+
+
+def server_options(function: _Function) -> _Function:
+    """Add --server and --timeout: ask a service instead."""
+    server = click.option(
+        "--server",
+        metavar="TARGET",
+        help="Ask a running service instead: HOST:PORT or unix:PATH.",
+    )
+    timeout = click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Longest wait for each answer of --server.",
+    )
+    return server(timeout(function))
+
+
+def json_option(function: _Function) -> _Function:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(
+        function
+    )
+
+
+def policy_of(policy: str | None, region_set: str | None) -> Policy:
+    """Return the policy that was asked for."""
+    if policy is None:
+        return Policy.UNANIMOUS
+    if region_set is None:
+        raise click.UsageError("--policy decides about a region set; add --region-set")
+    return Policy[policy.upper()]
+
+
+def open_answerer(
+    *,
+    dataset: str | None,
+    region_sets: str | None,
+    public_key: str | None,
+    server: str | None,
+    timeout: float | None,
+    default_timeout: float,
+) -> Dataset | Client:
+    """Open the dataset, or a client of the service, that the options name.
+
+    Both have the same verbs and are context managers.
+    """
+    if server is None:
+        if timeout is not None:
+            raise click.UsageError("--timeout is for --server")
+        return open_dataset(dataset, region_sets=region_sets, public_key=public_key)
+    if (dataset, region_sets, public_key) != (None, None, None):
+        raise click.UsageError(
+            "--server answers from its own --dataset and --region-sets, and checks its own"
+            " --public-key"
+        )
+    return connect(server, timeout or default_timeout)
+
+
+def connect(server: str, timeout: float) -> Client:
+    """Return a client of the service; it connects when it is first asked."""
+    # gRPC takes longer to import than all else together.
+    from geolookup.client import Client  # noqa: PLC0415
+
+    return Client(server, timeout=timeout)

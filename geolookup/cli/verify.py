@@ -1,0 +1,146 @@
+"""``geolookup verify``: whether a dataset file can be trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geolookup.cli.options import json_option, public_key_option
+from geolookup.cli.output import Progress, printable, share, table
+from geolookup.dataset import open as open_dataset
+from geolookup.errors import GeoLookupError
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from geolookup.verification import Verified
+
+_LISTED = 20
+"""Failures that the error text names; --json has all."""
+
+
+@click.command(name="verify", short_help="Check a dataset file: sound and plausible.")
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--canaries",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="CANARIES",
+    help="A file of addresses with the codes expected: CSV, or TOML; see docs/trust.md.",
+)
+@click.option(
+    "--min-coverage",
+    metavar="SHARE",
+    help="The least share of the IPv4 space that must have a country.  [default: 50%]",
+)
+@click.option(
+    "--manifest",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="MANIFEST",
+    help="Take canaries and min_coverage from this manifest, unless they are given.",
+)
+@json_option
+@public_key_option
+def verify_dataset(
+    *,
+    file: str,
+    canaries: Path | None,
+    min_coverage: str | None,
+    manifest: Path | None,
+    as_json: bool,
+    public_key: str | None,
+) -> None:
+    """Check the dataset FILE: structure, all checksums, gaps, coverage, canaries.
+
+    Exits with 3 if it is not sound as a file, and with 1 if it is and something speaks
+    against what it says: too little coverage, or a canary with another answer than
+    expected. Canaries are named by their lines.
+
+    \b
+    Examples:
+      geolookup verify countries.geolookup
+      geolookup verify countries.geolookup --canaries canaries.csv --min-coverage 80%
+
+    With --json: dataset, sections, ipv4, ipv6, canaries, died, failures.
+    """
+    least = read_coverage(min_coverage)
+    # Only this command needs them.
+    from geolookup import verification  # noqa: PLC0415
+
+    if manifest is not None:
+        from geolookup.manifest import load_canaries, load_limits  # noqa: PLC0415
+
+        canaries = canaries or load_canaries(manifest)
+        least = load_limits(manifest).min_coverage if least is None else least
+    known = verification.read_canaries(canaries) if canaries is not None else ()
+    with open_dataset(file, public_key=public_key) as dataset, Progress("verifying") as progress:
+        found = verification.verify(
+            dataset,
+            canaries=known,
+            min_coverage=verification.MIN_COVERAGE if least is None else least,
+            progress=progress.update,
+        )
+    click.echo(json.dumps(_record(found)) if as_json else _text(found))
+    if found.failures:
+        shown = "; ".join(map(printable, found.failures[:_LISTED]))
+        more = len(found.failures) - _LISTED
+        raise GeoLookupError(f"{file}: {shown}" + (f"; and {more} more" if more > 0 else ""))
+
+
+def read_coverage(text: str | None) -> Fraction | None:
+    """Return the share that --min-coverage gives."""
+    from geolookup.limits import LimitError, read_share  # noqa: PLC0415
+
+    if text is None:
+        return None
+    try:
+        return read_share(text)
+    except LimitError as error:
+        raise click.UsageError(f"--min-coverage: {error}") from None
+
+
+def _text(found: Verified) -> str:
+    rows = [["", "INTERVALS", "CODES", "WITH A COUNTRY"]]
+    rows += [
+        [f"IPv{one.family}", f"{one.intervals:,}", str(one.codes), share(one.answered, one.space)]
+        for one in found.coverage
+    ]
+    alive = found.canaries - len(found.died)
+    facts = [
+        ["checksums", f"{len(found.sections)} sections, {sum(found.sections.values()):,} bytes"],
+        ["gaps", "none"],
+        ["canaries", f"{alive:,} of {found.canaries:,} as expected" if found.canaries else "none"],
+        ["dataset", found.dataset],
+    ]
+    return f"{table(rows, right=(1, 2, 3))}\n\n{table(facts)}"
+
+
+def _record(found: Verified) -> dict[str, Any]:
+    return {
+        "dataset": found.dataset,
+        "sections": found.sections,
+        **{
+            f"ipv{one.family}": {
+                "intervals": one.intervals,
+                "codes": one.codes,
+                "coverage": float(one.share),
+                "statuses": {
+                    status.name: float(size / one.space) for status, size in one.statuses.items()
+                },
+            }
+            for one in found.coverage
+        },
+        "canaries": found.canaries,
+        "died": [
+            {
+                "line": one.canary.line,
+                "expected": one.canary.expected,
+                "country": one.country,
+                "status": one.status.name,
+            }
+            for one in found.died
+        ],
+        "failures": list(found.failures),
+    }

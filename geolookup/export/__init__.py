@@ -1,0 +1,97 @@
+"""A dataset in the formats of other programs.
+
+All formats say the same as far as they can; `rows` has what. The files depend on nothing
+but the dataset, the options and the version of the library that writes them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection
+from types import MappingProxyType
+from typing import BinaryIO, Final
+
+from geolookup.dataset import Dataset
+from geolookup.errors import GeoLookupError
+from geolookup.export.rows import Disputed, Progress, Rows
+
+# Imported when the format is asked for, as some need a library of their own.
+_MODULES: Final = MappingProxyType(
+    {
+        "mmdb": "mmdb",
+        "csv": "range_csv",
+        "geofeed": "geofeed",
+        "nftables": "nftables",
+        "parquet": "parquet",
+    }
+)
+
+FORMATS: Final = tuple(_MODULES)
+"""The names of the formats."""
+
+TEXT_FORMATS: Final = ("csv", "geofeed", "nftables")
+"""Those that people can read too."""
+
+_EXTRAS: Final = MappingProxyType({"mmdb_writer": "mmdb", "pyarrow": "parquet"})
+"""The extra of geolookup that brings a library."""
+
+_WORK_AFTER_ROWS: Final = MappingProxyType({"mmdb": 2.0})
+"""How long a format works on after the last row, in times of what the rows took (measured)."""
+
+
+def export(
+    dataset: Dataset,
+    file: BinaryIO,
+    format_name: str,
+    *,
+    disputed: Disputed = "omit",
+    codes: Collection[str] | None = None,
+    table: str | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write a dataset to an open file in another format.
+
+    Args:
+        dataset: what to write.
+        file: open for writing bytes; for "mmdb" it has a file descriptor.
+        format_name: one of `FORMATS`.
+        disputed: what the country is where not all sources name the same: "omit",
+            none; "primary", what the first source that speaks says.
+        codes: write only what has one of these country codes. Not for "mmdb", where
+            the others would read as if nothing were known of them.
+        table: for "nftables" only: the table that holds the sets; None: "geolookup".
+        progress: called now and then with (how much is done, how much there is).
+
+    Raises:
+        ValueError: an unknown format, or an argument that it has no use for.
+        GeoLookupError: the format's library is not installed; the text says how to.
+        DatasetClosedError: the dataset was closed.
+        OSError: as the operating system has it, such as a full disk.
+    """
+    if format_name not in _MODULES:
+        raise ValueError(f"format_name: unknown; expected one of {', '.join(FORMATS)}")
+    if codes is not None and format_name == "mmdb":
+        raise ValueError("codes: an MMDB file holds all codes")
+    if table is not None and format_name != "nftables":
+        raise ValueError(f"table: {format_name} has none")
+    try:
+        module = importlib.import_module(f"geolookup.export.{_MODULES[format_name]}")
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        raise GeoLookupError(
+            f"the format {format_name} needs {error.name}, which is not installed:"
+            f" pip install 'geolookup[{extra}]'"
+        ) from None
+    options = {} if table is None else {"table": table}
+    more = 1 + _WORK_AFTER_ROWS.get(format_name, 0)
+
+    def on_row(done: int, total: int) -> None:
+        if progress is not None:
+            progress(done, round(total * more))
+
+    rows = Rows(dataset, disputed=disputed, codes=codes, progress=on_row)
+    module.write(rows, file, **options)
+    if progress is not None:
+        progress(1, 1)

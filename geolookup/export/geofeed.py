@@ -1,0 +1,30 @@
+"""Geofeed (RFC 8805): a line a prefix that has a country, and none for all others.
+
+A line with a blank country would be an instruction not to geolocate the prefix, which is
+not what an unknown or disputed country means. IPv6 prefixes that carry IPv4 addresses are
+left out too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from geolookup.export.rows import FAMILIES, Rows, prefixes, text
+
+_LINE_END = "\r\n"  # RFC 8805 section 2.1, after RFC 4180
+
+
+def write(rows: Rows, file: BinaryIO) -> None:
+    """Write the spans as a geofeed, IPv4 before IPv6."""
+    file.writelines(f"{line}{_LINE_END}".encode() for line in _lines(rows))
+
+
+def _lines(rows: Rows) -> Iterator[str]:
+    for line in rows.heading():
+        yield f"# {line}"
+    for family in FAMILIES:
+        for span in rows.spans(family):
+            for first, length in prefixes(family, span.first, span.last):
+                # Prefix, country, region, city, postal code.
+                yield f"{text(family, first)}/{length},{span.code},,,"

@@ -1,0 +1,123 @@
+"""MMDB, the format of MaxMind's databases, for its readers in any language.
+
+`mmdb_writer` writes the file. Its own way to fill the search tree, prefix by prefix, takes
+a minute for a million prefixes and depends on their order, so the tree is built here: in
+one pass over the rows, which are sorted and leave no gaps.
+
+The format has the IPv4 tree at ``::/96``. Where an IPv6 prefix has an IPv4 address right
+behind it, the tree gets an alias, a second way into the IPv4 tree, as MaxMind's own
+databases have: IPv4-mapped, 6to4 and NAT64 addresses get the answer of the IPv4 address
+that they carry. A Teredo address carries its client's address inverted behind 64 other
+bits, and NAT64 prefixes of 40 to 64 bits have 8 bits in between: an alias would answer for
+another address, so these say `EMBEDDED_IPV4` and no country.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from mmdb_writer import SearchTreeLeaf, SearchTreeNode, TreeWriter
+
+from geolookup.claims import EMBEDDED_6TO4, EMBEDDED_LOW32, EMBEDDED_NAT64_32, NO_COUNTRY
+from geolookup.export.rows import Row, Rows, Said
+
+Tree = SearchTreeNode | SearchTreeLeaf | None
+
+DATABASE_TYPE = "geolookup-Country"
+"""Readers with a method a kind of database (geoip2) look for "Country" in it."""
+
+# The bits behind the prefix, of which the first 32 are the IPv4 address.
+_ALIASES = {EMBEDDED_LOW32: 32, EMBEDDED_NAT64_32: 96, EMBEDDED_6TO4: 112}
+
+_IPV4_SPACE = 1 << 32
+
+
+def write(rows: Rows, file: BinaryIO) -> None:
+    """Write a database with a record for every address.
+
+    A record has ``country.iso_code`` and ``country_code``, where there is a country,
+    ``status`` and ``claimed``.
+    """
+    with _without_garbage_collection():
+        leaves = _Leaves()
+        ipv4 = _grow(rows.of(4), 32, leaves)
+        tree = _grow(_with_ipv4(rows.of(6)), 128, leaves, ipv4)
+        metadata = {
+            "ip_version": 6,
+            "database_type": DATABASE_TYPE,
+            "languages": ["en"],
+            "binary_format_major_version": 2,
+            "binary_format_minor_version": 0,
+            "description": {"en": "; ".join(rows.heading())},
+            "build_epoch": int(rows.dataset.built.timestamp()),
+        }
+        file.flush()
+        # It opens what it is given, and that may be a descriptor, which it closes.
+        TreeWriter(tree, metadata).write(os.dup(file.fileno()))  # type: ignore[arg-type]
+
+
+class _Leaves(dict[Said, SearchTreeLeaf]):
+    """One leaf for each different record."""
+
+    def __missing__(self, said: Said) -> SearchTreeLeaf:
+        record: dict[object, object] = {}
+        if said.code != NO_COUNTRY:
+            record = {"country": {"iso_code": said.code}, "country_code": said.code}
+        leaf = SearchTreeLeaf({**record, "status": said.status, "claimed": list(said.claimed)})
+        self[said] = leaf
+        return leaf
+
+
+def _with_ipv4(rows: Iterator[Row]) -> Iterator[Row]:
+    """Put the IPv4 tree where the format has it, over what the rows say of ``::/96``."""
+    yield Row(0, _IPV4_SPACE - 1, Said(NO_COUNTRY, "", form=EMBEDDED_LOW32))
+    for row in rows:
+        if row.last >= _IPV4_SPACE:
+            yield row._replace(first=max(row.first, _IPV4_SPACE))
+
+
+def _grow(
+    rows: Iterator[Row], bits: int, leaves: _Leaves, ipv4: SearchTreeNode | None = None
+) -> SearchTreeNode:
+    """Return the search tree of rows that cover *bits* bits without gaps.
+
+    Args:
+        rows: ascending, from 0.
+        bits: 32 or 128.
+        leaves: missing ones are added.
+        ipv4: where aliases lead.
+    """
+    row = next(rows)
+
+    def block(first: int, below: int) -> Tree:
+        # The 2**below addresses from first, of which the row holds the first one.
+        nonlocal row
+        last, said = first + (1 << below) - 1, row.said
+        if row.last < last or _ALIASES.get(said.form, below) != below:
+            return halves(first, below)
+        if row.last == last:
+            row = next(rows, row)
+        return ipv4 if said.form in _ALIASES else leaves[said]
+
+    def halves(first: int, below: int) -> SearchTreeNode:
+        below -= 1
+        return SearchTreeNode(block(first, below), block(first + (1 << below), below))
+
+    # The root is a node even where one record holds for all.
+    return halves(0, bits)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Spare the collector a tree of a million nodes, in which there is no garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,0 +1,46 @@
+"""nftables: a named interval set for each country and family, as a script for ``nft -f``.
+
+Loading it again replaces the sets' content in one transaction: rules that use the sets
+stay, and no packet ever meets an empty set. IPv6 prefixes that carry IPv4 addresses are
+in no set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from geolookup.codes import COUNTRIES
+from geolookup.export.rows import FAMILIES, Family, Rows, text
+
+# An element a line is what people can compare; nft reads any layout.
+_SEPARATOR = ",\n\t"
+
+
+def write(rows: Rows, file: BinaryIO, *, table: str = "geolookup") -> None:
+    """Write the spans as sets named such as ``CN_ipv4`` in the table ``inet`` *table*."""
+    file.writelines(f"{line}\n".encode() for line in _lines(rows, table))
+
+
+def _lines(rows: Rows, table: str) -> Iterator[str]:
+    for line in rows.heading():
+        yield f"# {line}"
+    yield f"add table inet {table}"
+    # Empty sets too: rules that use them load, and elements of an older file go.
+    ranges: dict[str, dict[Family, list[str]]] = {code: {} for code in rows.codes or COUNTRIES}
+    for family in FAMILIES:
+        for first, last, code in rows.spans(family):
+            ranges[code].setdefault(family, []).append(_element(family, first, last))
+    for code in sorted(ranges):
+        for family in FAMILIES:
+            name = f"inet {table} {code}_ipv{family}"
+            yield f"add set {name} {{ type ipv{family}_addr; flags interval; }}"
+            yield f"flush set {name}"
+            if elements := ranges[code].get(family):
+                yield f"add element {name} {{\n\t{_SEPARATOR.join(elements)}\n}}"
+
+
+def _element(family: Family, first: int, last: int) -> str:
+    if first == last:
+        return text(family, first)
+    return f"{text(family, first)}-{text(family, last)}"

@@ -1,0 +1,27 @@
+"""CSV: a line a range, the whole address line of both families.
+
+``first,last,code,status,claimed`` under a header with these names; claimed codes are
+separated by spaces. Nothing is quoted, all is ASCII, lines end with LF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from geolookup.export.rows import FAMILIES, Rows, text
+
+HEADER = b"first,last,code,status,claimed\n"
+
+
+def write(rows: Rows, file: BinaryIO) -> None:
+    """Write the rows as CSV, IPv4 before IPv6."""
+    file.write(HEADER)
+    file.writelines(line.encode() for line in _lines(rows))
+
+
+def _lines(rows: Rows) -> Iterator[str]:
+    for family in FAMILIES:
+        for first, last, said in rows.of(family):
+            range_ = f"{text(family, first)},{text(family, last)}"
+            yield f"{range_},{said.code},{said.status},{' '.join(said.claimed)}\n"

@@ -1,0 +1,188 @@
+"""The shape of the package, read from its imports: who may use whom, and who may open files."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "geolookup"
+
+# Each part may import the parts above it, and itself.
+PARTS = (
+    ("errors", "atomic"),
+    ("claims", "codes", "_core", "_sweep", "signature"),
+    ("regions", "registry", "addresses", "sources", "limits"),
+    ("readers",),
+    ("manifest", "evidence"),
+    ("compiler",),
+    ("roster", "explain"),
+    ("dataset_file",),
+    ("dataset",),
+    ("__init__",),
+    ("agreement", "difference", "verification"),
+    ("export", "pictures", "update"),
+    ("v1",),
+    ("service", "client"),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {part: rank for rank, parts in enumerate(PARTS) for part in parts}
+
+GRPC = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "geolookup.v1")
+MAY_USE_GRPC = ("service", "client", "v1")
+
+MAY_OPEN_FILES = (
+    *("atomic", "readers", "manifest", "dataset", "signature", "verification"),
+    *("update", "service", "cli"),
+)
+OPENERS = {
+    *("open", "fdopen", "mmap", "read_text", "read_bytes", "write_text", "write_bytes"),
+    *("mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryFile", "TemporaryDirectory"),
+}
+
+MODULES = sorted(path.relative_to(ROOT) for path in PACKAGE.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """Return the part of ``geolookup.readers.csv``: ``readers``; of ``geolookup``: ``__init__``."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return (
+        path.is_dir()
+        or path.with_suffix(".py").is_file()
+        or path.with_suffix(".pyi").is_file()  # compiled
+        or (ROOT / "ext" / f"{path.name}.pyx").is_file()
+    )
+
+
+def imports(path: Path, tree: ast.AST) -> Iterator[str]:
+    """Yield the modules that a file imports anywhere in it, by their full names."""
+    package = dotted(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                own = base.split(".")[0] == "geolookup"
+                yield full if own and is_module(full) else base
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path))
+
+
+def called_name(call: ast.Call) -> str:
+    if isinstance(call.func, ast.Name):
+        return call.func.id
+    return call.func.attr if isinstance(call.func, ast.Attribute) else ""
+
+
+def test_every_module_has_a_place_in_the_order() -> None:
+    assert MODULES
+    assert {part_of(dotted(path)) for path in MODULES} <= set(RANK)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(dotted(path))
+    wrong = [
+        name
+        for name in imports(path, parse(path))
+        if name.split(".")[0] == "geolookup"
+        and part_of(name) != part
+        and RANK[part_of(name)] >= RANK[part]
+    ]
+    assert not wrong, f"{path} may not import {wrong}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_grpc_stays_in_service_and_client(path: Path) -> None:
+    if part_of(dotted(path)) in MAY_USE_GRPC:
+        return
+    wrong = [
+        name
+        for name in imports(path, parse(path))
+        if any(name == one or name.startswith(f"{one}.") for one in GRPC)
+    ]
+    assert not wrong, f"{path} may not import {wrong}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_files_are_opened_in_few_places(path: Path) -> None:
+    part = part_of(dotted(path))
+    if part in MAY_OPEN_FILES:
+        return
+    tree = parse(path)
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and called_name(node) in OPENERS
+    ]
+    if part == "registry":  # its package data, which is no file of the user's
+        assert "importlib.resources" in set(imports(path, tree))
+        calls = [call for call in calls if not isinstance(call.func, ast.Attribute)]
+    assert not calls, f"{path} opens a file in line {[call.lineno for call in calls]}"
+
+
+def test_no_module_is_a_drawer_for_leftovers() -> None:
+    folders = ("geolookup", "tests", "bench", "ext")
+    names = {path.stem for folder in folders for path in (ROOT / folder).rglob("*.py*")}
+    assert names.isdisjoint({"utils", "util", "helpers", "helper", "common", "misc", "tools"})
+
+
+def test_ext_is_no_python_package() -> None:
+    assert not list((ROOT / "ext").rglob("__init__.py*"))
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the modules that a fresh process has loaded after running *code*."""
+    printed = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return {name.split(".")[0] for name in printed.stdout.split()} | set(printed.stdout.split())
+
+
+HEAVY = {"grpc", "google.protobuf", "numpy", "click", "pyroaring", "hypothesis", "asyncio"}
+
+
+def test_importing_geolookup_is_light() -> None:
+    assert HEAVY.isdisjoint(loaded_by("import geolookup"))
+
+
+def test_answering_needs_nothing_heavy_either() -> None:
+    loaded = loaded_by("import geolookup\nwith geolookup.open() as d: d.country('1.0.1.1')")
+    assert "geolookup.dataset" in loaded
+    assert HEAVY.isdisjoint(loaded)
+
+
+def test_public_names_are_listed_and_exist() -> None:
+    code = (
+        "import geolookup\n"
+        "assert len(set(geolookup.__all__)) == len(geolookup.__all__)\n"
+        "for name in geolookup.__all__: getattr(geolookup, name)"
+    )
+    assert "geolookup" in loaded_by(code)
