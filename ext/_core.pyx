@@ -146,6 +146,11 @@ cdef extern from "isa.h" nogil:
     void gl_copy_text(char *to, const char *source, size_t n) noexcept
 
 
+cdef enum:
+    # Positions up to which a column is done with the GIL held: that takes microseconds,
+    # and another thread, once it has the GIL, may keep it for milliseconds.
+    QUICK = 16384
+
 cdef int _isa_count = gl_count_isas()
 
 
@@ -436,7 +441,10 @@ def parse_many(addresses, /, *, isa=None):
         families = _reserve(items.n)
         out = <uint8_t *>PyBytes_AS_STRING(packed)
         family = <uint8_t *>PyBytes_AS_STRING(families)
-        with nogil:
+        if items.n > GL_BATCH:
+            with nogil:
+                path.parse_items(&items, out, family)
+        else:
             path.parse_items(&items, out, family)
     finally:
         free(<void *>items.bytes)
@@ -469,7 +477,10 @@ def map8(bytes claims not None, bytes column not None, /):
     cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(claims)
     cdef const uint8_t *values = <const uint8_t *>PyBytes_AS_STRING(column)
     cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(result)
-    with nogil:
+    if n > <size_t>QUICK:
+        with nogil:
+            gl_map8(source, n, values, out)
+    else:
         gl_map8(source, n, values, out)
     return result
 
@@ -481,7 +492,10 @@ def map16(bytes claims not None, bytes column not None, /):
     cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(claims)
     cdef const uint16_t *values = <const uint16_t *>PyBytes_AS_STRING(column)
     cdef uint16_t *out = <uint16_t *>PyBytes_AS_STRING(result)
-    with nogil:
+    if n > <size_t>QUICK:
+        with nogil:
+            gl_map16(source, n, values, out)
+    else:
         gl_map16(source, n, values, out)
     return result
 
@@ -493,7 +507,10 @@ def count8(bytes column not None, /):
     cdef size_t n = PyBytes_GET_SIZE(column)
     cdef int value
     memset(counts, 0, sizeof(counts))
-    with nogil:
+    if n > <size_t>QUICK:
+        with nogil:
+            gl_count8(source, n, counts)
+    else:
         gl_count8(source, n, counts)
     return {value: counts[value] for value in range(256) if counts[value]}
 
@@ -509,7 +526,10 @@ def count16(bytes column not None, /):
     cdef dict result = {}
     if gl_is_letters(source, n):
         memset(few, 0, sizeof(few))
-        with nogil:
+        if n > <size_t>QUICK:
+            with nogil:
+                gl_count_letters(source, n, few)
+        else:
             gl_count_letters(source, n, few)
         for i in range(1024):
             if few[i]:
@@ -520,7 +540,10 @@ def count16(bytes column not None, /):
     if counts == NULL:
         raise MemoryError
     try:
-        with nogil:
+        if n > <size_t>QUICK:
+            with nogil:
+                gl_count16(source, n, counts)
+        else:
             gl_count16(source, n, counts)
         for i in range(65536):
             if counts[i]:
@@ -563,11 +586,17 @@ cdef bytes _positions(const gl_isa *path, const gl_selection *selection):
     cdef uint32_t *out
     cdef size_t count
     _check_positions(selection)
-    with nogil:
+    if selection.n > <size_t>QUICK:
+        with nogil:
+            count = path.count_selected(selection)
+    else:
         count = path.count_selected(selection)
     result = _reserve(4 * count)
     out = <uint32_t *>PyBytes_AS_STRING(result)
-    with nogil:
+    if selection.n > <size_t>QUICK:
+        with nogil:
+            path.select(selection, out)
+    else:
         path.select(selection, out)
     return result
 
@@ -587,11 +616,17 @@ cdef bytes _roaring(const gl_isa *path, const gl_selection *selection):
         if containers == NULL:
             raise MemoryError
     try:
-        with nogil:
+        if selection.n > <size_t>QUICK:
+            with nogil:
+                size = path.roaring_measure(selection, containers, words)
+        else:
             size = path.roaring_measure(selection, containers, words)
         result = _reserve(size)
         out = <uint8_t *>PyBytes_AS_STRING(result)
-        with nogil:
+        if selection.n > <size_t>QUICK:
+            with nogil:
+                path.roaring_write(selection, containers, words, out)
+        else:
             path.roaring_write(selection, containers, words, out)
     finally:
         if containers != &one:

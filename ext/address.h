@@ -55,13 +55,17 @@ static inline void gl_store_be32(uint8_t *p, uint32_t x)
     memcpy(p, &x, sizeof x);
 }
 
-/* Value of a hexadecimal digit, or -1. */
-static inline int gl_hex_digit(unsigned c)
+/* 16 less the value of a hexadecimal digit, 0 for other characters. */
+static const uint8_t gl_hex_digits[256] = {
+    ['0'] = 16, 15, 14, 13, 12, 11, 10, 9, 8, 7,
+    ['A'] = 6, 5, 4, 3, 2, 1,
+    ['a'] = 6, 5, 4, 3, 2, 1,
+};
+
+/* Value of a hexadecimal digit, or 16. */
+static inline unsigned gl_hex_digit(char c)
 {
-    if (c - '0' <= 9)
-        return (int)(c - '0');
-    c |= 0x20;
-    return c - 'a' <= 5 ? (int)(c - 'a' + 10) : -1;
+    return 16u - gl_hex_digits[(unsigned char)c];
 }
 
 /* Dotted IPv4: four decimal numbers from 0 to 255 without leading zeros. */
@@ -91,14 +95,18 @@ static inline int gl_parse_ipv4(const char *s, size_t n, uint8_t out[4])
 }
 
 /* RFC 4291 text, without a zone. "::" stands for one group of zeros at least. */
-static inline int gl_parse_ipv6(const char *s, size_t n, uint8_t out[16])
+static inline int gl_parse_ipv6(const char *text, size_t n, uint8_t out[16])
 {
-    const char *end = s + n;
+    /* A copy, so that four characters can be looked at anywhere. */
+    char copy[GL_MAX_PLAIN + 4];
+    const char *s = copy, *end = copy + n;
     uint8_t groups[16];
     int filled = 0, gap = -1;
 
     if (n < 2 || n > GL_MAX_PLAIN)
         return 0;
+    memcpy(copy, text, n);
+    memset(copy + n, 0, 4);
     if (*s == ':') {
         if (s[1] != ':')
             return 0;
@@ -106,20 +114,21 @@ static inline int gl_parse_ipv6(const char *s, size_t n, uint8_t out[16])
         s += 2;
     }
     while (s < end) {
-        const char *start = s;
-        unsigned value = 0;
-        int digit;
-        while (s < end && s - start < 4 && (digit = gl_hex_digit((unsigned char)*s)) >= 0) {
-            value = value << 4 | (unsigned)digit;
-            s++;
-        }
-        if (s < end && *s == '.') {
-            if (filled > 12 || !gl_parse_ipv4(start, (size_t)(end - start), groups + filled))
+        /* Digits are counted without branches: their number is anyone's guess. */
+        unsigned a = gl_hex_digit(s[0]), b = gl_hex_digit(s[1]), c = gl_hex_digit(s[2]);
+        unsigned d = gl_hex_digit(s[3]);
+        unsigned one = a < 16, two = one & (b < 16), three = two & (c < 16);
+        unsigned digits = one + two + three + (three & (d < 16));
+        unsigned value = ((a & 15) << 12 | (b & 15) << 8 | (c & 15) << 4 | (d & 15)) >>
+                         (16 - 4 * digits);
+        if (s[digits] == '.') {
+            if (filled > 12 || !gl_parse_ipv4(s, (size_t)(end - s), groups + filled))
                 return 0;
             filled += 4;
             break;
         }
-        if (s == start || filled > 14)
+        s += digits;
+        if (digits == 0 || filled > 14)
             return 0;
         groups[filled++] = (uint8_t)(value >> 8);
         groups[filled++] = (uint8_t)value;

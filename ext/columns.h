@@ -37,6 +37,7 @@ static inline size_t gl_find_beyond(const uint16_t *claims, size_t n, size_t lim
 
 static inline void gl_map8(const uint16_t *claims, size_t n, const uint8_t *column, uint8_t *out)
 {
+    GL_UNROLL
     for (size_t i = 0; i < n; i++)
         out[i] = column[claims[i]];
 }
@@ -44,6 +45,7 @@ static inline void gl_map8(const uint16_t *claims, size_t n, const uint8_t *colu
 static inline void gl_map16(const uint16_t *claims, size_t n, const uint16_t *column,
                             uint16_t *out)
 {
+    GL_UNROLL
     for (size_t i = 0; i < n; i++)
         out[i] = column[claims[i]];
 }

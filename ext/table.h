@@ -376,9 +376,9 @@ static inline int gl_build6(gl_table *t)
                 (count = gl_divide6(t, start, 40, at, parts, &blocks)) == 0)
                 goto out;
             uint32_t *refs = (uint32_t *)pages.data + pages.count;
-            for (unsigned i = 0, child = 0; i < count; i++)
-                for (unsigned end = i + 1 < count ? parts[i + 1].child : 256; child < end; child++)
-                    refs[child] = parts[i].ref;
+            for (unsigned k = 0, child = 0; k < count; k++)
+                for (unsigned end = k + 1 < count ? parts[k + 1].child : 256; child < end; child++)
+                    refs[child] = parts[k].ref;
             pages.count += 256;
             if (shared != NULL)
                 *shared = page + 1;
@@ -478,7 +478,7 @@ static inline gl_fault gl_table_check(const gl_table *t, unsigned limit, size_t 
         return GL_CLAIM4_UNKNOWN;
     }
     for (i = 1; i < t->n6; i++)
-        wrong |= gl_begins6(t, i, t->high6[i - 1], t->low6[i - 1]);
+        wrong |= (unsigned)gl_begins6(t, i, t->high6[i - 1], t->low6[i - 1]);
     if (wrong) {
         for (i = 1; !gl_begins6(t, i, t->high6[i - 1], t->low6[i - 1]); i++)
             ;
@@ -607,15 +607,18 @@ GL_INLINE void gl_batch4(const gl_table *t, const uint8_t *packed, unsigned n, u
     uint16_t mixed[GL_BATCH];
     unsigned count = 0;
 
+    GL_UNROLL
     for (unsigned i = 0; i < n; i++) {
         const uint8_t *p = packed + 4 * i;
         step[i] = t->root4[gl_load_native16(p)] * 8u + (p[2] >> 5);
         __builtin_prefetch(t->words4 + step[i]);
     }
+    GL_UNROLL
     for (unsigned i = 0; i < n; i++) {
         step[i] = gl_rank(t->words4 + step[i], packed[4 * i + 2], isa);
         __builtin_prefetch(t->runs4 + step[i]);
     }
+    GL_UNROLL
     for (unsigned i = 0; i < n; i++) {
         uint16_t claim = t->runs4[step[i]];
         out[i] = claim;

@@ -12,6 +12,13 @@ enum { GL_PORTABLE = 0, GL_AVX2 = 1, GL_AVX512 = 2 };
 
 #define GL_INLINE static inline __attribute__((always_inline))
 
+/* Before a short loop whose own instructions would be a good part of it. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define GL_UNROLL _Pragma("GCC unroll 4")
+#else
+#define GL_UNROLL
+#endif
+
 #if defined(__x86_64__)
 #define GL_X86 1
 #define GL_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))

@@ -144,9 +144,7 @@ class RangeLines:
     def finish(self) -> bool:
         """Read the last line, which may lack its line end. Returns what `feed` does."""
 
-def merge_ipv4(
-    layers: Sequence[Ranges], claim_of: Callable[[bytes], int]
-) -> tuple[bytes, bytes]:
+def merge_ipv4(layers: Sequence[Ranges], claim_of: Callable[[bytes], int]) -> tuple[bytes, bytes]:
     """Lay flattened ranges over each other, as intervals over the whole line without gaps.
 
     Args:

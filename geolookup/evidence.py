@@ -168,8 +168,8 @@ class Evidence:
             self._sources = tuple(SourceLine(entry, columns) for entry in index["sources"])
             self._overrides: list[dict[str, str]] = index["overrides"]
             self._override_ranges: dict[Family, list[tuple[int, int, int]]] = {
-                family: [(int(a, 16), int(b, 16), n) for a, b, n in index["override_ranges"][key]]
-                for family, key in ((4, "ipv4"), (6, "ipv6"))
+                4: _numbers(index["override_ranges"]["ipv4"]),
+                6: _numbers(index["override_ranges"]["ipv6"]),
             }
             rows = [RegistryEntry(*row) for row in index["special_purpose"]]
             self._registry = [(ipaddress.ip_network(row.prefix), row) for row in rows]
@@ -212,6 +212,10 @@ class Evidence:
         raise DatasetError(
             f"{self._name}: section {SECTION}: not of its form ({type(error).__name__})"
         ) from error
+
+
+def _numbers(listed: list[tuple[str, str, int]]) -> list[tuple[int, int, int]]:
+    return [(int(first, 16), int(last, 16), number) for first, last, number in listed]
 
 
 class SourceLine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import strategies  # noqa: F401 - loads the profile that all hypothesis tests run under
 from servers import OWN_REGION_SETS, Service, serving
 
 import geolookup

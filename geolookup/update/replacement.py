@@ -1,0 +1,186 @@
+"""From downloads to a dataset in service: described, compiled, checked, and only then in place."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from dataclasses import replace as replace_fields
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from geolookup import dataset, manifest
+from geolookup.atomic import replacing
+from geolookup.compiler import Compiled
+from geolookup.manifest import Manifest, SourceFiles
+from geolookup.update.cache import Cache
+from geolookup.update.catalogue import Catalogue, Publisher
+from geolookup.update.checks import Check
+from geolookup.update.downloads import Refreshed
+from geolookup.update.problems import UpdateError
+
+MANIFEST: Final = "geolookup.toml"
+"""What the manifest of the downloads is called, in the cache."""
+REFUSED: Final = ".refused"
+"""What the name of a dataset that was refused ends with, beside the one that stayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What became of a dataset.
+
+    Attributes:
+        id: of the dataset that is in place now.
+        before: of the one that was there before, or None. The same id: nothing was new.
+    """
+
+    id: str
+    before: str | None
+
+
+def write_manifest(refreshed: Sequence[Refreshed], cache: Cache) -> Path:
+    """Describe sources in a manifest in the cache, in their order, and return where it is."""
+    text = "\n".join(_source(one, cache.folder) for one in refreshed)
+    path = cache.path(MANIFEST)
+    with replacing(path) as file:
+        file.write(f"# Written by geolookup update, each time.\n\n{text}".encode())
+    return path
+
+
+def used_by(path: Path, catalogue: Catalogue) -> tuple[Publisher, ...]:
+    """Return the publishers whose files a manifest names, in the catalogue's order.
+
+    Raises:
+        UpdateError: the manifest can't be read.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UpdateError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UpdateError(f"{path}: not TOML") from error
+    named: set[object] = set()
+    # What else may be wrong with it is said when it is loaded.
+    sources = content.get("source")
+    for source in sources if isinstance(sources, list) else ():
+        files = source.get("files") if isinstance(source, dict) else None
+        named.update(files if isinstance(files, list) else ())
+    return tuple(
+        publisher
+        for publisher in catalogue.publishers
+        if any(file.name in named for file in publisher.file)
+    )
+
+
+def load_manifest(path: Path, refreshed: Sequence[Refreshed]) -> Manifest:
+    """Read a manifest whose file names stand for downloads, where they are downloads' names.
+
+    Other names are relative to the manifest, as always. A source that is made of
+    downloads has their date, whatever the manifest says.
+
+    Raises:
+        SourceError: as `manifest.load` does.
+    """
+    downloads = [download for one in refreshed for download in one.downloads]
+    loaded = manifest.load(path, elsewhere={one.file.name: (one.path,) for one in downloads})
+    dates = {one.path: one.version.date for one in downloads}
+    return replace_fields(loaded, sources=tuple(_dated(entry, dates) for entry in loaded.sources))
+
+
+def _dated(entry: SourceFiles, dates: Mapping[Path, date]) -> SourceFiles:
+    known = [dates[path] for path in entry.files if path in dates]
+    if len(known) < len(entry.files):
+        return entry  # some of it is the operator's own
+    return replace_fields(entry, source=replace_fields(entry.source, date=min(known)))
+
+
+def id_of(path: Path) -> str | None:
+    """Return the id of a dataset file, which is read as a whole for it; None: there is no file.
+
+    Raises:
+        DatasetError: it is damaged.
+    """
+    if not path.exists():
+        return None
+    with dataset.open(path) as opened:
+        return opened.id
+
+
+def write(compiled: Compiled, path: Path) -> None:
+    """Write a compiled dataset to a file, with all its sections."""
+    dataset.write(compiled, path, optional=compiled.optional)
+
+
+def replace(
+    path: Path,
+    compile: Callable[[], Compiled],  # noqa: A002 - it is what the step is called
+    *,
+    write: Callable[[Compiled, Path], object] = write,
+    checks: Sequence[Check] = (),
+) -> Replaced:
+    """Compile a dataset and put it in a file's place, if it is new and passes all checks.
+
+    The new dataset is written beside the old one, opened, which holds every byte against
+    its checksum, and asked the checks in their order. One that is refused is kept beside
+    the old one, as `REFUSED`, so that people can look at it and accept it by renaming.
+
+    Args:
+        path: the dataset file; there may be none yet.
+        compile: compiles the new dataset.
+        write: writes it to a file.
+        checks: what it has to pass.
+
+    Raises:
+        UpdateError: a check refused it.
+        SourceError: as `compile` does.
+        DatasetError: the file that is there is damaged, and can't be compared with.
+        OSError: as the operating system has it, such as a full disk.
+    """
+    before = id_of(path)
+    folder = path.absolute().parent
+    candidate = folder / f".geolookup-{os.urandom(6).hex()}.tmp"
+    refused = folder / f"{path.name}{REFUSED}"
+    try:
+        write(compile(), candidate)
+        identity = id_of(candidate)
+        if identity is None:
+            raise UpdateError(f"{candidate}: is gone; was it removed?")
+        if identity != before:
+            try:
+                for check in checks:
+                    check(candidate, path if before is not None else None)
+            except UpdateError as error:
+                candidate.replace(refused)
+                raise UpdateError(f"{refused}: refused: {error}") from error
+            candidate.replace(path)
+        refused.unlink(missing_ok=True)  # of an earlier update, and no longer the newest
+    finally:
+        with suppress(OSError):
+            candidate.unlink()
+    return Replaced(identity, before)
+
+
+def _source(refreshed: Refreshed, folder: Path) -> str:
+    publisher = refreshed.publisher
+    values = {
+        "name": publisher.name,
+        "format": publisher.format,
+        "licence": publisher.licence,
+        "attribution": publisher.attribution,
+        "url": publisher.url,
+        "coverage": publisher.coverage,
+        "origin": publisher.origin,
+    }
+    lines = ["[[source]]", *(f"{key} = {_text(value)}" for key, value in values.items())]
+    paths = (download.path.relative_to(folder) for download in refreshed.downloads)
+    names = "".join(f"    {_text(path.as_posix())},\n" for path in paths)
+    return "\n".join([*lines, f"date = {refreshed.date}", f"files = [\n{names}]\n"])
+
+
+def _text(value: str) -> str:
+    """Return a TOML string: JSON's, but for one character that TOML wants escaped too."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
