@@ -176,9 +176,20 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
     special = _special_purpose() if special_purpose else SourceRanges()
 
     stack = [*(layer.ranges for layer in layers), special, override.ranges, embedded]
-    book = _Claims(described)
-    ipv4_first, ipv4_claims = merge_ipv4([ranges.ipv4 for ranges in stack], book.number)
-    ipv6_high, ipv6_low, ipv6_claims = merge_ipv6([ranges.ipv6 for ranges in stack], book.number)
+    try:
+        book = _Claims(described)
+        lines = _merge(stack, book)
+    except _TooManyClaimsError:
+        # A second time from the start, so that the result depends on the input alone.
+        book = _Claims(described, pooled=True)
+        lines = _merge(stack, book)
+        findings.append(
+            f"the sources make more than {MAX_CLAIMS:,} different claims; those that differ in"
+            " their numbers of votes alone share the votes that are certain for each of them, so"
+            " MAJORITY says UNDETERMINED more often; countries, statuses, claimed codes and the"
+            " other policies are exact"
+        )
+    (ipv4_first, ipv4_claims), (ipv6_high, ipv6_low, ipv6_claims) = lines
     claims, numbers = book.ordered()
     optional = {}
     if with_evidence:
@@ -222,16 +233,41 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
     )
 
 
-class _Claims:
-    """Gives numbers to claims as they turn up, and orders them in the end."""
+class _TooManyClaimsError(SourceError):
+    """More different claims than a dataset can hold."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+
+def _merge(
+    stack: Sequence[SourceRanges], book: _Claims
+) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes, bytes]]:
+    return (
+        merge_ipv4([ranges.ipv4 for ranges in stack], book.number),
+        merge_ipv6([ranges.ipv6 for ranges in stack], book.number),
+    )
+
+
+class _Claims:
+    """Gives numbers to claims as they turn up, and orders them in the end.
+
+    Args:
+        sources: in order of precedence.
+        pooled: whether claims that differ in nothing but numbers of votes are
+            one. It has the votes that each of them has at least, and the most
+            votes of any in all, the rest as abstentions: what has a majority of
+            these has one in each.
+    """
+
+    def __init__(self, sources: Sequence[Source], *, pooled: bool = False) -> None:
         self._full = [source.coverage == "full" for source in sources]
         origins: dict[str, list[int]] = {}
         for index, source in enumerate(sources):
             origins.setdefault(source.origin, []).append(index)
         self._origins = tuple(origins.values())
-        self._numbers = {claim: number for number, claim in enumerate(FIXED_CLAIMS)}
+        self._numbers: dict[object, int] = {}
+        self._claims: list[Claim] = []
+        self._pooled = pooled
+        for claim in FIXED_CLAIMS:
+            self._number(claim)
 
     def number(self, codes: bytes) -> int:
         """Return the claim number for the codes of all layers, in the order of `compile`."""
@@ -265,12 +301,19 @@ class _Claims:
         return Claim(status, code_text(spoken[0]), counts, abstentions, silent)
 
     def _number(self, claim: Claim) -> int:
-        number = self._numbers.setdefault(claim, len(self._numbers))
-        if number >= MAX_CLAIMS:
-            raise SourceError(
-                f"the sources make more than {MAX_CLAIMS:,} different claims, which is as many as"
-                " a dataset can hold; leave out a source, or those that agree with no other"
-            )
+        key = claim
+        if self._pooled:
+            key = replace(claim, votes=tuple((code, 0) for code in claim.claimed), abstentions=0)
+        number = self._numbers.setdefault(key, len(self._claims))
+        if number == len(self._claims):
+            if number >= MAX_CLAIMS:
+                raise _TooManyClaimsError(
+                    f"the sources make more than {MAX_CLAIMS:,} different claims, which is as many"
+                    " as a dataset can hold; leave out a source, or those that agree with no other"
+                )
+            self._claims.append(claim)
+        elif self._pooled:
+            self._claims[number] = _certain(self._claims[number], claim)
         return number
 
     def ordered(self) -> tuple[tuple[Claim, ...], bytes]:
@@ -278,18 +321,25 @@ class _Claims:
 
         The order depends on nothing but the claims, so equal intervals give equal bytes.
         """
+        order = operator.attrgetter("status", "country", "votes", "abstentions", "silent")
         fixed = len(FIXED_CLAIMS)
-        others = sorted(
-            list(self._numbers)[fixed:],
-            key=operator.attrgetter("status", "country", "votes", "abstentions", "silent"),
-        )
-        claims = (*FIXED_CLAIMS, *others)
+        others = sorted(range(fixed, len(self._claims)), key=lambda n: order(self._claims[n]))
         numbers = array("H", range(0x10000))  # the embedded forms keep theirs
-        for number, claim in enumerate(claims):
-            numbers[self._numbers[claim]] = number
+        for number, before in enumerate(others, start=fixed):
+            numbers[before] = number
+        claims = (*FIXED_CLAIMS, *(self._claims[before] for before in others))
         if sys.byteorder == "big":
             numbers.byteswap()
         return claims, numbers.tobytes()
+
+
+def _certain(one: Claim, other: Claim) -> Claim:
+    """Return two claims that differ in numbers of votes as one; see `_Claims`."""
+    total = max(sum(n for _, n in claim.votes) + claim.abstentions for claim in (one, other))
+    votes = tuple(
+        (code, min(n, m)) for (code, n), (_, m) in zip(one.votes, other.votes, strict=True)
+    )
+    return replace(one, votes=votes, abstentions=total - sum(n for _, n in votes))
 
 
 def _flatten_source(source: Source, ranges: SourceRanges, findings: list[str]) -> Layer:

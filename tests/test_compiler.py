@@ -24,7 +24,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from geolookup import claims, compiler, manifest
-from geolookup.claims import FIXED_CLAIMS, Claim, Policy, Status
+from geolookup.claims import FIXED_CLAIMS, Claim, Policy, Status, Verdict
 from geolookup.compiler import Compiled
 from geolookup.errors import SourceError
 from geolookup.readers import SourceRanges
@@ -601,3 +601,64 @@ def test_a_source_that_can_not_be_read_stops_the_compilation(tmp_path: Path) -> 
     with pytest.raises(SourceError) as caught:
         compiler.compile_manifest(manifest.load(tmp_path / "m.toml"))
     assert str(caught.value) == f"{tmp_path / 'a.csv'}:2:19: 'QQ' is not a country code"
+
+
+def a_claim(codes: tuple[str, ...], counts: list[int], abstentions: int) -> Claim:
+    votes = tuple(zip(codes, counts, strict=True))
+    return Claim(Status.DISPUTED, codes[0], votes, abstentions)
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 4), min_size=3, max_size=3), st.integers(0, 4)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_pooled_claims_have_no_verdict_that_one_of_them_lacks(
+    drawn: list[tuple[list[int], int]],
+) -> None:
+    codes = ("AT", "DE", "FR")
+    claims = [a_claim(codes, counts, abstentions) for counts, abstentions in drawn]
+    pooled = functools.reduce(compiler._certain, claims)
+    regions = [set(chosen) for n in range(4) for chosen in itertools.combinations(codes, n)]
+    for region, policy in itertools.product(regions, Policy):
+        said = pooled.verdict(region, policy)
+        for claim in claims:
+            exact = claim.verdict(region, policy)
+            if policy is not Policy.MAJORITY:
+                assert said is exact
+            elif said is not Verdict.UNDETERMINED:
+                assert said is exact
+
+
+def test_more_claims_than_fit_are_pooled_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("1.0.0.0", "1.0.0.255", "DE"), ("2.0.0.0", "2.0.0.255", "DE")]
+    other = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "AT")]
+    third = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "DE")]
+
+    def compiled() -> Compiled:
+        return compiler.compile(
+            [
+                (Source(name, "CC0-1.0", DAY), packed_ranges(table))
+                for name, table in (("one", rows), ("two", other), ("three", third))
+            ]
+        )
+
+    exact = compiled()
+    assert len(exact.claims) == 5
+    assert not exact.findings
+    monkeypatch.setattr(compiler, "MAX_CLAIMS", 4)
+    pooled = compiled()
+    assert pooled.claims[3:] == (Claim(Status.DISPUTED, "DE", (("AT", 1), ("DE", 1)), 1),)
+    assert "MAJORITY says UNDETERMINED more often" in pooled.findings[0]
+    monkeypatch.setattr(compiler, "MAX_CLAIMS", 3)
+    with pytest.raises(SourceError, match="different claims"):
+        compiled()
+
+
+def packed_ranges(rows: list[tuple[str, str, str]]) -> SourceRanges:
+    return SourceRanges.of(
+        (ipaddress.ip_address(first).packed, ipaddress.ip_address(last).packed, code)
+        for first, last, code in rows
+    )
