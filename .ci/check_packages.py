@@ -32,11 +32,22 @@ def main() -> None:
 def check_sdist(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = [member.split("/", 1)[-1] for member in archive.getnames()]
-    generated = [name for name in names if name.endswith((".c", ".so"))]
+        generated = [
+            member.name
+            for member in archive
+            if member.name.endswith(".so")
+            or (member.name.endswith(".c") and b"Cython" in read(archive, member)[:100])
+        ]
     assert not generated, f"{sdist.name} holds generated files: {generated}"
     for needed in ("LICENSE", "NOTICE", "ext/_core.pyx", "data/geolookup.toml"):
         assert needed in names, f"{sdist.name} lacks {needed}"
     print(f"{sdist.name}: {sdist.stat().st_size:,} bytes, {len(names)} files, no generated C")
+
+
+def read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None, f"{member.name} is no file"
+    return file.read()
 
 
 def check_wheel(wheel: Path) -> None:
