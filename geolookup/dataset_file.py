@@ -11,16 +11,16 @@ import hashlib
 import json
 import struct
 import sys
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Protocol, overload
 
+from geolookup import _core
 from geolookup.claims import FIXED_CLAIMS, MAX_CLAIMS, NO_COUNTRY, Claim, Policy, Status, Verdict
 from geolookup.errors import DatasetError
-from geolookup.roster import CODE_OF_PAIR
+from geolookup.line import covering_ipv4, covering_ipv6
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -221,16 +221,10 @@ class Image:
             }
         lines = self._lines
         if family == 4:
-            firsts = lines["ipv4.first"]
-            at = bisect_right(firsts, address) - 1
-            end = firsts[at + 1] if at + 1 < len(firsts) else 1 << 32
-            return firsts[at], end - 1, lines["ipv4.claims"][at]
-        highs, lows = lines["ipv6.high"], lines["ipv6.low"]
-        at = bisect_right(highs, address >> 64) - 1
-        while highs[at] << 64 | lows[at] > address:
-            at -= 1
-        end = highs[at + 1] << 64 | lows[at + 1] if at + 1 < len(highs) else 1 << 128
-        return highs[at] << 64 | lows[at], end - 1, lines["ipv6.claims"][at]
+            at, first, last = covering_ipv4(lines["ipv4.first"], address)
+            return first, last, lines["ipv4.claims"][at]
+        at, first, last = covering_ipv6(lines["ipv6.high"], lines["ipv6.low"], address)
+        return first, last, lines["ipv6.claims"][at]
 
     def fail(self, what: str) -> NoReturn:
         """Raise a `DatasetError` that begins with the file's name."""
@@ -426,8 +420,8 @@ class Claims(Sequence[Claim]):
         the country and the votes' codes.
         """
         counts = self._counts.tolist()
-        codes = list(map(CODE_OF_PAIR.__getitem__, memoryview(self._codes).cast("H")))
-        countries = list(map(CODE_OF_PAIR.__getitem__, memoryview(self.countries).cast("H")))
+        codes = _core.pairs(self._codes)
+        countries = _core.pairs(self.countries)
         columns = (self.statuses, countries, self._silent, self._abstained.tolist(), self._votes)
         rows: dict[tuple[object, ...], list[tuple[str, ...]]] = {}
         numbers: dict[tuple[object, ...], list[int]] = {}

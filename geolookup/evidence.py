@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
 
 from geolookup.errors import DatasetError
+from geolookup.line import covering_ipv4, covering_ipv6
 
 if TYPE_CHECKING:
     from geolookup._sweep import Ranges
@@ -25,7 +26,6 @@ SECTION: Final = "evidence"
 """Name of the section in a dataset file."""
 
 _ALIGNMENT: Final = 64
-_LOW: Final = (1 << 64) - 1
 
 Family = Literal[4, 6]
 
@@ -253,21 +253,13 @@ class SourceLine:
         """Return what it says of one address."""
         if family == 4:
             firsts, codes = self._ipv4
-            at = bisect_right(firsts, address) - 1
-            first = firsts[at]
-            end = firsts[at + 1] if at + 1 < len(firsts) else 1 << 32
+            at, first, last = covering_ipv4(firsts, address)
         else:
             highs, lows, codes = self._ipv6
-            high, low = address >> 64, address & _LOW
-            at = bisect_right(highs, high) - 1
-            while highs[at] == high and lows[at] > low:
-                at -= 1
-            first = highs[at] << 64 | lows[at]
-            end = highs[at + 1] << 64 | lows[at + 1] if at + 1 < len(highs) else 1 << 128
+            at, first, last = covering_ipv6(highs, lows, address)
         code = codes[at]
-        return Says(
-            self.name, code.to_bytes(2).decode("ascii", "replace") if code else None, first, end - 1
-        )
+        country = code.to_bytes(2).decode("ascii", "replace") if code else None
+        return Says(self.name, country, first, last)
 
 
 def _take(

@@ -7,7 +7,6 @@ made when it is asked for, and kept.
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, overload
@@ -77,7 +76,7 @@ class Countries(Sequence[str]):
         pairs = memoryview(self._raw).cast("H")
         if isinstance(index, slice):
             return Countries(pairs[index].tobytes())
-        return CODE_OF_PAIR[pairs[index]]
+        return _core.pairs(pairs[index : index + 1 or None].tobytes())[0]
 
     def __iter__(self) -> Iterator[str]:
         return iter(_core.pairs(self._raw))
@@ -422,19 +421,6 @@ class RosterResult:
 
 
 _VERDICTS = ("inside", "outside", "undetermined")
-
-
-class _CodesOfPairs(dict[int, str]):
-    """The code of two letters that are read as one number; made when first asked for."""
-
-    def __missing__(self, pair: int) -> str:
-        # One str a code, however many results name it.
-        code = self[pair] = pair.to_bytes(2, sys.byteorder).decode("ascii")
-        return code
-
-
-CODE_OF_PAIR: Final[Mapping[int, str]] = _CodesOfPairs()
-"""Code by its two letters as a uint16 in the machine's byte order: an item of a column."""
 
 
 def _shortened(name: str, size: int, first: list[str]) -> str:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "geolookup"
 
 # Each part may import the parts above it, and itself.
 PARTS = (
-    ("errors", "atomic"),
+    ("errors", "atomic", "line"),
     ("claims", "codes", "_core", "_sweep", "signature"),
     ("regions", "registry", "addresses", "sources", "limits"),
     ("readers",),
