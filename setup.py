@@ -22,7 +22,7 @@ setup(
                 depends=HEADERS,
                 extra_compile_args=ARGS,
             )
-            for name in ("_core", "_sweep")
+            for name in ("_core", "_sweep", "_meter")
         ],
         build_dir="build/cython",
         language_level=3,

@@ -77,7 +77,7 @@ class GeoLookup(Contender):
 
     def text(self, addresses: Addresses) -> Call:
         classify, texts = self.dataset.classify, addresses.texts
-        return lambda: list(classify(texts).countries)
+        return lambda: classify(texts).countries.tolist()
 
     def single(self, addresses: Addresses) -> Call:
         return _each(self.dataset.country, addresses.texts)

@@ -1,9 +1,9 @@
 # cython: embedsignature=True, embedsignature.format=clinic, auto_pickle=False, autotestdict=False
 """The core: packed or text addresses in, claims out, and columns over claims.
 
-Knows nothing of files, gRPC or country names. This file checks arguments and
-makes the result objects; the loops are in the C headers beside it. _core.pyi
-has the contract.
+Knows nothing of files, gRPC or country names; of messages, the two that carry a
+roster and its answer. This file checks arguments and makes the result objects; the
+loops are in the C headers beside it. _core.pyi has the contract.
 """
 
 cimport cython
@@ -12,8 +12,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.list cimport PyList_Check, PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF, PyObject
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 
@@ -94,23 +95,30 @@ cdef extern from "isa.h" nogil:
         size_t n6
         size_t index_bytes
 
-    ctypedef struct gl_items:
-        const char *bytes
-        const uint8_t *codes
+    ctypedef struct gl_item:
+        const char *at
+        size_t form
+
+    ctypedef struct gl_roster:
+        uint8_t *families
+        uint8_t *four
+        uint8_t *six
         size_t n
+        size_t fours
+        size_t sixes
 
     ctypedef struct gl_isa:
         const char *name
         int (*parse)(const char *s, size_t n, uint8_t *out) noexcept nogil
-        void (*parse_items)(const gl_items *items, uint8_t *out, uint8_t *families) noexcept nogil
+        void (*read_items)(const gl_item *items, size_t n, gl_roster *roster) noexcept nogil
         unsigned (*claim_text)(const gl_table *t, const char *s, size_t n) noexcept nogil
         unsigned (*claim_packed)(const gl_table *t, const uint8_t *p, size_t n) noexcept nogil
         void (*classify4)(
             const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out) noexcept nogil
         void (*classify6)(
             const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out) noexcept nogil
-        void (*classify_items)(
-            const gl_table *t, const gl_items *items, uint16_t *out) noexcept nogil
+        void (*classify_roster)(
+            const gl_table *t, const gl_roster *roster, uint16_t *out) noexcept nogil
         size_t (*count_selected)(const gl_selection *s) noexcept nogil
         void (*select)(const gl_selection *s, uint32_t *out) noexcept nogil
         size_t (*roaring_measure)(
@@ -130,20 +138,65 @@ cdef extern from "isa.h" nogil:
         GL_CLAIM6_UNKNOWN
 
     const gl_isa gl_isas[]
-    size_t GL_BATCH
+    enum:
+        GL_BATCH
     size_t GL_MAX_CLAIMS
     size_t GL_MAX_INTERVALS6
     size_t GL_LONGEST_TEXT
-    size_t GL_PADDING
-    uint8_t GL_PACKED4
-    uint8_t GL_PACKED6
-    uint8_t GL_UNREADABLE
+    size_t GL_PACKED4
+    size_t GL_PACKED6
+    size_t GL_UNREADABLE
 
     int gl_count_isas() noexcept
     gl_fault gl_table_check(const gl_table *t, unsigned limit, size_t *position) noexcept
     int gl_table_build(gl_table *t) noexcept
     void gl_table_free(gl_table *t) noexcept
-    void gl_copy_text(char *to, const char *source, size_t n) noexcept
+    void gl_write_wide(const gl_roster *roster, uint8_t *out) noexcept
+
+
+cdef extern from "answer.h" nogil:
+    ctypedef struct gl_request:
+        unsigned form
+        const uint8_t *addresses
+        size_t bytes
+        size_t texts
+        const uint8_t *region_set
+        size_t region_set_bytes
+        int32_t policy
+        bint record
+
+    ctypedef struct gl_kinds:
+        size_t claims
+        size_t count
+
+    ctypedef struct gl_answer:
+        const gl_isa *isa
+        const gl_table *table
+        const gl_kinds *kinds
+        const uint8_t *verdict
+        size_t n
+        size_t done
+        void *memory
+        uint64_t *statuses
+        uint64_t *split
+
+    enum:
+        GL_TEXT
+        GL_IPV4
+        GL_STATUSES
+        GL_PIECE
+
+    bint gl_read_request(const uint8_t *at, size_t bytes, gl_request *request) noexcept
+    bint gl_read_wrapped(const uint8_t *at, size_t bytes, gl_request *request) noexcept
+    bint gl_kinds_build(
+        gl_kinds *k, const uint16_t *countries, const uint8_t *statuses, size_t claims) noexcept
+    void gl_kinds_free(gl_kinds *k) noexcept
+    bint gl_answer_begin(gl_answer *a, const gl_request *request, size_t n) noexcept
+    void gl_answer_step(gl_answer *a) noexcept
+    size_t gl_answer_bytes(const gl_answer *a) noexcept
+    uint8_t *gl_answer_write(const gl_answer *a, uint8_t *out) noexcept
+    size_t gl_field_bytes(size_t bytes) noexcept
+    uint8_t *gl_put_field(uint8_t *out, unsigned field, size_t bytes) noexcept
 
 
 cdef enum:
@@ -177,67 +230,51 @@ cdef bytes _reserve(size_t size):
     return PyBytes_FromStringAndSize(NULL, size)
 
 
-cdef int _gather(addresses, bint packed, gl_items *items) except -1:
-    """Copy a roster's texts (and packed addresses) to where no other thread reaches.
+cdef int _read(const gl_isa *path, addresses, bint packed, gl_roster *roster) except -1:
+    """Read a roster's texts (and packed addresses) where they lie.
 
-    The GIL is held throughout, so the list can't change meanwhile. The caller
-    frees items.bytes and items.codes, also after an error.
+    The GIL is held throughout, so neither the list nor an item can go meanwhile.
+    The caller frees roster.families, which holds the rest, also after an error.
     """
+    cdef gl_item items[GL_BATCH]
     cdef PyObject **objects
     cdef PyObject *item
     cdef const char *text
-    cdef size_t n, i, size, used = 0, room
-    cdef char *data
-    cdef char *grown
-    cdef uint8_t *codes
-    cdef uint8_t code
-    cdef bint known = True
+    cdef size_t n, size, begin, count, i
     if not (PyList_Check(addresses) or PyTuple_Check(addresses)):
         raise TypeError(f"addresses: expected list or tuple, not {type(addresses).__name__}")
     objects = PySequence_Fast_ITEMS(addresses)
     n = PySequence_Fast_GET_SIZE(addresses)
-    room = 20 * n + GL_LONGEST_TEXT + GL_PADDING
-    codes = <uint8_t *>malloc(n + 1)
-    items.codes = codes
-    data = <char *>malloc(room)
-    items.bytes = data
-    items.n = n
-    if codes == NULL or data == NULL:
+    # Room for any mixture. What is not needed is never touched, and so takes no memory.
+    roster.families = <uint8_t *>malloc((16 + 4 + 1) * n + 1)
+    if roster.families == NULL:
         raise MemoryError
-    for i in range(n):
-        if i + 8 < n:
-            gl_prefetch(objects[i + 8])
-        item = objects[i]
-        if room - used < GL_LONGEST_TEXT + GL_PADDING:
-            room += room // 2
-            grown = <char *>realloc(data, room)
-            if grown == NULL:
-                raise MemoryError
-            data = grown
-            items.bytes = data
-        code = GL_UNREADABLE
-        if PyUnicode_Check(item):
-            size = PyUnicode_GET_LENGTH(item)
-            text = gl_ascii(item)
-            if text != NULL and size <= GL_LONGEST_TEXT:
-                gl_copy_text(data + used, text, size)
-                used += size
-                code = <uint8_t>size
-        elif packed and PyBytes_Check(item):
-            size = bytes_size(item)
-            if size == 4 or size == 16:
-                gl_copy_text(data + used, bytes_data(item), size)
-                used += size
-                code = GL_PACKED4 if size == 4 else GL_PACKED6
-        else:
-            known = False
-            break
-        codes[i] = code
-    if not known:
-        expected = "str or bytes" if packed else "str"
-        raise TypeError(
-            f"addresses: expected {expected} at position {i}, not {type(<object>item).__name__}")
-    memset(data + used, 0, GL_PADDING)
+    roster.four = roster.families + n
+    roster.six = roster.four + 4 * n
+    for begin in range(0, n, GL_BATCH):
+        count = min(n - begin, <size_t>GL_BATCH)
+        for i in range(count):
+            if begin + i + 8 < n:
+                gl_prefetch(objects[begin + i + 8])
+            item = objects[begin + i]
+            items[i].form = GL_UNREADABLE
+            if PyUnicode_Check(item):
+                size = PyUnicode_GET_LENGTH(item)
+                text = gl_ascii(item)
+                if text != NULL and size <= GL_LONGEST_TEXT:
+                    items[i].at = text
+                    items[i].form = size
+            elif packed and PyBytes_Check(item):
+                size = bytes_size(item)
+                if size == 4 or size == 16:
+                    items[i].at = bytes_data(item)
+                    items[i].form = GL_PACKED4 if size == 4 else GL_PACKED6
+            else:
+                expected = "str or bytes" if packed else "str"
+                raise TypeError(
+                    f"addresses: expected {expected} at position {begin + i}, "
+                    f"not {type(<object>item).__name__}")
+        path.read_items(items, count, roster)
     return 0
 
 
@@ -374,7 +411,7 @@ cdef class Table:
             result = _reserve(2 * n)
             out = <uint16_t *>PyBytes_AS_STRING(result)
             # A batch is done before another thread could have begun.
-            if n > GL_BATCH:
+            if n > <size_t>GL_BATCH:
                 with nogil:
                     self._run(<const uint8_t *>view.buf, width, n, out)
             else:
@@ -393,21 +430,20 @@ cdef class Table:
 
     def classify_text(self, addresses, /):
         """Return the claims of a list or tuple of str (text) and bytes (packed)."""
-        cdef gl_items items = gl_items(NULL, NULL, 0)
+        cdef gl_roster roster = gl_roster(NULL, NULL, NULL, 0, 0, 0)
         cdef bytes result
         cdef uint16_t *out
         try:
-            _gather(addresses, True, &items)
-            result = _reserve(2 * items.n)
+            _read(self.isa, addresses, True, &roster)
+            result = _reserve(2 * roster.n)
             out = <uint16_t *>PyBytes_AS_STRING(result)
-            if items.n > GL_BATCH:
+            if roster.n > <size_t>GL_BATCH:
                 with nogil:
-                    self.isa.classify_items(&self.table, &items, out)
+                    self.isa.classify_roster(&self.table, &roster, out)
             else:
-                self.isa.classify_items(&self.table, &items, out)
+                self.isa.classify_roster(&self.table, &roster, out)
         finally:
-            free(<void *>items.bytes)
-            free(<void *>items.codes)
+            free(roster.families)
         return result
 
 
@@ -430,25 +466,15 @@ def parse(address, /, *, isa=None):
 
 def parse_many(addresses, /, *, isa=None):
     """Return (16·N packed bytes, N family bytes) of a list of texts."""
-    cdef gl_items items = gl_items(NULL, NULL, 0)
-    cdef const gl_isa *path = _find_isa(isa)
+    cdef gl_roster roster = gl_roster(NULL, NULL, NULL, 0, 0, 0)
     cdef bytes packed, families
-    cdef uint8_t *out
-    cdef uint8_t *family
     try:
-        _gather(addresses, False, &items)
-        packed = _reserve(16 * items.n)
-        families = _reserve(items.n)
-        out = <uint8_t *>PyBytes_AS_STRING(packed)
-        family = <uint8_t *>PyBytes_AS_STRING(families)
-        if items.n > GL_BATCH:
-            with nogil:
-                path.parse_items(&items, out, family)
-        else:
-            path.parse_items(&items, out, family)
+        _read(_find_isa(isa), addresses, False, &roster)
+        packed = _reserve(16 * roster.n)
+        gl_write_wide(&roster, <uint8_t *>PyBytes_AS_STRING(packed))
+        families = PyBytes_FromStringAndSize(<char *>roster.families, roster.n)
     finally:
-        free(<void *>items.bytes)
-        free(<void *>items.codes)
+        free(roster.families)
     return packed, families
 
 
@@ -703,3 +729,190 @@ def pairs(bytes column not None, /):
         Py_INCREF(<object>text)
         PyList_SET_ITEM(result, <Py_ssize_t>i, <object>text)
     return result
+
+
+cdef tuple _FORMS = (None, "ipv4", "ipv6", "text")
+
+
+@cython.final
+cdef class WireRoster:
+    """A roster where it lies in the bytes of its request."""
+
+    cdef gl_request request
+    cdef bytes body
+    cdef readonly size_t size
+    cdef readonly size_t rest
+
+    @property
+    def form(self):
+        """Which addresses it has: "ipv4", "ipv6" or "text"; None: none."""
+        return _FORMS[self.request.form]
+
+    @property
+    def nbytes(self):
+        """Bytes that the addresses take."""
+        return self.request.bytes
+
+    @property
+    def region_set(self):
+        """The region set that is asked for; empty: none."""
+        return PyUnicode_DecodeUTF8(
+            <const char *>self.request.region_set, self.request.region_set_bytes, NULL)
+
+    @property
+    def policy(self):
+        """The number that stands for the policy."""
+        return self.request.policy
+
+    @property
+    def record(self):
+        """Whether a decision record is asked for."""
+        return self.request.record
+
+
+def read_roster(bytes body not None, bint wrapped=False, /):
+    """Return the roster in a request; None for what a protobuf runtime must read."""
+    cdef WireRoster roster = WireRoster.__new__(WireRoster)
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(body)
+    cdef size_t bytes_ = PyBytes_GET_SIZE(body)
+    cdef size_t width
+    if wrapped:
+        if not gl_read_wrapped(at, bytes_, &roster.request):
+            return None
+    elif not gl_read_request(at, bytes_, &roster.request):
+        return None
+    roster.body = body
+    if roster.request.form == GL_TEXT:
+        roster.size = roster.request.texts
+    else:
+        width = 4 if roster.request.form == GL_IPV4 else 16
+        roster.size = roster.request.bytes // width
+        roster.rest = roster.request.bytes % width
+    return roster
+
+
+@cython.final
+cdef class Kinds:
+    """The country and the status of each claim, as answers to rosters are made of them."""
+
+    cdef gl_kinds kinds
+
+    def __cinit__(self, bytes countries not None, bytes statuses not None, /):
+        cdef size_t n = _count_pairs(countries, "countries"), i
+        cdef const uint16_t *letters = <const uint16_t *>PyBytes_AS_STRING(countries)
+        cdef const uint8_t *numbers = <const uint8_t *>PyBytes_AS_STRING(statuses)
+        if <size_t>PyBytes_GET_SIZE(statuses) != n:
+            raise ValueError(
+                f"statuses: {PyBytes_GET_SIZE(statuses)} items, but countries has {n}")
+        if not gl_is_letters(letters, n):
+            raise ValueError("countries: not all are capital letters")
+        for i in range(n):
+            if numbers[i] >= GL_STATUSES:
+                raise ValueError(f"statuses: unknown status at position {i}")
+        if not gl_kinds_build(&self.kinds, letters, numbers, n):
+            raise MemoryError
+
+    def __dealloc__(self):
+        gl_kinds_free(&self.kinds)
+
+    def __len__(self):
+        return self.kinds.claims
+
+
+@cython.final
+cdef class RosterAnswer:
+    """The answer to one roster in the making."""
+
+    cdef gl_answer answer
+    cdef Table table
+    cdef Kinds kinds
+    cdef bytes verdicts_of
+    cdef WireRoster roster
+    cdef bint busy  # a step is under way, perhaps without the GIL
+    cdef bint complete  # the last one is done
+    cdef bint written  # which can't be repeated, as it uses up what was measured
+
+    def __cinit__(
+        self, Table table not None, Kinds kinds not None, bytes verdicts,
+        WireRoster roster not None, /,
+    ):
+        cdef gl_answer *a = &self.answer
+        cdef size_t limit = min(<size_t>len(table.labels), GL_MAX_CLAIMS)
+        if roster.rest:
+            raise ValueError("roster: its last address is not whole")
+        if kinds.kinds.claims < limit:
+            raise ValueError(f"kinds: {kinds.kinds.claims} claims, but the table has {limit}")
+        if verdicts is not None and <size_t>PyBytes_GET_SIZE(verdicts) < limit:
+            raise ValueError(
+                f"verdicts: {PyBytes_GET_SIZE(verdicts)} claims, but the table has {limit}")
+        self.table = table
+        self.kinds = kinds
+        self.verdicts_of = verdicts
+        self.roster = roster
+        a.isa = table.isa
+        a.table = &table.table
+        a.kinds = &kinds.kinds
+        if verdicts is not None:
+            a.verdict = <const uint8_t *>PyBytes_AS_STRING(verdicts)
+        if not gl_answer_begin(a, &roster.request, roster.size):
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.answer.memory)
+
+    def step(self):
+        """Classify the next piece; return whether there is another."""
+        cdef gl_answer *a = &self.answer
+        if self.busy or self.complete:
+            raise RuntimeError("step: under way in another thread, or none is left")
+        if min(a.n - a.done, <size_t>GL_PIECE) > <size_t>GL_BATCH:
+            self.busy = True
+            with nogil:
+                gl_answer_step(a)
+            self.busy = False
+        else:
+            gl_answer_step(a)
+        self.complete = a.done == a.n
+        return not self.complete
+
+    cdef int _check_complete(self) except -1:
+        if not self.complete:
+            raise RuntimeError("a step is missing")
+        return 0
+
+    @property
+    def statuses(self):
+        """Addresses of each status, by its number."""
+        cdef uint64_t *n = self.answer.statuses
+        self._check_complete()
+        return n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]
+
+    @property
+    def verdicts(self):
+        """Addresses inside, outside and undetermined; None: no region set was asked for."""
+        cdef uint64_t *n = self.answer.split
+        self._check_complete()
+        return None if self.verdicts_of is None else (n[0], n[1], n[2])
+
+    def finish(self, bytes rest not None, bint wrapped=False, /):
+        """Return the response, serialised."""
+        cdef gl_answer *a = &self.answer
+        cdef size_t size, more = PyBytes_GET_SIZE(rest)
+        cdef bytes response
+        cdef uint8_t *out
+        self._check_complete()
+        if self.written:
+            raise RuntimeError("finish: was called before")
+        size = gl_answer_bytes(a) + more
+        response = _reserve(gl_field_bytes(size) if wrapped else size)
+        out = <uint8_t *>PyBytes_AS_STRING(response)
+        self.written = True
+        if wrapped:
+            out = gl_put_field(out, 1, size)
+        if a.n > <size_t>QUICK:
+            with nogil:
+                out = gl_answer_write(a, out)
+        else:
+            out = gl_answer_write(a, out)
+        memcpy(out, PyBytes_AS_STRING(rest), more)
+        return response

@@ -99,12 +99,13 @@ static inline int gl_parse_ipv6(const char *text, size_t n, uint8_t out[16])
 {
     /* A copy, so that four characters can be looked at anywhere. */
     char copy[GL_MAX_PLAIN + 4];
-    const char *s = copy, *end = copy + n;
+    const char *s = copy, *end;
     uint8_t groups[16];
     int filled = 0, gap = -1;
 
     if (n < 2 || n > GL_MAX_PLAIN)
         return 0;
+    end = copy + n;
     memcpy(copy, text, n);
     memset(copy + n, 0, 4);
     if (*s == ':') {

@@ -194,16 +194,6 @@ GL_INLINE unsigned gl_bitmap(const gl_selection *s, size_t begin, size_t n, uint
     return count;
 }
 
-GL_INLINE unsigned gl_count_bits64(uint64_t x, int isa)
-{
-#ifdef GL_X86
-    if (isa == GL_PORTABLE)
-        return gl_count_bits((uint32_t)x, isa) + gl_count_bits((uint32_t)(x >> 32), isa);
-#endif
-    (void)isa;
-    return (unsigned)__builtin_popcountll(x);
-}
-
 /* gl_collect writes up to this many more than there are. */
 #define GL_SPARE 32
 

@@ -5,15 +5,19 @@
 #include "roaring.h"
 #include "table.h"
 
+#ifdef GL_X86
+#include <cpuid.h>
+#endif
+
 typedef struct {
     const char *name;
     int (*parse)(const char *s, size_t n, uint8_t out[16]);
-    void (*parse_items)(const gl_items *items, uint8_t *out, uint8_t *families);
+    void (*read_items)(const gl_item *items, size_t n, gl_roster *roster);
     unsigned (*claim_text)(const gl_table *t, const char *s, size_t n);
     unsigned (*claim_packed)(const gl_table *t, const uint8_t *p, size_t n);
     void (*classify4)(const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out);
     void (*classify6)(const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out);
-    void (*classify_items)(const gl_table *t, const gl_items *items, uint16_t *out);
+    void (*classify_roster)(const gl_table *t, const gl_roster *roster, uint16_t *out);
     size_t (*count_selected)(const gl_selection *s);
     void (*select)(const gl_selection *s, uint32_t *out);
     size_t (*roaring_measure)(const gl_selection *s, gl_container *containers,
@@ -27,10 +31,10 @@ typedef struct {
     {                                                                                          \
         return gl_parse_exact(s, n, out, ISA);                                                 \
     }                                                                                          \
-    TARGET static void gl_parse_items_##NAME(const gl_items *items, uint8_t *out,              \
-                                             uint8_t *families)                                \
+    TARGET static void gl_read_items_##NAME(const gl_item *items, size_t n,                    \
+                                            gl_roster *roster)                                 \
     {                                                                                          \
-        gl_parse_items(items, out, families, ISA);                                             \
+        gl_read_items(items, n, roster, ISA);                                                  \
     }                                                                                          \
     TARGET static unsigned gl_claim_text_##NAME(const gl_table *t, const char *s, size_t n)    \
     {                                                                                          \
@@ -51,10 +55,10 @@ typedef struct {
     {                                                                                          \
         gl_classify6(t, packed, n, out, ISA);                                                  \
     }                                                                                          \
-    TARGET static void gl_classify_items_##NAME(const gl_table *t, const gl_items *items,      \
-                                                uint16_t *out)                                 \
+    TARGET static void gl_classify_roster_##NAME(const gl_table *t, const gl_roster *roster,   \
+                                                 uint16_t *out)                                \
     {                                                                                          \
-        gl_classify_items(t, items, out, ISA);                                                 \
+        gl_classify_roster(t, roster, out, ISA);                                               \
     }                                                                                          \
     TARGET static size_t gl_count_selected_##NAME(const gl_selection *s)                       \
     {                                                                                          \
@@ -77,9 +81,9 @@ typedef struct {
 
 #define GL_LIST_ISA(NAME)                                                              \
     {                                                                                  \
-        #NAME, gl_parse_##NAME, gl_parse_items_##NAME, gl_claim_text_##NAME,           \
+        #NAME, gl_parse_##NAME, gl_read_items_##NAME, gl_claim_text_##NAME,           \
             gl_claim_packed_##NAME, gl_classify4_##NAME, gl_classify6_##NAME,          \
-            gl_classify_items_##NAME, gl_count_selected_##NAME, gl_select_##NAME,      \
+            gl_classify_roster_##NAME, gl_count_selected_##NAME, gl_select_##NAME,      \
             gl_roaring_measure_##NAME, gl_roaring_write_##NAME                         \
     }
 
@@ -98,6 +102,15 @@ static const gl_isa gl_isas[] = {
 #endif
 };
 
+#ifdef GL_X86
+/* Not through __builtin_cpu_supports: clang knew the name only from version 18 on. */
+static inline int gl_has_lzcnt(void)
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & 1u << 5) != 0;
+}
+#endif
+
 /* How many of them, from the first on, this processor and its system support. */
 static inline int gl_count_isas(void)
 {
@@ -105,11 +118,11 @@ static inline int gl_count_isas(void)
     __builtin_cpu_init();
     if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
-          __builtin_cpu_supports("lzcnt")))
+          gl_has_lzcnt()))
         return 1;
     if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
-          __builtin_cpu_supports("avx512vbmi2")))
+          __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vpopcntdq")))
         return 2;
     return 3;
 #else

@@ -1,19 +1,22 @@
-/* The lookup table: sorted interval arrays, the indexes over them, the bulk loops.
+/* The lookup table: sorted interval arrays, the index over them, the bulk loops.
  *
  * Plain C11. Nothing here knows of Python, of files or of what a claim means, except
  * the embedded forms. A table is immutable once built and any number of threads may
  * read it.
  *
- * The sorted arrays are the truth and stay the caller's. The indexes are derived from
- * them and answer the bulk of the addresses without a look at them:
+ * The sorted arrays are the truth and stay the caller's. The index is derived from them:
+ * slots of a cache line each, so that each step of a lookup costs one miss.
  *
- *   IPv4  root4[/16] -> block of 8 words -> runs4. A word has one bit for each of 32
- *         /24s, set where the answer changes, and the number of runs before it, so
- *         that run + popcount is the run of a /24. Equal /16s share a block. A run is
- *         a claim, or says that the /24 is mixed and where in the arrays it begins.
- *   IPv6  root6[/16] -> page of 256 references, one a /24 -> blocks as above for
- *         8 bits each, whose runs are references: a claim, a block for the next 8
- *         bits, or a place in the arrays from where to search.
+ *   IPv4  top4 divides the line into ranges of 32 children each, with one bit a child that
+ *         says whether it begins another slot, so that children with few boundaries share
+ *         one; the slots of a range lie side by side. A slot is a leaf, which holds up to
+ *         16 intervals and answers, or a node, which divides a child with more of them
+ *         into 64 in the same way.
+ *   IPv6  top6[/16] -> page of 256 references, one a /24: a claim, or the root of a tree
+ *         over the next 32 bits of the address. Its branches have up to 16 children that
+ *         lie side by side, its leaves hold up to 10 intervals, and the reference says how
+ *         many branches there are on the way. What begins below /56, which little does,
+ *         is sought in the arrays, from where the leaf says.
  *
  * A lookup in a big table is a chain of cache misses. The bulk loops therefore take a
  * batch of addresses through the chain one step at a time and prefetch the next step,
@@ -22,25 +25,91 @@
 #ifndef GEOLOOKUP_TABLE_H
 #define GEOLOOKUP_TABLE_H
 
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "parse.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 /* Claims from here on are the core's own. Same as MAX_CLAIMS in geolookup/claims.py. */
 #define GL_MAX_CLAIMS 0xFF00
+
+/* In a leaf of IPv6: look in the arrays. Below all embedded forms. */
+#define GL_SOUGHT 0xFF00
+/* What is found in a node of IPv4 that is taken for a leaf. */
+#define GL_NO_CLAIM 0xFFFF
 
 /* Addresses a batch: big enough that a batch's first prefetches have arrived when its
  * second step begins, small enough that all its state stays in the first-level cache. */
 #define GL_BATCH 256
 
-/* Boundaries that are compared one after the other, without an index below them: as
- * many as a cache line of upper halves holds. */
-#define GL_WINDOW 8
+/* Boundaries in a leaf of IPv4, in one of IPv6, and in a branch. */
+#define GL_KEYS4 15
+#define GL_KEYS6 9
+#define GL_KEYS_BRANCH 15
+
+/* Leaves and branches are searched alike: interval, or child, i + 1 begins where key i says.
+ * A key is some bits of that first address, less one; then the place of an address is the
+ * number of keys below its own bits, and unused keys, which are the greatest there are, are
+ * below none. Only the first interval, which has no key, can begin where the bits are 0.
+ * Numbers are signed, as what vectors compare is; the least stands for 0. */
+
+/* Keys are the lower 16 bits. Unused claims repeat the last. */
+typedef struct {
+    int16_t keys[GL_KEYS4];
+    uint16_t claims[GL_KEYS4 + 1];
+    uint16_t unused;
+} gl_leaf4;
+
+/* Divides by the lower six bits of the address, shifted to the right. Whoever takes it for
+ * a leaf finds GL_NO_CLAIM. */
+typedef struct {
+    int16_t keys[GL_KEYS4]; /* the greatest, all of them */
+    uint16_t no_claim;
+    uint32_t base; /* the first child's slot, less one */
+    uint16_t shift;
+    uint16_t unused;
+    uint64_t bits; /* the children that begin another slot */
+    uint64_t filler[2];
+} gl_node4;
+
+/* Keys are 32 bits of the upper half, from the 24th on, which name a /56. */
+typedef struct {
+    int32_t keys[GL_KEYS6];
+    uint32_t at; /* which interval of the arrays covers its beginning */
+    uint16_t claims[GL_KEYS6 + 1];
+    uint32_t fine; /* a gl_leaf4 for what says GL_SOUGHT, or 0 */
+} gl_leaf6;
 
 typedef struct {
+    int32_t keys[GL_KEYS_BRANCH];
+    uint32_t base; /* the first child's slot */
+} gl_branch6;
+
+typedef union {
+    gl_leaf4 leaf4;
+    gl_node4 node4;
+    gl_leaf6 leaf6;
+    gl_branch6 branch6;
+} gl_slot;
+
+_Static_assert(sizeof(gl_slot) == 64, "a slot is a cache line");
+_Static_assert(offsetof(gl_leaf4, claims) == offsetof(gl_node4, no_claim),
+               "a node can be taken for a leaf");
+
+/* A range of 32 children. */
+typedef struct {
     uint32_t bits;
-    uint32_t run; /* runs before this word's, less one */
-} gl_word;
+    uint32_t base; /* as in gl_node4 */
+} gl_top4;
+
+/* References of IPv6: the upper bits are the levels of a tree, 0 for a claim; the others
+ * its root's slot. */
+#define GL_LEVEL 0x10000000u
+#define GL_MAX_SLOTS GL_LEVEL
 
 typedef struct {
     /* The truth; set by the caller. */
@@ -50,66 +119,30 @@ typedef struct {
     const uint64_t *high6, *low6;
     const uint16_t *claim6;
     size_t n6;
-    /* The indexes; set by gl_table_build. */
-    uint16_t *root4, *runs4;
-    uint32_t *base4;
-    gl_word *words4;
-    uint16_t *root6;
-    uint32_t *pages6, *runs6;
-    gl_word *words6;
+    /* The index; set by gl_table_build. */
+    gl_slot *slots;
+    gl_top4 *top4;
+    unsigned shift4; /* what is left of an address is the place in top4 */
+    uint32_t *pages6;
+    uint16_t *top6;
     int mapped; /* all of ::ffff:0:0/96 is answered by the address inside */
     size_t index_bytes;
 } gl_table;
 
-/* A run of IPv4 from this value on: a mixed /24. The low byte counts the intervals
- * from the block's first to the one that covers the beginning of the /24; 255 also
- * stands for more. */
-#define GL_MIXED GL_MAX_CLAIMS
-
-/* References of IPv6: the three upper bits say what the others are. */
-#define GL_TAG 0xE0000000u
-#define GL_CLAIM 0x00000000u
-#define GL_SEARCH 0x40000000u /* first interval; no limit to how many may follow */
-#define GL_NEAR 0x60000000u   /* first interval; the answer is one of GL_WINDOW + 1 */
-#define GL_BLOCK 0x80000000u  /* number of the block for the next 8 bits */
 #define GL_MAX_INTERVALS6 0x1FFFFFFF
 
+/* The ranges of top4 are /16s, and /19s where so many intervals begin that the children of
+ * a /16 would mostly be nodes. */
+#define GL_MANY4 ((size_t)1 << 20)
+
 /* ------------------------------------------------------------ searches in the arrays */
-
-/* Last interval that begins at or before the address. first4[at] must do so. */
-GL_INLINE size_t gl_seek4(const gl_table *t, size_t at, uint32_t address)
-{
-    const uint32_t *first = t->first4;
-    size_t n = t->n4, step = 4, end;
-
-    if (n - at > 4) {
-        size_t count = (size_t)(first[at + 1] <= address) + (first[at + 2] <= address) +
-                       (first[at + 3] <= address) + (first[at + 4] <= address);
-        at += count;
-        if (count < 4)
-            return at;
-    }
-    while (n - at > step && first[at + step] <= address) {
-        at += step;
-        step *= 2;
-    }
-    end = n - at > step ? at + step : n;
-    while (end - at > 1) {
-        size_t middle = at + (end - at) / 2;
-        if (first[middle] <= address)
-            at = middle;
-        else
-            end = middle;
-    }
-    return at;
-}
 
 GL_INLINE int gl_begins6(const gl_table *t, size_t i, uint64_t high, uint64_t low)
 {
     return t->high6[i] < high || (t->high6[i] == high && t->low6[i] <= low);
 }
 
-/* As gl_seek4. */
+/* Last interval that begins at or before the address; interval `at` must do so. */
 GL_INLINE size_t gl_seek6(const gl_table *t, size_t at, uint64_t high, uint64_t low)
 {
     size_t n = t->n6, step = 1, end;
@@ -129,18 +162,6 @@ GL_INLINE size_t gl_seek6(const gl_table *t, size_t at, uint64_t high, uint64_t 
     return at;
 }
 
-/* As gl_seek6, where the answer is at most GL_WINDOW intervals away, as many exist and
- * those up to the answer begin with a lower half of 0. */
-GL_INLINE size_t gl_near6(const gl_table *t, size_t at, uint64_t high)
-{
-    const uint64_t *first = t->high6 + at;
-    size_t count = 0;
-
-    for (int i = 1; i <= GL_WINDOW; i++)
-        count += first[i] <= high;
-    return at + count;
-}
-
 /* ---------------------------------------------------------------------- building */
 
 typedef struct {
@@ -151,6 +172,8 @@ typedef struct {
 /* Makes room for `more` items; 0 when there is no memory. */
 static inline int gl_reserve(gl_vector *v, size_t more, size_t width)
 {
+    if (more > GL_MAX_SLOTS || v->count > GL_MAX_SLOTS - more)
+        return 0;
     if (v->room - v->count < more) {
         size_t room = v->room + v->room / 2 + more + 1024;
         void *data = realloc(v->data, room * width);
@@ -162,276 +185,352 @@ static inline int gl_reserve(gl_vector *v, size_t more, size_t width)
     return 1;
 }
 
-/* Gives back the room that was not needed, and the data to its new owner. */
-static inline void *gl_release(gl_vector *v, size_t width, size_t *total)
+/* Part of the IPv4 line: 2^width addresses from `start`, which interval `at` covers;
+ * `until` is the last that begins there. */
+typedef struct {
+    uint64_t start;
+    size_t at, until;
+    unsigned width;
+    uint32_t slot;
+} gl_part4;
+
+/* An interval of the IPv6 line as its tree sees it: the /56 at which it begins, its claim or
+ * GL_SOUGHT, and which interval of the arrays covers its beginning. */
+typedef struct {
+    uint64_t cell;
+    uint32_t at;
+    uint16_t claim;
+} gl_entry6;
+
+/* An index in the making. */
+typedef struct {
+    gl_vector slots, pages;
+    gl_vector waiting; /* parts of IPv4 whose nodes are still to be filled */
+    gl_vector entries; /* of the /24 of IPv6 that is being done */
+    uint32_t *uniform; /* by claim: what all ranges without another share, plus one */
+} gl_works;
+
+/* The part that begins at `start`, where interval `at` is the last that begins before. */
+static inline gl_part4 gl_cut4(const gl_table *t, uint64_t start, unsigned width, size_t at)
 {
-    void *data = realloc(v->data, (v->count ? v->count : 1) * width);
-    *total += v->count * width;
-    return data != NULL ? data : v->data;
+    uint64_t end = start + ((uint64_t)1 << width);
+    if (at + 1 < t->n4 && t->first4[at + 1] == start)
+        at++;
+    size_t until = at; /* One after the other: most parts hold few. */
+    while (until + 1 < t->n4 && t->first4[until + 1] < end)
+        until++;
+    return (gl_part4){start, at, until, width, 0};
 }
 
-/* A block in the making: eight words, filled from left to right. */
-typedef struct {
-    gl_word *words;
-    int filled; /* words whose `run` is set */
-    uint32_t last;
-} gl_block;
-
-/* Notes that the run `value` begins at `child`. Nonzero when it is a new run, which
- * the caller appends as number `runs`. */
-static inline int gl_mark(gl_block *block, unsigned child, uint32_t value, size_t runs)
+static inline int16_t gl_key4(unsigned bits)
 {
-    if (block->filled > 0 && value == block->last)
+    return (int16_t)((int)bits - 0x8001);
+}
+
+static inline void gl_fill_leaf4(const gl_table *t, gl_part4 part, gl_slot *slot)
+{
+    size_t count = part.until - part.at;
+
+    *slot = (gl_slot){.leaf4 = {.unused = 0}};
+    for (size_t i = 0; i < GL_KEYS4; i++)
+        slot->leaf4.keys[i] =
+            i < count ? gl_key4((uint16_t)t->first4[part.at + 1 + i]) : INT16_MAX;
+    for (size_t i = 0; i <= GL_KEYS4; i++)
+        slot->leaf4.claims[i] = t->claim4[part.at + (i < count ? i : count)];
+}
+
+/* Divides a part into 2^bits children, at most 64, and fills their slots. Sets *base to the
+ * first slot less one, and in *begins the bits of the children that begin another. */
+static inline int gl_divide4(const gl_table *t, gl_works *works, gl_part4 part, unsigned bits,
+                             uint32_t *base, uint64_t *begins)
+{
+    gl_part4 parts[64];
+    unsigned step = part.width - bits, count = 0;
+    /* Single addresses have the places that their lower six bits say. */
+    unsigned first = step == 0 ? (unsigned)part.start & 63 : 0;
+    size_t at = part.at;
+    int open = 0; /* the last of `parts` is a leaf that may take more children */
+
+    *begins = 0;
+    for (unsigned child = 0; child < 1u << bits; child++) {
+        if (open && at == part.until)
+            break;
+        if (open) /* on to the next child in which an interval begins */
+            child = (unsigned)((t->first4[at + 1] - part.start) >> step);
+        gl_part4 one = gl_cut4(t, part.start + ((uint64_t)child << step), step, at);
+        at = one.until;
+        if (open && at - parts[count - 1].at <= GL_KEYS4) {
+            parts[count - 1].until = at;
+            continue;
+        }
+        *begins |= (uint64_t)1 << (first + child);
+        parts[count++] = one;
+        open = one.until - one.at <= GL_KEYS4;
+    }
+    if (!gl_reserve(&works->slots, count, sizeof(gl_slot)) ||
+        !gl_reserve(&works->waiting, count, sizeof(gl_part4)))
         return 0;
-    for (; block->filled <= (int)(child / 32); block->filled++)
-        block->words[block->filled] = (gl_word){0, (uint32_t)runs - 1};
-    block->words[child / 32].bits |= (uint32_t)1 << child % 32;
-    block->last = value;
+    *base = (uint32_t)works->slots.count - 1;
+    for (unsigned i = 0; i < count; i++) {
+        parts[i].slot = (uint32_t)works->slots.count++;
+        if (parts[i].until - parts[i].at <= GL_KEYS4)
+            gl_fill_leaf4(t, parts[i], (gl_slot *)works->slots.data + parts[i].slot);
+        else
+            ((gl_part4 *)works->waiting.data)[works->waiting.count++] = parts[i];
+    }
     return 1;
 }
 
-static inline void gl_finish(gl_block *block, size_t runs)
+static inline int gl_build4(const gl_table *t, gl_works *works, gl_top4 *top)
 {
-    for (; block->filled < 8; block->filled++)
-        block->words[block->filled] = (gl_word){0, (uint32_t)runs - 1};
+    size_t at = 0;
+
+    memset(works->uniform, 0, 65536 * sizeof *works->uniform);
+    for (uint64_t i = 0; i << t->shift4 >> 32 == 0; i++) {
+        gl_part4 part = gl_cut4(t, i << t->shift4, t->shift4, at);
+        int mixed = part.until > part.at;
+        uint32_t *shared = mixed ? NULL : works->uniform + t->claim4[part.at];
+        uint32_t base;
+        uint64_t begins = 1;
+        at = part.until;
+        if (shared != NULL && *shared != 0)
+            base = *shared - 1;
+        else if (!gl_divide4(t, works, part, 5, &base, &begins))
+            return 0;
+        if (shared != NULL)
+            *shared = base + 1;
+        top[i] = (gl_top4){(uint32_t)begins, base};
+    }
+    for (size_t done = 0; done < works->waiting.count; done++) {
+        gl_part4 part = ((gl_part4 *)works->waiting.data)[done];
+        unsigned bits = part.width < 6 ? part.width : 6;
+        gl_node4 node = {.no_claim = GL_NO_CLAIM, .shift = (uint16_t)(part.width - bits)};
+        for (int k = 0; k < GL_KEYS4; k++)
+            node.keys[k] = INT16_MAX;
+        if (!gl_divide4(t, works, part, bits, &node.base, &node.bits))
+            return 0;
+        ((gl_slot *)works->slots.data)[part.slot].node4 = node;
+    }
+    return 1;
 }
 
-/* The block of the mixed /16 that begins at `start`, where interval `*at` lies; moves
- * `*at` to the last interval that begins in it. */
-static inline int gl_build_block4(const gl_table *t, uint32_t start, size_t *at,
-                                  gl_vector *words, gl_vector *bases, gl_vector *runs)
+/* Of an upper half, the /56 that it lies in. Keys are the lower 32 bits of that. */
+GL_INLINE uint64_t gl_cell6(uint64_t high)
 {
-    uint32_t last = start + 0xFFFF;
-    size_t i = *at, base = i;
-    unsigned child = 0;
+    return high >> 8;
+}
 
-    if (!gl_reserve(words, 8, sizeof(gl_word)) || !gl_reserve(bases, 1, sizeof(uint32_t)) ||
-        !gl_reserve(runs, 256, sizeof(uint16_t)))
+/* Lists the intervals of a /24 that begins at `start`, where interval *at is the last that
+ * begins before; moves *at to the last that begins there. A cell that is divided is one
+ * interval that says GL_SOUGHT. */
+static inline int gl_list6(const gl_table *t, gl_works *works, uint64_t start, size_t *at)
+{
+    const uint64_t last = start | 0xFFFFFFFFFF;
+    size_t i = *at, count = 1;
+    gl_entry6 *entries;
+
+    if (!gl_reserve(&works->entries, 1, sizeof *entries))
         return 0;
-    gl_block block = {(gl_word *)words->data + words->count, 0, 0};
-    uint16_t *run = runs->data;
-    ((uint32_t *)bases->data)[bases->count++] = (uint32_t)base;
-    words->count += 8;
-    for (;;) {
-        int more = i + 1 < t->n4 && t->first4[i + 1] <= last;
-        uint32_t next = more ? t->first4[i + 1] : 0;
-        unsigned end = more ? (next - start) >> 8 : 256;
-        if (child < end) {
-            if (gl_mark(&block, child, t->claim4[i], runs->count))
-                run[runs->count++] = t->claim4[i];
-            child = end;
-        }
-        if (!more)
-            break;
-        if ((next & 0xFF) != 0) {
-            size_t steps = i - base < 255 ? i - base : 255;
-            uint16_t value = (uint16_t)(GL_MIXED | steps);
-            if (gl_mark(&block, child, value, runs->count))
-                run[runs->count++] = value;
-            child++;
-            while (i + 2 < t->n4 && t->first4[i + 2] <= (next | 0xFF))
-                i++;
-        }
+    entries = works->entries.data;
+    if (i + 1 < t->n6 && t->high6[i + 1] == start && t->low6[i + 1] == 0)
         i++;
+    entries[0] = (gl_entry6){gl_cell6(start), (uint32_t)i, t->claim6[i]};
+    while (i + 1 < t->n6 && t->high6[i + 1] <= last) {
+        size_t before = i++;
+        uint64_t cell = gl_cell6(t->high6[i]);
+        if (count + 2 > works->entries.room) {
+            works->entries.count = count;
+            if (!gl_reserve(&works->entries, 2, sizeof *entries))
+                return 0;
+            entries = works->entries.data;
+        }
+        if ((t->high6[i] & 0xFF) == 0 && t->low6[i] == 0) {
+            /* A cell that was divided before had claimed this one for what follows it. */
+            count -= entries[count - 1].cell == cell;
+            entries[count++] = (gl_entry6){cell, (uint32_t)i, t->claim6[i]};
+            continue;
+        }
+        if (entries[count - 1].cell == cell)
+            entries[count - 1].claim = GL_SOUGHT;
+        else
+            entries[count++] = (gl_entry6){cell, (uint32_t)before, GL_SOUGHT};
+        while (i + 1 < t->n6 && t->high6[i + 1] <= (t->high6[i] | 0xFF))
+            i++;
+        if ((t->high6[i] | 0xFF) != last)
+            entries[count++] = (gl_entry6){cell + 1, (uint32_t)i, t->claim6[i]};
     }
-    gl_finish(&block, runs->count);
+    works->entries.count = count;
     *at = i;
     return 1;
 }
 
-static inline int gl_build4(gl_table *t)
+static inline int32_t gl_key6(gl_entry6 entry)
 {
-    gl_vector words = {0}, bases = {0}, runs = {0};
-    uint32_t *uniform = calloc(65536, sizeof(uint32_t)); /* block of a claim, plus one */
-    size_t at = 0;
-    int done = 0;
+    return (int32_t)(((uint32_t)entry.cell - 1) ^ 0x80000000);
+}
 
-    t->root4 = malloc(65536 * sizeof(uint16_t));
-    if (uniform == NULL || t->root4 == NULL)
-        goto out;
-    for (uint32_t i = 0; i < 65536; i++) {
-        const uint8_t octets[2] = {(uint8_t)(i >> 8), (uint8_t)i};
-        uint32_t block = (uint32_t)bases.count;
-        if (at + 1 < t->n4 && t->first4[at + 1] <= i << 16)
+/* Fills a leaf for what lies in the divided cells of a leaf. Its keys are the cell's place
+ * there and the eighth byte of the address. Returns 0 where it can't hold them all. */
+static inline int gl_fill_fine6(const gl_table *t, const gl_entry6 *entries, size_t count,
+                                gl_leaf4 *fine)
+{
+    uint16_t keys[GL_KEYS4 + 1];
+    size_t used = 0;
+
+    for (size_t place = 0; place < count; place++) {
+        size_t at = entries[place].at;
+        if (entries[place].claim != GL_SOUGHT)
+            continue;
+        for (unsigned octet = 0;;) {
+            if (used > GL_KEYS4)
+                return 0;
+            keys[used] = (uint16_t)(place << 8 | octet);
+            fine->claims[used++] = t->claim6[at];
+            if (at + 1 == t->n6 || gl_cell6(t->high6[at + 1]) != entries[place].cell)
+                break;
             at++;
-        if (at + 1 < t->n4 && t->first4[at + 1] <= (i << 16 | 0xFFFF)) {
-            if (!gl_build_block4(t, i << 16, &at, &words, &bases, &runs))
-                goto out;
-        } else if (uniform[t->claim4[at]] != 0) {
-            block = uniform[t->claim4[at]] - 1;
-        } else {
-            size_t same = at;
-            gl_table one = *t;
-            one.n4 = at + 1; /* no boundary within */
-            if (!gl_build_block4(&one, i << 16, &same, &words, &bases, &runs))
-                goto out;
-            uniform[t->claim4[at]] = block + 1;
+            if (t->low6[at] != 0)
+                return 0;
+            octet = t->high6[at] & 0xFF;
         }
-        t->root4[gl_load_native16(octets)] = (uint16_t)block;
     }
-    done = 1;
-out:
-    free(uniform);
-    t->index_bytes += 65536 * sizeof(uint16_t);
-    t->words4 = gl_release(&words, sizeof(gl_word), &t->index_bytes);
-    t->base4 = gl_release(&bases, sizeof(uint32_t), &t->index_bytes);
-    t->runs4 = gl_release(&runs, sizeof(uint16_t), &t->index_bytes);
-    return done;
+    for (size_t i = used; i <= GL_KEYS4; i++)
+        fine->claims[i] = fine->claims[used - 1];
+    for (size_t i = 0; i < GL_KEYS4; i++)
+        fine->keys[i] = i + 1 < used ? gl_key4(keys[i + 1]) : INT16_MAX;
+    return 1;
 }
 
-/* A unit of the IPv6 line whose block is still to be built. */
-typedef struct {
-    uint64_t start;
-    size_t at; /* the interval that covers the start */
-} gl_pending;
-
-/* Where to look on for the addresses in start..last, where `at` covers the start and
- * `end` is the last interval that begins there. Blocks end at /64; below it, and where
- * few intervals begin, the arrays answer. */
-static inline uint32_t gl_refer6(const gl_table *t, uint64_t start, uint64_t last, size_t at,
-                                 size_t end, gl_vector *blocks)
+static inline int gl_fill_leaf6(const gl_table *t, gl_works *works, const gl_entry6 *entries,
+                                size_t count, uint32_t slot)
 {
-    if (end - at <= GL_WINDOW && t->n6 > GL_WINDOW) {
-        uint64_t low = 0;
-        for (size_t i = at + 1; i <= end; i++)
-            low |= t->low6[i];
-        if (low != 0)
-            return GL_SEARCH | (uint32_t)at;
-        if (at + GL_WINDOW >= t->n6)
-            at = t->n6 - GL_WINDOW - 1;
-        return GL_NEAR | (uint32_t)at;
+    gl_leaf6 leaf = {.at = entries[0].at};
+    int divided = 0;
+
+    for (size_t i = 0; i < GL_KEYS6; i++)
+        leaf.keys[i] = i + 1 < count ? gl_key6(entries[i + 1]) : INT32_MAX;
+    for (size_t i = 0; i <= GL_KEYS6; i++) {
+        leaf.claims[i] = entries[i < count ? i : count - 1].claim;
+        divided |= leaf.claims[i] == GL_SOUGHT;
     }
-    if (start == last || t->n6 <= GL_WINDOW)
-        return GL_SEARCH | (uint32_t)at;
-    ((gl_pending *)blocks->data)[blocks->count] = (gl_pending){start, at};
-    return GL_BLOCK | (uint32_t)blocks->count++;
+    if (divided) {
+        if (!gl_reserve(&works->slots, 1, sizeof(gl_slot)))
+            return 0;
+        gl_slot *fine = (gl_slot *)works->slots.data + works->slots.count;
+        memset(fine, 0, sizeof *fine);
+        if (gl_fill_fine6(t, entries, count, &fine->leaf4))
+            leaf.fine = (uint32_t)works->slots.count++;
+    }
+    ((gl_slot *)works->slots.data)[slot].leaf6 = leaf;
+    return 1;
 }
 
-/* Children from `child` on, up to the next part's, share a reference. */
-typedef struct {
-    uint32_t child, ref;
-} gl_part;
-
-/* Divides the unit that begins at `start`, where interval `at` lies, into 256 children
- * of 2^shift upper halves. Returns how many parts they form, or 0 for no memory. */
-static inline unsigned gl_divide6(const gl_table *t, uint64_t start, unsigned shift, size_t at,
-                                  gl_part parts[256], gl_vector *blocks)
+/* Makes the tree over the entries. Returns the reference to it, or 0 for no memory. */
+static inline uint32_t gl_plant6(const gl_table *t, gl_works *works)
 {
-    uint64_t size = (uint64_t)1 << shift, last = start + (size << 8) - 1;
-    unsigned child = 0, count = 0;
+    const gl_entry6 *entries = works->entries.data;
+    /* Slots of a level, and the entries below each of them, full ones first. */
+    size_t n = works->entries.count, span = GL_KEYS6 + 1, count = (n + span - 1) / span;
+    uint32_t level = 1, base;
 
-    if (!gl_reserve(blocks, 256, sizeof(gl_pending)))
+    if (!gl_reserve(&works->slots, count, sizeof(gl_slot)))
         return 0;
-    for (;;) {
-        int more = at + 1 < t->n6 && t->high6[at + 1] <= last;
-        uint64_t next = more ? t->high6[at + 1] : 0;
-        unsigned end = more ? (unsigned)((next - start) >> shift) : 256;
-        if (child < end) {
-            /* The embedded forms are no answer yet: leave them to the search. */
-            uint32_t claim = t->claim6[at];
-            parts[count++] = (gl_part){
-                child, claim < GL_EMBEDDED_FIRST ? claim : GL_SEARCH | (uint32_t)at};
-            child = end;
+    base = (uint32_t)works->slots.count;
+    works->slots.count += count;
+    for (size_t i = 0; i < count; i++)
+        if (!gl_fill_leaf6(t, works, entries + i * span,
+                           n - i * span < span ? n - i * span : span, base + (uint32_t)i))
+            return 0;
+    for (; count > 1; level++) {
+        size_t below = count;
+        count = (below + GL_KEYS_BRANCH) / (GL_KEYS_BRANCH + 1);
+        if (!gl_reserve(&works->slots, count, sizeof(gl_slot)))
+            return 0;
+        gl_slot *slots = (gl_slot *)works->slots.data + works->slots.count;
+        for (size_t i = 0; i < count; i++) {
+            size_t child = i * (GL_KEYS_BRANCH + 1);
+            slots[i].branch6.base = base + (uint32_t)child;
+            for (int k = 0; k < GL_KEYS_BRANCH; k++)
+                slots[i].branch6.keys[k] =
+                    ++child < below ? gl_key6(entries[child * span]) : INT32_MAX;
         }
-        if (!more)
-            return count;
-        at++;
-        if ((next & (size - 1)) != 0 || t->low6[at] != 0) {
-            uint64_t from = start + ((uint64_t)child << shift), to = from + size - 1;
-            size_t until = gl_seek6(t, at, to, UINT64_MAX);
-            parts[count++] = (gl_part){child, gl_refer6(t, from, to, at - 1, until, blocks)};
-            child++;
-            at = until;
-        }
+        base = (uint32_t)works->slots.count;
+        works->slots.count += count;
+        span *= GL_KEYS_BRANCH + 1;
     }
+    return level * GL_LEVEL | base;
 }
 
-static inline int gl_build6(gl_table *t)
+static inline int gl_build6(const gl_table *t, gl_works *works, uint16_t *top)
 {
-    gl_vector pages = {0}, words = {0}, runs = {0}, blocks = {0};
-    uint32_t *uniform = calloc(65536, sizeof(uint32_t)); /* page of a claim, plus one */
-    gl_part parts[256];
-    size_t at = 0, done = 0;
-    unsigned shift = 32, count;
-    int complete = 0;
+    size_t at = 0;
 
-    t->root6 = malloc(65536 * sizeof(uint16_t));
-    if (uniform == NULL || t->root6 == NULL)
-        goto out;
+    memset(works->uniform, 0, 65536 * sizeof *works->uniform);
     for (uint64_t i = 0; i < 65536; i++) {
-        const uint8_t prefix[2] = {(uint8_t)(i >> 8), (uint8_t)i};
-        uint64_t start = i << 48, last = start | 0xFFFFFFFFFFFF;
-        uint32_t page = (uint32_t)(pages.count / 256);
+        const uint8_t octets[2] = {(uint8_t)(i >> 8), (uint8_t)i};
+        uint16_t *page = top + gl_load_native16(octets);
+        uint64_t start = i << 48;
+        size_t first = at;
         if (at + 1 < t->n6 && gl_begins6(t, at + 1, start, 0))
-            at++;
-        int mixed = at + 1 < t->n6 && t->high6[at + 1] <= last;
-        /* An embedded form is sought from its own interval, so its page can be shared
-         * only within the interval: these are never shared. */
-        uint32_t *shared = mixed || t->claim6[at] >= GL_EMBEDDED_FIRST
-                               ? NULL : uniform + t->claim6[at];
+            first++;
+        int mixed = first + 1 < t->n6 && t->high6[first + 1] <= (start | 0xFFFFFFFFFFFF);
+        uint32_t *shared = mixed ? NULL : works->uniform + t->claim6[first];
         if (shared != NULL && *shared != 0) {
-            page = *shared - 1;
-        } else {
-            if (!gl_reserve(&pages, 256, sizeof(uint32_t)) ||
-                (count = gl_divide6(t, start, 40, at, parts, &blocks)) == 0)
-                goto out;
-            uint32_t *refs = (uint32_t *)pages.data + pages.count;
-            for (unsigned k = 0, child = 0; k < count; k++)
-                for (unsigned end = k + 1 < count ? parts[k + 1].child : 256; child < end; child++)
-                    refs[child] = parts[k].ref;
-            pages.count += 256;
-            if (shared != NULL)
-                *shared = page + 1;
+            *page = (uint16_t)(*shared - 1);
+            at = first;
+            continue;
         }
-        t->root6[gl_load_native16(prefix)] = (uint16_t)page;
-        at = gl_seek6(t, at, last, UINT64_MAX);
-    }
-    /* The blocks wait in the order of their numbers, level by level. */
-    for (size_t level = blocks.count; done < blocks.count; done++) {
-        if (done == level) {
-            level = blocks.count;
-            shift -= 8;
+        *page = (uint16_t)(works->pages.count / 256);
+        if (shared != NULL)
+            *shared = *page + 1u;
+        if (!gl_reserve(&works->pages, 256, sizeof(uint32_t)))
+            return 0;
+        for (uint64_t child = 0; child < 256; child++) {
+            uint32_t ref;
+            if (!gl_list6(t, works, start + (child << 40), &at))
+                return 0;
+            ref = ((const gl_entry6 *)works->entries.data)[0].claim;
+            if ((works->entries.count > 1 || ref == GL_SOUGHT) && (ref = gl_plant6(t, works)) == 0)
+                return 0;
+            ((uint32_t *)works->pages.data)[works->pages.count++] = ref;
         }
-        gl_pending unit = ((gl_pending *)blocks.data)[done];
-        if (!gl_reserve(&words, 8, sizeof(gl_word)) ||
-            !gl_reserve(&runs, 256, sizeof(uint32_t)) ||
-            (count = gl_divide6(t, unit.start, shift, unit.at, parts, &blocks)) == 0)
-            goto out;
-        gl_block block = {(gl_word *)words.data + words.count, 0, 0};
-        words.count += 8;
-        for (unsigned i = 0; i < count; i++)
-            if (gl_mark(&block, parts[i].child, parts[i].ref, runs.count))
-                ((uint32_t *)runs.data)[runs.count++] = parts[i].ref;
-        gl_finish(&block, runs.count);
     }
-    at = gl_seek6(t, 0, 0, 0xFFFF00000000);
-    t->mapped = t->claim6[at] == GL_EMBEDDED_LOW32 &&
-                (at + 1 == t->n6 || !gl_begins6(t, at + 1, 0, 0xFFFFFFFFFFFF));
-    complete = 1;
-out:
-    free(uniform);
-    free(blocks.data);
-    t->index_bytes += 65536 * sizeof(uint16_t);
-    t->pages6 = gl_release(&pages, sizeof(uint32_t), &t->index_bytes);
-    t->words6 = gl_release(&words, sizeof(gl_word), &t->index_bytes);
-    t->runs6 = gl_release(&runs, sizeof(uint32_t), &t->index_bytes);
-    return complete;
+    return 1;
 }
 
-static inline void gl_table_free(gl_table *t)
+/* Memory in huge pages where the system has them: an index is read at random, and with
+ * small pages much of the time goes into finding them. */
+static inline void *gl_allocate(size_t bytes)
 {
-    free(t->root4);
-    free(t->words4);
-    free(t->base4);
-    free(t->runs4);
-    free(t->root6);
-    free(t->pages6);
-    free(t->words6);
-    free(t->runs6);
-    t->root4 = t->runs4 = t->root6 = NULL;
-    t->base4 = t->pages6 = t->runs6 = NULL;
-    t->words4 = t->words6 = NULL;
-    t->index_bytes = 0;
+    const size_t huge = (size_t)2 << 20;
+    void *memory = aligned_alloc(huge, (bytes + huge - 1) / huge * huge);
+
+#if defined(MADV_HUGEPAGE)
+    /* The rest stays in small pages: much of a huge one might never be used. */
+    if (memory != NULL && bytes >= huge)
+        madvise(memory, bytes / huge * huge, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
+/* Puts the pieces of an index side by side, where they stay. */
+static inline int gl_place(gl_table *t, const gl_works *works, const gl_top4 *top4,
+                           const uint16_t *top6)
+{
+    size_t slots = works->slots.count * sizeof *t->slots;
+    size_t tops = sizeof *top4 << (32 - t->shift4);
+    size_t pages = works->pages.count * sizeof *t->pages6;
+    size_t bytes = slots + tops + pages + 65536 * sizeof *top6;
+    char *memory = gl_allocate(bytes);
+
+    if (memory == NULL)
+        return 0;
+    t->slots = memcpy(memory, works->slots.data, slots);
+    t->top4 = memcpy(memory + slots, top4, tops);
+    t->pages6 = memcpy(memory + slots + tops, works->pages.data, pages);
+    t->top6 = memcpy(memory + slots + tops + pages, top6, 65536 * sizeof *top6);
+    t->index_bytes = bytes;
+    return 1;
 }
 
 /* What is wrong with a table's arrays. */
@@ -496,56 +595,165 @@ static inline gl_fault gl_table_check(const gl_table *t, unsigned limit, size_t 
     return GL_SOUND;
 }
 
-/* Builds the indexes over arrays that gl_table_check finds sound, at most
+/* Builds the index over arrays that gl_table_check finds sound, at most
  * GL_MAX_INTERVALS6 of IPv6, with a limit of at most GL_MAX_CLAIMS. The index members
  * must be 0. Returns 0 when there is no memory; gl_table_free is due in either case. */
 static inline int gl_table_build(gl_table *t)
 {
-    return gl_build4(t) && gl_build6(t);
+    t->shift4 = t->n4 < GL_MANY4 ? 16 : 13;
+
+    gl_works works = {.uniform = malloc(65536 * sizeof *works.uniform)};
+    gl_top4 *top4 = malloc(sizeof *top4 << (32 - t->shift4));
+    uint16_t *top6 = malloc(65536 * sizeof *top6);
+    int complete = works.uniform != NULL && top4 != NULL && top6 != NULL &&
+                   gl_build4(t, &works, top4) && gl_build6(t, &works, top6) &&
+                   gl_place(t, &works, top4, top6);
+
+    free(top4);
+    free(top6);
+    free(works.uniform);
+    free(works.slots.data);
+    free(works.pages.data);
+    free(works.waiting.data);
+    free(works.entries.data);
+    size_t at = gl_seek6(t, 0, 0, 0xFFFF00000000);
+    t->mapped = t->claim6[at] == GL_EMBEDDED_LOW32 &&
+                (at + 1 == t->n6 || !gl_begins6(t, at + 1, 0, 0xFFFFFFFFFFFF));
+    return complete;
+}
+
+static inline void gl_table_free(gl_table *t)
+{
+    free(t->slots);
+    t->slots = NULL;
+    t->top4 = NULL;
+    t->pages6 = NULL;
+    t->top6 = NULL;
+    t->index_bytes = 0;
 }
 
 /* ------------------------------------------------------------------ single lookups */
 
-/* Run of the child; only the low five bits of `child` count. */
-GL_INLINE uint32_t gl_rank(const gl_word *word, unsigned child, int isa)
+/* What stands for the bits of an address among keys. */
+GL_INLINE int16_t gl_number4(uint32_t address)
 {
-    return word->run + gl_count_bits(word->bits << (~child & 31), isa);
+    return (int16_t)(uint16_t)(address ^ 0x8000);
 }
 
-GL_INLINE const gl_word *gl_word4(const gl_table *t, const uint8_t *p)
+GL_INLINE int32_t gl_number6(const uint8_t *p)
 {
-    return t->words4 + t->root4[gl_load_native16(p)] * 8u + (p[2] >> 5);
+    return (int32_t)(gl_load_be32(p + 3) ^ 0x80000000);
 }
 
-/* Where in the arrays a mixed /24 with this run begins. */
-GL_INLINE size_t gl_mixed4(const gl_table *t, const uint8_t *p, unsigned run)
+#if defined(GL_X86)
+GL_TARGET_AVX2 static inline unsigned gl_below4_avx2(const int16_t *keys, int16_t number)
 {
-    return (size_t)t->base4[t->root4[gl_load_native16(p)]] + (run & 0xFF);
+    __m256i all = _mm256_load_si256((const __m256i *)keys);
+    __m256i below = _mm256_cmpgt_epi16(_mm256_set1_epi16(number), all);
+    return (unsigned)__builtin_ctz(~(unsigned)_mm256_movemask_epi8(below) | 1u << 30) / 2;
+}
+
+GL_TARGET_AVX512 static inline unsigned gl_below4_avx512(const int16_t *keys, int16_t number)
+{
+    __m256i all = _mm256_load_si256((const __m256i *)keys);
+    __mmask16 below = _mm256_mask_cmpgt_epi16_mask(0x7FFF, _mm256_set1_epi16(number), all);
+    return (unsigned)__builtin_popcount(below);
+}
+
+GL_TARGET_AVX2 static inline unsigned gl_below6_avx2(const int32_t *keys, int32_t number,
+                                                     unsigned n)
+{
+    __m256i sought = _mm256_set1_epi32(number);
+    __m256i low = _mm256_cmpgt_epi32(sought, _mm256_load_si256((const __m256i *)keys));
+    __m256i high = _mm256_cmpgt_epi32(sought, _mm256_load_si256((const __m256i *)keys + 1));
+    unsigned below = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(low)) |
+                     (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(high)) << 8;
+    return (unsigned)__builtin_ctz(~below | 1u << n);
+}
+
+GL_TARGET_AVX512 static inline unsigned gl_below6_avx512(const int32_t *keys, int32_t number,
+                                                         unsigned n)
+{
+    __mmask16 some = (__mmask16)((1u << n) - 1);
+    __mmask16 below = _mm512_mask_cmpgt_epi32_mask(some, _mm512_set1_epi32(number),
+                                                   _mm512_load_si512(keys));
+    return (unsigned)__builtin_popcount(below);
+}
+#endif
+
+/* How many keys of a leaf are below a number. Its claims are read with them. */
+GL_INLINE unsigned gl_below4(const int16_t *keys, int16_t number, int isa)
+{
+#if defined(GL_X86)
+    if (isa == GL_AVX512)
+        return gl_below4_avx512(keys, number);
+    if (isa == GL_AVX2)
+        return gl_below4_avx2(keys, number);
+    const __m128i sought = _mm_set1_epi16(number), *all = (const __m128i *)keys;
+    __m128i below = _mm_packs_epi16(_mm_cmplt_epi16(_mm_load_si128(all), sought),
+                                    _mm_cmplt_epi16(_mm_load_si128(all + 1), sought));
+    return (unsigned)__builtin_ctz(~(unsigned)_mm_movemask_epi8(below) | 1u << GL_KEYS4);
+#else
+    unsigned count = 0;
+    (void)isa;
+    for (int i = 0; i < GL_KEYS4; i++)
+        count += keys[i] < number;
+    return count;
+#endif
+}
+
+/* How many of the first `n` keys, at most 15, of a leaf or branch. All of it is read. */
+GL_INLINE unsigned gl_below6(const int32_t *keys, int32_t number, unsigned n, int isa)
+{
+#if defined(GL_X86)
+    if (isa == GL_AVX512)
+        return gl_below6_avx512(keys, number, n);
+    if (isa == GL_AVX2)
+        return gl_below6_avx2(keys, number, n);
+    const __m128i sought = _mm_set1_epi32(number), *all = (const __m128i *)keys;
+    __m128i low = _mm_packs_epi32(_mm_cmplt_epi32(_mm_load_si128(all), sought),
+                                  _mm_cmplt_epi32(_mm_load_si128(all + 1), sought));
+    __m128i high = _mm_packs_epi32(_mm_cmplt_epi32(_mm_load_si128(all + 2), sought),
+                                   _mm_cmplt_epi32(_mm_load_si128(all + 3), sought));
+    unsigned below = (unsigned)_mm_movemask_epi8(_mm_packs_epi16(low, high));
+    return (unsigned)__builtin_ctz(~below | 1u << n);
+#else
+    unsigned count = 0;
+    (void)isa;
+    for (unsigned i = 0; i < n; i++)
+        count += keys[i] < number;
+    return count;
+#endif
+}
+
+GL_INLINE uint32_t gl_slot4(const gl_table *t, uint32_t address, int isa)
+{
+    const gl_top4 *top = t->top4 + (address >> t->shift4);
+    uint32_t child = address >> (t->shift4 - 5);
+    return top->base + gl_count_bits(top->bits << (~child & 31), isa);
+}
+
+GL_INLINE uint32_t gl_child4(const gl_node4 *node, uint32_t address, int isa)
+{
+    uint32_t child = address >> node->shift;
+    return node->base + gl_count_bits64(node->bits << (~child & 63), isa);
+}
+
+/* GL_NO_CLAIM: the slot is a node. */
+GL_INLINE unsigned gl_in_leaf4(const gl_table *t, uint32_t slot, int16_t number, int isa)
+{
+    const gl_leaf4 *leaf = &t->slots[slot].leaf4;
+    return leaf->claims[gl_below4(leaf->keys, number, isa)];
 }
 
 GL_INLINE unsigned gl_claim4(const gl_table *t, const uint8_t *p, int isa)
 {
-    unsigned claim = t->runs4[gl_rank(gl_word4(t, p), p[2], isa)];
-    if (claim >= GL_MIXED)
-        claim = t->claim4[gl_seek4(t, gl_mixed4(t, p, claim), gl_load_be32(p))];
+    uint32_t address = gl_load_be32(p), slot = gl_slot4(t, address, isa);
+    unsigned claim;
+
+    while ((claim = gl_in_leaf4(t, slot, gl_number4(address), isa)) == GL_NO_CLAIM)
+        slot = gl_child4(&t->slots[slot].node4, address, isa);
     return claim;
-}
-
-GL_INLINE uint32_t gl_page6(const gl_table *t, const uint8_t *p)
-{
-    return t->pages6[t->root6[gl_load_native16(p)] * 256u + p[2]];
-}
-
-/* Number of the word for a byte of the address. */
-GL_INLINE uint32_t gl_word6(uint32_t ref, unsigned byte)
-{
-    return (ref & ~GL_TAG) * 8 + (byte >> 5);
-}
-
-GL_INLINE size_t gl_search6(const gl_table *t, uint32_t ref, uint64_t high, uint64_t low)
-{
-    size_t at = ref & ~GL_TAG;
-    return (ref & GL_TAG) == GL_NEAR ? gl_near6(t, at, high) : gl_seek6(t, at, high, low);
 }
 
 GL_INLINE int gl_is_mapped(const uint8_t *p)
@@ -557,23 +765,62 @@ GL_INLINE int gl_is_mapped(const uint8_t *p)
     return (high | (middle ^ GL_NETWORK32(0xFFFF))) == 0;
 }
 
+GL_INLINE uint32_t gl_ref6(const gl_table *t, const uint8_t *p)
+{
+    return t->pages6[t->top6[gl_load_native16(p)] * 256u + p[2]];
+}
+
+/* Reference to the child of a branch. */
+GL_INLINE uint32_t gl_child6(const gl_table *t, uint32_t ref, int32_t number, int isa)
+{
+    const gl_branch6 *branch = &t->slots[ref % GL_LEVEL].branch6;
+    uint32_t child = branch->base + gl_below6(branch->keys, number, GL_KEYS_BRANCH, isa);
+    return (ref & ~(GL_LEVEL - 1)) - GL_LEVEL + child;
+}
+
+/* GL_SOUGHT: the arrays must answer. */
+GL_INLINE unsigned gl_in_leaf6(const gl_table *t, uint32_t ref, int32_t number, int isa)
+{
+    const gl_leaf6 *leaf = &t->slots[ref % GL_LEVEL].leaf6;
+    return leaf->claims[gl_below6(leaf->keys, number, GL_KEYS6, isa)];
+}
+
+/* The same, with the eighth byte of the address, for what is GL_SOUGHT in the leaf. */
+GL_INLINE unsigned gl_in_fine6(const gl_table *t, uint32_t ref, int32_t number, unsigned octet,
+                               int isa)
+{
+    const gl_leaf6 *leaf = &t->slots[ref % GL_LEVEL].leaf6;
+    unsigned place = gl_below6(leaf->keys, number, GL_KEYS6, isa);
+
+    if (leaf->fine == 0)
+        return GL_SOUGHT;
+    return gl_in_leaf4(t, leaf->fine, gl_number4(place << 8 | octet), isa);
+}
+
+/* The same from the arrays. */
+static inline unsigned gl_sought6(const gl_table *t, uint32_t ref, const uint8_t *p)
+{
+    size_t at = t->slots[ref % GL_LEVEL].leaf6.at;
+    return t->claim6[gl_seek6(t, at, gl_load_be64(p), gl_load_be64(p + 8))];
+}
+
 GL_INLINE unsigned gl_claim6(const gl_table *t, const uint8_t *p, int isa)
 {
     if (gl_is_mapped(p) & t->mapped)
         return gl_claim4(t, p + 12, isa);
 
-    uint32_t ref = gl_page6(t, p);
-    for (unsigned byte = 3; ref >= GL_BLOCK; byte++) {
-        const gl_word *word = t->words6 + gl_word6(ref, p[byte]);
-        ref = t->runs6[gl_rank(word, p[byte], isa)];
-    }
-    if (ref < GL_SEARCH)
-        return ref;
-    uint64_t high = gl_load_be64(p), low = gl_load_be64(p + 8);
-    unsigned claim = t->claim6[gl_search6(t, ref, high, low)];
+    uint32_t ref = gl_ref6(t, p);
+    int32_t number = gl_number6(p);
+    while (ref >= 2 * GL_LEVEL)
+        ref = gl_child6(t, ref, number, isa);
+    unsigned claim = ref < GL_LEVEL ? ref : gl_in_leaf6(t, ref, number, isa);
+    if (claim == GL_SOUGHT)
+        claim = gl_in_fine6(t, ref, number, p[7], isa);
+    if (claim == GL_SOUGHT)
+        claim = gl_sought6(t, ref, p);
     if (claim >= GL_EMBEDDED_FIRST) {
         uint8_t inside[4];
-        gl_store_be32(inside, gl_embedded(claim, high, low));
+        gl_store_be32(inside, gl_embedded(claim, gl_load_be64(p), gl_load_be64(p + 8)));
         claim = gl_claim4(t, inside, isa);
     }
     return claim;
@@ -581,179 +828,235 @@ GL_INLINE unsigned gl_claim6(const gl_table *t, const uint8_t *p, int isa)
 
 /* -------------------------------------------------------------------- bulk lookups */
 
-/* Finishes the addresses of a batch that lie in mixed /24s: `list` has their places. */
-GL_INLINE void gl_finish4(const gl_table *t, const uint8_t *packed, uint16_t *out,
-                          const uint16_t *list, unsigned count)
+#if defined(GL_X86)
+/* As the loop in gl_begin4. Reads and writes beyond `n`, up to GL_BATCH. */
+GL_TARGET_AVX512 static inline void gl_begin4_avx512(const gl_table *t, const uint8_t *packed,
+                                                     unsigned n, uint32_t *slot, int16_t *number)
 {
-    uint32_t at[GL_BATCH];
+    const __m512i swap = _mm512_broadcast_i32x4(
+        _mm_set_epi64x(0x0C0D0E0F08090A0B, 0x0405060700010203));
+    const __m512i evens = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4,
+                                           2, 0);
+    const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
+    const __m128i range = _mm_cvtsi32_si128((int)t->shift4);
+    const __m128i part = _mm_cvtsi32_si128((int)t->shift4 - 5);
 
-    for (unsigned k = 0; k < count; k++) {
-        at[k] = (uint32_t)gl_mixed4(t, packed + 4 * list[k], out[list[k]]);
-        __builtin_prefetch(t->first4 + at[k] + 1);
+    for (unsigned i = 0; i < n; i += 16) {
+        __mmask16 some = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xFFFF);
+        __m512i address = _mm512_maskz_loadu_epi32(some, packed + 4 * (size_t)i);
+        address = _mm512_shuffle_epi8(address, swap);
+        __m512i place = _mm512_srl_epi32(address, range);
+        __m512i low = _mm512_i32gather_epi64(_mm512_castsi512_si256(place), t->top4, 8);
+        __m512i high = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64(place, 1), t->top4, 8);
+        __m512i bits = _mm512_permutex2var_epi32(low, evens, high);
+        __m512i base = _mm512_permutex2var_epi32(low, odds, high);
+        __m512i child = _mm512_srl_epi32(address, part);
+        __m512i behind = _mm512_andnot_si512(child, _mm512_set1_epi32(31));
+        __m512i rank = _mm512_popcnt_epi32(_mm512_sllv_epi32(bits, behind));
+        _mm512_storeu_si512(slot + i, _mm512_add_epi32(base, rank));
+        _mm256_storeu_si256((__m256i *)(number + i),
+                            _mm512_cvtepi32_epi16(_mm512_xor_si512(
+                                address, _mm512_set1_epi32(0x8000))));
     }
-    for (unsigned k = 0; k < count; k++) {
-        at[k] = (uint32_t)gl_seek4(t, at[k], gl_load_be32(packed + 4 * list[k]));
-        __builtin_prefetch(t->claim4 + at[k]);
+    GL_UNROLL
+    for (unsigned i = 0; i < n; i++)
+        __builtin_prefetch(t->slots + slot[i]);
+}
+
+GL_TARGET_AVX512 static inline unsigned gl_list_avx512(const uint32_t *ref, unsigned n,
+                                                       uint32_t least, uint32_t *list)
+{
+    __m512i place = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < n; i += 16) {
+        __mmask16 some = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xFFFF);
+        some = _mm512_mask_cmpge_epu32_mask(some, _mm512_loadu_si512(ref + i),
+                                            _mm512_set1_epi32((int)least));
+        _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(some, place));
+        count += (unsigned)__builtin_popcount(some);
+        place = _mm512_add_epi32(place, _mm512_set1_epi32(16));
     }
-    for (unsigned k = 0; k < count; k++)
-        out[list[k]] = t->claim4[at[k]];
+    return count;
+}
+#endif
+
+/* Starts a batch: finds the slots, and what stands for each address among keys. */
+GL_INLINE void gl_begin4(const gl_table *t, const uint8_t *packed, unsigned n, uint32_t *slot,
+                         int16_t *number, int isa)
+{
+#if defined(GL_X86)
+    if (isa == GL_AVX512) {
+        gl_begin4_avx512(t, packed, n, slot, number);
+        return;
+    }
+#endif
+    GL_UNROLL
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t address = gl_load_be32(packed + 4 * i);
+        slot[i] = gl_slot4(t, address, isa);
+        number[i] = gl_number4(address);
+        __builtin_prefetch(t->slots + slot[i]);
+    }
+}
+
+/* Finishes the addresses of a batch that came to a node. */
+GL_INLINE void gl_finish4(const gl_table *t, const uint8_t *packed, unsigned n, uint16_t *out,
+                          uint32_t *slot, const int16_t *number, int isa)
+{
+    uint16_t list[GL_BATCH];
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        list[count] = (uint16_t)i;
+        count += out[i] == GL_NO_CLAIM;
+    }
+    while (count > 0) {
+        for (unsigned k = 0; k < count; k++) {
+            unsigned i = list[k];
+            slot[i] = gl_child4(&t->slots[slot[i]].node4, gl_load_be32(packed + 4 * i), isa);
+            __builtin_prefetch(t->slots + slot[i]);
+        }
+        unsigned rest = count;
+        count = 0;
+        for (unsigned k = 0; k < rest; k++) {
+            unsigned i = list[k];
+            out[i] = (uint16_t)gl_in_leaf4(t, slot[i], number[i], isa);
+            list[count] = (uint16_t)i;
+            count += out[i] == GL_NO_CLAIM;
+        }
+    }
 }
 
 /* A batch: at most GL_BATCH addresses. */
 GL_INLINE void gl_batch4(const gl_table *t, const uint8_t *packed, unsigned n, uint16_t *out,
                          int isa)
 {
-    uint32_t step[GL_BATCH];
-    uint16_t mixed[GL_BATCH];
-    unsigned count = 0;
+    uint32_t slot[GL_BATCH];
+    int16_t number[GL_BATCH];
+    unsigned nodes = 0;
 
+    gl_begin4(t, packed, n, slot, number, isa);
     GL_UNROLL
-    for (unsigned i = 0; i < n; i++) {
-        const uint8_t *p = packed + 4 * i;
-        step[i] = t->root4[gl_load_native16(p)] * 8u + (p[2] >> 5);
-        __builtin_prefetch(t->words4 + step[i]);
-    }
-    GL_UNROLL
-    for (unsigned i = 0; i < n; i++) {
-        step[i] = gl_rank(t->words4 + step[i], packed[4 * i + 2], isa);
-        __builtin_prefetch(t->runs4 + step[i]);
-    }
-    GL_UNROLL
-    for (unsigned i = 0; i < n; i++) {
-        uint16_t claim = t->runs4[step[i]];
-        out[i] = claim;
-        mixed[count] = (uint16_t)i;
-        count += claim >= GL_MIXED;
-    }
-    gl_finish4(t, packed, out, mixed, count);
+    for (unsigned i = 0; i < n; i++)
+        out[i] = (uint16_t)gl_in_leaf4(t, slot[i], number[i], isa);
+    for (unsigned i = 0; i < n; i++)
+        nodes |= out[i] == GL_NO_CLAIM;
+    if (nodes)
+        gl_finish4(t, packed, n, out, slot, number, isa);
 }
 
-/* Answers IPv6 addresses by the IPv4 addresses inside them, packed in `inside`. */
-GL_INLINE void gl_answer_inside(const gl_table *t, const uint8_t *inside, const uint16_t *list,
-                                unsigned count, uint16_t *out, int isa)
+/* Lists the places of the references that are not below `least`. */
+GL_INLINE unsigned gl_list(const uint32_t *ref, unsigned n, uint32_t least, uint32_t *list,
+                           int isa)
 {
-    uint16_t claims[GL_BATCH];
-
-    gl_batch4(t, inside, count, claims, isa);
-    for (unsigned k = 0; k < count; k++)
-        out[list[k]] = claims[k];
+#if defined(GL_X86)
+    if (isa == GL_AVX512)
+        return gl_list_avx512(ref, n, least, list);
+#endif
+    unsigned count = 0;
+    (void)isa;
+    for (unsigned i = 0; i < n; i++) {
+        list[count] = i;
+        count += ref[i] >= least;
+    }
+    return count;
 }
 
-/* Finishes the addresses of a batch that the arrays must answer. `ref` has their
- * references. */
-GL_INLINE void gl_finish6(const gl_table *t, const uint8_t *packed, uint16_t *out,
-                          const uint16_t *list, uint32_t *ref, unsigned count, int isa)
+/* The same, knowing that all of them are among the `count` in `list`. */
+GL_INLINE unsigned gl_list_again(const uint32_t *ref, unsigned n, uint32_t least, uint32_t *list,
+                                 unsigned count, int isa)
+{
+#if defined(GL_X86)
+    if (isa == GL_AVX512) /* is quicker anew */
+        return gl_list_avx512(ref, n, least, list);
+#endif
+    unsigned rest = count;
+    (void)n;
+    (void)isa;
+    count = 0;
+    for (unsigned k = 0; k < rest; k++) {
+        uint32_t place = list[k];
+        list[count] = place;
+        count += ref[place] >= least;
+    }
+    return count;
+}
+
+/* Finishes the addresses of a batch for which `out` says no claim: a divided /56 must be
+ * looked into, or the IPv4 address inside must answer. */
+GL_INLINE void gl_finish6(const gl_table *t, const uint8_t *packed, unsigned n, uint16_t *out,
+                          const uint32_t *ref, const int32_t *number, int isa)
 {
     uint8_t inside[4 * GL_BATCH];
-    uint16_t embedded[GL_BATCH];
-    unsigned forms = 0;
+    uint16_t list[GL_BATCH], claims[GL_BATCH];
+    unsigned count = 0, forms = 0;
 
-    for (unsigned k = 0; k < count; k++) {
-        const uint8_t *p = packed + 16 * (size_t)list[k];
-        ref[k] = (uint32_t)gl_search6(t, ref[k], gl_load_be64(p), gl_load_be64(p + 8));
-        __builtin_prefetch(t->claim6 + ref[k]);
+    for (unsigned i = 0; i < n; i++) {
+        list[count] = (uint16_t)i;
+        count += out[i] >= GL_MAX_CLAIMS;
     }
+    for (unsigned k = 0; k < count; k++)
+        if (out[list[k]] == GL_SOUGHT)
+            __builtin_prefetch(t->slots + t->slots[ref[list[k]] % GL_LEVEL].leaf6.fine);
     for (unsigned k = 0; k < count; k++) {
-        unsigned claim = t->claim6[ref[k]];
-        out[list[k]] = (uint16_t)claim;
+        unsigned i = list[k], claim = out[i];
+        const uint8_t *p = packed + 16 * (size_t)i;
+        if (claim == GL_SOUGHT)
+            claim = gl_is_mapped(p) & t->mapped ? GL_EMBEDDED_LOW32
+                                                : gl_in_fine6(t, ref[i], number[i], p[7], isa);
+        if (claim == GL_SOUGHT)
+            claim = gl_sought6(t, ref[i], p);
+        out[i] = (uint16_t)claim;
         if (claim >= GL_EMBEDDED_FIRST) {
-            const uint8_t *p = packed + 16 * (size_t)list[k];
             gl_store_be32(inside + 4 * forms,
                           gl_embedded(claim, gl_load_be64(p), gl_load_be64(p + 8)));
-            embedded[forms++] = list[k];
+            list[forms++] = (uint16_t)i;
         }
     }
     if (forms > 0)
-        gl_answer_inside(t, inside, embedded, forms, out, isa);
+        gl_batch4(t, inside, forms, claims, isa);
+    for (unsigned k = 0; k < forms; k++)
+        out[list[k]] = claims[k];
 }
 
-/* Takes the IPv4-mapped addresses out of a batch and answers them; the places of the
- * others are left in `list`, and their number is returned. */
-GL_INLINE unsigned gl_answer_mapped(const gl_table *t, const uint8_t *packed, unsigned n,
-                                    uint16_t *list, uint16_t *out, int isa)
-{
-    uint8_t inside[4 * GL_BATCH];
-    uint16_t mapped[GL_BATCH];
-    unsigned count = 0, others = 0;
-
-    for (unsigned i = 0; i < n; i++) {
-        const uint8_t *p = packed + 16 * i;
-        unsigned is_mapped = (unsigned)gl_is_mapped(p);
-        memcpy(inside + 4 * count, p + 12, 4);
-        mapped[count] = (uint16_t)i;
-        list[others] = (uint16_t)i;
-        count += is_mapped;
-        others += is_mapped ^ 1;
-    }
-    if (count > 0)
-        gl_answer_inside(t, inside, mapped, count, out, isa);
-    return others;
-}
-
-/* A batch: at most GL_BATCH addresses. The bytes 3, 4, ... of an address choose the
- * child at each level of blocks. */
+/* A batch: at most GL_BATCH addresses. */
 GL_INLINE void gl_batch6(const gl_table *t, const uint8_t *packed, unsigned n, uint16_t *out,
                          int isa)
 {
-    uint32_t ref[GL_BATCH], step[GL_BATCH], zero = t->pages6[t->root6[0] * 256u];
-    uint16_t list[GL_BATCH];
-    unsigned active = 0, count = 0, zeros = 0;
+    uint32_t ref[GL_BATCH], list[GL_BATCH];
+    int32_t number[GL_BATCH];
+    unsigned count, others = 0;
 
+    GL_UNROLL
     for (unsigned i = 0; i < n; i++) {
-        const uint8_t *p = packed + 16 * i;
-        uint32_t r = gl_page6(t, p);
-        ref[i] = r;
-        zeros += r == zero;
-        list[active] = (uint16_t)i;
-        step[active] = gl_word6(r, p[3]);
-        __builtin_prefetch(t->words6 + step[active]);
-        active += r >> 31;
+        const uint8_t *p = packed + 16 * (size_t)i;
+        ref[i] = gl_ref6(t, p);
+        number[i] = gl_number6(p);
+        __builtin_prefetch(t->slots + ref[i] % GL_LEVEL);
     }
-    for (unsigned byte = 3; active > 0; byte++) {
-        const uint8_t *column = packed + byte;
-        for (unsigned k = 0; k < active; k++) {
-            step[k] = gl_rank(t->words6 + step[k], column[16 * (size_t)list[k]], isa);
-            __builtin_prefetch(t->runs6 + step[k]);
+    count = gl_list(ref, n, 2 * GL_LEVEL, list, isa);
+    while (count > 0) {
+        GL_UNROLL
+        for (unsigned k = 0; k < count; k++) {
+            unsigned i = list[k];
+            ref[i] = gl_child6(t, ref[i], number[i], isa);
+            __builtin_prefetch(t->slots + ref[i] % GL_LEVEL);
         }
-        column++;
-        unsigned rest = active;
-        active = 0;
-        for (unsigned k = 0; k < rest; k++) {
-            unsigned place = list[k];
-            uint32_t r = t->runs6[step[k]];
-            ref[place] = r;
-            list[active] = (uint16_t)place;
-            step[active] = gl_word6(r, column[16 * (size_t)place]);
-            __builtin_prefetch(t->words6 + step[active]);
-            active += r >> 31;
-        }
+        count = gl_list_again(ref, n, 2 * GL_LEVEL, list, count, isa);
     }
-    if (zeros > 0 && t->mapped) {
-        unsigned others = gl_answer_mapped(t, packed, n, list, out, isa);
-        for (unsigned k = 0; k < others; k++) {
-            uint32_t r = ref[list[k]];
-            out[list[k]] = (uint16_t)r;
-            list[count] = list[k];
-            step[count] = r;
-            const uint64_t *first = t->high6 + (r & ~GL_TAG) + 1;
-            __builtin_prefetch(first);
-            __builtin_prefetch(first + GL_WINDOW - 1);
-            count += r >= GL_SEARCH;
-        }
-    } else {
-        for (unsigned i = 0; i < n; i++) {
-            uint32_t r = ref[i];
-            out[i] = (uint16_t)r;
-            list[count] = (uint16_t)i;
-            step[count] = r;
-            const uint64_t *first = t->high6 + (r & ~GL_TAG) + 1;
-            __builtin_prefetch(first);
-            __builtin_prefetch(first + GL_WINDOW - 1);
-            count += r >= GL_SEARCH;
-        }
+    count = gl_list(ref, n, GL_LEVEL, list, isa);
+    for (unsigned i = 0; i < n; i++)
+        out[i] = (uint16_t)ref[i];
+    GL_UNROLL
+    for (unsigned k = 0; k < count; k++) {
+        unsigned i = list[k];
+        out[i] = (uint16_t)gl_in_leaf6(t, ref[i], number[i], isa);
     }
-    if (count > 0)
-        gl_finish6(t, packed, out, list, step, count, isa);
+    for (unsigned i = 0; i < n; i++)
+        others |= out[i] >= GL_MAX_CLAIMS;
+    if (others)
+        gl_finish6(t, packed, n, out, ref, number, isa);
 }
 
 GL_INLINE void gl_classify4(const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out,
@@ -772,85 +1075,111 @@ GL_INLINE void gl_classify6(const gl_table *t, const uint8_t *packed, size_t n, 
     gl_batch6(t, packed, (unsigned)n, out, isa);
 }
 
-/* A roster of texts and packed addresses, one after the other in `bytes`, each with a
- * code: how many characters a text has, at most GL_LONGEST_TEXT, or one of these. */
+/* Where one address of a roster lies, and in which form: as many characters of text, at
+ * most GL_LONGEST_TEXT, or one of these. */
 enum { GL_PACKED4 = 0xF4, GL_PACKED6 = 0xF6, GL_UNREADABLE = 0xFF };
 
 typedef struct {
-    const char *bytes; /* GL_PADDING more can be read */
-    const uint8_t *codes;
-    size_t n;
-} gl_items;
+    const char *at;
+    size_t form;
+} gl_item;
 
-/* Reads one item into out, as gl_parse does; moves `*bytes` past it. */
-GL_INLINE int gl_read_item(const char **bytes, uint8_t code, uint8_t out[16], int isa)
+/* A roster that was read: the addresses of each family in their order, and which family
+ * each of the `n` has: 4, 6, or 0 for what is no address. */
+typedef struct {
+    uint8_t *families, *four, *six;
+    size_t n, fours, sixes;
+} gl_roster;
+
+/* Reads one item into out; as gl_parse. */
+GL_INLINE int gl_read_item(gl_item item, uint8_t out[16], int isa)
 {
-    const char *at = *bytes;
-
-    if (code <= GL_LONGEST_TEXT) {
-        *bytes += code;
-        return gl_parse_padded(at, code, out, isa);
-    }
-    if (code == GL_PACKED4) {
-        *bytes += 4;
-        memcpy(out, at, 4);
+    if (item.form <= GL_LONGEST_TEXT)
+        return gl_parse_exact(item.at, item.form, out, isa);
+    if (item.form == GL_PACKED4) {
+        memcpy(out, item.at, 4);
         return 4;
     }
-    if (code == GL_PACKED6) {
-        *bytes += 16;
-        memcpy(out, at, 16);
+    if (item.form == GL_PACKED6) {
+        memcpy(out, item.at, 16);
         return 6;
     }
     return 0;
 }
 
-GL_INLINE void gl_classify_items(const gl_table *t, const gl_items *items, uint16_t *out, int isa)
+/* Appends the addresses of items to a roster, which has room for them. */
+GL_INLINE void gl_read_items(const gl_item *items, size_t n, gl_roster *roster, int isa)
 {
-    const char *bytes = items->bytes;
-    uint8_t four[4 * GL_BATCH + 16], six[16 * GL_BATCH];
-    uint16_t four_places[GL_BATCH], six_places[GL_BATCH], claims[GL_BATCH];
+    uint8_t *families = roster->families + roster->n;
+    uint8_t *four = roster->four + 4 * roster->fours;
+    uint8_t *six = roster->six + 16 * roster->sixes;
 
-    for (size_t begin = 0; begin < items->n; begin += GL_BATCH, out += GL_BATCH) {
-        size_t rest = items->n - begin;
-        unsigned n = rest < GL_BATCH ? (unsigned)rest : GL_BATCH, fours = 0, sixes = 0;
-        for (unsigned i = 0; i < n; i++) {
-            uint8_t address[16];
-            int family = gl_read_item(&bytes, items->codes[begin + i], address, isa);
-            if (family == 4) {
-                memcpy(four + 4 * fours, address, 4);
-                four_places[fours++] = (uint16_t)i;
-            } else if (family == 6) {
-                memcpy(six + 16 * sixes, address, 16);
-                six_places[sixes++] = (uint16_t)i;
-            } else {
-                out[i] = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint8_t address[16];
+        int family = gl_read_item(items[i], address, isa);
+        families[i] = (uint8_t)family;
+        if (family == 4) {
+            memcpy(four, address, 4);
+            four += 4;
+        } else if (family == 6) {
+            memcpy(six, address, 16);
+            six += 16;
+        }
+    }
+    roster->n += n;
+    roster->fours = (size_t)(four - roster->four) / 4;
+    roster->sixes = (size_t)(six - roster->six) / 16;
+}
+
+/* Writes 16 bytes an address, IPv4 in the last four. */
+static inline void gl_write_wide(const gl_roster *roster, uint8_t *out)
+{
+    const uint8_t *four = roster->four, *six = roster->six;
+
+    for (size_t i = 0; i < roster->n; i++, out += 16) {
+        if (roster->families[i] == 6) {
+            memcpy(out, six, 16);
+            six += 16;
+        } else {
+            memset(out, 0, 16);
+            if (roster->families[i] == 4) {
+                memcpy(out + 12, four, 4);
+                four += 4;
             }
         }
-        gl_batch4(t, four, fours, claims, isa);
-        for (unsigned k = 0; k < fours; k++)
-            out[four_places[k]] = claims[k];
-        gl_batch6(t, six, sixes, claims, isa);
-        for (unsigned k = 0; k < sixes; k++)
-            out[six_places[k]] = claims[k];
     }
 }
 
-/* Reads a roster into 16 bytes an address, IPv4 in the last four, and its families. */
-GL_INLINE void gl_parse_items(const gl_items *items, uint8_t *out, uint8_t *families, int isa)
+GL_INLINE void gl_classify_roster(const gl_table *t, const gl_roster *roster, uint16_t *out,
+                                  int isa)
 {
-    const char *bytes = items->bytes;
+    const uint8_t *families = roster->families, *four = roster->four, *six = roster->six;
+    uint16_t claims[2][GL_BATCH + 1];
 
-    for (size_t i = 0; i < items->n; i++, out += 16) {
-        uint8_t address[16];
-        int family = gl_read_item(&bytes, items->codes[i], address, isa);
-        families[i] = (uint8_t)family;
-        if (family == 6) {
-            memcpy(out, address, 16);
-        } else {
-            memset(out, 0, 16);
-            if (family == 4)
-                memcpy(out + 12, address, 4);
+    if (roster->fours == roster->n) {
+        gl_classify4(t, four, roster->n, out, isa);
+        return;
+    }
+    for (size_t rest = roster->n; rest > 0;) {
+        unsigned n = rest < GL_BATCH ? (unsigned)rest : GL_BATCH, fours = 0, sixes = 0;
+        for (unsigned i = 0; i < n; i++) {
+            fours += families[i] == 4;
+            sixes += families[i] == 6;
         }
+        gl_batch4(t, four, fours, claims[0], isa);
+        gl_batch6(t, six, sixes, claims[1], isa);
+        four += 4 * fours;
+        six += 16 * sixes;
+        fours = sixes = 0;
+        for (unsigned i = 0; i < n; i++) {
+            unsigned is_four = families[i] == 4, is_six = families[i] == 6;
+            out[i] = is_four ? claims[0][fours] : is_six ? claims[1][sixes] : 0;
+            fours += is_four;
+            sixes += is_six;
+        }
+        rest -= n;
+        families += n;
+        out += n;
     }
 }
 

@@ -24,7 +24,7 @@ enum { GL_PORTABLE = 0, GL_AVX2 = 1, GL_AVX512 = 2 };
 #define GL_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
 #define GL_TARGET_AVX512                                                                  \
     __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,"         \
-                          "avx512vbmi,avx512vbmi2")))
+                          "avx512vbmi,avx512vbmi2,avx512vpopcntdq")))
 #endif
 
 /* Bits set in a word. Without an instruction for it, gcc on x86-64 would call a function. */
@@ -39,6 +39,16 @@ GL_INLINE unsigned gl_count_bits(uint32_t x, int isa)
 #endif
     (void)isa;
     return (unsigned)__builtin_popcount(x);
+}
+
+GL_INLINE unsigned gl_count_bits64(uint64_t x, int isa)
+{
+#ifdef GL_X86
+    if (isa == GL_PORTABLE)
+        return gl_count_bits((uint32_t)x, isa) + gl_count_bits((uint32_t)(x >> 32), isa);
+#endif
+    (void)isa;
+    return (unsigned)__builtin_popcountll(x);
 }
 
 #endif

@@ -6,7 +6,7 @@ object with the buffer protocol that is C-contiguous; only their bytes count.
 """
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Literal, final
 
 from typing_extensions import Buffer
 
@@ -141,3 +141,113 @@ def roaring_partition(
 
 def pairs(column: bytes, /) -> list[str]:
     """Return each 2 ASCII bytes of a column as a str; the same two are one object."""
+
+@final
+class WireRoster:
+    """A roster where it lies in the bytes of its request, as `read_roster` finds it.
+
+    Attributes:
+        form: which addresses it has: "ipv4", "ipv6" or "text"; None: none.
+        nbytes: bytes that the addresses take.
+        size: number of whole addresses.
+        rest: bytes after the last whole address.
+        region_set: the region set that is asked for; empty: none.
+        policy: the number that stands for the policy; any int32.
+        record: whether a decision record is asked for.
+    """
+
+    @property
+    def form(self) -> Literal["ipv4", "ipv6", "text"] | None: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def rest(self) -> int: ...
+    @property
+    def region_set(self) -> str: ...
+    @property
+    def policy(self) -> int: ...
+    @property
+    def record(self) -> bool: ...
+
+def read_roster(body: bytes, wrapped: bool = False, /) -> WireRoster | None:
+    """Return the roster in a request, without a copy of it; None: a protobuf runtime must read it.
+
+    None does not mean that the request is malformed. What is read is what
+    serialisers write: each field at most once and with the declared type, no
+    unknown fields, numbers in their shortest form, strings in UTF-8. What such a
+    runtime has parsed and serialised again, without unknown fields, is of this form.
+
+    Args:
+        body: a ClassifyRosterRequest.
+        wrapped: it is a StreamRostersRequest, of which None also says that it
+            has no roster.
+    """
+
+@final
+class Kinds:
+    """The country and the status of each claim, as answers to rosters are made of them.
+
+    Args:
+        countries: 2 capital letters a claim.
+        statuses: 1 byte a claim: a number below 8.
+
+    Raises:
+        ValueError: other values, or columns of different lengths.
+    """
+
+    def __new__(cls, countries: bytes, statuses: bytes, /) -> Kinds: ...
+    def __len__(self) -> int:
+        """Return the number of claims."""
+
+@final
+class RosterAnswer:
+    """The answer to one roster in the making, from bytes to bytes.
+
+    `step` until it says that no piece is left, then take the counts, then `finish`.
+    For one thread; different answers may be in the making at once.
+
+    Args:
+        table: where addresses are looked up.
+        kinds: those of its claims.
+        verdicts: one byte a claim: 1 inside, 2 outside, else undetermined; None: no
+            region set was asked for.
+        roster: what to answer.
+
+    Raises:
+        ValueError: the table has claims beyond *kinds* or *verdicts*, or the
+            roster's last address is not whole.
+    """
+
+    def __new__(
+        cls, table: Table, kinds: Kinds, verdicts: bytes | None, roster: WireRoster, /
+    ) -> RosterAnswer: ...
+    def step(self) -> bool:
+        """Classify up to 65,536 more addresses; return whether another step is needed.
+
+        The GIL is released for more than 256. RuntimeError: no step was needed.
+        """
+
+    @property
+    def statuses(self) -> tuple[int, int, int, int, int, int, int, int]:
+        """Addresses of each status, by its number. RuntimeError: a step is missing."""
+
+    @property
+    def verdicts(self) -> tuple[int, int, int] | None:
+        """Addresses inside, outside and undetermined; None: no region set was asked for.
+
+        RuntimeError: a step is missing.
+        """
+
+    def finish(self, rest: bytes, wrapped: bool = False, /) -> bytes:
+        """Return the response, a serialised ClassifyRosterResponse. May be called once.
+
+        Args:
+            rest: more fields of it, serialised with their tags: those but size, columns,
+                counts and bitmaps.
+            wrapped: return it as the field of a StreamRostersResponse.
+
+        Raises:
+            RuntimeError: a step is missing, or it was called before.
+        """

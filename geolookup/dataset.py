@@ -11,7 +11,7 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, cast
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from geolookup.addresses import Address, Roster
     from geolookup.evidence import Evidence, SourceLine
     from geolookup.explain import Explanation
+    from geolookup.record import DecisionRecord
 
 _CACHED_REGION_SETS: Final = 256
 """Verdict tables kept of each dataset, at one byte a claim."""
@@ -71,6 +72,7 @@ class Dataset:
     _id: str
     _image: Image | None
     _intervals: tuple[int, int]
+    _kinds: _core.Kinds
     _metadata: dict[str, Any]
     _perspective_of: Callable[[str | RegionSet, Policy], Perspective]
     _plain: Perspective
@@ -122,7 +124,8 @@ class Dataset:
             image.fail(str(error))
         metadata, built, sources = read_metadata(image)
         plain = Perspective(image.id, claims.countries, claims.statuses)
-        country = _country_of(table)
+        # The labels are the codes.
+        country = cast("Callable[[Address], str]", table.label)
         self._set(
             # Before the method of this name, whose call would take as long as the answer.
             country=country,
@@ -134,6 +137,7 @@ class Dataset:
             _id=image.id,
             _image=image,
             _country=country,
+            _kinds=_core.Kinds(claims.countries, claims.statuses),
             _intervals=(len(ipv4_first) // 4, len(ipv6_high) // 8),
             _metadata=metadata,
             _perspective_of=_cached_perspectives(claims, plain, region_sets),
@@ -206,6 +210,7 @@ class Dataset:
         ipv6: Buffer | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = _UNANIMOUS,
+        record: bool = False,
     ) -> RosterResult:
         """Return what is known of each address of a roster, in its order.
 
@@ -219,13 +224,14 @@ class Dataset:
                 there in IPv4-mapped form.
             region_set: see the class; without one the result has no verdicts.
             policy: see the class.
+            record: whether the result has a decision record; see `DecisionRecord`.
 
         Raises:
             TypeError: an argument's type, or that of an item of the roster: the
                 text names its position.
             RosterError: a buffer that can't be packed addresses.
             RegionSetError: an unknown region set.
-            ValueError: an unknown policy.
+            ValueError: an unknown policy, or a record without a region set.
             DatasetClosedError: after `close`.
         """
         perspective = self._perspective(region_set, policy)
@@ -238,7 +244,89 @@ class Dataset:
             claims = table.classify_ipv6(packed_buffer(ipv6, "ipv6", 16))
         else:
             claims = _claims_of_roster(table, roster)
-        return RosterResult(claims, perspective)
+        result = RosterResult(claims, perspective)
+        if record:
+            if region_set is None or perspective.policy is None:
+                raise ValueError("record: needs a region set; name one with region_set=")
+            inside, outside, undetermined = result.verdict_counts().values()
+            result.record = self.record(
+                region_set,
+                perspective.policy,
+                statuses=result.status_counts(),
+                inside=inside,
+                outside=outside,
+                undetermined=undetermined,
+            )
+        return result
+
+    def answer(
+        self, roster: _core.WireRoster, region_set: str | None, policy: Policy
+    ) -> _core.RosterAnswer:
+        """Begin the answer to a roster that lies in the bytes of a request.
+
+        For the service, which takes and gives bytes; others `classify`.
+
+        Args:
+            roster: its last address is whole.
+            region_set: an expression; None: no verdicts are asked for.
+            policy: how claims become verdicts.
+
+        Raises:
+            RegionSetError: an unknown region set.
+            DatasetClosedError: after `close`.
+        """
+        verdicts = self._perspective(region_set, policy).verdicts
+        table = self._table
+        if isinstance(table, _ClosedTable):
+            raise _closed()
+        return _core.RosterAnswer(table, self._kinds, verdicts, roster)
+
+    def record(
+        self,
+        region_set: str | RegionSet,
+        policy: Policy,
+        *,
+        statuses: Mapping[Status, int],
+        inside: int,
+        outside: int,
+        undetermined: int,
+        time: datetime | None = None,
+    ) -> DecisionRecord:
+        """Return the record of a decision of which the counts are known.
+
+        Args:
+            region_set: see the class. A `RegionSet` is recorded by its codes, since its
+                name may mean another set elsewhere.
+            policy: how claims became verdicts.
+            statuses: addresses for each status that occurs.
+            inside: addresses inside the region set.
+            outside: addresses outside.
+            undetermined: addresses of which neither can be said.
+            time: when it was decided; None: now.
+
+        Raises:
+            RegionSetError: an unknown region set.
+            RecordError: counts that contradict each other.
+        """
+        from geolookup.record import DecisionRecord  # noqa: PLC0415
+
+        if isinstance(region_set, RegionSet):
+            region_set = "+".join(sorted(region_set.codes))
+        resolved = self._region_sets.resolve(region_set)
+        return DecisionRecord(
+            time=(time or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0),
+            dataset=self._id,
+            dataset_built=self._built.replace(microsecond=0),
+            region_set=region_set,
+            region_set_version=resolved.version,
+            codes=tuple(sorted(resolved.codes)),
+            policy=policy,
+            size=inside + outside + undetermined,
+            inside=inside,
+            outside=outside,
+            undetermined=undetermined,
+            statuses=statuses,
+        )
 
     def verdict_column(
         self, region_set: str | RegionSet, policy: Policy | str = _UNANIMOUS
@@ -498,20 +586,6 @@ def _closed() -> DatasetClosedError:
     return DatasetClosedError("the dataset was closed")
 
 
-def _country_of(table: _core.Table) -> Callable[[Address], str]:
-    # The labels are the codes; for objects it raises TypeError.
-    label = cast("Callable[[Address], str]", table.label)
-
-    def country(address: Address) -> str:
-        try:
-            return label(address)
-        except TypeError:
-            return label(core_address(address))
-
-    country.__doc__ = Dataset.country.__doc__
-    return country
-
-
 def _claims_of_roster(table: _core.Table, roster: object) -> bytes:
     if isinstance(roster, (list, tuple)):
         try:
@@ -557,7 +631,8 @@ def _cached_perspectives(
 
 # --- opening -------------------------------------------------------------------------
 
-_EMBEDDED = os.path.join(os.path.dirname(__file__), "data", "embedded.geolookup")
+EMBEDDED: Final = os.path.join(os.path.dirname(__file__), "data", "embedded.geolookup")
+"""The file of the dataset that comes with geolookup."""
 
 
 def open(  # noqa: A001 - geolookup.open() is what one looks for
@@ -586,7 +661,7 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         GeoLookupError: the public key can't be used, or `cryptography` is missing.
     """
     sets = None if region_sets is None else _read_region_sets(os.fsdecode(region_sets))
-    name = _EMBEDDED if path is None else os.fsdecode(path)
+    name = EMBEDDED if path is None else os.fsdecode(path)
     try:
         mapped = _map(name)
     except OSError as error:

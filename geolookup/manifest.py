@@ -35,16 +35,12 @@ that names the key.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import os
-import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import get_args
 
 from geolookup import registry
 from geolookup.codes import COUNTRIES
@@ -52,9 +48,7 @@ from geolookup.errors import SourceError
 from geolookup.limits import LimitError, Limits, read_limited, read_share
 from geolookup.readers import FORMATS, CountryFrom, Options
 from geolookup.sources import Coverage, Override, Source, read_prefix, read_range
-
-T = TypeVar("T")
-C = TypeVar("C", bound=str)
+from geolookup.tomlfile import Table, read, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +106,7 @@ def load(
             names the manifest and the key.
     """
     path = Path(path)
-    content = _read(path)
-    table = _Table(content, f"{path}: ", _MANIFEST_KEYS)
+    table = _read(path)
     if not table.has("source") and not table.has("override"):
         raise table.error("describes neither a source nor an override")
     sources: dict[str, SourceFiles] = {}
@@ -138,7 +131,7 @@ def load_limits(path: str | os.PathLike[str]) -> Limits:
     Raises:
         SourceError: as in `load`.
     """
-    return _limits(_Table(_read(Path(path)), f"{path}: ", _MANIFEST_KEYS))
+    return _limits(_read(Path(path)))
 
 
 def load_canaries(path: str | os.PathLike[str]) -> Path | None:
@@ -147,16 +140,20 @@ def load_canaries(path: str | os.PathLike[str]) -> Path | None:
     Raises:
         SourceError: as in `load`.
     """
-    return _canaries(_Table(_read(Path(path)), f"{path}: ", _MANIFEST_KEYS), Path(path).parent)
+    return _canaries(_read(Path(path)), Path(path).parent)
 
 
-def _limits(table: _Table) -> Limits:
+def _read(path: Path) -> Table:
+    return read(path, _MANIFEST_KEYS, SourceError)
+
+
+def _limits(table: Table) -> Limits:
     if not table.has("limits"):
         return Limits()
     limits = table.table("limits", ("max_change", "min_coverage"))
     max_change = {}
     for key, value in limits.value("max_change", dict, {}).items():
-        place = f"max_change: {_shown(key)}"
+        place = f"max_change: {shown(key)}"
         if not isinstance(value, str):
             raise limits.error(f'{place}: expected a text such as "0.5%"')
         try:
@@ -171,7 +168,7 @@ def _limits(table: _Table) -> Limits:
         raise limits.error(f"min_coverage: {error}") from None
 
 
-def _canaries(table: _Table, folder: Path) -> Path | None:
+def _canaries(table: Table, folder: Path) -> Path | None:
     if not table.has("canaries"):
         return None
     path = folder / table.text("canaries")
@@ -180,23 +177,7 @@ def _canaries(table: _Table, folder: Path) -> Path | None:
     return path
 
 
-def _read(path: Path) -> dict[str, object]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        what = " not UTF-8 text"
-    except tomllib.TOMLDecodeError as error:
-        what = _place_first(str(error))
-    except (RecursionError, ValueError):  # nested too deeply, numbers of too many digits
-        what = " can't be read as TOML"
-    # Raised here, so that the text of the error above, which may quote keys, is no part of it.
-    raise SourceError(f"{path}:{what}")
-
-
-def _nat64_prefixes(table: _Table) -> tuple[str, ...]:
+def _nat64_prefixes(table: Table) -> tuple[str, ...]:
     prefixes = table.texts("nat64_prefixes", [])
     for position, text in enumerate(prefixes, start=1):
         with table.placing(f"nat64_prefixes: entry {position}"):
@@ -204,7 +185,7 @@ def _nat64_prefixes(table: _Table) -> tuple[str, ...]:
     return prefixes
 
 
-def _source(table: _Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]) -> SourceFiles:
+def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]) -> SourceFiles:
     names = table.texts("files")
     if not names:
         raise table.error("files: names no file")
@@ -232,7 +213,7 @@ def _source(table: _Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]
     )
 
 
-def _options(table: _Table) -> Options:
+def _options(table: Table) -> Options:
     country = table.value("country", str, "")
     if country and country not in COUNTRIES:
         raise table.error("country: expected a country's code")
@@ -241,7 +222,7 @@ def _options(table: _Table) -> Options:
     return Options(country, table.choice("country_from", _COUNTRIES_FROM))
 
 
-def _override(table: _Table) -> Override:
+def _override(table: Table) -> Override:
     key = "prefix" if table.has("prefix") else "range"
     if table.has("prefix") and table.has("range"):
         raise table.error("has a prefix and a range; expected one of them")
@@ -266,88 +247,3 @@ _SOURCE_KEYS = (
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
 _COVERAGES: tuple[Coverage, ...] = get_args(Coverage)
 _COUNTRIES_FROM: tuple[CountryFrom, ...] = get_args(CountryFrom)
-
-_KINDS: dict[type, str] = {
-    str: "a text",
-    bool: "true or false",
-    list: "a list",
-    dict: "a table",
-    date: "a date such as 2026-06-01, without quotes and time",
-}
-
-
-class _Table:
-    """A table of the manifest: typed values, and errors that name file and key."""
-
-    def __init__(self, content: dict[str, object], place: str, known: tuple[str, ...]) -> None:
-        self._content = content
-        self._place = place
-        for key in content:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                raise self.error(f"{_shown(key)}: unknown key; expected {', '.join(near or known)}")
-
-    def error(self, what: str) -> SourceError:
-        return SourceError(f"{self._place}{what}")
-
-    @contextlib.contextmanager
-    def placing(self, key: str = "") -> Iterator[None]:
-        """Put the place before the text of a SourceError that knows none."""
-        try:
-            yield
-        except SourceError as error:
-            raise self.error(f"{key}: {error}" if key else str(error)) from error
-
-    def has(self, key: str) -> bool:
-        return key in self._content
-
-    def value(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """Return a value of just this type; without a default, the key must be there."""
-        value = self._content.get(key, default)
-        if value is None:
-            raise self.error(f"{key}: missing")
-        # A datetime is a date to Python and another type to TOML.
-        if not isinstance(value, kind) or isinstance(value, datetime):
-            raise self.error(f"{key}: expected {_KINDS[kind]}")
-        return value
-
-    def text(self, key: str) -> str:
-        value = self.value(key, str)
-        if not value:
-            raise self.error(f"{key}: empty")
-        return value
-
-    def choice(self, key: str, choices: tuple[C, ...]) -> C:
-        text = self.value(key, str)
-        for one in choices:
-            if text == one:
-                return one
-        raise self.error(f"{key}: expected one of: {', '.join(choices)}")
-
-    def texts(self, key: str, default: list[object] | None = None) -> tuple[str, ...]:
-        values = self.value(key, list, default)
-        texts = tuple(value for value in values if isinstance(value, str))
-        if len(texts) < len(values):
-            raise self.error(f"{key}: expected a list of texts")
-        return texts
-
-    def table(self, key: str, known: tuple[str, ...]) -> _Table:
-        return _Table(self.value(key, dict), f"{self._place}{key}: ", known)
-
-    def tables(self, key: str, known: tuple[str, ...]) -> Iterator[_Table]:
-        for position, value in enumerate(self.value(key, list, []), start=1):
-            if not isinstance(value, dict):
-                raise self.error(f"{key}: expected tables, each under [[{key}]]")
-            yield _Table(value, f"{self._place}{key} {position}: ", known)
-
-
-def _shown(key: str) -> str:
-    # Anything else may be an address in the wrong place.
-    return key if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", key) else "a key"
-
-
-def _place_first(text: str) -> str:
-    """Turn the ``what (at line 3, column 8)`` of tomllib into ``3:8: what``, without keys."""
-    found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", text, re.DOTALL)
-    what = re.sub(r"\(.*\)|'..+'", "...", found[1] if found else text, flags=re.DOTALL)
-    return f"{found[2]}:{found[3]}: {what}" if found else f" {what}"

@@ -35,6 +35,7 @@ _CODE = re.compile(r"[A-Z]{2}")
 # in case one was typed into the wrong field. See _repeatable.
 _REPEATABLE = re.compile(r"[A-Za-z0-9_+-]{1,64}")
 _MAX_DIGITS = 4
+_HEX = re.compile(r"[0-9A-Fa-f]{6,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,11 +323,14 @@ def _operands(expression: str) -> list[tuple[str, str, int]]:
 
 def _repeatable(text: str) -> bool:
     """Say whether *text* can't be an address, in part or with other separators."""
-    names = re.split(r"[+-]", text)
+    names = [name for name in re.split(r"[+-]", text) if name]
     return (
         _REPEATABLE.fullmatch(text) is not None
-        and all(name[:1].isalpha() for name in names if name)
+        and all(name[0].isalpha() for name in names)
         and sum(map(str.isdigit, text)) <= _MAX_DIGITS
+        # Packed bytes in hex, and in base64, which mixes capitals with small letters.
+        and not any(_HEX.fullmatch(name) for name in names)
+        and all(name.isupper() or name.islower() or name.istitle() for name in names)
     )
 
 

@@ -1,4 +1,4 @@
-"""Generate geolookup/v1/ from the proto, or check that it is up to date.
+"""Generate the Python code of the protos, or check that it is up to date.
 
     python proto/generate.py           write the files
     python proto/generate.py --check   compare, name what differs, exit 1 if any does
@@ -23,13 +23,14 @@ import tempfile
 from pathlib import Path
 
 GRPCIO_TOOLS = "1.72.1"
-GENERATED = ("geolookup_pb2.py", "geolookup_pb2.pyi", "geolookup_pb2_grpc.py")
+SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
 UNAVAILABLE = 75
 """Exit code, EX_TEMPFAIL of sysexits.h: the generator can't be had here."""
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
-PACKAGE = Path("geolookup/v1")
+PROTOS = sorted(path.relative_to(PROTO) for path in PROTO.rglob("*.proto"))
+GENERATED = [proto.with_name(proto.stem + suffix) for proto in PROTOS for suffix in SUFFIXES]
 
 
 def main() -> None:
@@ -40,26 +41,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         fresh = Path(name)
         generate(fresh)
-        differing = [file for file in GENERATED if not same(ROOT / PACKAGE / file, fresh / file)]
+        differing = [file for file in GENERATED if not same(ROOT / file, fresh / file)]
         if not check:
             for file in differing:
-                (ROOT / PACKAGE / file).write_bytes((fresh / file).read_bytes())
+                (ROOT / file).write_bytes((fresh / file).read_bytes())
     for file in differing:
-        sys.stdout.write(f"{PACKAGE / file}: {'out of date' if check else 'written'}\n")
+        sys.stdout.write(f"{file}: {'out of date' if check else 'written'}\n")
     if check and differing:
         sys.exit("Run: python proto/generate.py")
 
 
 def generate(folder: Path) -> None:
     """Write the generated files into *folder*."""
-    with tempfile.TemporaryDirectory() as name:
-        command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTO}"]
-        command += [f"--{kind}_out={name}" for kind in ("python", "grpc_python", "pyi")]
-        command += [str(path.relative_to(PROTO)) for path in sorted(PROTO.rglob("*.proto"))]
-        environment = {**os.environ, "PYTHONPATH": str(generator())}
-        subprocess.run(command, cwd=PROTO, env=environment, check=True)  # noqa: S603 - our own
-        for file in GENERATED:
-            (Path(name) / PACKAGE / file).rename(folder / file)
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTO}"]
+    command += [f"--{kind}_out={folder}" for kind in ("python", "grpc_python", "pyi")]
+    command += map(str, PROTOS)
+    environment = {**os.environ, "PYTHONPATH": str(generator())}
+    subprocess.run(command, cwd=PROTO, env=environment, check=True)  # noqa: S603 - our own
 
 
 def generator() -> Path:

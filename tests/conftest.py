@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import strategies  # noqa: F401 - loads the profile that all hypothesis tests run under
-from servers import OWN_REGION_SETS, Service, serving
+from servers import OWN_REGION_SETS, TRANSPORT, Service, serving
 
 import geolookup
 from geolookup import Dataset
@@ -19,8 +19,34 @@ def dataset() -> Iterator[Dataset]:
         yield opened
 
 
+TRANSPORTS = ("threads", "queue")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--transport", choices=TRANSPORTS, help="of the service; without it: each")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of the service over each transport."""
+    if "transport" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--transport")
+        names = TRANSPORTS if chosen is None else (chosen,)
+        metafunc.parametrize("transport", names, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The transport of all services that are started while this one is in use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TRANSPORT, request.param)
+        yield request.param
+
+
+@pytest.fixture(scope="session")
+def service(
+    tmp_path_factory: pytest.TempPathFactory,
+    transport: str,  # noqa: ARG001
+) -> Iterator[Service]:
     """A service over the embedded dataset, with one region set of the operator's own."""
     path = tmp_path_factory.mktemp("service") / "sets.toml"
     path.write_text(OWN_REGION_SETS)

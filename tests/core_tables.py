@@ -182,6 +182,20 @@ def _forms() -> Shape:
     return Shape(_intervals(_prefixes(draw, 300, 32), draw), tuple(sorted(six.items())))
 
 
+def _fine(seed: int, count: int, *, low: bool) -> Shape:
+    """Boundaries below /56: a few in most /56s of a row, many in some, at their ends and halves."""
+    draw = random.Random(seed)
+    base = (0x2A0E << 48) + (seed << 24)
+    six = set()
+    for cell in range(count):
+        some = draw.choice([0, 1, 2, 3, 30])
+        octets = {draw.choice([0, 1, 127, 254, 255, draw.randrange(256)]) for _ in range(some)}
+        six |= {(base + (cell << 8) + octet) << 64 for octet in octets}
+    if low:
+        six |= {at + draw.choice([1, 1 << 63]) for at in draw.sample(sorted(six), len(six) // 8)}
+    return Shape(ipv6=_intervals(six, draw))
+
+
 SHAPES = {
     "one interval": Shape(),
     "all embedded": Shape(((0, 4), (1 << 31, 5)), ((0, EMBEDDED_LOW32),)),
@@ -206,8 +220,26 @@ SHAPES = {
     "each fourth of a /24 in a /16": Shape(_every(0x0A0B0000, 64, 1024, 32)),
     "each /24 of a /15": Shape(_every(0x0A0A0000, 256, 512, 32)),
     "odd pieces of a /16": Shape(_every(0x0A0B0003, 383, 171, 32)),
+    "each address of a /18, by turns": Shape(_every(0x0A0B4000, 3, 5461, 32)),
     "each /16": Shape(_every(0, 1 << 16, 65536, 32), _every(0, 1 << 112, 3000, 128)),
     "each /24 of IPv6's first /16s": Shape(ipv6=_every(0, 1 << 104, 600, 128)),
+    "15 and 16 boundaries in a /21 and a /19": Shape(
+        (*_every(0x0A0B0800, 64, 17, 32), *((0x0A0C0000 + 99 * i, i) for i in range(15)))
+    ),
+    "10 and 11 boundaries in a /24": Shape(
+        ipv6=(
+            *_every(0x2A0E01 << 104, 1 << 84, 11, 128),
+            *((0x2A0E02 << 104 | i << 90, i) for i in range(12)),
+        )
+    ),
+    "three levels of branches": Shape(ipv6=_every(0x2A0E03 << 104, 1 << 77, 9000, 128)),
+    "the last /56 of a /24": Shape(
+        ipv6=((0, 1), ((0x2A0E05 << 104) - (1 << 66), 2), (0x2A0E05 << 104, 3))
+    ),
+    "a divided /56 and the next, in /24s of the same bits": Shape(
+        ipv6=((0, 1), *((at << 104 | 5 << 64, at % 7) for at in range(0x2A0E10, 0x2A0E18)))
+    ),
+    **{f"below /56 {seed}": _fine(seed, 60, low=seed % 2 == 1) for seed in range(4)},
     "each /48 of a /32": Shape(ipv6=_every(0x20010DB8 << 96, 1 << 80, 2000, 128)),
     "each /64 of a /54": Shape(ipv6=_every(0x20010DB8 << 96, 1 << 64, 1024, 128)),
     "each half of the /64s of a /56": Shape(ipv6=_every(0x20010DB8 << 96, 1 << 63, 512, 128)),

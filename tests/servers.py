@@ -21,6 +21,8 @@ from geolookup.v1.geolookup_pb2_grpc import GeoLookupServiceStub
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "geolookup", "serve")
+TRANSPORT = "GEOLOOKUP_TRANSPORT"
+"""The variable that the command reads, and `serving_here` with it; see the fixture `transport`."""
 PATIENCE = 60
 """Seconds that a process may take on a busy machine before a test gives up."""
 
@@ -61,14 +63,25 @@ class Service:
 
 
 @contextlib.contextmanager
-def serving(*options: str, command: Sequence[str] = COMMAND) -> Iterator[Service]:
-    """Run the command with these options, by default on a free port, while the block runs."""
-    if "--listen" not in options:
-        options = ("--listen", "127.0.0.1:0", *options)
+def serving(
+    *options: str, command: Sequence[str] = COMMAND, **environment: str
+) -> Iterator[Service]:
+    """Run the command with these options, and variables, while the block runs.
+
+    By default it has a free port, one worker and no other listeners, since those have fixed ports.
+    """
+    usual = {"--listen": "127.0.0.1:0", "--admin": "none", "--metrics": "none", "--workers": "1"}
+    for name, value in usual.items():
+        if name not in options:
+            options = (name, value, *options)
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(
-            [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=log
+            [*command, *options],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
         ) as process,
     ):
         try:
@@ -90,7 +103,10 @@ def serving(*options: str, command: Sequence[str] = COMMAND) -> Iterator[Service
 @contextlib.contextmanager
 def serving_here(dataset: Dataset, **settings: Any) -> Iterator[Server]:
     """Run a server in this process, for settings that the command has no option for."""
-    server = Server(dataset, Settings(**{"listen": "127.0.0.1:0", **settings}))
+    here = {"listen": "127.0.0.1:0"}
+    if TRANSPORT in os.environ:
+        here["transport"] = os.environ[TRANSPORT]
+    server = Server(dataset, Settings(**{**here, **settings}))
     try:
         yield server
     finally:

@@ -735,7 +735,7 @@ def closed_port() -> str:
         (("compile", "/nowhere", "-o", "x"), "File '/nowhere' does not exist"),
         (("compile", "README.md", "-o", "/nowhere/x"), "there is no folder /nowhere"),
         (("serve", "--listen", "everywhere"), "listen: expected HOST:PORT"),
-        (("serve", "--max-roster", "0"), "0 is not in the range x>=1"),
+        (("serve", "--max-roster", "0"), "max_roster: expected a whole number from 1"),
     ],
 )
 def test_wrong_usage_ends_with_2(
@@ -763,8 +763,9 @@ def test_a_bad_dataset_ends_with_3(
     ended = run(command, *arguments[command], "--dataset", str(path), stdin=b"")
     assert ended.code == 3
     assert ended.out == ""
-    assert ended.err.startswith(f"geolookup: {path}: ")
-    assert len(ended.err.splitlines()) == 1
+    *before, last = ended.err.splitlines()
+    assert last.startswith(f"geolookup: {path}: ")
+    assert bool(before) == (command == "serve")  # whose log goes there, too
 
 
 @pytest.mark.parametrize(
@@ -868,8 +869,8 @@ def test_closed_streams_end_without_a_traceback(closed: str, code: int, expected
 def test_an_address_in_the_wrong_place_is_not_repeated(run: Run, arguments: Sequence[str]) -> None:
     ended = run(*arguments, stdin=b"name,place\n")
     assert ended.code == 2
-    assert "77" not in ended.err
-    assert "db8" not in ended.err
+    # As numbers of their own: a setting's bounds (44,737,877) may have the same digits.
+    assert not re.search(r"(?<![0-9])(?:203|113|77)(?![0-9])|db8", ended.err)
 
 
 def test_an_unforeseen_failure_shows_its_place_and_not_its_text(

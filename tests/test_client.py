@@ -40,6 +40,8 @@ from geolookup.client.pace import Pace
 from geolookup.service import Limits
 from geolookup.v1 import geolookup_pb2 as v1
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 CHINA, AMERICA, DISPUTED, PRIVATE = "1.0.1.1", "8.8.8.8", "101.32.0.1", "10.0.0.1"
 GERMANY6 = "2a02:2e0:3fe:1001:302::"
 
@@ -418,7 +420,7 @@ def test_mistakes_in_a_stream_s_arguments_are_errors_at_once(
 
 def test_a_stream_that_is_left_is_ended(dataset: Dataset) -> None:
     """On the server, too: its only place for streams is free again."""
-    with serving_here(dataset, streams=1) as server, Client(str(server.address)) as client:
+    with serving_here(dataset, max_streams=1) as server, Client(str(server.address)) as client:
         for _ in range(20):
             results = client.classify_many([CHINA] for _ in range(1000))
             while True:
@@ -519,8 +521,9 @@ def test_a_client_connects_again_when_the_service_is_back(kind: Any, tmp_path: A
     listen = f"unix:{tmp_path}/socket"
     options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
     with kind(listen, options=options, timeout=PATIENCE) as client:
-        with serving("--listen", listen):
+        with serving("--listen", listen) as running:
             assert client.country(CHINA) == "CN"
+            running.stop()
         with pytest.raises(ServiceError):
             client.country(CHINA)
         with serving("--listen", listen):

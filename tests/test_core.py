@@ -57,6 +57,23 @@ def test_packed_ipv4_is_right_beside_every_boundary(name: str, isa: str) -> None
 
 
 @every_isa
+def test_packed_ipv4_is_right_in_a_table_of_more_than_a_million(isa: str) -> None:
+    """There, the index begins with smaller ranges."""
+    draw = random.Random(9)
+    drawn = {draw.getrandbits(32) & ~draw.getrandbits(9) for _ in range(1_200_000)}
+    first = array("I", sorted({0, *drawn}))
+    assert len(first) > 1 << 20
+    claims = array("H", (number % CLAIMS for number in range(len(first))))
+    rest = Shape().arrays()[2:]
+    table = _core.Table(first, claims, *rest, LABELS, isa=isa)
+    places = draw.sample(range(1, len(first)), 20_000)
+    probes = [first[at] + step for at in places for step in (-1, 0)]
+    expected = [(at + step) % CLAIMS for at in places for step in (-1, 0)]
+    assert table.classify_ipv4(packed4(probes)) == column(expected)
+    assert [table.claim(packed4([probe])) for probe in probes[:2000]] == expected[:2000]
+
+
+@every_isa
 @every_shape
 def test_packed_ipv6_is_right_beside_every_boundary(name: str, isa: str) -> None:
     shape = SHAPES[name]

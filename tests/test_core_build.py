@@ -19,7 +19,9 @@ def without_comments(source: str) -> str:
 
 
 def test_the_loops_are_in_headers_that_know_nothing_of_python() -> None:
-    assert {"address.h", "columns.h", "roaring.h", "table.h"} <= {path.name for path in HEADERS}
+    assert {"address.h", "answer.h", "columns.h", "roaring.h", "table.h", "wire.h"} <= {
+        path.name for path in HEADERS
+    }
     for path in HEADERS:
         source = without_comments(path.read_text(encoding="utf-8"))
         assert not re.search(r"\bPy[A-Z_]\w*|\bPython\.h\b|__pyx", source), path.name

@@ -137,6 +137,18 @@ def test_ipv4_of_every_length_is_held_to_the_bounds_of_its_numbers() -> None:
             check([".".join([*rest[:place], number, *rest[place:]]) for number in numbers])
 
 
+def test_ipv4_of_every_shape_with_any_other_character_at_any_place() -> None:
+    """All 81 ways to write four numbers of one to three digits."""
+    characters = "\0 !+,-./0123456789:;?AZaz\x7f"
+    for lengths in itertools.product((1, 2, 3), repeat=4):
+        text = ".".join("213"[:length] for length in lengths)
+        changed = [text, text + ".", text + "1", "1" + text]
+        for place, character in itertools.product(range(len(text)), characters):
+            changed.append(text[:place] + character + text[place + 1 :])
+        changed += [text[:place] + text[place + 1 :] for place in range(len(text))]
+        check(changed)
+
+
 def test_ipv6_of_every_number_of_groups_on_either_side_of_the_gap() -> None:
     draw = random.Random(6)
     texts = []

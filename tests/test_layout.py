@@ -16,30 +16,35 @@ PACKAGE = ROOT / "geolookup"
 # Each part may import the parts above it, and itself.
 PARTS = (
     ("errors", "atomic", "line"),
-    ("claims", "codes", "_core", "_sweep", "signature"),
+    ("tomlfile",),
+    ("claims", "codes", "_core", "_meter", "_sweep", "signature"),
     ("regions", "registry", "addresses", "sources", "limits"),
     ("readers",),
     ("manifest", "evidence"),
     ("compiler",),
+    ("record",),
     ("roster", "explain"),
     ("dataset_file",),
     ("dataset",),
     ("__init__",),
-    ("agreement", "difference", "verification"),
+    ("agreement", "difference", "report", "verification"),
     ("export", "pictures", "update"),
-    ("v1",),
+    ("v1", "admin"),
     ("service", "client"),
     ("cli",),
     ("__main__",),
 )
 RANK = {part: rank for rank, parts in enumerate(PARTS) for part in parts}
 
-GRPC = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "geolookup.v1")
-MAY_USE_GRPC = ("service", "client", "v1")
+GRPC = (
+    *("grpc", "grpc_health", "grpc_reflection", "grpc_channelz"),
+    *("google.protobuf", "geolookup.v1", "geolookup.admin"),
+)
+MAY_USE_GRPC = ("service", "client", "v1", "admin")
 
 MAY_OPEN_FILES = (
-    *("atomic", "readers", "manifest", "dataset", "signature", "verification"),
-    *("update", "service", "cli"),
+    *("atomic", "tomlfile", "readers", "manifest", "dataset", "signature", "verification"),
+    *("update", "service", "cli", "record"),
 )
 OPENERS = {
     *("open", "fdopen", "mmap", "read_text", "read_bytes", "write_text", "write_bytes"),

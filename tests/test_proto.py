@@ -62,10 +62,14 @@ def test_the_generated_code_runs_on_the_oldest_runtimes_that_we_accept() -> None
 FIELDS = {
     "LookupRequest": ["text", "packed", "region_set", "policy"],
     "LookupResponse": ["country", "status", "claimed", "verdict", "dataset"],
-    "ClassifyRosterRequest": ["ipv4", "ipv6", "text", "region_set", "policy"],
+    "ClassifyRosterRequest": ["ipv4", "ipv6", "text", "region_set", "policy", "record"],
     "ClassifyRosterResponse": [
         *("size", "countries", "statuses", "counts", "inside", "outside", "undetermined"),
-        "dataset",
+        *("dataset", "record"),
+    ],
+    "DecisionRecord": [
+        *("format", "time", "dataset", "dataset_built", "region_set", "region_set_version"),
+        *("codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest"),
     ],
     "StreamRostersRequest": ["roster"],
     "StreamRostersResponse": ["roster"],

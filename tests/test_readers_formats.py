@@ -805,6 +805,57 @@ EXPECTED_MMDB = [
 ]
 
 
+def search_tree(nodes: list[tuple[int, int]], size: int = 24) -> bytes:
+    """Return a database with a search tree of these records, which says AU where it is left."""
+    packed = [left << size | right for left, right in nodes]
+    if size == 28:
+        packed = [(left & 0xFFFFFF) << 32 | left >> 24 << 28 | right for left, right in nodes]
+    metadata = {
+        "binary_format_major_version": b"\xa1\2",
+        "binary_format_minor_version": b"\xa1\0",
+        "database_type": b"\x41t",
+        "ip_version": b"\xa1\6",
+        "node_count": b"\xc2" + len(nodes).to_bytes(2),
+        "record_size": b"\xa1" + bytes([size]),
+        "description": b"\xe1\x42en\x41t",
+        "languages": b"\1\4\x42en",
+        "build_epoch": b"\1\2\1",
+    }
+    return (
+        b"".join(node.to_bytes(size // 4) for node in packed)
+        + bytes(16)
+        + b"\xe1\x4ccountry_code\x42AU"
+        + b"\xab\xcd\xefMaxMind.com"
+        + bytes([0xE0 | len(metadata)])
+        + b"".join(bytes([0x40 | len(key)]) + key.encode() + metadata[key] for key in metadata)
+    )
+
+
+def test_a_search_tree_that_is_no_tree_is_refused(write: Write) -> None:
+    """The package would write beyond its memory, or never come to an end."""
+    pytest.importorskip("maxminddb")
+
+    def leave(count: int) -> int:
+        return count + 16  # the first byte of the data
+
+    chain = [(at + 1, leave(129)) for at in range(128)] + [(leave(129), leave(129))]
+    for nodes in (
+        [(0, leave(1))],
+        [(1, leave(2)), (leave(2), 0)],
+        [(leave(2), 1), (leave(2), 1)],
+        chain,  # one bit too deep
+        [(at + 1, at + 1) for at in range(127)] + [(leave(128), leave(128))],  # 2**128 networks
+    ):
+        path = write("a.mmdb", search_tree(nodes))
+        with pytest.raises(SourceError, match=r"no MMDB database, or a damaged one$"):
+            readers.read([path])
+    sound = [(at + 1, leave(128)) for at in range(127)] + [(leave(128), leave(128))]
+    for size in (24, 28, 32):
+        assert len(readers.read([write("a.mmdb", search_tree(sound, size))])) == 129
+        with pytest.raises(SourceError, match=r"no MMDB database, or a damaged one$"):
+            readers.read([write("a.mmdb", search_tree(chain, size))])
+
+
 @pytest.mark.parametrize(
     "records",
     [

@@ -84,6 +84,7 @@ def test_a_result_says_what_is_known(result: RosterResult) -> None:
     assert (result.size, len(result), result.dataset) == (4, 4, ID)
     assert (result.region_set, result.policy) == ("CN", Policy.UNANIMOUS)
     assert result.countries == ["CN", "DE", "ZZ", "CN"]
+    assert result.countries.tolist() == ["CN", "DE", "ZZ", "CN"]
     assert result.statuses == [Status.ASSIGNED, Status.ASSIGNED, Status.INVALID, Status.ASSIGNED]
     assert list(result.counts().items()) == [("CN", 2), ("DE", 1), ("ZZ", 1)]
     assert list(result.status_counts().items()) == [(Status.ASSIGNED, 3), (Status.INVALID, 1)]

@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pyroaring import BitMap
-from servers import PATIENCE, Service, serving, serving_here, stub_of
+from servers import PATIENCE, ROOT, Service, serving, serving_here, stub_of
 
 from geolookup import Dataset
 from geolookup.dataset import encode
@@ -31,6 +30,8 @@ from geolookup.service import Limits, ListenError, Server, Settings, SettingsErr
 from geolookup.service.handlers import Snapshot
 from geolookup.service.settings import ListenAddress
 from geolookup.v1 import geolookup_pb2 as v1
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 SERVICE = "geolookup.v1.GeoLookupService"
 CHINA, AMERICA, DISPUTED, PRIVATE = "1.0.1.1", "8.8.8.8", "101.32.0.1", "10.0.0.1"
@@ -281,7 +282,7 @@ def test_a_stream_that_nobody_reads_is_not_read_to_its_end_either(stub: Any) -> 
 
 def test_streams_over_the_limit_are_refused_and_others_go_on(dataset: Dataset) -> None:
     with (
-        serving_here(dataset, streams=2) as server,
+        serving_here(dataset, max_streams=2) as server,
         grpc.insecure_channel(str(server.address)) as channel,
     ):
         stub = stub_of(channel)
@@ -312,7 +313,7 @@ def test_streams_over_the_limit_are_refused_and_others_go_on(dataset: Dataset) -
 def test_open_streams_do_not_take_the_threads_of_other_calls(dataset: Dataset) -> None:
     """Nor do health watches: the only thread for calls stays free."""
     with (
-        serving_here(dataset, threads=1, streams=3) as server,
+        serving_here(dataset, threads=1, max_streams=6) as server,
         grpc.insecure_channel(str(server.address)) as channel,
     ):
         streams = [HeldStream(channel) for _ in range(2)]
@@ -610,9 +611,8 @@ def test_no_address_is_in_an_error_text_or_the_log() -> None:
 
 
 # A service in which every question fails with the address in the exception's text.
+# Each interpreter that is started reads it, and so each worker.
 FAILING = """
-import sys
-from geolookup.cli import main
 from geolookup.dataset import Dataset
 
 def fail(self, *arguments, **named):
@@ -623,14 +623,13 @@ def fail(self, *arguments, **named):
         raise ValueError(f"can't answer {arguments} {named}") from error
 
 Dataset.lookup = Dataset.classify = Dataset.explain = fail
-main(["serve", *sys.argv[1:]])
 """
 
 
-def test_an_unexpected_exception_reaches_nobody_but_its_type_and_place() -> None:
-    failing = (sys.executable, "-c", FAILING)
+def test_an_unexpected_exception_reaches_nobody_but_its_type_and_place(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILING)
     with (
-        serving(command=failing) as running,
+        serving(PYTHONPATH=f"{tmp_path}:{ROOT}") as running,
         grpc.insecure_channel(running.target) as channel,
     ):
         stub = stub_of(channel)
@@ -655,9 +654,10 @@ def test_an_unexpected_exception_reaches_nobody_but_its_type_and_place() -> None
         lines = [line for line in running.log().splitlines() if " ERROR " in line]
         assert len(lines) == 12
         assert not leaks(running.log())
-        assert "Lookup failed: builtins.ValueError < __main__:" in lines[0]
+        assert "call_failed worker=0 method=Lookup" in lines[0]
+        assert "builtins.ValueError < sitecustomize:" in lines[0]
         assert "geolookup.service.handlers:" in lines[0]
-        assert any("StreamRosters failed" in line for line in lines)
+        assert any("method=StreamRosters" in line for line in lines)
 
 
 def raised(error: Exception) -> Exception:
@@ -804,8 +804,8 @@ def test_calls_in_flight_finish_when_the_service_stops(number: signal.Signals) -
             assert [response.roster.countries for response in stream.call] == [b"US"]
             assert stream.call.code() is grpc.StatusCode.OK
         assert running.process.wait(PATIENCE) == 0
-        assert "stopping" in running.log()
-        assert running.log().rstrip().endswith("stopped")
+        assert f" stop signal={number.name} " in running.log()
+        assert running.log().rstrip().endswith(" exit")
 
 
 def test_a_second_signal_stops_at_once() -> None:
@@ -876,10 +876,10 @@ def test_other_listen_addresses_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"limits": Limits(roster=0)}, "roster_limit: "),
-        ({"limits": Limits(roster=2**31)}, "roster_limit: at most "),
+        ({"limits": Limits(roster=0)}, "max_roster: "),
+        ({"limits": Limits(roster=2**31)}, "max_roster: expected "),
         ({"threads": 0}, "threads: "),
-        ({"streams": -1}, "streams: "),
+        ({"max_streams": -1}, "max_streams: "),
         ({"grace": -0.1}, "grace: "),
         ({"grace": float("inf")}, "grace: "),
         ({"grace": float("nan")}, "grace: "),
@@ -945,7 +945,7 @@ def test_a_file_is_not_replaced_by_a_socket(dataset: Dataset, tmp_path: Path) ->
 )
 def test_where_one_can_t_listen_is_an_error_with_the_reason(dataset: Dataset, listen: str) -> None:
     with pytest.raises(ListenError, match=r"^listen: .*: [A-Z]"):
-        Server(dataset, Settings(listen=listen))
+        Server(dataset, Settings(listen=listen, insecure=True))
 
 
 def test_ipv6_loopback_is_listened_on(dataset: Dataset) -> None:

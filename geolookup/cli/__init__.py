@@ -17,7 +17,9 @@ from typing import NoReturn
 
 import click
 
+from geolookup.cli.admin import administer
 from geolookup.cli.agreement import show_agreement
+from geolookup.cli.audit import audit_records
 from geolookup.cli.classify import classify_roster
 from geolookup.cli.compile import compile_dataset
 from geolookup.cli.describe import show_info, show_region_sets
@@ -26,7 +28,8 @@ from geolookup.cli.explain import explain_address
 from geolookup.cli.export import export_dataset
 from geolookup.cli.lookup import lookup_addresses
 from geolookup.cli.map import draw_map
-from geolookup.cli.serve import run_service
+from geolookup.cli.report import report_records
+from geolookup.cli.serve import run_authorization, run_service
 from geolookup.cli.sign import sign_dataset
 from geolookup.cli.update import update_dataset
 from geolookup.cli.verify import verify_dataset
@@ -117,6 +120,9 @@ for _subcommand in (
     show_info,
     show_region_sets,
     run_service,
+    run_authorization,
+    administer,
+    audit_records,
     compile_dataset,
     update_dataset,
     verify_dataset,
@@ -124,6 +130,7 @@ for _subcommand in (
     sign_dataset,
     show_agreement,
     draw_map,
+    report_records,
     export_dataset,
 ):
     command.add_command(_subcommand)

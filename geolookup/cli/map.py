@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 import click
 
 from geolookup.cli.country_code import read_country_code
+from geolookup.cli.picture import picture_format, written_picture
 from geolookup.dataset import open as open_dataset
-from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
     from geolookup.dataset import Dataset
     from geolookup.pictures.subjects import Subject
-
-_FORMATS = {".png": "png", ".svg": "svg"}
 
 
 @click.command(name="map", short_help="Draw the IPv4 space: countries, agreement, changes.")
@@ -67,33 +65,15 @@ def draw_map(
     """
     if (code is not None) + disputed + (old is not None) > 1:
         raise click.UsageError("--code, --disputed and --diff are different pictures; choose one")
-    image_format = _FORMATS.get(output.suffix.lower())
-    if image_format is None:
-        raise click.UsageError("--output: the file's name ends in .png or .svg")
-    if not output.absolute().parent.is_dir():
-        raise click.UsageError(f"there is no folder {output.absolute().parent}")
+    image_format = picture_format(output, "--output")
     with ExitStack() as opened:
         dataset = opened.enter_context(open_dataset(file))
         before = None if old is None else opened.enter_context(open_dataset(old))
-        # The libraries for pictures take a while to import, and may not be there.
-        try:
+        with written_picture(output) as written:
             from geolookup.pictures import drawing  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            if error.name not in ("matplotlib", "numpy"):
-                raise
-            raise GeoLookupError(
-                f"pictures need {error.name}, which is not installed: pip install 'geolookup[map]'"
-            ) from None
-        from geolookup.atomic import replacing  # noqa: PLC0415
 
-        subject = _subject(dataset, code, disputed, before)
-        with replacing(output) as written:
-            drawing.draw(
-                subject,
-                written,
-                cast(Literal["png", "svg"], image_format),
-                prefix_length=int(resolution),
-            )
+            subject = _subject(dataset, code, disputed, before)
+            drawing.draw(subject, written, image_format, prefix_length=int(resolution))
     click.echo(f"{output}: {output.stat().st_size:,} bytes\ndataset {dataset.id}")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+import itertools
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -11,7 +12,17 @@ import grpc.aio
 
 from geolookup.claims import Policy
 from geolookup.client import wire
-from geolookup.client.channel import DEFAULT_AHEAD, DEFAULT_TIMEOUT, channel_options, time_limit
+from geolookup.client.channel import (
+    DEFAULT_AHEAD,
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUT,
+    Retry,
+    channel_count,
+    channel_options,
+    time_limit,
+)
+from geolookup.client.coalescing import Coalescing
+from geolookup.client.coalescing_aio import AsyncCoalescer
 from geolookup.client.failures import closed, failure, late
 from geolookup.client.pace import Pace
 
@@ -45,13 +56,29 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
         options: Iterable[tuple[str, object]] = (),
+        channels: int = 1,
+        retry: Retry | None = DEFAULT_RETRY,
+        coalesce: bool | Coalescing = False,
     ) -> None:
         self._target = target
         self._timeout = time_limit(timeout)
         self._credentials = credentials
-        self._options = channel_options(options)
-        self._methods: _Methods | None = None
+        self._options = channel_options(options, retry, wire.UNARY)
+        self._count = channel_count(channels)
+        self._channels: list[_Methods] = []
+        self._turns: Iterator[_Methods] = iter(())
         self._closed = False
+        self._coalescer = (
+            AsyncCoalescer(
+                Coalescing() if coalesce is True else coalesce,
+                channels,
+                target,
+                lambda request, limit: self._call(self._connected().lookup, request, limit),
+                self._connected,
+            )
+            if coalesce
+            else None
+        )
 
     async def country(self, address: Address, *, timeout: float | None = None) -> str:
         """Return the code of an address, "ZZ" for no country; see `Dataset.country`."""
@@ -67,6 +94,9 @@ class AsyncClient:
     ) -> Answer:
         """Return what is known of an address; see `Dataset.lookup`."""
         question = wire.Question.of(region_set, policy)
+        if self._coalescer is not None:
+            limit = self._limit(timeout)
+            return await self._coalescer.lookup(wire.packed_address(address), question, limit)
         request = wire.lookup_request(address, question)
         return wire.answer(await self._call(self._connected().lookup, request, timeout))
 
@@ -78,10 +108,11 @@ class AsyncClient:
         ipv6: Buffer | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        record: bool = False,
         timeout: float | None = None,
     ) -> RosterResult:
         """Return what is known of each address of a roster; see `Client.classify`."""
-        question = wire.Question.of(region_set, policy)
+        question = wire.Question.of(region_set, policy, record)
         request = wire.roster_request(roster, ipv4, ipv6, question)
         body = await self._call(self._connected().classify_roster, request, timeout)
         return wire.roster_result(body, question)
@@ -94,6 +125,7 @@ class AsyncClient:
         ipv6: Iterable[Buffer] | AsyncIterable[Buffer] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        record: bool = False,
         timeout: float | None = None,
         ahead: int = DEFAULT_AHEAD,
     ) -> AsyncIterator[RosterResult]:
@@ -101,7 +133,7 @@ class AsyncClient:
 
         The rosters may come from an ordinary or an asynchronous iterator.
         """
-        question = wire.Question.of(region_set, policy)
+        question = wire.Question.of(region_set, policy, record)
         column, given = wire.one_of(rosters=rosters, ipv4=ipv4, ipv6=ipv6)
         if ahead < 1:
             raise ValueError("ahead: expected at least 1")
@@ -127,8 +159,10 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection; calls under way are cancelled. May be called again."""
         self._closed = True
-        if self._methods is not None:
-            await self._methods.channel.close()
+        if self._coalescer is not None:
+            self._coalescer.close()
+        for methods in self._channels:
+            await methods.channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,14 +179,18 @@ class AsyncClient:
     def _connected(self) -> _Methods:
         if self._closed:
             raise closed()
-        if self._methods is None:
+        if not self._channels:
             # Not before: gRPC ties a channel to the event loop that it finds.
-            self._methods = _Methods(
-                grpc.aio.insecure_channel(self._target, self._options)
-                if self._credentials is None
-                else grpc.aio.secure_channel(self._target, self._credentials, self._options)
-            )
-        return self._methods
+            self._channels = [
+                _Methods(
+                    grpc.aio.insecure_channel(self._target, self._options)
+                    if self._credentials is None
+                    else grpc.aio.secure_channel(self._target, self._credentials, self._options)
+                )
+                for _ in range(self._count)
+            ]
+            self._turns = itertools.cycle(self._channels)
+        return next(self._turns)
 
     async def _call(
         self, method: Callable[..., Any], request: bytes, timeout: float | None

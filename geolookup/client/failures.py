@@ -7,6 +7,7 @@ those are passed on that have the form of the service's own, "field: what".
 from __future__ import annotations
 
 import re
+from enum import Enum
 
 import grpc
 
@@ -36,6 +37,24 @@ def failure(error: grpc.RpcError, target: str, timeout: float) -> GeoLookupError
     return _refusal(code, error.details() or "") or ServiceError(
         f"the service at {target} answered {code.name}"
     )
+
+
+class Remedy(Enum):
+    """What can be done about a call for several lookups that was refused."""
+
+    NONE = "each of them would have been refused, too"
+    SMALLER = "ask for fewer at once"
+    ALONE = "ask for each alone: the caller may not, or can't, ask for several"
+
+
+def remedy(error: grpc.RpcError) -> Remedy:
+    """Return what to do about a refused call for several lookups."""
+    code = error.code()
+    if code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}:
+        return Remedy.ALONE
+    if isinstance(_refusal(code, error.details() or ""), RosterTooLargeError):
+        return Remedy.SMALLER
+    return Remedy.NONE  # an overload among them, which more calls would make worse
 
 
 def _refusal(code: grpc.StatusCode, details: str) -> GeoLookupError | None:

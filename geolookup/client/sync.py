@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,17 @@ import grpc
 
 from geolookup.claims import Policy
 from geolookup.client import wire
-from geolookup.client.channel import DEFAULT_AHEAD, DEFAULT_TIMEOUT, channel_options, time_limit
+from geolookup.client.channel import (
+    DEFAULT_AHEAD,
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUT,
+    Retry,
+    channel_count,
+    channel_options,
+    time_limit,
+)
+from geolookup.client.coalescing import Coalescing
+from geolookup.client.coalescing_threads import ThreadCoalescer
 from geolookup.client.failures import closed, failure, late
 from geolookup.client.pace import Pace
 
@@ -42,6 +53,12 @@ class Client:
         timeout: seconds that each call may take unless the call says otherwise.
         credentials: for TLS; without them nothing is encrypted.
         options: gRPC channel options, which go before the client's own.
+        channels: connections to each address of the target. A connection stays
+            with one of a service's workers: a client that is to use several has
+            several. Calls take turns.
+        retry: how calls that fail as unavailable are made again; None: not at all.
+        coalesce: whether lookups that wait at the same moment go to the service
+            in one call, and how; see docs/client.md. The answers are the same.
 
     Raises:
         ServiceUnavailableError: from each call, the service can't be reached or
@@ -56,24 +73,35 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
         options: Iterable[tuple[str, object]] = (),
+        channels: int = 1,
+        retry: Retry | None = DEFAULT_RETRY,
+        coalesce: bool | Coalescing = False,
     ) -> None:
         self._target = target
         self._timeout = time_limit(timeout)
         self._closed = False
-        arguments = channel_options(options)
-        self._channel = (
-            grpc.insecure_channel(target, arguments)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, arguments)
+        arguments = channel_options(options, retry, wire.UNARY)
+        self._channels = [
+            _Methods(
+                grpc.insecure_channel(target, arguments)
+                if credentials is None
+                else grpc.secure_channel(target, credentials, arguments)
+            )
+            for _ in range(channel_count(channels))
+        ]
+        # Of an endless iterator, one step is one indivisible act among threads.
+        self._turns = itertools.cycle(self._channels)
+        self._coalescer = (
+            ThreadCoalescer(
+                Coalescing() if coalesce is True else coalesce,
+                channels,
+                target,
+                lambda request, limit: self._call(self._methods().lookup, request, limit),
+                self._methods,
+            )
+            if coalesce
+            else None
         )
-        # Without serialisers: bytes are made and read here, where an error
-        # becomes one of our own and is not logged by gRPC.
-        self._lookup: _Unary = self._channel.unary_unary(wire.LOOKUP)
-        self._classify_roster: _Unary = self._channel.unary_unary(wire.CLASSIFY_ROSTER)
-        self._stream_rosters: _Stream = self._channel.stream_stream(wire.STREAM_ROSTERS)
-        self._explain: _Unary = self._channel.unary_unary(wire.EXPLAIN)
-        self._list_region_sets: _Unary = self._channel.unary_unary(wire.LIST_REGION_SETS)
-        self._get_dataset: _Unary = self._channel.unary_unary(wire.GET_DATASET)
 
     def country(self, address: Address, *, timeout: float | None = None) -> str:
         """Return the code of an address, "ZZ" for no country; see `Dataset.country`."""
@@ -89,8 +117,11 @@ class Client:
     ) -> Answer:
         """Return what is known of an address; see `Dataset.lookup`."""
         question = wire.Question.of(region_set, policy)
+        if self._coalescer is not None:
+            limit = self._limit(timeout)
+            return self._coalescer.lookup(wire.packed_address(address), question, limit)
         request = wire.lookup_request(address, question)
-        return wire.answer(self._call(self._lookup, request, timeout))
+        return wire.answer(self._call(self._methods().lookup, request, timeout))
 
     def classify(
         self,
@@ -100,6 +131,7 @@ class Client:
         ipv6: Buffer | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        record: bool = False,
         timeout: float | None = None,
     ) -> RosterResult:
         """Return what is known of each address of a roster; see `Dataset.classify`.
@@ -107,9 +139,11 @@ class Client:
         Raises:
             RosterTooLargeError: over the service's limit.
         """
-        question = wire.Question.of(region_set, policy)
+        question = wire.Question.of(region_set, policy, record)
         request = wire.roster_request(roster, ipv4, ipv6, question)
-        return wire.roster_result(self._call(self._classify_roster, request, timeout), question)
+        return wire.roster_result(
+            self._call(self._methods().classify_roster, request, timeout), question
+        )
 
     def classify_many(
         self,
@@ -119,6 +153,7 @@ class Client:
         ipv6: Iterable[Buffer] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        record: bool = False,
         timeout: float | None = None,
         ahead: int = DEFAULT_AHEAD,
     ) -> Iterator[RosterResult]:
@@ -136,10 +171,11 @@ class Client:
             ipv6: buffers, as `classify` takes them.
             region_set: as in `classify`, for all of them.
             policy: as in `classify`, for all of them.
+            record: as in `classify`, for all of them.
             timeout: seconds to wait for any one result.
             ahead: bound on the rosters under way, at least 1.
         """
-        question = wire.Question.of(region_set, policy)
+        question = wire.Question.of(region_set, policy, record)
         column, given = wire.one_of(rosters=rosters, ipv4=ipv4, ipv6=ipv6)
         if ahead < 1:
             raise ValueError("ahead: expected at least 1")
@@ -148,11 +184,13 @@ class Client:
 
     def explain(self, address: Address, *, timeout: float | None = None) -> Explanation:
         """Return why an address has the answer it has; see `Dataset.explain`."""
-        return wire.explanation(self._call(self._explain, wire.explain_request(address), timeout))
+        return wire.explanation(
+            self._call(self._methods().explain, wire.explain_request(address), timeout)
+        )
 
     def region_sets(self, *, timeout: float | None = None) -> tuple[RegionSet, ...]:
         """Return the service's named region sets, sorted by name."""
-        return wire.region_sets(self._call(self._list_region_sets, wire.EMPTY, timeout))
+        return wire.region_sets(self._call(self._methods().list_region_sets, wire.EMPTY, timeout))
 
     def info(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return a description of the dataset in service; see `Dataset.info`.
@@ -160,12 +198,15 @@ class Client:
         Of its keys "id", "built", "ipv4_intervals", "ipv6_intervals", "claims",
         "sources" (without attribution and url) and "attributions".
         """
-        return wire.info(self._call(self._get_dataset, wire.EMPTY, timeout))
+        return wire.info(self._call(self._methods().get_dataset, wire.EMPTY, timeout))
 
     def close(self) -> None:
         """Close the connection; calls under way are cancelled. May be called again."""
         self._closed = True
-        self._channel.close()
+        if self._coalescer is not None:
+            self._coalescer.close()
+        for methods in self._channels:
+            methods.channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -175,6 +216,9 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client of {self._target}{', closed' if self._closed else ''}>"
+
+    def _methods(self) -> _Methods:
+        return next(self._turns)
 
     def _limit(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else time_limit(timeout)
@@ -229,7 +273,7 @@ class Client:
         too_late = threading.Event()
         problem: Exception | None = None
         try:
-            call = self._stream_rosters(bodies())
+            call = self._methods().stream_rosters(bodies())
         except ValueError:
             if not self._closed:
                 raise
@@ -255,3 +299,20 @@ class Client:
             raise failed[0]
         if problem:
             raise problem
+
+
+class _Methods:
+    """A channel's methods.
+
+    Without serialisers: bytes are made and read by `wire`, where an error becomes
+    one of our own and is not logged by gRPC.
+    """
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+        self.lookup: _Unary = channel.unary_unary(wire.LOOKUP)
+        self.classify_roster: _Unary = channel.unary_unary(wire.CLASSIFY_ROSTER)
+        self.stream_rosters: _Stream = channel.stream_stream(wire.STREAM_ROSTERS)
+        self.explain: _Unary = channel.unary_unary(wire.EXPLAIN)
+        self.list_region_sets: _Unary = channel.unary_unary(wire.LIST_REGION_SETS)
+        self.get_dataset: _Unary = channel.unary_unary(wire.GET_DATASET)

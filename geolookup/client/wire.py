@@ -19,6 +19,7 @@ from geolookup.claims import Policy, Status, Verdict
 from geolookup.errors import RegionSetError, RosterError, ServiceError
 from geolookup.evidence import RegistryEntry
 from geolookup.explain import Explanation, OverrideView, SourceView
+from geolookup.record import RecordError, from_mapping
 from geolookup.regions import RegionSet
 from geolookup.roster import Answer, RosterResult
 from geolookup.v1 import geolookup_pb2 as v1
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from geolookup.addresses import Address, Roster
+    from geolookup.record import DecisionRecord
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -37,6 +39,8 @@ STREAM_ROSTERS = f"{_METHOD}StreamRosters"
 EXPLAIN = f"{_METHOD}Explain"
 LIST_REGION_SETS = f"{_METHOD}ListRegionSets"
 GET_DATASET = f"{_METHOD}GetDataset"
+
+UNARY = (LOOKUP, CLASSIFY_ROSTER, EXPLAIN, LIST_REGION_SETS, GET_DATASET)
 
 EMPTY = b""
 """The request of the two methods that have no parameters."""
@@ -51,14 +55,18 @@ class Question:
         policy: how claims become verdicts.
         expression: what is sent; a `RegionSet` travels as its codes, because
             the service may know another set by its name.
+        record: whether a decision record is asked for, too.
     """
 
     region_set: str | None
     policy: Policy
     expression: str
+    record: bool = False
 
     @classmethod
-    def of(cls, region_set: str | RegionSet | None, policy: Policy | str) -> Question:
+    def of(
+        cls, region_set: str | RegionSet | None, policy: Policy | str, record: bool = False
+    ) -> Question:
         """Make a question of the arguments of `lookup` and `classify`.
 
         Raises:
@@ -72,9 +80,11 @@ class Question:
                 raise TypeError(f"policy: expected Policy or str, not {type(policy).__name__}")
             raise ValueError(f"policy: unknown; expected one of {', '.join(Policy.__members__)}")
         if region_set is None:
+            if record:
+                raise ValueError("record: needs a region set; name one with region_set=")
             return cls(None, policy, "")
         if isinstance(region_set, RegionSet):
-            return cls(region_set.name, policy, "+".join(sorted(region_set.codes)))
+            return cls(region_set.name, policy, "+".join(sorted(region_set.codes)), record)
         if not isinstance(region_set, str):
             raise TypeError(
                 f"region_set: expected str or RegionSet, not {type(region_set).__name__}"
@@ -83,30 +93,62 @@ class Question:
             raise RegionSetError("region set: the expression is empty")
         if not region_set.isascii():  # names are; and some text can't be sent at all
             raise RegionSetError("region set: unknown name at position 1")
-        return cls(region_set, policy, region_set)
+        return cls(region_set, policy, region_set, record)
 
 
 def lookup_request(address: Address, question: Question) -> bytes:
     """Return a serialised `LookupRequest`."""
-    request = v1.LookupRequest(region_set=question.expression, policy=_number(question.policy))
-    _fill_address(request, address)
-    return request.SerializeToString()
+    return packed_request(packed_address(address), question)
 
 
 def explain_request(address: Address) -> bytes:
     """Return a serialised `ExplainRequest`."""
     request = v1.ExplainRequest()
-    _fill_address(request, address)
+    _fill_packed(request, packed_address(address))
     return request.SerializeToString()
 
 
-def _fill_address(request: v1.LookupRequest | v1.ExplainRequest, address: Address) -> None:
+def packed_address(address: Address) -> bytes | None:
+    """Return an address in 4 or 16 bytes; None: it can't be read, and its answer is INVALID.
+
+    Raises:
+        TypeError: no address by its type.
+    """
     form = core_address(address)
     packed = _core.parse(form) if isinstance(form, str) else form
-    if packed is None or len(packed) not in (4, 16):
+    return packed if packed is not None and len(packed) in (4, 16) else None
+
+
+def _fill_packed(request: v1.LookupRequest | v1.ExplainRequest, packed: bytes | None) -> None:
+    if packed is None:
         request.text = ""  # no address either, and gets the answer INVALID
     else:
         request.packed = packed
+
+
+def packed_request(packed: bytes | None, question: Question) -> bytes:
+    """Return a serialised `LookupRequest` for what `packed_address` returned."""
+    request = v1.LookupRequest(region_set=question.expression, policy=_number(question.policy))
+    _fill_packed(request, packed)
+    return request.SerializeToString()
+
+
+def batch_request(rows: list[bytes | None], question: Question) -> bytes:
+    """Return a serialised `ClassifyRosterRequest` for what `packed_address` returned.
+
+    Either all of them can be read or none can.
+    """
+    request = v1.ClassifyRosterRequest(
+        region_set=question.expression, policy=_number(question.policy)
+    )
+    good = [row for row in rows if row is not None]
+    if not good:
+        request.text.addresses.extend([""] * len(rows))
+    elif all(len(row) == 4 for row in good):
+        request.ipv4 = b"".join(good)
+    else:
+        request.ipv6 = b"".join(_MAPPED[: 16 - len(row)] + row for row in good)
+    return request.SerializeToString()
 
 
 def roster_request(
@@ -166,6 +208,41 @@ def _answer(body: bytes) -> Answer:
         verdict=Verdict(response.verdict) if response.verdict else None,
         dataset=response.dataset,
     )
+
+
+def batch_answers(body: bytes, question: Question, size: int) -> list[Answer]:
+    """Return the answers in a serialised `ClassifyRosterResponse`, in order.
+
+    Those that are DISPUTED lack the claimed codes, which a roster's answer has not.
+
+    Raises:
+        ServiceError: it holds none, or not *size* of them.
+    """
+    result = roster_result(body, question)
+    if result.size != size:
+        raise _not_understood()
+    verdicts: list[Verdict | None] = [None] * size
+    if question.region_set is not None:
+        try:
+            sets = (result.inside, result.outside, result.undetermined)
+        except RosterError as error:
+            raise ServiceError(f"the service's answer makes no sense: {error}") from None
+        for verdict, positions in zip(Verdict, sets, strict=True):
+            for position in positions:
+                verdicts[position] = verdict
+    columns = zip(result.countries, result.statuses, verdicts, strict=True)
+    dataset = result.dataset
+    return [_plain_answer(*column, dataset) for column in columns]
+
+
+def is_complete(answer: Answer) -> bool:
+    """Say whether an answer out of `batch_answers` is all that `Lookup` would say."""
+    return answer.status is not Status.DISPUTED
+
+
+@lru_cache(8192)
+def _plain_answer(country: str, status: Status, verdict: Verdict | None, dataset: str) -> Answer:
+    return Answer(country, status, (), verdict, dataset)
 
 
 def roster_result(body: bytes, question: Question) -> RosterResult:
@@ -284,6 +361,7 @@ def _fill(
     column, addresses = one_of(roster=roster, ipv4=ipv4, ipv6=ipv6)
     request.region_set = question.expression
     request.policy = _number(question.policy)
+    request.record = question.record
     if column == "roster":
         _fill_roster(request, addresses)
     elif column == "ipv4":
@@ -367,7 +445,7 @@ def _number(policy: Policy) -> Any:
 def _result(response: v1.ClassifyRosterResponse, question: Question) -> RosterResult:
     asked = question.region_set is not None
     try:
-        return RosterResult.from_columns(
+        result = RosterResult.from_columns(
             size=response.size,
             countries=response.countries,
             statuses=response.statuses,
@@ -378,8 +456,34 @@ def _result(response: v1.ClassifyRosterResponse, question: Question) -> RosterRe
             region_set=question.region_set,
             policy=question.policy if asked else None,
         )
-    except RosterError as error:
+        if question.record:
+            result.record = _record(response.record, result, question)
+    except (RosterError, RecordError) as error:
         raise ServiceError(f"the service's answer makes no sense: {error}") from None
+    return result
+
+
+def _record(message: v1.DecisionRecord, result: RosterResult, question: Question) -> DecisionRecord:
+    """Return the record of a message.
+
+    Raises:
+        RecordError: it makes no sense, or says something else than the answer.
+    """
+    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    record = from_mapping(
+        values | {"codes": list(message.codes), "statuses": dict(message.statuses)}
+    )
+    same = (
+        record.dataset == result.dataset
+        and record.region_set == question.expression
+        and record.policy is question.policy
+        and record.statuses == result.status_counts()
+        and [record.inside, record.outside, record.undetermined]
+        == list(result.verdict_counts().values())
+    )
+    if not same:
+        raise RecordError("record: it is not that of this answer")
+    return record
 
 
 def _parse(kind: type[_Message], body: bytes) -> _Message:

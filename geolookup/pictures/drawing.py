@@ -26,8 +26,10 @@ _PANEL: Final = 470
 _HEAD: Final = 64
 _DPI: Final = 200
 
-_INK: Final = "#22262a"
-_FAINT: Final = "#6b7278"
+INK: Final = "#22262a"
+"""Colour of text and frames."""
+FAINT: Final = "#6b7278"
+"""Colour of what stands beside."""
 
 _LEAST_BLEND: Final = 0.35
 """How strongly the smallest part of what a picture is about shows in a cell."""
@@ -100,7 +102,7 @@ def _draw_map(area: Axes, image: NDArray[np.uint8]) -> None:
     area.set_xticks([])
     area.set_yticks([])
     for spine in area.spines.values():
-        spine.set_color(_INK)
+        spine.set_color(INK)
         spine.set_linewidth(0.6)
     for at in range(1, 16):
         area.axhline(at, color="#000000", alpha=0.13, linewidth=0.35)
@@ -116,7 +118,7 @@ def _draw_map(area: Axes, image: NDArray[np.uint8]) -> None:
             fontsize=6,
             va="top",
             ha="left",
-            color="#ffffff" if dark else _INK,
+            color="#ffffff" if dark else INK,
             alpha=0.8,
             path_effects=[
                 withStroke(linewidth=1.2, foreground="#00000066" if dark else "#ffffffaa")
@@ -125,14 +127,14 @@ def _draw_map(area: Axes, image: NDArray[np.uint8]) -> None:
 
 
 def _draw_heading(page: Axes, subject: Subject, prefix_length: int) -> None:
-    page.text(_MARGIN, 34, subject.title, fontsize=15, weight="bold", color=_INK, va="baseline")
+    page.text(_MARGIN, 34, subject.title, fontsize=15, weight="bold", color=INK, va="baseline")
     page.text(
         _MARGIN,
         54,
         "The IPv4 address space along a Hilbert curve: each square with a number is a /8, "
         f"the smallest squares are /{prefix_length}.",
         fontsize=8,
-        color=_FAINT,
+        color=FAINT,
         va="baseline",
     )
 
@@ -154,7 +156,7 @@ def _draw_panel(page: Axes, subject: Subject) -> None:
             "What the picture is about shows in each smallest square that holds any of it: pale "
             "where it is a small part, in full colour where it is all."
         )
-        y = _draw_lines(page, y, left, textwrap.wrap(note, 78), _FAINT)
+        y = _draw_lines(page, y, left, textwrap.wrap(note, 78), FAINT)
     title, rows = subject.pairs
     y = _draw_headings(page, y + 14, left, right, title)
     for text, total in rows or (("none", 0),):
@@ -162,13 +164,13 @@ def _draw_panel(page: Axes, subject: Subject) -> None:
         y += 20
     lines = [line for text in subject.attributions for line in textwrap.wrap(text, 78)]
     lines = [*(f"dataset {text}" for text in subject.datasets), *lines, "drawn by geolookup"]
-    _draw_lines(page, _HEAD + _MAP - 15 * len(lines) + 9, left, lines, _FAINT)
+    _draw_lines(page, _HEAD + _MAP - 15 * len(lines) + 9, left, lines, FAINT)
 
 
 def _draw_headings(page: Axes, y: float, left: float, right: float, title: str) -> float:
-    page.text(left, y, title, fontsize=9, weight="bold", color=_INK, va="center")
-    page.text(right - 76, y, "addresses", fontsize=7.5, color=_FAINT, va="center", ha="right")
-    page.text(right, y, "share", fontsize=7.5, color=_FAINT, va="center", ha="right")
+    page.text(left, y, title, fontsize=9, weight="bold", color=INK, va="center")
+    page.text(right - 76, y, "addresses", fontsize=7.5, color=FAINT, va="center", ha="right")
+    page.text(right, y, "share", fontsize=7.5, color=FAINT, va="center", ha="right")
     page.plot([left, right], [y + 12, y + 12], color="#c8ccd0", linewidth=0.6)
     return y + 27
 
@@ -191,9 +193,9 @@ def _draw_row(page: Axes, y: float, sides: tuple[float, float], text: str, total
     left, right = sides
     shown = textwrap.shorten(text, 42, placeholder="…")
     share = f"{100 * total / SPACE:.2f} %"
-    page.text(left, y, shown, fontsize=8.5, color=_INK, va="center")
-    page.text(right - 76, y, f"{total:,}", fontsize=8.5, color=_INK, va="center", ha="right")
-    page.text(right, y, share, fontsize=8.5, color=_INK, va="center", ha="right")
+    page.text(left, y, shown, fontsize=8.5, color=INK, va="center")
+    page.text(right - 76, y, f"{total:,}", fontsize=8.5, color=INK, va="center", ha="right")
+    page.text(right, y, share, fontsize=8.5, color=INK, va="center", ha="right")
 
 
 def _draw_lines(page: Axes, y: float, left: float, lines: list[str], colour: str) -> float:

@@ -1,6 +1,26 @@
-"""The gRPC service: `serve` runs it, told by `Settings`."""
+"""The gRPC service: `serve` runs it, told by `Settings`.
 
-from geolookup.service.server import Server, serve
+Importing this package loads no gRPC: what needs it is loaded when it is first named.
+"""
+
+from typing import TYPE_CHECKING
+
 from geolookup.service.settings import Limits, ListenError, Settings, SettingsError
 
+if TYPE_CHECKING:
+    from geolookup.service.server import Server
+    from geolookup.service.supervisor import serve
+
 __all__ = ["Limits", "ListenError", "Server", "Settings", "SettingsError", "serve"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Server":
+        from geolookup.service.server import Server  # noqa: PLC0415
+
+        return Server
+    if name == "serve":
+        from geolookup.service.supervisor import serve  # noqa: PLC0415
+
+        return serve
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,8 @@
 A handler knows the snapshot, the limits and the wire format, and no server:
 transports are thin shells around these functions. What it refuses it raises as
 a `RequestError`, whose text names field and position and never repeats a value.
+Whom it works for it knows as a `Call`, which says whether anybody still waits, and is told
+what was answered.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from geolookup.claims import Policy
-from geolookup.errors import RegionSetError, RosterError
+from geolookup import _core
+from geolookup.claims import Policy, Status
+from geolookup.errors import RegionSetError
+from geolookup.service.recording import record_bytes
 from geolookup.v1 import geolookup_pb2 as v1
 
 if TYPE_CHECKING:
     from geolookup.dataset import Dataset
-    from geolookup.roster import Answer, RosterResult
+    from geolookup.roster import Answer
+    from geolookup.service.authz import Rules
     from geolookup.service.settings import Limits
 
 _Message = TypeVar("_Message", bound=Message)
@@ -28,9 +33,16 @@ _Message = TypeVar("_Message", bound=Message)
 class Code(IntEnum):
     """Why a request was refused. The numbers of gRPC's status codes."""
 
+    CANCELLED = 1
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
     INTERNAL = 13
+    UNAVAILABLE = 14
 
 
 class RequestError(Exception):
@@ -46,6 +58,45 @@ INTERNAL_ERROR: Final = RequestError(Code.INTERNAL, "internal error")
 """All that a client learns of an exception that nobody expected."""
 
 
+class Call:
+    """The call that a handler answers. This one is nobody's: it waits for ever, and forgets."""
+
+    __slots__ = ()
+
+    def go_on(self) -> None:
+        """Return if somebody still waits for the answer; asked between the pieces of big work.
+
+        Raises:
+            RequestError: nobody does.
+        """
+
+    def looked_up(self, status: int, region_set: str, verdict: int) -> None:
+        """Note the answer to one address.
+
+        Args:
+            status: why.
+            region_set: what was asked for, or empty.
+            verdict: the answer to it, or 0.
+        """
+
+    def classified(
+        self,
+        statuses: tuple[int, ...],
+        region_set: str,
+        verdicts: tuple[int, int, int] | None,
+    ) -> None:
+        """Note the answer to a roster.
+
+        Args:
+            statuses: how many addresses have each status, by its number.
+            region_set: what was asked for, or empty.
+            verdicts: how many are inside, outside and undetermined; None: nothing was asked.
+        """
+
+
+NOBODY: Final = Call()
+
+
 class Snapshot:
     """A dataset in service, with what is kept of it in wire form.
 
@@ -55,8 +106,12 @@ class Snapshot:
     _MAX_ANSWERS: Final = 100_000
     """Ten times the distinct answers of a dataset; some 20 MB."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, rules: Rules | None = None) -> None:
         self.dataset = dataset
+        self.rules = rules
+        """Those of Envoy's authorization, if it is answered."""
+        self.named = v1.ClassifyRosterResponse(dataset=dataset.id).SerializeToString()
+        """The field `dataset` of a `ClassifyRosterResponse`, serialised with its tag."""
         # By identity, as a dataset hands out one object for each distinct
         # answer. The value holds the answer so that its id is not used again.
         self._answers: dict[int, tuple[Answer, bytes]] = {}
@@ -71,7 +126,7 @@ class Snapshot:
         return entry[1]
 
 
-def lookup(snapshot: Snapshot, body: bytes, _limits: Limits) -> bytes:
+def lookup(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBODY) -> bytes:
     """Answer a `LookupRequest`."""
     request = _parse(v1.LookupRequest, body)
     address = _address(request)
@@ -80,34 +135,39 @@ def lookup(snapshot: Snapshot, body: bytes, _limits: Limits) -> bytes:
         answer = snapshot.dataset.lookup(address, request.region_set or None, policy)
     except RegionSetError as error:
         raise _unknown_region_set(error) from None
+    call.looked_up(answer.status, request.region_set, answer.verdict or 0)
     return snapshot.encoded(answer)
 
 
-def classify_roster(snapshot: Snapshot, body: bytes, limits: Limits) -> bytes:
+def classify_roster(snapshot: Snapshot, body: bytes, limits: Limits, call: Call = NOBODY) -> bytes:
     """Answer a `ClassifyRosterRequest`."""
-    request = _parse(v1.ClassifyRosterRequest, body)
-    response = v1.ClassifyRosterResponse()
-    _fill(response, _classify(snapshot, request, limits))
-    return response.SerializeToString()
+    roster = _core.read_roster(body)
+    if roster is None:
+        roster = _read_again(_parse(v1.ClassifyRosterRequest, body))
+    return _classify(snapshot, roster, limits, call, streamed=False)
 
 
-def stream_rosters(snapshot: Snapshot, body: bytes, limits: Limits, position: int) -> bytes:
+def stream_rosters(
+    snapshot: Snapshot, body: bytes, limits: Limits, position: int, call: Call = NOBODY
+) -> bytes:
     """Answer one `StreamRostersRequest`, the one at *position* (from 0) of its stream."""
-    response = v1.StreamRostersResponse()
     try:
-        request = _parse(v1.StreamRostersRequest, body)
-        if not request.HasField("roster"):
-            raise _invalid("roster", "required")
-        _fill(response.roster, _classify(snapshot, request.roster, limits))
+        roster = _core.read_roster(body, True)
+        if roster is None:
+            request = _parse(v1.StreamRostersRequest, body)
+            if not request.HasField("roster"):
+                raise _invalid("roster", "required")
+            roster = _read_again(request.roster)
+        return _classify(snapshot, roster, limits, call, streamed=True)
     except RequestError as error:
         raise RequestError(error.code, f"roster {position}: {error.text}") from None
-    return response.SerializeToString()
 
 
-def explain(snapshot: Snapshot, body: bytes, _limits: Limits) -> bytes:
+def explain(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBODY) -> bytes:
     """Answer an `ExplainRequest`."""
     request = _parse(v1.ExplainRequest, body)
     why = snapshot.dataset.explain(_address(request))
+    call.looked_up(why.status, "", 0)
     response = v1.ExplainResponse(
         country=why.country,
         status=int(why.status),  # type: ignore[arg-type]  # any number of the enum
@@ -140,7 +200,9 @@ def explain(snapshot: Snapshot, body: bytes, _limits: Limits) -> bytes:
     return response.SerializeToString()
 
 
-def list_region_sets(snapshot: Snapshot, body: bytes, _limits: Limits) -> bytes:
+def list_region_sets(
+    snapshot: Snapshot, body: bytes, _limits: Limits, _call: Call = NOBODY
+) -> bytes:
     """Answer a `ListRegionSetsRequest`."""
     _parse(v1.ListRegionSetsRequest, body)
     response = v1.ListRegionSetsResponse()
@@ -154,7 +216,7 @@ def list_region_sets(snapshot: Snapshot, body: bytes, _limits: Limits) -> bytes:
     return response.SerializeToString()
 
 
-def get_dataset(snapshot: Snapshot, body: bytes, _limits: Limits) -> bytes:
+def get_dataset(snapshot: Snapshot, body: bytes, _limits: Limits, _call: Call = NOBODY) -> bytes:
     """Answer a `GetDatasetRequest`."""
     _parse(v1.GetDatasetRequest, body)
     dataset = snapshot.dataset
@@ -204,48 +266,54 @@ def _lookup_response(answer: Answer) -> bytes:
     ).SerializeToString()
 
 
+def _read_again(request: v1.ClassifyRosterRequest) -> _core.WireRoster:
+    """Return the roster of a request that came in a form which the core leaves to protobuf."""
+    request.DiscardUnknownFields()
+    roster = _core.read_roster(request.SerializeToString())
+    if roster is None:
+        raise RuntimeError("a request was serialised in an unknown form")
+    return roster
+
+
 def _classify(
-    snapshot: Snapshot, request: v1.ClassifyRosterRequest, limits: Limits
-) -> RosterResult:
-    field = request.WhichOneof("addresses")
+    snapshot: Snapshot, roster: _core.WireRoster, limits: Limits, call: Call, *, streamed: bool
+) -> bytes:
+    field = roster.form
     if field is None:
         raise _invalid("addresses", "required")
-    if field == "text":
-        size = len(request.text.addresses)
-    else:
-        packed: bytes = getattr(request, field)
+    if roster.rest:
         width = 4 if field == "ipv4" else 16
-        if len(packed) % width:
-            raise _invalid(field, f"{len(packed)} bytes are no multiple of {width}")
-        size = len(packed) // width
-    if size > limits.roster:
+        raise _invalid(field, f"{roster.nbytes} bytes are no multiple of {width}")
+    if roster.size > limits.roster:
         raise RequestError(
             Code.RESOURCE_EXHAUSTED,
-            f"{field}: {size} addresses are over the limit of {limits.roster} a roster",
+            f"{field}: {roster.size} addresses are over the limit of {limits.roster} a roster",
         )
-    policy = _policy(request.policy)
+    policy = _policy(roster.policy)
+    region_set = roster.region_set
+    if roster.record and not region_set:
+        raise _invalid("record", "needs region_set")
     try:
-        return snapshot.dataset.classify(
-            list(request.text.addresses) if field == "text" else None,
-            ipv4=packed if field == "ipv4" else None,
-            ipv6=packed if field == "ipv6" else None,
-            region_set=request.region_set or None,
-            policy=policy,
-        )
+        answer = snapshot.dataset.answer(roster, region_set or None, policy)
     except RegionSetError as error:
         raise _unknown_region_set(error) from None
-    except RosterError as error:
-        raise RequestError(Code.INVALID_ARGUMENT, str(error)) from None
-
-
-def _fill(response: v1.ClassifyRosterResponse, result: RosterResult) -> None:
-    response.size = result.size
-    response.countries = result.countries.tobytes()
-    response.statuses = result.statuses.tobytes()
-    response.counts.update(result.counts())
-    if result.region_set is not None:
-        response.inside, response.outside, response.undetermined = result.serialised()
-    response.dataset = result.dataset
+    while answer.step():
+        call.go_on()
+    statuses, verdicts = answer.statuses, answer.verdicts
+    rest = snapshot.named
+    if roster.record and verdicts is not None:
+        inside, outside, undetermined = verdicts
+        rest += record_bytes(
+            snapshot.dataset,
+            region_set,
+            policy,
+            statuses={status: statuses[status] for status in Status if statuses[status]},
+            inside=inside,
+            outside=outside,
+            undetermined=undetermined,
+        )
+    call.classified(statuses, region_set, verdicts)
+    return answer.finish(rest, streamed)
 
 
 def _parse(kind: type[_Message], body: bytes) -> _Message:

@@ -108,21 +108,23 @@ class TextAddresses(_message.Message):
     def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClassifyRosterRequest(_message.Message):
-    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy")
+    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy", "record")
     IPV4_FIELD_NUMBER: _ClassVar[int]
     IPV6_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     REGION_SET_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     ipv4: bytes
     ipv6: bytes
     text: TextAddresses
     region_set: str
     policy: Policy
-    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ...) -> None: ...
+    record: bool
+    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., record: bool = ...) -> None: ...
 
 class ClassifyRosterResponse(_message.Message):
-    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset")
+    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset", "record")
     class CountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +140,7 @@ class ClassifyRosterResponse(_message.Message):
     OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     UNDETERMINED_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     size: int
     countries: bytes
     statuses: bytes
@@ -146,7 +149,47 @@ class ClassifyRosterResponse(_message.Message):
     outside: bytes
     undetermined: bytes
     dataset: str
-    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ...) -> None: ...
+    record: DecisionRecord
+    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ...) -> None: ...
+
+class DecisionRecord(_message.Message):
+    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest")
+    class StatusesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    DATASET_BUILT_FIELD_NUMBER: _ClassVar[int]
+    REGION_SET_FIELD_NUMBER: _ClassVar[int]
+    REGION_SET_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    INSIDE_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_FIELD_NUMBER: _ClassVar[int]
+    UNDETERMINED_FIELD_NUMBER: _ClassVar[int]
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    format: int
+    time: str
+    dataset: str
+    dataset_built: str
+    region_set: str
+    region_set_version: str
+    codes: _containers.RepeatedScalarFieldContainer[str]
+    policy: str
+    size: int
+    inside: int
+    outside: int
+    undetermined: int
+    statuses: _containers.ScalarMap[str, int]
+    digest: str
+    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class StreamRostersRequest(_message.Message):
     __slots__ = ("roster",)

@@ -1,0 +1,174 @@
+"""The client processes: start them, have them run a plan together, join what they measured."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from bench.load import generator
+from bench.load.plan import Plan, Result
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+    from typing import Self
+
+_NOTICE = 0.1
+"""Seconds from telling the processes when a plan starts to its start."""
+_PATIENCE = 60.0
+"""Seconds over a plan's own after which a process is taken for dead."""
+
+
+class CrewError(Exception):
+    """A client process ended, or never began. The text says which."""
+
+
+class Crew:
+    """Client processes, ready to run one plan after another. A context manager.
+
+    Args:
+        processes: how many.
+        dataset: path of the dataset that addresses are drawn from; None: the embedded one.
+        cores: processor cores that they keep to; empty: any.
+    """
+
+    def __init__(
+        self, processes: int, dataset: str | None = None, cores: Iterable[int] = ()
+    ) -> None:
+        # Fresh interpreters: gRPC does not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self._members: list[tuple[SpawnProcess, Connection]] = []
+        own = os.sched_getaffinity(0)
+        if chosen := set(cores):
+            os.sched_setaffinity(0, chosen)
+        # Ctrl-C must not meet the processes before they have learnt to leave it to this
+        # one: they begin with it blocked. Multiprocessing's own process, if it were
+        # started in between, would unblock it.
+        resource_tracker.ensure_running()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            for number in range(processes):
+                ours, theirs = context.Pipe()
+                arguments = (theirs, number, processes, dataset)
+                process = context.Process(target=generator.body, args=arguments, daemon=True)
+                process.start()
+                theirs.close()
+                self._members.append((process, ours))
+        finally:
+            os.sched_setaffinity(0, own)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        try:
+            for number, (_, connection) in enumerate(self._members):
+                self._await(number, connection, "start")
+        except BaseException:
+            self.close()
+            raise
+
+    def run(
+        self,
+        plan: Plan,
+        *,
+        progress: Callable[[float, int, int], None] = lambda *_: None,
+        at_measured: Callable[[], None] = lambda: None,
+        at_end: Callable[[], None] = lambda: None,
+    ) -> Result:
+        """Run a plan and return what all processes measured.
+
+        Args:
+            plan: what to do.
+            progress: called now and then with the seconds since the start and how many
+                calls were answered and failed in the measured time.
+            at_measured: called when the warm-up ends.
+            at_end: called when the measured time ends, if the warm-up did. Ctrl-C ends
+                it early; the result says so, and no other plan may be run after it.
+
+        Raises:
+            CrewError: a process ended.
+        """
+        for _, connection in self._members:
+            connection.send(plan)
+        for number, (_, connection) in enumerate(self._members):
+            self._await(number, connection, "prepare")
+        start = time.monotonic() + _NOTICE
+        for _, connection in self._members:
+            connection.send(start)
+        measured = start + plan.warm_up
+        moments = [(measured, at_measured), (measured + plan.seconds, at_end)]
+        pending = {connection: number for number, (_, connection) in enumerate(self._members)}
+        counts = dict.fromkeys(pending, (0, 0))
+        total = Result()
+        patience = 2 * plan.timeout + _PATIENCE
+        give_up = measured + plan.seconds + patience
+        while pending:
+            try:
+                for connection, message in self._messages(pending, moments, give_up):
+                    if message[0] == "result":
+                        total.add(message[1])
+                        del pending[connection]
+                    else:
+                        counts[connection] = message[1:]
+                        columns = zip(*counts.values(), strict=True)
+                        progress(time.monotonic() - start, *map(sum, columns))
+            except KeyboardInterrupt:
+                # The second time it is raised for good.
+                if total.interrupted:
+                    raise
+                total.interrupted = True
+                if len(moments) == 1:
+                    moments[0][1]()
+                moments = []  # before it was measured there is no end of it
+                give_up = time.monotonic() + patience
+                for connection in pending:
+                    connection.send("stop")
+        return total
+
+    def _messages(
+        self,
+        pending: Mapping[Connection, int],
+        moments: list[tuple[float, Callable[[], None]]],
+        give_up: float,
+    ) -> list[tuple[Connection, tuple[Any, ...]]]:
+        """Wait for messages or the next moment, and do what is to be done then."""
+        now = time.monotonic()
+        while moments and moments[0][0] <= now:
+            moments.pop(0)[1]()
+        if now > give_up:
+            raise CrewError("client processes did not come to an end")
+        until = moments[0][0] if moments else give_up
+        found = wait(list(pending), max(0.0, until - now))
+        return [
+            (one, self._receive(pending[one], one)) for one in found if isinstance(one, Connection)
+        ]
+
+    def close(self) -> None:
+        """End the processes."""
+        for _, connection in self._members:
+            connection.close()
+        for process, _ in self._members:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+    def _await(self, number: int, connection: Connection, what: str) -> None:
+        if not connection.poll(_PATIENCE):
+            raise CrewError(f"client process {number} did not {what}")
+        self._receive(number, connection)
+
+    def _receive(self, number: int, connection: Connection) -> tuple[Any, ...]:
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            message: tuple[Any, ...] = connection.recv()
+            return message
+        raise CrewError(f"client process {number} ended")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

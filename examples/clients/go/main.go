@@ -1,0 +1,131 @@
+// Command client asks a geolookup service, from Go.
+//
+//	client TARGET join REGION_SET < address
+//	client TARGET takedown REGION_SET < participants
+//
+// join reads one address and prints country, status and verdict. takedown reads
+// lines of an id and an address, and prints the ids of those who are inside.
+// Addresses come by standard input, because command lines can be seen by others.
+package main
+
+//go:generate npx --yes @bufbuild/buf@1.75.0 generate
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	geolookupv1 "geolookup.example/client/gen/geolookup/v1"
+)
+
+const timeout = 5 * time.Second
+
+func main() {
+	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "client:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, in io.Reader, out io.Writer) error {
+	if len(args) != 3 || (args[1] != "join" && args[1] != "takedown") {
+		return errors.New("usage: client TARGET join|takedown REGION_SET")
+	}
+	target, action, regionSet := args[0], args[1], args[2]
+	// Plaintext, as within one machine. Elsewhere give TLS credentials here.
+	connection, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	service := geolookupv1.NewGeoLookupServiceClient(connection)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if action == "join" {
+		return join(ctx, service, regionSet, in, out)
+	}
+	return takedown(ctx, service, regionSet, in, out)
+}
+
+// join asks for one address.
+func join(ctx context.Context, service geolookupv1.GeoLookupServiceClient, regionSet string, in io.Reader, out io.Writer) error {
+	text, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	answer, err := service.Lookup(ctx, &geolookupv1.LookupRequest{
+		Address:   &geolookupv1.LookupRequest_Text{Text: strings.TrimSpace(text)},
+		RegionSet: regionSet,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, answer.Country, answer.Status, answer.Verdict)
+	return err
+}
+
+// takedown asks for a whole roster and prints the ids of those inside. The ids
+// stay here: the service sees addresses in an order, and answers with positions.
+func takedown(ctx context.Context, service geolookupv1.GeoLookupServiceClient, regionSet string, in io.Reader, out io.Writer) error {
+	ids, packed, err := readRoster(in)
+	if err != nil {
+		return err
+	}
+	answer, err := service.ClassifyRoster(ctx, &geolookupv1.ClassifyRosterRequest{
+		Addresses: &geolookupv1.ClassifyRosterRequest_Ipv6{Ipv6: packed},
+		RegionSet: regionSet,
+	})
+	if err != nil {
+		return err
+	}
+	if int(answer.Size) != len(ids) {
+		return fmt.Errorf("asked about %d participants, answered about %d", len(ids), answer.Size)
+	}
+	inside := roaring.New()
+	if _, err := inside.FromBuffer(answer.Inside); err != nil {
+		return fmt.Errorf("inside: %w", err)
+	}
+	if err := inside.Validate(); err != nil {
+		return fmt.Errorf("inside: %w", err)
+	}
+	for positions := inside.Iterator(); positions.HasNext(); {
+		position := positions.Next()
+		if int(position) >= len(ids) {
+			return fmt.Errorf("inside: a position beyond the roster's %d", len(ids))
+		}
+		if _, err := fmt.Fprintln(out, ids[position]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readRoster returns the ids, and the addresses packed at 16 bytes each: IPv4
+// addresses stand among them in IPv4-mapped form.
+func readRoster(in io.Reader) (ids []string, packed []byte, err error) {
+	lines := bufio.NewScanner(in)
+	for number := 1; lines.Scan(); number++ {
+		fields := strings.Fields(lines.Text())
+		if len(fields) != 2 {
+			return nil, nil, fmt.Errorf("line %d: expected an id and an address", number)
+		}
+		address, err := netip.ParseAddr(fields[1])
+		if err != nil || address.Zone() != "" {
+			// The parser's own error would repeat the text.
+			return nil, nil, fmt.Errorf("line %d: not an address", number)
+		}
+		bytes := address.As16()
+		ids, packed = append(ids, fields[0]), append(packed, bytes[:]...)
+	}
+	return ids, packed, lines.Err()
+}

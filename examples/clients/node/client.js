@@ -1,0 +1,77 @@
+// Asks a geolookup service, from Node.js.
+//
+//   node client.js TARGET join REGION_SET < address
+//   node client.js TARGET takedown REGION_SET < participants
+//
+// join reads one address and prints country, status and verdict. takedown reads
+// lines of an id and an address, and prints the ids of those who are inside.
+// Addresses come by standard input, because command lines can be seen by others.
+
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import grpc from "@grpc/grpc-js";
+import loader from "@grpc/proto-loader";
+import { RoaringBitmap32 } from "roaring-wasm";
+
+const PROTO = fileURLToPath(new URL("../../../proto", import.meta.url));
+const TIMEOUT_MS = 5000;
+
+function connect(target) {
+  const definition = loader.loadSync("geolookup/v1/geolookup.proto", {
+    includeDirs: [PROTO],
+    enums: String,
+    defaults: true,
+  });
+  const { GeoLookupService } = grpc.loadPackageDefinition(definition).geolookup.v1;
+  // Plaintext, as within one machine. Elsewhere give TLS credentials here.
+  return new GeoLookupService(target, grpc.credentials.createInsecure());
+}
+
+function call(service, method, request) {
+  const ask = promisify(service[method]).bind(service);
+  return ask(request, { deadline: Date.now() + TIMEOUT_MS });
+}
+
+async function join(service, regionSet) {
+  const text = readFileSync(0, "utf8").trim();
+  const answer = await call(service, "Lookup", { text, regionSet });
+  console.log(answer.country, answer.status, answer.verdict);
+}
+
+// The ids stay here: the service sees addresses in an order, and answers with positions.
+async function takedown(service, regionSet) {
+  const lines = readFileSync(0, "utf8").split("\n").filter((line) => line.trim());
+  const people = lines.map((line, index) => {
+    const fields = line.trim().split(/\s+/);
+    if (fields.length !== 2) throw new Error(`line ${index + 1}: expected an id and an address`);
+    return { id: fields[0], address: fields[1] };
+  });
+  const addresses = people.map((person) => person.address);
+  const answer = await call(service, "ClassifyRoster", { text: { addresses }, regionSet });
+  if (answer.size !== people.length) {
+    throw new Error(`asked about ${people.length} participants, answered about ${answer.size}`);
+  }
+  const inside = RoaringBitmap32.deserialize("portable", answer.inside);
+  for (const position of inside) {
+    if (position >= people.length) throw new Error("inside: a position beyond the roster");
+    console.log(people[position].id);
+  }
+  inside.dispose();
+}
+
+const actions = { join, takedown };
+const [target, action, regionSet] = process.argv.slice(2);
+if (!Object.hasOwn(actions, action ?? "") || !regionSet) {
+  console.error("usage: node client.js TARGET join|takedown REGION_SET");
+  process.exit(2);
+}
+const service = connect(target);
+try {
+  await actions[action](service, regionSet);
+} catch (error) {
+  console.error("client:", error.message);
+  process.exitCode = 1;
+} finally {
+  service.close();
+}

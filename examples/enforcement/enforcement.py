@@ -1,0 +1,163 @@
+"""Measures, and who they reach: exactly the people inside, and nobody else.
+
+This is a component that a meeting service could begin with. What it shows:
+
+- A meeting is never ended. Those whom a measure reaches leave it.
+- geolookup is sent addresses in an order and answers with positions. The
+  participants' ids stay here.
+- UNDETERMINED people stay: nobody loses a meeting over what is not known.
+- What is kept of a decision is a record of counts, without people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from meetings import Meeting, Participant
+
+from geolookup import Dataset, Policy, Verdict, record
+from geolookup.client import Client
+from geolookup.errors import ServiceUnavailableError
+
+logger = logging.getLogger("enforcement")
+
+
+class Mode(StrEnum):
+    """What a measure demands."""
+
+    DENY_INSIDE = "deny_inside"
+    """Who is inside the region may not take part."""
+    ADMIT_INSIDE = "admit_inside"
+    """Only who is inside may join. Of those present, only who is outside leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A legal demand.
+
+    Attributes:
+        reference: of the demand; it stands in the records.
+        region_set: where it applies.
+        mode: what it demands.
+        start: when it begins.
+        expiry: when it ceases to act.
+        policy: how sources become a verdict.
+    """
+
+    reference: str
+    region_set: str
+    mode: Mode
+    start: datetime
+    expiry: datetime
+    policy: Policy = Policy.UNANIMOUS
+
+    def in_force(self, now: datetime) -> bool:
+        """Say whether it acts."""
+        return self.start <= now < self.expiry
+
+    def refuses(self, verdict: Verdict) -> bool:
+        """Say whether a join is refused."""
+        return (verdict is Verdict.INSIDE) is (self.mode is Mode.DENY_INSIDE)
+
+
+class Enforcement:
+    """Holds meetings to the measures in force.
+
+    Args:
+        lookup: a geolookup service, or a dataset in this process.
+        records: the file that decision records are added to.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        lookup: Client | Dataset,
+        records: Path,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._lookup = lookup
+        self._records = records
+        self._now = now
+        self._measures: list[Measure] = []
+        self._meetings: dict[str, Meeting] = {}
+        self._dataset = ""
+        self._recorded: set[tuple[Measure, str, str]] = set()
+
+    def open(self, meeting: Meeting) -> None:
+        """Begin to watch over a meeting."""
+        self._meetings[meeting.id] = meeting
+
+    def impose(self, measure: Measure) -> list[Participant]:
+        """Put a measure into force; return who left."""
+        self._measures.append(measure)
+        return self.review()
+
+    def join(self, meeting: Meeting, person: Participant) -> Measure | None:
+        """Let somebody in, or return the measure that refuses them."""
+        dataset = self._dataset
+        for measure in self._in_force():
+            try:
+                answer = self._lookup.lookup(person.address, measure.region_set, measure.policy)
+            except ServiceUnavailableError:
+                # Where one place is barred, the many go on; the next review finds who is inside.
+                # Where only some places are allowed, nobody new comes in meanwhile.
+                if measure.mode is Mode.ADMIT_INSIDE:
+                    return measure
+                continue
+            dataset = answer.dataset
+            if measure.refuses(Verdict(answer.verdict)):
+                return measure
+        meeting.enter(person)
+        if dataset != self._dataset:  # what was outside before may be inside now
+            with contextlib.suppress(ServiceUnavailableError):
+                self.review()
+        return None
+
+    def review(self) -> list[Participant]:
+        """Hold all meetings to the measures in force; return who left.
+
+        To be called from time to time: measures begin, datasets change, and a
+        join may have gone unchecked while geolookup was down.
+
+        Raises:
+            ServiceUnavailableError: geolookup is down; whoever was not yet classified stays.
+        """
+        left: list[Participant] = []
+        for measure in self._in_force():
+            for meeting in self._meetings.values():
+                left += self._classify(measure, meeting)
+        return left
+
+    def _in_force(self) -> Iterable[Measure]:
+        now = self._now()
+        return [measure for measure in self._measures if measure.in_force(now)]
+
+    def _classify(self, measure: Measure, meeting: Meeting) -> list[Participant]:
+        people = meeting.participants  # positions in the answer are positions in this list
+        if not people:
+            return []
+        result = self._lookup.classify(
+            [person.address for person in people],
+            region_set=measure.region_set,
+            policy=measure.policy,
+            record=True,
+        )
+        self._dataset = result.dataset
+        reached = result.inside if measure.mode is Mode.DENY_INSIDE else result.outside
+        left = [people[position] for position in reached]
+        for person in left:
+            meeting.leave(person)
+        # Once for each dataset, and when it acted: a review that changes nothing decides nothing.
+        case = (measure, meeting.id, result.dataset)
+        if left or case not in self._recorded:
+            self._recorded.add(case)
+            assert result.record is not None  # noqa: S101 - it was asked for
+            record.append(self._records, result.record.with_reference(measure.reference))
+        logger.info("measure %s: %d of %d left", measure.reference, len(left), len(people))
+        return left

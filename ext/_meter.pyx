@@ -1,0 +1,231 @@
+# cython: embedsignature=True, embedsignature.format=clinic, auto_pickle=False, autotestdict=False
+"""One worker's numbers, added to in memory that another process reads.
+
+Knows nothing of gRPC, files or names: methods, codes and statuses are numbers. This
+file checks arguments; the layout and the additions are in meter.h. _meter.pyi has the
+contract.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from libc.string cimport memcpy, memset
+
+
+cdef extern from "meter.h" nogil:
+    enum:
+        GL_METHODS
+        GL_CODES
+        GL_STATUSES
+        GL_DURATIONS
+        GL_SIZES
+        GL_NAMES
+        GL_SIMPLE_NAMES
+        GL_NAME_BYTES
+
+    const uint64_t gl_duration_bounds[]
+    const uint64_t gl_size_bounds[]
+
+    # Only what is used here; meter.h has the layout.
+    ctypedef struct gl_region_set:
+        uint64_t state
+        uint64_t name[8]
+        uint64_t verdicts[3]
+
+    ctypedef struct gl_counters:
+        uint64_t calls[10][17]
+        uint64_t durations[10][34]
+        uint64_t nanoseconds[10]
+        uint64_t shed[10]
+        uint64_t addresses[8]
+        uint64_t sizes[20]
+        uint64_t sizes_sum
+        uint64_t other_verdicts[3]
+        uint64_t handshakes
+        uint64_t certificate_reads[2]
+
+    ctypedef struct gl_meter:
+        uint64_t in_flight[10]
+        uint64_t certificate_end
+        uint64_t certificate_stale
+        gl_counters counters
+        gl_region_set region_sets[256]
+
+    void gl_add(uint64_t *slot, uint64_t n)
+    void gl_store(uint64_t *slot, uint64_t n)
+    bint gl_meter_open(gl_meter *m)
+    void gl_meter_ended(gl_meter *m, unsigned method, unsigned code, uint64_t nanoseconds)
+    void gl_meter_roster(gl_meter *m, const uint64_t *statuses)
+    uint64_t *gl_meter_verdicts(gl_meter *m, unsigned number)
+    unsigned gl_meter_name(gl_meter *m, const uint64_t *name, unsigned limit)
+    void gl_meter_absorb(gl_meter *m, const gl_meter *other)
+    void gl_meter_read(const gl_meter *m, gl_meter *copy)
+
+
+SIZE = <Py_ssize_t>sizeof(gl_meter)
+METHODS = <int>GL_METHODS
+CODES = <int>GL_CODES
+REGION_SETS = <int>GL_NAMES
+EXPRESSIONS = <int>GL_NAMES - <int>GL_SIMPLE_NAMES
+NAME_BYTES = <int>GL_NAME_BYTES
+DURATION_BOUNDS = tuple([gl_duration_bounds[i] for i in range(GL_DURATIONS)])
+SIZE_BOUNDS = tuple([gl_size_bounds[i] for i in range(GL_SIZES)])
+
+
+cdef class Meter:
+    """Numbers in memory of SIZE bytes, zero at first, that other processes may share."""
+
+    cdef gl_meter *m
+    cdef Py_buffer view
+    cdef bint held
+
+    def __cinit__(self, memory=None):
+        if memory is None:
+            memory = bytearray(SIZE)
+        PyObject_GetBuffer(memory, &self.view, PyBUF_WRITABLE)
+        self.held = True
+        if self.view.len < SIZE:
+            raise ValueError(f"memory: {self.view.len} bytes; a meter has {SIZE}")
+        if <uintptr_t>self.view.buf % 8:
+            raise ValueError("memory: not aligned to 8 bytes")
+        if not gl_meter_open(<gl_meter *>self.view.buf):
+            raise ValueError("memory: neither zero nor a meter's of this release")
+        self.m = <gl_meter *>self.view.buf
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+    def begin(self, unsigned int method, /):
+        """Count a call as in flight."""
+        _check(method, GL_METHODS, "method")
+        gl_add(&self.m.in_flight[method], 1)
+
+    def end(self, unsigned int method, unsigned int code, int64_t nanoseconds, /):
+        """Count a call that was begun, with its code and the time it took."""
+        _check(method, GL_METHODS, "method")
+        _check(code, GL_CODES, "code")
+        gl_meter_ended(self.m, method, code, nanoseconds if nanoseconds > 0 else 0)
+
+    def lookup(
+        self, int64_t nanoseconds, unsigned int status, unsigned int region_set,
+        unsigned int verdict, /
+    ):
+        """Count a `Lookup` that was begun and answered: call, address and verdict in one."""
+        _check(status - 1, GL_STATUSES - 1, "status")
+        if verdict:
+            _check(region_set, GL_NAMES + 1, "region_set")
+            _check(verdict, 4, "verdict")
+            gl_add(&gl_meter_verdicts(self.m, region_set)[verdict - 1], 1)
+        gl_add(&self.m.counters.addresses[status], 1)
+        gl_meter_ended(self.m, 0, 0, nanoseconds if nanoseconds > 0 else 0)
+
+    def shed(self, unsigned int method, /):
+        """Count a call that was refused because of the load."""
+        _check(method, GL_METHODS, "method")
+        gl_add(&self.m.counters.shed[method], 1)
+
+    def address(self, unsigned int status, /):
+        """Count one address."""
+        _check(status - 1, GL_STATUSES - 1, "status")
+        gl_add(&self.m.counters.addresses[status], 1)
+
+    def roster(self, tuple statuses not None, /):
+        """Count a roster: its size, and how many addresses have each status."""
+        cdef uint64_t counts[GL_STATUSES]
+        cdef uint64_t count
+        if len(statuses) != GL_STATUSES:
+            raise ValueError(f"statuses: {len(statuses)} numbers, expected {GL_STATUSES}")
+        for i in range(GL_STATUSES):
+            count = statuses[i]
+            counts[i] = count
+        if counts[0]:
+            raise ValueError("statuses: addresses without a status")
+        gl_meter_roster(self.m, counts)
+
+    def add_verdicts(
+        self, unsigned int region_set, uint64_t inside, uint64_t outside, uint64_t undetermined, /
+    ):
+        """Count verdicts about a region set, by its number."""
+        _check(region_set, GL_NAMES + 1, "region_set")
+        cdef uint64_t *verdicts = gl_meter_verdicts(self.m, region_set)
+        gl_add(&verdicts[0], inside)
+        gl_add(&verdicts[1], outside)
+        gl_add(&verdicts[2], undetermined)
+
+    def number(self, bytes name not None, unsigned int limit, /):
+        """Return the number of a region set's name; REGION_SETS if none is free."""
+        cdef uint64_t padded[8]
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+        if not 0 < size <= <Py_ssize_t>GL_NAME_BYTES:
+            raise ValueError(f"name: {size} bytes are not in 1..{GL_NAME_BYTES}")
+        _check(limit, GL_NAMES + 1, "limit")
+        memset(padded, 0, sizeof(padded))
+        memcpy(padded, PyBytes_AS_STRING(name), size)
+        return gl_meter_name(self.m, padded, limit)
+
+    def handshake(self):
+        """Count a TLS handshake that a client began."""
+        gl_add(&self.m.counters.handshakes, 1)
+
+    def certificate(self, bint taken, int64_t not_after, /):
+        """Count a reading of the certificate, and note when the one in use ends."""
+        gl_add(&self.m.counters.certificate_reads[1 if taken else 0], 1)
+        gl_store(&self.m.certificate_stale, 0 if taken else 1)
+        gl_store(&self.m.certificate_end, not_after if not_after > 0 else 0)
+
+    def absorb(self, Meter other not None, /):
+        """Add another meter's counters to this one's; not what is true only now."""
+        if other.m == self.m:
+            raise ValueError("other: a meter can't absorb itself")
+        gl_meter_absorb(self.m, other.m)
+
+    def abandon(self):
+        """Forget the calls in flight, of a worker that is no more."""
+        for method in range(GL_METHODS):
+            gl_store(&self.m.in_flight[method], 0)
+
+    def read(self):
+        """Return all numbers, each read whole, by the names of the layout."""
+        cdef bytes copy = PyBytes_FromStringAndSize(NULL, SIZE)
+        cdef gl_meter *m = <gl_meter *><char *>PyBytes_AS_STRING(copy)
+        cdef gl_counters *c = &m.counters
+        cdef bytes name
+        gl_meter_read(self.m, m)
+        region_sets = {}
+        for i in range(GL_NAMES):
+            if m.region_sets[i].state:
+                name = (<char *>m.region_sets[i].name)[:GL_NAME_BYTES]
+                text = name.rstrip(b"\0").decode()
+                before = region_sets.get(text, (0, 0, 0))
+                verdicts = _numbers(m.region_sets[i].verdicts, 3)
+                # Two processes may have named it at once.
+                region_sets[text] = tuple([a + b for a, b in zip(before, verdicts)])
+        return {
+            "in_flight": tuple([<int64_t>m.in_flight[i] for i in range(GL_METHODS)]),
+            "certificate_end": m.certificate_end,
+            "certificate_stale": m.certificate_stale,
+            "calls": tuple([_numbers(c.calls[i], GL_CODES) for i in range(GL_METHODS)]),
+            "durations": tuple(
+                [_numbers(c.durations[i], GL_DURATIONS + 1) for i in range(GL_METHODS)]),
+            "nanoseconds": _numbers(c.nanoseconds, GL_METHODS),
+            "shed": _numbers(c.shed, GL_METHODS),
+            "addresses": _numbers(c.addresses, GL_STATUSES),
+            "sizes": _numbers(c.sizes, GL_SIZES + 1),
+            "sizes_sum": c.sizes_sum,
+            "other_verdicts": _numbers(c.other_verdicts, 3),
+            "handshakes": c.handshakes,
+            "certificate_reads": _numbers(c.certificate_reads, 2),
+            "region_sets": region_sets,
+        }
+
+
+cdef tuple _numbers(const uint64_t *slots, unsigned int n):
+    return tuple([slots[i] for i in range(n)])
+
+
+cdef inline int _check(unsigned int value, unsigned int limit, str name) except -1:
+    if value >= limit:
+        raise ValueError(f"{name}: out of range")
+    return 0

@@ -1,0 +1,207 @@
+/* One worker's numbers: counters in memory that another process may read at any moment.
+ *
+ * The memory is the caller's, and zero at first. Every number is a uint64 that is only
+ * ever added to (wrapping at 2^64), atomically and without order between them: threads
+ * and processes may write the same meter, a reader sees each number whole, and a writer
+ * that is killed leaves nothing half done but what its calls in flight had begun.
+ *
+ * This file knows the layout and no names: methods, codes and statuses are numbers.
+ */
+#ifndef GL_METER_H
+#define GL_METER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum {
+    GL_METHODS = 10,
+    GL_CODES = 17,   /* gRPC's status codes, 0 to 16 */
+    GL_STATUSES = 8, /* 1 to 7; 0 is none */
+    GL_DURATIONS = 33,
+    GL_SIZES = 19,
+    GL_NAMES = 256,      /* region sets with counters of their own */
+    GL_SIMPLE_NAMES = 64, /* of which so many are kept for names without an operator */
+    GL_NAME_BYTES = 64,
+};
+
+/* Changes with the layout, so that no process reads another release's memory. */
+#define GL_METER_MAGIC UINT64_C(0x324d4c47) /* "GLM2" */
+
+/* Upper bounds, inclusive, of all buckets but the last: 50 us to 10 s, in nanoseconds. */
+static const uint64_t gl_duration_bounds[GL_DURATIONS] = {
+    50000, 75000,
+    100000, 150000, 200000, 300000, 500000, 750000,
+    1000000, 1500000, 2000000, 3000000, 5000000, 7500000,
+    10000000, 15000000, 20000000, 30000000, 50000000, 75000000,
+    100000000, 150000000, 200000000, 300000000, 500000000, 750000000,
+    1000000000, 1500000000, 2000000000, 3000000000, 5000000000, 7500000000,
+    10000000000,
+};
+
+/* The same of a roster's size, in addresses. */
+static const uint64_t gl_size_bounds[GL_SIZES] = {
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000,
+    10000, 20000, 50000, 100000, 200000, 500000, 1000000,
+};
+
+typedef struct {
+    uint64_t state; /* 0: free; 1: being named; 2: named */
+    uint64_t name[GL_NAME_BYTES / 8]; /* padded with zeros */
+    uint64_t verdicts[3];
+} gl_region_set;
+
+/* Numbers that a dead worker's successor goes on with. */
+typedef struct {
+    uint64_t calls[GL_METHODS][GL_CODES];
+    uint64_t durations[GL_METHODS][GL_DURATIONS + 1];
+    uint64_t nanoseconds[GL_METHODS];
+    uint64_t shed[GL_METHODS];
+    uint64_t addresses[GL_STATUSES];
+    uint64_t sizes[GL_SIZES + 1];
+    uint64_t sizes_sum;
+    uint64_t other_verdicts[3]; /* of region sets that found no place */
+    uint64_t handshakes;
+    uint64_t certificate_reads[2]; /* refused, taken */
+} gl_counters;
+
+typedef struct {
+    uint64_t magic;
+    uint64_t in_flight[GL_METHODS]; /* differences: begun less ended */
+    uint64_t certificate_end;       /* Unix time; 0: no certificate */
+    uint64_t certificate_stale;     /* whether the newest reading was refused */
+    gl_counters counters;
+    gl_region_set region_sets[GL_NAMES];
+} gl_meter;
+
+static inline void gl_add(uint64_t *slot, uint64_t n)
+{
+    __atomic_fetch_add(slot, n, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t gl_load(const uint64_t *slot)
+{
+    return __atomic_load_n(slot, __ATOMIC_RELAXED);
+}
+
+static inline void gl_store(uint64_t *slot, uint64_t n)
+{
+    __atomic_store_n(slot, n, __ATOMIC_RELAXED);
+}
+
+static inline unsigned gl_bucket(const uint64_t *bounds, unsigned n, uint64_t value)
+{
+    unsigned bucket = 0;
+
+    while (bucket < n && value > bounds[bucket])
+        bucket++;
+    return bucket;
+}
+
+/* Whether the memory is a meter's, which fresh memory becomes here. */
+static inline int gl_meter_open(gl_meter *m)
+{
+    uint64_t found = 0;
+
+    return __atomic_compare_exchange_n(&m->magic, &found, GL_METER_MAGIC, 0, __ATOMIC_RELAXED,
+                                       __ATOMIC_RELAXED)
+           || found == GL_METER_MAGIC;
+}
+
+static inline void gl_meter_ended(gl_meter *m, unsigned method, unsigned code, uint64_t nanoseconds)
+{
+    gl_counters *c = &m->counters;
+
+    gl_add(&c->calls[method][code], 1);
+    gl_add(&c->durations[method][gl_bucket(gl_duration_bounds, GL_DURATIONS, nanoseconds)], 1);
+    gl_add(&c->nanoseconds[method], nanoseconds);
+    gl_add(&m->in_flight[method], UINT64_MAX); /* less one */
+}
+
+/* Counts a roster of which so many addresses have each status, and none has none. */
+static inline void gl_meter_roster(gl_meter *m, const uint64_t *statuses)
+{
+    uint64_t size = 0;
+
+    for (unsigned status = 1; status < GL_STATUSES; status++) {
+        size += statuses[status];
+        if (statuses[status])
+            gl_add(&m->counters.addresses[status], statuses[status]);
+    }
+    gl_add(&m->counters.sizes[gl_bucket(gl_size_bounds, GL_SIZES, size)], 1);
+    gl_add(&m->counters.sizes_sum, size);
+}
+
+/* The three counters of a region set; with number GL_NAMES those of all others. */
+static inline uint64_t *gl_meter_verdicts(gl_meter *m, unsigned number)
+{
+    return number < GL_NAMES ? m->region_sets[number].verdicts : m->counters.other_verdicts;
+}
+
+/* The number of a name (padded with zeros), which gets one if it has none and one of the
+ * first *limit* is free; else GL_NAMES. Two processes that bring one name at one moment may
+ * both give it a number: readers add up what has the same name.
+ */
+static inline unsigned gl_meter_name(gl_meter *m, const uint64_t *name, unsigned limit)
+{
+    for (unsigned number = 0; number < limit; number++) {
+        gl_region_set *set = &m->region_sets[number];
+        uint64_t state = __atomic_load_n(&set->state, __ATOMIC_ACQUIRE);
+
+        if (state == 0
+            && __atomic_compare_exchange_n(&set->state, &state, 1, 0, __ATOMIC_ACQUIRE,
+                                           __ATOMIC_ACQUIRE)) {
+            for (unsigned i = 0; i < GL_NAME_BYTES / 8; i++)
+                gl_store(&set->name[i], name[i]);
+            __atomic_store_n(&set->state, 2, __ATOMIC_RELEASE);
+            return number;
+        }
+        if (state == 2 && memcmp(set->name, name, GL_NAME_BYTES) == 0)
+            return number;
+    }
+    return GL_NAMES;
+}
+
+/* Adds another meter's counters to this one's. The other is read while it may be written. */
+static inline void gl_meter_absorb(gl_meter *m, const gl_meter *other)
+{
+    uint64_t *to = (uint64_t *)&m->counters;
+    const uint64_t *from = (const uint64_t *)&other->counters;
+
+    for (size_t i = 0; i < sizeof(gl_counters) / 8; i++)
+        gl_add(&to[i], gl_load(&from[i]));
+    for (unsigned number = 0; number < GL_NAMES; number++) {
+        const gl_region_set *set = &other->region_sets[number];
+        uint64_t *verdicts;
+
+        if (__atomic_load_n(&set->state, __ATOMIC_ACQUIRE) != 2)
+            continue;
+        verdicts = gl_meter_verdicts(m, gl_meter_name(m, set->name, GL_NAMES));
+        for (unsigned i = 0; i < 3; i++)
+            gl_add(&verdicts[i], gl_load(&set->verdicts[i]));
+    }
+}
+
+/* A copy of everything, each number read whole; a set whose name is not whole has none. */
+static inline void gl_meter_read(const gl_meter *m, gl_meter *copy)
+{
+    const uint64_t *from = (const uint64_t *)m;
+    uint64_t *to = (uint64_t *)copy;
+
+    for (unsigned number = 0; number < GL_NAMES; number++) {
+        gl_region_set *set = &copy->region_sets[number];
+        set->state = __atomic_load_n(&m->region_sets[number].state, __ATOMIC_ACQUIRE) == 2;
+    }
+    for (size_t i = 0; i < offsetof(gl_meter, region_sets) / 8; i++)
+        to[i] = gl_load(&from[i]);
+    for (unsigned number = 0; number < GL_NAMES; number++) {
+        const gl_region_set *set = &m->region_sets[number];
+        gl_region_set *kept = &copy->region_sets[number];
+        for (unsigned i = 0; i < GL_NAME_BYTES / 8; i++)
+            kept->name[i] = kept->state ? gl_load(&set->name[i]) : 0;
+        for (unsigned i = 0; i < 3; i++)
+            kept->verdicts[i] = kept->state ? gl_load(&set->verdicts[i]) : 0;
+    }
+}
+
+#endif

@@ -1,0 +1,115 @@
+"""Types of the compiled meter. Held to the module by mypy's stubtest.
+
+`geolookup.service.meter` names what is a number here. All numbers are uint64
+and wrap. Every method may be called from any thread, and by processes that
+share the memory. ValueError: a number that is out of range.
+"""
+
+from typing import Final, TypedDict, type_check_only
+
+from typing_extensions import Buffer, disjoint_base
+
+SIZE: Final[int]
+METHODS: Final[int]
+CODES: Final[int]
+REGION_SETS: Final[int]
+EXPRESSIONS: Final[int]
+NAME_BYTES: Final[int]
+DURATION_BOUNDS: Final[tuple[int, ...]]
+SIZE_BOUNDS: Final[tuple[int, ...]]
+
+@disjoint_base
+class Meter:
+    """Numbers in memory of SIZE bytes, zero at first, that other processes may share.
+
+    Args:
+        memory: writable and C-contiguous, at an address that is a multiple of 8;
+            it can't be resized or closed while the meter lives. None: memory of
+            its own.
+
+    Raises:
+        ValueError: the memory is too small, is not aligned, or holds something else.
+        BufferError, TypeError: it can't be written to, or is no buffer.
+    """
+
+    def __new__(cls, memory: Buffer | None = None) -> Meter: ...
+    def begin(self, method: int, /) -> None:
+        """Count a call as in flight."""
+
+    def end(self, method: int, code: int, nanoseconds: int, /) -> None:
+        """Count a call that was begun, with its code and the time it took."""
+
+    def lookup(self, nanoseconds: int, status: int, region_set: int, verdict: int, /) -> None:
+        """Count a `Lookup` that was begun and answered: `end`, `address` and the verdict in one.
+
+        Args:
+            nanoseconds: the time it took.
+            status: of the address.
+            region_set: its number, as of `number`; without meaning if *verdict* is 0.
+            verdict: 0 if no region set was asked for.
+        """
+
+    def shed(self, method: int, /) -> None:
+        """Count a call that was refused because of the load. It is not begun, and not ended."""
+
+    def address(self, status: int, /) -> None:
+        """Count one address by its status."""
+
+    def roster(self, statuses: tuple[int, ...], /) -> None:
+        """Count a roster: its size, and how many addresses have each status.
+
+        Args:
+            statuses: 8 numbers, by status; the first is 0, as every address has a
+                status. ValueError, and nothing is counted: they are other.
+        """
+
+    def add_verdicts(
+        self, region_set: int, inside: int, outside: int, undetermined: int, /
+    ) -> None:
+        """Count verdicts about the region set that has this number."""
+
+    def number(self, name: bytes, limit: int, /) -> int:
+        """Return the number of a region set's name, 1 to NAME_BYTES bytes of UTF-8.
+
+        A name that has none gets the first that is free, if it is below *limit*;
+        else the number is REGION_SETS, under which all others are counted.
+        """
+
+    def handshake(self) -> None:
+        """Count a TLS handshake that a client began."""
+
+    def certificate(self, taken: bool, not_after: int, /) -> None:
+        """Count a reading of the TLS certificate.
+
+        Args:
+            taken: whether it was good; else the one before stays in use.
+            not_after: when the one in use ends, as Unix time; 0: there is none.
+        """
+
+    def absorb(self, other: Meter, /) -> None:
+        """Add another meter's counters to this one's; not what is true only now."""
+
+    def abandon(self) -> None:
+        """Forget the calls in flight, of a worker that is no more."""
+
+    def read(self) -> Reading:
+        """Return all numbers. Each is whole; those of one call may not all be there yet."""
+
+@type_check_only
+class Reading(TypedDict):
+    """All numbers of a meter. Tuples are indexed by method, code, status or bucket."""
+
+    in_flight: tuple[int, ...]
+    certificate_end: int
+    certificate_stale: int
+    calls: tuple[tuple[int, ...], ...]
+    durations: tuple[tuple[int, ...], ...]
+    nanoseconds: tuple[int, ...]
+    shed: tuple[int, ...]
+    addresses: tuple[int, ...]
+    sizes: tuple[int, ...]
+    sizes_sum: int
+    other_verdicts: tuple[int, int, int]
+    handshakes: int
+    certificate_reads: tuple[int, int]
+    region_sets: dict[str, tuple[int, int, int]]

@@ -1,0 +1,1 @@
+"""What operators ask of a running service: the generated code of its contract."""

@@ -1,0 +1,251 @@
+"""``geolookup admin``: what operators ask of a running service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from geolookup.cli.options import json_option
+from geolookup.cli.output import printable, table
+
+if TYPE_CHECKING:
+    from geolookup.service.control import Reload, ServiceStatus, WorkerStatus
+    from geolookup.service.remote import RemoteControl
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+_DEFAULT_TARGET = "127.0.0.1:50052"
+_TIMEOUT = 120.0
+_REFUSED = 1
+_ID_SHOWN = 12
+
+_EPILOG = """\b
+Exit codes:
+  0  done; also a reload of a file that is in service already
+  1  refused, and why is said; nothing changed
+  2  usage
+  4  the service is not reachable, or not in time
+"""
+
+
+def _options(function: _Function) -> _Function:
+    """Add --admin and what goes with it."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    for option in (
+        json_option,
+        click.option(
+            "--server-name",
+            metavar="NAME",
+            help="The name in the service's certificate, where TARGET is another.",
+        ),
+        click.option(
+            "--key", "client_key", type=file, metavar="FILE", help="Private key of --certificate."
+        ),
+        click.option(
+            "--certificate",
+            "client_certificate",
+            type=file,
+            metavar="FILE",
+            help="Show this certificate (PEM), for a listener that asks for one.",
+        ),
+        click.option(
+            "--ca",
+            type=file,
+            metavar="FILE",
+            help="Use TLS, and trust a certificate by these authorities (PEM) only.",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=_TIMEOUT,
+            show_default=True,
+            metavar="SECONDS",
+            help="Longest wait for the answer.",
+        ),
+        click.option(
+            "--admin",
+            "target",
+            default=_DEFAULT_TARGET,
+            show_default=True,
+            metavar="TARGET",
+            help="The service's admin listener: HOST:PORT or unix:PATH.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(name="admin", short_help="Reload, roll back, drain or look at a running service.")
+def administer() -> None:
+    """Ask something of a running service, over its admin listener.
+
+    \b
+    Examples:
+      geolookup admin status
+      geolookup admin reload --admin unix:/run/geolookup/admin.sock
+    """
+
+
+@administer.command(name="reload", epilog=_EPILOG, short_help="Read the dataset file again.")
+@_options
+def reload_service(*, as_json: bool, **connection: Any) -> int:
+    """Have the service read its dataset file and region sets again, and swap them in.
+
+    A file that is damaged, unsigned where it must be signed, or that changes more than
+    it may, is refused, and the service goes on with what it has.
+    """
+    with _connect(**connection) as control:
+        return _show_reload(control.reload(), as_json=as_json)
+
+
+@administer.command(
+    name="rollback", epilog=_EPILOG, short_help="Return to the dataset before this one."
+)
+@_options
+def roll_back_service(*, as_json: bool, **connection: Any) -> int:
+    """Have the service return to the dataset that was in service before."""
+    with _connect(**connection) as control:
+        return _show_reload(control.rollback(), as_json=as_json)
+
+
+@administer.command(name="status", epilog=_EPILOG, short_help="Say how it is.")
+@_options
+def show_status(*, as_json: bool, **connection: Any) -> None:
+    """Say how the service is: health, dataset, last reload, every worker."""
+    with _connect(**connection) as control:
+        status = control.status()
+    click.echo(json.dumps(_plain_status(status)) if as_json else _told(status))
+
+
+@administer.command(name="drain", epilog=_EPILOG, short_help="Have load balancers go elsewhere.")
+@_options
+def drain_service(*, as_json: bool, **connection: Any) -> None:
+    """Have health checks answered with NOT_SERVING; calls are answered all the same.
+
+    'geolookup admin resume' takes it back.
+    """
+    with _connect(**connection) as control:
+        control.drain()
+    click.echo(json.dumps({"serving": False}) if as_json else "draining: health says NOT_SERVING")
+
+
+@administer.command(name="resume", epilog=_EPILOG, short_help="Take back drain.")
+@_options
+def resume_service(*, as_json: bool, **connection: Any) -> None:
+    """Take back 'geolookup admin drain'."""
+    with _connect(**connection) as control:
+        control.resume()
+        serving = control.status().serving
+    if as_json:
+        click.echo(json.dumps({"serving": serving}))
+    else:
+        click.echo(f"resumed: health says {'SERVING' if serving else 'NOT_SERVING'}")
+
+
+def _connect(
+    *,
+    target: str,
+    timeout: float,
+    ca: Path | None,
+    client_certificate: Path | None,
+    client_key: Path | None,
+    server_name: str | None,
+) -> RemoteControl:
+    if (client_certificate is None) != (client_key is None):
+        raise click.UsageError("--certificate and --key belong together")
+    if ca is None and (client_certificate, server_name) != (None, None):
+        raise click.UsageError("--certificate and --server-name are for TLS; add --ca")
+    # gRPC takes longer to import than all else together.
+    from geolookup.service.remote import RemoteControl  # noqa: PLC0415
+
+    identity = None
+    if client_certificate is not None and client_key is not None:
+        identity = client_key.read_bytes(), client_certificate.read_bytes()
+    return RemoteControl(
+        target,
+        timeout=timeout,
+        authorities=None if ca is None else ca.read_bytes(),
+        identity=identity,
+        server_name=server_name,
+    )
+
+
+def _show_reload(reload: Reload, *, as_json: bool) -> int:
+    refused = reload.outcome == "refused"
+    if as_json:
+        click.echo(json.dumps(_plain_reload(reload)))
+    elif refused:
+        click.echo(f"geolookup: refused: {printable(reload.reason)}", err=True)
+    else:
+        previous = f", previous {reload.previous}" if reload.previous else ""
+        click.echo(f"{reload.outcome}: dataset {reload.dataset}{previous}")
+    return _REFUSED if refused else 0
+
+
+def _plain_reload(reload: Reload) -> dict[str, str]:
+    return {
+        "outcome": str(reload.outcome),
+        "dataset": reload.dataset,
+        "previous": reload.previous,
+        "reason": reload.reason,
+    }
+
+
+def _plain_status(status: ServiceStatus) -> dict[str, object]:
+    return {
+        "serving": status.serving,
+        "dataset": status.dataset,
+        "previous": status.previous,
+        "started": _time(status.started),
+        "last_reload": status.last_reload and _plain_reload(status.last_reload),
+        "last_reload_time": status.last_reload_time and _time(status.last_reload_time),
+        "workers": [_plain_worker(worker) for worker in status.workers],
+    }
+
+
+def _plain_worker(worker: WorkerStatus) -> dict[str, object]:
+    return {
+        "number": worker.number,
+        "pid": worker.pid,
+        "state": worker.state,
+        "dataset": worker.dataset,
+        "started": _time(worker.started),
+        "restarts": worker.restarts,
+        "in_flight": worker.in_flight,
+    }
+
+
+def _told(status: ServiceStatus) -> str:
+    facts = [
+        ["health", "SERVING" if status.serving else "NOT_SERVING"],
+        ["dataset", status.dataset],
+        ["previous", status.previous or "none"],
+        ["started", _time(status.started)],
+    ]
+    if status.last_reload is not None and status.last_reload_time is not None:
+        reason = f": {printable(status.last_reload.reason)}" if status.last_reload.reason else ""
+        when = _time(status.last_reload_time)
+        facts.append(["last reload", f"{status.last_reload.outcome} at {when}{reason}"])
+    rows = [["WORKER", "PID", "STATE", "DATASET", "STARTED", "RESTARTS", "IN FLIGHT"]]
+    rows += [
+        [
+            str(worker.number),
+            str(worker.pid or "-"),
+            worker.state,
+            worker.dataset[:_ID_SHOWN] or "-",
+            _time(worker.started),
+            str(worker.restarts),
+            str(worker.in_flight),
+        ]
+        for worker in status.workers
+    ]
+    return f"{table(facts)}\n\n{table(rows, right=(0, 1, 5, 6))}"
+
+
+def _time(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

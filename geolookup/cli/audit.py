@@ -1,0 +1,276 @@
+"""``geolookup audit``: whether decision records hold."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geolookup.cli.options import dataset_options, json_option
+from geolookup.cli.output import printable
+from geolookup.cli.rosters import AddressFile
+from geolookup.dataset import open as open_dataset
+from geolookup.errors import RegionSetError
+from geolookup.record import RecordError, from_mapping, scan
+from geolookup.regions import RegionSet
+
+if TYPE_CHECKING:
+    from geolookup.claims import Status, Verdict
+    from geolookup.dataset import Dataset
+    from geolookup.record import DecisionRecord
+
+_PIECE = 100_000
+"""Addresses at a time: some megabytes."""
+_SKEW = timedelta(minutes=5)
+"""How far two clocks may be apart."""
+
+_DOES_NOT_HOLD = 1
+_NOT_CHECKED = 2
+
+_EPILOG = """\b
+Exit codes:
+  0  everything that could be checked holds, and all that was asked for could be
+  1  something does not hold
+  2  nothing fails to hold, but something that was asked for can't be checked; or usage
+  3  the dataset file is missing, damaged or of another format
+"""
+
+
+class _Outcome(StrEnum):
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    NOT_CHECKED = "not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """What came of one check.
+
+    Attributes:
+        name: what was checked.
+        outcome: what came of it.
+        why: what is wrong or missing; else empty.
+        asked: whether it was asked for, so that not being able to is a failure.
+    """
+
+    name: str
+    outcome: _Outcome
+    why: str = ""
+    asked: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Audited:
+    """A record, by its place, and what came of its checks."""
+
+    place: str
+    checks: list[_Check]
+
+    @property
+    def outcome(self) -> _Outcome:
+        outcomes = {check.outcome for check in self.checks if check.asked}
+        if _Outcome.FAILS in outcomes:
+            return _Outcome.FAILS
+        return _Outcome.NOT_CHECKED if _Outcome.NOT_CHECKED in outcomes else _Outcome.HOLDS
+
+
+@click.command(
+    name="audit", epilog=_EPILOG, short_help="Check decision records, and replay a decision."
+)
+@click.argument(
+    "records",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="RECORDS...",
+    nargs=-1,
+    required=True,
+)
+@click.option(
+    "--roster",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    metavar="FILE|-",
+    help="Replay the decision on this roster, as 'geolookup classify' reads it.",
+)
+@click.option(
+    "--column", metavar="NAME", help="The roster is CSV, and this column has the addresses."
+)
+@json_option
+@dataset_options
+def audit_records(
+    records: tuple[str, ...],
+    roster: str | None,
+    column: str | None,
+    as_json: bool,
+    **answerer: Any,
+) -> int:
+    """Check each record in the files RECORDS.
+
+    \b
+    record      its form, its digest, and that its numbers add up
+    time        after its dataset was built, and not in the future
+    region set  stands for the codes that it says
+    dataset     the one of --dataset made it; without, the embedded one if it did
+    roster      with --roster: the decision comes out the same again
+
+    Operators' own region sets need --region-sets. Nothing is sent anywhere.
+
+    \b
+    Examples:
+      geolookup audit records.jsonl
+      geolookup audit record.json --dataset 2026-06.geolookup --roster roster.txt
+    """
+    if column is not None and roster is None:
+        raise click.UsageError("--column is for --roster")
+    try:
+        found = [entry for path in records for entry in scan(path)]
+    except RecordError as error:
+        click.echo(f"geolookup: {error}", err=True)
+        return _DOES_NOT_HOLD
+    if not found:
+        raise click.UsageError("there is no record in the files")
+    if roster == "-" and len(found) > 1:
+        raise click.UsageError("a roster from standard input is for one record")
+    with open_dataset(
+        answerer["dataset"],
+        region_sets=answerer["region_sets"],
+        public_key=answerer["public_key"],
+    ) as dataset:
+        audit = _Audit(dataset, answerer["dataset"] is not None, roster, column)
+        audited = [_Audited(place, list(audit.checks(values))) for place, values in found]
+    if as_json:
+        click.echo(json.dumps([_plain(one) for one in audited]))
+    else:
+        click.echo("\n\n".join([*map(_told, audited), _summary(audited)]))
+    outcomes = {one.outcome for one in audited}
+    if _Outcome.FAILS in outcomes:
+        return _DOES_NOT_HOLD
+    return _NOT_CHECKED if _Outcome.NOT_CHECKED in outcomes else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Audit:
+    """What records are held against.
+
+    Attributes:
+        dataset: answers the replay, and knows the region sets.
+        chosen: whether it was named, so that a record of another does not hold.
+        roster: file of addresses to replay; None: no replay.
+        column: of a CSV roster.
+    """
+
+    dataset: Dataset
+    chosen: bool
+    roster: str | None
+    column: str | None
+
+    def checks(self, values: object) -> Iterator[_Check]:
+        try:
+            record = from_mapping(values)
+        except RecordError as error:
+            yield _Check("record", _Outcome.FAILS, str(error))
+            return
+        yield _Check("record", _Outcome.HOLDS)
+        yield _time_check(record)
+        yield self._region_set_check(record)
+        yield self._dataset_check(record)
+        if self.roster is not None:
+            yield self._roster_check(record)
+
+    def _region_set_check(self, record: DecisionRecord) -> _Check:
+        name = "region set"
+        try:
+            resolved = self.dataset.region_sets.resolve(record.region_set)
+        except RegionSetError:
+            why = "it is not known here; name the file that defines it with --region-sets"
+            return _Check(name, _Outcome.NOT_CHECKED, why)
+        if tuple(sorted(resolved.codes)) == record.codes:
+            return _Check(name, _Outcome.HOLDS)
+        if resolved.version != record.region_set_version:
+            why = f"it was of version {record.region_set_version}, here it is {resolved.version}"
+            return _Check(name, _Outcome.NOT_CHECKED, why)
+        return _Check(name, _Outcome.FAILS, "it stands for other codes")
+
+    def _dataset_check(self, record: DecisionRecord) -> _Check:
+        name = "dataset"
+        if self.dataset.id != record.dataset:
+            if self.chosen:
+                return _Check(name, _Outcome.FAILS, "the record is of another dataset")
+            why = "it is not the embedded one; name its file with --dataset"
+            return _Check(name, _Outcome.NOT_CHECKED, why, asked=False)
+        if self.dataset.built.replace(microsecond=0) != record.dataset_built:
+            return _Check(name, _Outcome.FAILS, "dataset_built: it was built at another time")
+        return _Check(name, _Outcome.HOLDS)
+
+    def _roster_check(self, record: DecisionRecord) -> _Check:
+        name = "roster"
+        if self.dataset.id != record.dataset:
+            return _Check(name, _Outcome.NOT_CHECKED, "needs the record's dataset")
+        verdicts, statuses = self._replayed(record)
+        inside, outside, undetermined = verdicts.values()
+        compared = {
+            "size": (record.size, sum(verdicts.values())),
+            "inside": (record.inside, inside),
+            "outside": (record.outside, outside),
+            "undetermined": (record.undetermined, undetermined),
+        }
+        for status in sorted(record.statuses.keys() | statuses.keys()):
+            pair = record.statuses.get(status, 0), statuses[status]
+            compared[f"statuses.{status.name}"] = pair
+        wrong = [
+            f"{key}: {recorded:,} recorded, {counted:,} counted"
+            for key, (recorded, counted) in compared.items()
+            if recorded != counted
+        ]
+        return _Check(name, _Outcome.FAILS if wrong else _Outcome.HOLDS, "; ".join(wrong))
+
+    def _replayed(self, record: DecisionRecord) -> tuple[dict[Verdict, int], Counter[Status]]:
+        # By the record's own codes: what its region set stands for is another check.
+        region_set = RegionSet(record.region_set, frozenset(record.codes))
+        totals = self.dataset.classify([], region_set=region_set).verdict_counts()
+        statuses: Counter[Status] = Counter()
+        assert self.roster is not None  # noqa: S101 - asked by the caller
+        with AddressFile(self.roster, self.column) as addresses:
+            for piece in addresses.pieces(_PIECE):
+                result = self.dataset.classify(piece, region_set=region_set, policy=record.policy)
+                for verdict, count in result.verdict_counts().items():
+                    totals[verdict] += count
+                statuses.update(result.status_counts())
+        return totals, statuses
+
+
+def _time_check(record: DecisionRecord) -> _Check:
+    if record.time < record.dataset_built:
+        return _Check("time", _Outcome.FAILS, "before the dataset was built")
+    if record.time > datetime.now(UTC) + _SKEW:
+        return _Check("time", _Outcome.FAILS, "in the future")
+    return _Check("time", _Outcome.HOLDS)
+
+
+def _plain(audited: _Audited) -> dict[str, object]:
+    return {
+        "place": audited.place,
+        "outcome": audited.outcome,
+        "checks": [
+            {"name": check.name, "outcome": check.outcome, "why": check.why}
+            for check in audited.checks
+        ],
+    }
+
+
+def _told(audited: _Audited) -> str:
+    lines = [printable(audited.place)]
+    for check in audited.checks:
+        why = f": {printable(check.why)}" if check.why else ""
+        lines.append(f"  {check.name:<10}  {check.outcome}{why}")
+    return "\n".join(lines)
+
+
+def _summary(audited: list[_Audited]) -> str:
+    counts = Counter(one.outcome for one in audited)
+    number = f"{len(audited):,} record{'s' if len(audited) != 1 else ''}"
+    return f"{number}: {', '.join(f'{counts[one]:,} {one}' for one in _Outcome if counts[one])}"

@@ -1,0 +1,371 @@
+"""What every call passes, whoever carries it: admission, permission, deadline, handler, counting.
+
+A transport takes calls from the network. For each it asks `Calls.enter`, has `Calls.answer`
+(or the `Stream` of `Calls.stream`) turn bytes into bytes, and tells the client what
+comes back: bytes, or a `RequestError`. So the transports differ in nothing that a client,
+an operator or a test could see.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from geolookup.service import authz, handlers, log, meter, tls
+from geolookup.service.handlers import (
+    INTERNAL_ERROR,
+    Call,
+    Code,
+    RequestError,
+    Snapshot,
+)
+from geolookup.service.settings import SettingsError
+
+if TYPE_CHECKING:
+    from geolookup.service.meter import Meter
+    from geolookup.service.settings import Limits, Settings
+    from geolookup.service.tracing import CallSpan, Tracer
+
+SERVICE: Final = "geolookup.v1.GeoLookupService"
+_STANDARD: Final = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+
+UNARY: Final = {
+    f"/{SERVICE}/{meter.METHODS[number]}": number
+    for number in (
+        *(meter.LOOKUP, meter.CLASSIFY_ROSTER, meter.EXPLAIN),
+        *(meter.LIST_REGION_SETS, meter.GET_DATASET),
+    )
+}
+"""The unary methods of the service by path, and their numbers."""
+
+RETRY_HINT: Final = ("grpc-retry-pushback-ms", "100")
+"""Metadata with which a call that is shed ends: gRPC's clients wait so long before they try
+again, if they try again. A worker answers thousands of calls in that time."""
+
+_OK: Final = 0
+_CANCELLED: Final = 1
+_DEADLINE: Final = RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
+_CANCELLED_BY_CLIENT: Final = RequestError(Code.CANCELLED, "the client has cancelled the call")
+
+Handler = Callable[..., bytes]
+Metadata = Iterable[tuple[str, "str | bytes"]]
+
+
+class ShedError(RequestError):
+    """A call that is refused because of the load, to be told `RETRY_HINT`."""
+
+
+class Slots:
+    """So many at once. Thread-safe."""
+
+    def __init__(self, number: int, what: str) -> None:
+        self._number = number
+        # Guards `_taken`; nothing that may wait happens while it is held.
+        self._lock = threading.Lock()
+        self._taken = 0
+        self.refusal = ShedError(Code.RESOURCE_EXHAUSTED, f"{what}: over the limit of {number}")
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        with self._lock:
+            if self._taken >= self._number:
+                return False
+            self._taken += 1
+            return True
+
+    def give_back(self) -> None:
+        """Give one back."""
+        with self._lock:
+            self._taken -= 1
+
+
+class Calls:
+    """Everything about calls that is no transport's own. Thread-safe.
+
+    Args:
+        settings: limits, and who may call what.
+        numbers: where calls are counted.
+        snapshot: what they are answered from; swapped by assignment, and each call and
+            each stream keeps the one that it began with.
+        tracer: makes spans; None: nobody asked for them.
+
+    Raises:
+        SettingsError: Envoy's authorization is asked for, and its messages are not installed.
+    """
+
+    def __init__(
+        self, settings: Settings, numbers: Meter, snapshot: Snapshot, tracer: Tracer | None = None
+    ) -> None:
+        self.snapshot = snapshot
+        self.meter = numbers
+        self.unary_slots = Slots(settings.max_calls, "calls")
+        self.stream_slots = Slots(settings.max_streams, "streams")
+        self._settings = settings
+        self._limits = settings.limits
+        self._tracer = tracer
+        # Found here and not at the top, so that a test's own handlers are found.
+        self._handlers: dict[int, Handler] = {
+            meter.LOOKUP: handlers.lookup,
+            meter.CLASSIFY_ROSTER: handlers.classify_roster,
+            meter.EXPLAIN: handlers.explain,
+            meter.LIST_REGION_SETS: handlers.list_region_sets,
+            meter.GET_DATASET: handlers.get_dataset,
+        }
+        self._stream_handler: Handler = handlers.stream_rosters
+        self.unary = dict(UNARY)
+        """The unary methods that are answered, by path, and their numbers."""
+        self.services: tuple[str, ...] = (SERVICE, *_STANDARD)
+        """What reflection lists."""
+        if settings.authz or settings.authz_rules is not None:
+            self._add_authorization()
+
+    def _add_authorization(self) -> None:
+        if (reason := authz.missing()) is not None:
+            raise SettingsError("authz", reason)
+
+        def check(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call) -> bytes:
+            return authz.check(snapshot.dataset, body, snapshot.rules or authz.Rules(), call)
+
+        self._handlers[meter.AUTHORIZATION_CHECK] = check
+        self.unary[f"/{authz.SERVICE}/Check"] = meter.AUTHORIZATION_CHECK
+        self.services = (*self.services, authz.SERVICE)
+
+    def enter(self, slots: Slots, method: int) -> bool:
+        """Take a slot for a call of this method; False: it is shed, which is counted."""
+        if slots.take():
+            return True
+        self.meter.shed(method)
+        return False
+
+    def check(self, method: int, auth_context: Callable[[], object]) -> None:
+        """Return if who calls may call this method.
+
+        Args:
+            method: index into `meter.METHODS`.
+            auth_context: returns gRPC's; only called if there is a list.
+
+        Raises:
+            RequestError: PERMISSION_DENIED.
+        """
+        if not self._settings.allow:
+            return
+        name = meter.METHODS[method]
+        who = tls.identities(auth_context())  # type: ignore[arg-type]  # gRPC's own mapping
+        if not tls.permitted(self._settings, name, who):
+            raise RequestError(Code.PERMISSION_DENIED, tls.refusal(name))
+
+    def answer(
+        self,
+        method: int,
+        body: bytes,
+        *,
+        accepted: int,
+        deadline: float | None = None,
+        auth_context: Callable[[], object] = dict,
+        metadata: Metadata = (),
+    ) -> bytes:
+        """Answer a unary call.
+
+        Args:
+            method: index into `meter.METHODS`; one of `unary`.
+            body: the request.
+            accepted: `time.monotonic_ns` when the call came.
+            deadline: `time.monotonic` from which on nobody waits for the answer.
+            auth_context: see `check`.
+            metadata: the call's.
+
+        Raises:
+            RequestError: what the client is to be told instead.
+        """
+        answering = Answering(self, method, accepted, deadline, metadata)
+        return answering.answer(body, auth_context)
+
+    def begin(
+        self,
+        method: int,
+        *,
+        accepted: int,
+        deadline: float | None = None,
+        metadata: Metadata = (),
+    ) -> Answering:
+        """Return the state of a unary call, whose `Answering.answer` is `answer`.
+
+        For a transport that may hear of its end while it is being answered.
+        """
+        return Answering(self, method, accepted, deadline, metadata)
+
+    def stream(
+        self,
+        *,
+        accepted: int,
+        deadline: float | None = None,
+        auth_context: Callable[[], object] = dict,
+        metadata: Metadata = (),
+    ) -> Stream:
+        """Begin a stream of rosters; see `answer`. A context manager for as long as it lasts."""
+        answering = Answering(self, meter.STREAM_ROSTERS, accepted, deadline, metadata)
+        return Stream(self, answering, auth_context, self._stream_handler, self._limits)
+
+    def other(self, method: int, *, accepted: int, metadata: Metadata = ()) -> Answering:
+        """Begin a call that a standard service answers (health, reflection), to count it."""
+        return Answering(self, method, accepted, None, metadata)
+
+    def handle(self, method: int, body: bytes, answering: Answering) -> bytes:
+        """Return the handler's response to a unary call that was checked."""
+        return self._handlers[method](self.snapshot, body, self._limits, answering)
+
+    def span(self, method: int, metadata: Metadata) -> CallSpan | None:
+        """Begin the span of a call, if spans are asked for."""
+        return None if self._tracer is None else self._tracer.start(method, metadata)
+
+
+class Answering(Call):
+    """One call from its acceptance to its end: a context manager that counts it.
+
+    An exception that nobody foresaw is logged by its type and place, and becomes
+    `INTERNAL_ERROR`.
+    """
+
+    __slots__ = (
+        *("_accepted", "_addresses", "_calls", "_deadline", "_meter", "_method", "_span"),
+        *("cancelled", "code"),
+    )
+
+    def __init__(
+        self,
+        calls: Calls,
+        method: int,
+        accepted: int,
+        deadline: float | None,
+        metadata: Metadata,
+    ) -> None:
+        self._calls = calls
+        self._meter = calls.meter
+        self._method = method
+        self._accepted = accepted
+        self._deadline = deadline
+        self._addresses: int | None = None
+        self._span = calls.span(method, metadata)
+        self.code = _OK
+        """gRPC's status code that the call ends with."""
+        self.cancelled = False
+        """Set by a transport that is told so by the client."""
+
+    def __enter__(self) -> Answering:
+        self._meter.begin(self._method)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        refusal: BaseException | None = error
+        if isinstance(error, Exception):
+            refusal = self.refusal(error)
+        elif error is not None:
+            self.code = _CANCELLED
+        self._meter.end(self._method, self.code, time.monotonic_ns() - self._accepted)
+        if self._span is not None:
+            dataset = self._calls.snapshot.dataset.id
+            self._span.end(self.code, addresses=self._addresses, dataset=dataset)
+        if refusal is not error and refusal is not None:
+            raise refusal from None
+
+    def refusal(self, error: Exception) -> RequestError:
+        """Note with what the call ends, and return what the client is told of it."""
+        if not isinstance(error, RequestError):
+            name = meter.METHODS[self._method]
+            log.event("call_failed", "error", method=name, error=log.describe(error))
+            error = INTERNAL_ERROR
+        self.code = error.code
+        return error
+
+    def answer(self, body: bytes, auth_context: Callable[[], object]) -> bytes:
+        """Answer it, from beginning to end; see `Calls.answer`."""
+        with self:
+            self._calls.check(self._method, auth_context)
+            self.go_on()
+            return self._calls.handle(self._method, body, self)
+
+    def go_on(self) -> None:
+        """Return if somebody still waits; see `Call.go_on`."""
+        # First: a call whose deadline has passed is cancelled for that.
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise _DEADLINE
+        if self.cancelled:
+            raise _CANCELLED_BY_CLIENT
+
+    def looked_up(self, status: int, region_set: str, verdict: int) -> None:
+        """Count it; see `Call.looked_up`."""
+        self._addresses = 1
+        self._meter.address(status)
+        if verdict:
+            counts = [0, 0, 0]
+            counts[verdict - 1] = 1
+            self._meter.verdicts(region_set, *counts)
+
+    def classified(
+        self,
+        statuses: tuple[int, ...],
+        region_set: str,
+        verdicts: tuple[int, int, int] | None,
+    ) -> None:
+        """Count it; see `Call.classified`."""
+        self._addresses = (self._addresses or 0) + sum(statuses)
+        self._meter.roster(statuses)
+        if verdicts is not None:
+            self._meter.verdicts(region_set, *verdicts)
+
+
+class Stream:
+    """One call of `StreamRosters`, answered from the snapshot that it began with."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        answering: Answering,
+        auth_context: Callable[[], object],
+        handler: Handler,
+        limits: object,
+    ) -> None:
+        self._calls = calls
+        self._answering = answering
+        self._auth_context = auth_context
+        self._handler = handler
+        self._limits = limits
+        self._snapshot = calls.snapshot
+        self._position = 0
+
+    def __enter__(self) -> Stream:
+        self._answering.__enter__()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._answering.__exit__(kind, error, trace)
+
+    def check(self) -> None:
+        """Return if who calls may; see `Calls.check`."""
+        self._calls.check(meter.STREAM_ROSTERS, self._auth_context)
+
+    def refusal(self, error: Exception) -> RequestError:
+        """Note with what it ends, and return what the client is told of it."""
+        return self._answering.refusal(error)
+
+    def cancel(self) -> None:
+        """Note that the client has cancelled it."""
+        self._answering.cancelled = True
+        self._answering.code = _CANCELLED
+
+    def answer(self, body: bytes) -> bytes:
+        """Answer its next roster.
+
+        Raises:
+            RequestError: what the client is to be told; the stream ends with it.
+        """
+        self._answering.go_on()
+        position, self._position = self._position, self._position + 1
+        return self._handler(self._snapshot, body, self._limits, position, self._answering)
+
+    def answers(self, bodies: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the answers to rosters, each when it is asked for."""
+        for body in bodies:
+            yield self.answer(body)

@@ -1,0 +1,271 @@
+"""Kinds of values: how one is read from a text or from TOML, what it may be, how it is shown."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from geolookup.service.settings.listening import ListenAddress
+from geolookup.service.settings.problems import SettingsError
+
+T = TypeVar("T")
+
+NONE = "none"
+"""How an optional setting that is not set is written, since TOML has no null."""
+
+Plain = str | int | float | bool | dict[str, list[str]]
+"""What TOML and JSON both can say."""
+
+
+class UnfitError(ValueError):
+    """A value is not of its kind. The text says what was expected, and not what was found."""
+
+
+class Kind(ABC, Generic[T]):
+    """A kind of value.
+
+    Attributes:
+        metavar: what stands for a value in the help; empty: nothing does.
+        expected: what a value may be, as "expected ..." goes on.
+    """
+
+    metavar: str
+    expected: str
+
+    @abstractmethod
+    def of_text(self, text: str, folder: Path) -> T:
+        """Read a value from a flag or a variable; paths are relative to *folder*.
+
+        Raises:
+            UnfitError: it is not of this kind.
+        """
+
+    def of_toml(self, value: object, folder: Path) -> T:  # noqa: ARG002 - of paths alone
+        """Read a value as a TOML reader gives it; paths are relative to *folder*.
+
+        Raises:
+            UnfitError: it is not of this kind.
+        """
+        return self.check(value)
+
+    @abstractmethod
+    def check(self, value: Any) -> T:
+        """Return a value that is of this kind and within its bounds.
+
+        Raises:
+            UnfitError: it is not.
+        """
+
+    def plain(self, value: Any) -> Plain:
+        """Return a value as `of_toml` reads it."""
+        plain: Plain = value
+        return plain
+
+    def unfit(self) -> UnfitError:
+        """Return the error of a value that is not of this kind."""
+        return UnfitError(f"expected {self.expected}")
+
+
+class Whole(Kind[int]):
+    """A whole number within bounds."""
+
+    def __init__(self, least: int, most: int, metavar: str = "N") -> None:
+        self.least, self.most, self.metavar = least, most, metavar
+        self.expected = f"a whole number from {least:,} to {most:,}"
+
+    def of_text(self, text: str, folder: Path) -> int:  # noqa: ARG002
+        # As in TOML. int() would also take spaces, and digits of other scripts.
+        if not re.fullmatch(r"[0-9]+(_[0-9]+)*", text, re.ASCII) or len(text) > 20:
+            raise self.unfit()
+        return self.check(int(text))
+
+    def check(self, value: Any) -> int:
+        if type(value) is not int or not self.least <= value <= self.most:
+            raise self.unfit()
+        return value
+
+
+class Seconds(Kind[float]):
+    """Seconds within bounds; if *zero* says what 0 means, that is allowed as well."""
+
+    metavar = "SECONDS"
+
+    def __init__(self, least: float, most: float, zero: str = "") -> None:
+        self.least, self.most, self.zero = least, most, zero
+        self.expected = f"seconds from {least:g} to {most:,.10g}{f' (0: {zero})' if zero else ''}"
+
+    def of_text(self, text: str, folder: Path) -> float:  # noqa: ARG002
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII):
+            raise self.unfit()
+        return self.check(float(text))
+
+    def check(self, value: Any) -> float:
+        if type(value) not in {int, float} or not math.isfinite(value):
+            raise self.unfit()
+        if not (self.least <= value <= self.most or (self.zero and value == 0)):
+            raise self.unfit()
+        return float(value)
+
+    def plain(self, value: Any) -> float:
+        return int(value) if value == int(value) else float(value)
+
+
+class Switch(Kind[bool]):
+    """On or off."""
+
+    metavar = ""
+    expected = "true or false"
+
+    def of_text(self, text: str, folder: Path) -> bool:  # noqa: ARG002
+        if text not in {"true", "1", "false", "0"}:
+            raise self.unfit()
+        return text in {"true", "1"}
+
+    def check(self, value: Any) -> bool:
+        if type(value) is not bool:
+            raise self.unfit()
+        return value
+
+
+class Choice(Kind[str]):
+    """One of a few words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.metavar = "|".join(words)
+        self.expected = f"{', '.join(words[:-1])} or {words[-1]}"
+
+    def of_text(self, text: str, folder: Path) -> str:  # noqa: ARG002
+        return self.check(text)
+
+    def check(self, value: Any) -> str:
+        if type(value) is not str or value not in self.words:
+            raise self.unfit()
+        return value
+
+
+class File(Kind[Path | None]):
+    """A file's path, or none. A relative one in a file is relative to that file."""
+
+    metavar = "FILE"
+    expected = f"a file's path, or {NONE}"
+
+    def of_text(self, text: str, folder: Path) -> Path | None:
+        if text == NONE:
+            return None
+        if not text:
+            raise self.unfit()
+        # Links are not resolved: they are how certificates and datasets are put in place.
+        return self.check(Path(os.path.abspath(folder / text)))
+
+    def of_toml(self, value: object, folder: Path) -> Path | None:
+        if not isinstance(value, str):
+            raise self.unfit()
+        return self.of_text(value, folder)
+
+    def check(self, value: Any) -> Path | None:
+        if value is None:
+            return None
+        if not isinstance(value, Path) or "\0" in str(value):
+            raise self.unfit()
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:  # it could not be written down in TOML
+            raise UnfitError("expected a path in UTF-8") from None
+        return value
+
+    def plain(self, value: Any) -> str:
+        return NONE if value is None else str(value)
+
+
+class Listener(Kind[str | None]):
+    """Where to listen.
+
+    Args:
+        optional: whether there may be none.
+        unix: whether it may be a unix socket.
+    """
+
+    metavar = "ADDRESS"
+
+    def __init__(self, *, optional: bool = False, unix: bool = True) -> None:
+        self.optional, self.unix = optional, unix
+        forms = ["HOST:PORT", "[IPV6]:PORT", *["unix:PATH"] * unix, *[NONE] * optional]
+        self.expected = f"{', '.join(forms[:-1])} or {forms[-1]}"
+
+    def of_text(self, text: str, folder: Path) -> str | None:
+        if self.optional and text == NONE:
+            return None
+        path = text.removeprefix("unix:")
+        if path not in {"", text}:
+            text = f"unix:{os.path.abspath(folder / path)}"
+        return self.check(text)
+
+    def of_toml(self, value: object, folder: Path) -> str | None:
+        if not isinstance(value, str):
+            raise self.unfit()
+        return self.of_text(value, folder)
+
+    def check(self, value: Any) -> str | None:
+        if value is None and self.optional:
+            return None
+        if not isinstance(value, str):
+            raise self.unfit()
+        if value.startswith("unix:") and not self.unix:
+            raise self.unfit()
+        try:
+            ListenAddress.parse(value)
+        except SettingsError as error:
+            # What is wrong with a socket's path is more than its form.
+            path = value.startswith("unix:")
+            raise (UnfitError(error.problem) if path else self.unfit()) from None
+        return value
+
+    def plain(self, value: Any) -> str:
+        return NONE if value is None else str(value)
+
+
+class Allowed(Kind[Mapping[str, frozenset[str]]]):
+    """Which identities may call which rpc: a table of lists; in a text RPC=IDENTITY, by spaces."""
+
+    metavar = "RPC=IDENTITY"
+    expected = "for each rpc a list of at least one identity"
+
+    def __init__(self, *rpcs: str) -> None:
+        self.rpcs = rpcs
+
+    def of_text(self, text: str, folder: Path) -> Mapping[str, frozenset[str]]:
+        lists: dict[str, list[str]] = {}
+        for pair in text.split():
+            rpc, separator, identity = pair.partition("=")
+            if not separator:
+                raise UnfitError("expected RPC=IDENTITY, several separated by spaces")
+            lists.setdefault(rpc, []).append(identity)
+        return self.of_toml(lists, folder)
+
+    def of_toml(self, value: object, folder: Path) -> Mapping[str, frozenset[str]]:  # noqa: ARG002
+        if not isinstance(value, dict) or not all(
+            isinstance(identities, list) and all(isinstance(one, str) for one in identities)
+            for identities in value.values()
+        ):
+            raise self.unfit()
+        return self.check({rpc: frozenset(identities) for rpc, identities in value.items()})
+
+    def check(self, value: Any) -> Mapping[str, frozenset[str]]:
+        if not isinstance(value, Mapping):
+            raise self.unfit()
+        for rpc, identities in value.items():
+            if rpc not in self.rpcs:
+                raise UnfitError(f"no rpc has the name {rpc}; there are {', '.join(self.rpcs)}")
+            # A list that came out empty is rather a mistake than the wish to close an rpc.
+            if not isinstance(identities, frozenset) or not identities or "" in identities:
+                raise self.unfit()
+        return value
+
+    def plain(self, value: Any) -> dict[str, list[str]]:
+        return {rpc: sorted(value[rpc]) for rpc in sorted(value)}

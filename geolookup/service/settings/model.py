@@ -1,0 +1,455 @@
+"""The table of settings, from which flags, variables, TOML keys and their documentation come."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from geolookup.service.settings.cores import available_cores
+from geolookup.service.settings.kinds import (
+    Allowed,
+    Choice,
+    File,
+    Kind,
+    Listener,
+    Seconds,
+    Switch,
+    UnfitError,
+    Whole,
+)
+from geolookup.service.settings.listening import ListenAddress
+from geolookup.service.settings.problems import SettingsError
+
+T = TypeVar("T")
+
+MAX_TEXT_BYTES: Final = 48
+"""Wire bytes of one address in text: at most 45 characters ("::ffff:" forms with a dotted
+tail are the longest) and 2 of framing, rounded up."""
+_OTHER_FIELDS: Final = 65_536
+_C_INT_MAX: Final = 2**31 - 1
+"""gRPC keeps sizes and milliseconds in a C int, and its largest value means "no limit"."""
+_LONGEST: Final = 86_400.0
+"""A day. A limit on time that is longer than that is rather a slip (milliseconds)."""
+
+ADMIN: Final = "admin"
+"""In `Settings.allow`: all rpcs of the admin listener."""
+OTHERS: Final = "*"
+"""In `Settings.allow`: the rpcs of clients that are not named, but for `HEALTH`."""
+HEALTH: Final = ("Check", "Watch")
+"""The rpcs of grpc.health.v1: open to all unless they are named."""
+RPCS: Final = (
+    *("Lookup", "ClassifyRoster", "StreamRosters", "Explain", "ListRegionSets", "GetDataset"),
+    *(*HEALTH, "ServerReflectionInfo", "Authorization.Check"),
+)
+"""The rpcs of the client listener; of the two of the name Check, Envoy's has its service's, too."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table.
+
+    Attributes:
+        name: as in TOML; the flag is ``--name`` with hyphens, the variable
+            ``GEOLOOKUP_NAME``.
+        group: the heading that it stands under.
+        kind: what its values are.
+        help: what it does, as a sentence without its end.
+        default: its value where nothing is said.
+        at_start: what makes the default when a service starts, where that depends
+            on the machine.
+        default_text: what the documentation says of such a default.
+        path: the attributes that lead from `Settings` to its value.
+    """
+
+    name: str
+    group: str
+    kind: Kind[Any]
+    help: str
+    default: object
+    at_start: Callable[[], object] | None
+    default_text: str
+    path: tuple[str, ...]
+
+    @property
+    def flag(self) -> str:
+        """The command's option."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment's variable."""
+        return "GEOLOOKUP_" + self.name.upper()
+
+    def value(self, settings: Settings) -> object:
+        """Return its value in *settings*."""
+        value: object = settings
+        for attribute in self.path:
+            value = getattr(value, attribute)
+        return value
+
+
+def _setting(
+    default: T,
+    group: str,
+    kind: Kind[Any],
+    text: str,
+    *,
+    name: str = "",
+    at_start: Callable[[], object] | None = None,
+    default_text: str = "",
+) -> T:
+    """Declare a row of the table as a field. It has the type of its default."""
+    row = {"name": name, "group": group, "kind": kind, "help": text}
+    row |= {"at_start": at_start, "default_text": default_text}
+    made: Any
+    if isinstance(default, dict):
+        made = dataclasses.field(default_factory=default.copy, metadata=row)
+    else:
+        made = dataclasses.field(default=default, metadata=row)
+    return made  # type: ignore[no-any-return]  # the field stands for its value
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may ask for.
+
+    Attributes:
+        roster: addresses in a roster.
+    """
+
+    # So many that the message sizes, which follow from it, stay within a C int.
+    roster: int = _setting(
+        1_000_000,
+        "Requests",
+        Whole(1, (_C_INT_MAX - _OTHER_FIELDS) // MAX_TEXT_BYTES),
+        "Addresses in one roster; the size of the largest request follows from it",
+        name="max_roster",
+    )
+
+    @property
+    def message_bytes(self) -> int:
+        """Bytes of the largest request that can be within the limits."""
+        return self.roster * MAX_TEXT_BYTES + _OTHER_FIELDS
+
+
+_LISTEN, _DATA, _WORK, _REQUESTS, _CONNECTIONS, _TLS, _WATCHING, _STOP = (
+    *("Listeners", "Data", "Workers", "Requests", "Connections", "TLS"),
+    *("Logs, traces and crashes", "Stopping"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a service can be told. Each field's meaning and bounds stand in its row.
+
+    A value that was checked: whoever has one need not check again. `source.read` makes
+    one from flags, variables and a file; made directly, all defaults are constants
+    (one worker).
+
+    Raises:
+        SettingsError: a value makes no sense, alone or beside the others.
+    """
+
+    listen: str = _setting(
+        "127.0.0.1:50051",
+        _LISTEN,
+        Listener(),
+        "Where clients connect; port 0 takes a free one",
+    )
+    admin: str | None = _setting(
+        "127.0.0.1:50052",
+        _LISTEN,
+        Listener(optional=True),
+        "Where operators connect: the admin service, and health that is never shed",
+    )
+    metrics: str | None = _setting(
+        "127.0.0.1:9464",
+        _LISTEN,
+        Listener(optional=True, unix=False),
+        "Where Prometheus connects, over HTTP",
+    )
+    insecure: bool = _setting(
+        False,
+        _LISTEN,
+        Switch(),
+        "Allow listeners without TLS that other machines can reach",
+    )
+
+    dataset: Path | None = _setting(
+        None,
+        _DATA,
+        File(),
+        "The dataset; none: the embedded one",
+    )
+    region_sets: Path | None = _setting(
+        None,
+        _DATA,
+        File(),
+        "TOML file with region sets of your own",
+    )
+    public_key: Path | None = _setting(
+        None,
+        _DATA,
+        File(),
+        "Ed25519 public keys (PEM) of which one must have signed the dataset; see docs/trust.md",
+    )
+    canaries: Path | None = _setting(
+        None,
+        _DATA,
+        File(),
+        "Addresses and the answers that a dataset must give",
+    )
+    change_limits: Path | None = _setting(
+        None,
+        _DATA,
+        File(),
+        "TOML file of what a new dataset may change, as [limits] in a manifest",
+    )
+    authz: bool = _setting(
+        False,
+        _DATA,
+        Switch(),
+        "Answer Envoy's external authorization as well; see docs/envoy.md",
+    )
+    authz_rules: Path | None = _setting(
+        None,
+        _DATA,
+        File(),
+        "TOML file with the rules of Envoy's authorization, which is then answered; none: its"
+        " routes say what to ask",
+    )
+    watch: float = _setting(
+        1.0,
+        _DATA,
+        # Less than 0.1 s would find writers at work rather than files that changed.
+        Seconds(0.1, _LONGEST, "they are read again only when told to"),
+        "Time between looks at the files in use (dataset, region sets, rules, certificates)",
+    )
+
+    workers: int = _setting(
+        1,
+        _WORK,
+        Whole(1, 1_024),  # more than the cores of any machine
+        "Processes that share the port",
+        at_start=available_cores,
+        default_text="the cores it may use",
+    )
+    transport: str = _setting(
+        "threads",
+        _WORK,
+        Choice("queue", "threads"),
+        "queue: an event loop on gRPC's completion queue; threads: gRPC's public server",
+    )
+    threads: int = _setting(
+        16,
+        _WORK,
+        Whole(1, 1_024),  # each has a stack, and all share one interpreter lock
+        "Threads for calls in a worker; with queue, for rosters too big for its loop",
+    )
+
+    limits: Limits = Limits()
+    max_calls: int = _setting(
+        256,
+        _REQUESTS,
+        Whole(1, 65_536),
+        "Unary calls under way in a worker; one more is refused",
+    )
+    max_streams: int = _setting(
+        64,
+        _REQUESTS,
+        Whole(1, 65_536),
+        "Streams open in a worker, reflection included; one more is refused",
+    )
+    max_metadata: int = _setting(
+        16_384,
+        _REQUESTS,
+        # gRPC's own headers and a trace context take several hundred bytes. A mebibyte
+        # is what a request may make a worker hold before it is known to be one.
+        Whole(1_024, 1_048_576, metavar="BYTES"),
+        "Metadata in one request; more is refused",
+    )
+    compression: bool = _setting(
+        False,
+        _REQUESTS,
+        Switch(),
+        "Read compressed requests; otherwise they are refused. Responses never are compressed",
+    )
+
+    max_connections: int = _setting(
+        4_096,
+        _CONNECTIONS,
+        Whole(1, 1_000_000),
+        "Connections to a worker; one more is closed at once. Each takes a file descriptor",
+    )
+    max_connection_age: float = _setting(
+        0.0,
+        _CONNECTIONS,
+        Seconds(1, _LONGEST, "never"),
+        "Age at which a connection is asked to close, so that clients spread anew",
+    )
+    max_connection_idle: float = _setting(
+        300.0,
+        _CONNECTIONS,
+        Seconds(1, _LONGEST, "never"),
+        "Time without a call after which a connection is closed",
+    )
+    keepalive: float = _setting(
+        60.0,
+        _CONNECTIONS,
+        Seconds(1, _LONGEST, "never"),
+        "Silence after which a connection is probed, and closed if nothing answers",
+    )
+    handshake_timeout: float = _setting(
+        10.0,
+        _CONNECTIONS,
+        Seconds(0.1, 300),
+        "Time that a new connection has for its TLS and HTTP/2 handshake",
+    )
+
+    tls_certificate: Path | None = _setting(
+        None,
+        _TLS,
+        File(),
+        "The service's certificate chain (PEM); none: no TLS",
+    )
+    tls_key: Path | None = _setting(
+        None,
+        _TLS,
+        File(),
+        "The certificate's private key (PEM)",
+    )
+    tls_client_ca: Path | None = _setting(
+        None,
+        _TLS,
+        File(),
+        "Authorities of client certificates (PEM); none: clients need no certificate",
+    )
+    allow: Mapping[str, frozenset[str]] = _setting(
+        {},
+        _TLS,
+        Allowed(*RPCS, OTHERS, ADMIN),
+        "Identity that may call an rpc; * stands for all that are not named, admin for the"
+        " admin listener; may be repeated",
+    )
+
+    log_format: str = _setting(
+        "text",
+        _WATCHING,
+        Choice("text", "json"),
+        "How log lines are written",
+    )
+    log_level: str = _setting(
+        "info",
+        _WATCHING,
+        Choice("debug", "info", "warning", "error"),
+        "The least important lines that are written",
+    )
+    tracing: bool = _setting(
+        False,
+        _WATCHING,
+        Switch(),
+        "Make OpenTelemetry spans, and export them as the OTEL_* variables say",
+    )
+    channelz: bool = _setting(
+        False,
+        _WATCHING,
+        Switch(),
+        "Serve channelz on the admin listener; it shows the clients' addresses",
+    )
+    core_dumps: bool = _setting(
+        False,
+        _WATCHING,
+        Switch(),
+        "Let a crash write a core dump; it would hold addresses",
+    )
+
+    grace: float = _setting(
+        30.0,
+        _STOP,
+        Seconds(0, _LONGEST),
+        "Time that calls in flight have to finish when the service stops",
+    )
+
+    def __post_init__(self) -> None:
+        for row in table():
+            try:
+                row.kind.check(row.value(self))
+            except UnfitError as error:
+                raise SettingsError(row.name, str(error)) from None
+        _check_tls(self)
+        _check_listeners(self)
+
+
+@cache
+def table() -> tuple[Setting, ...]:
+    """Return all settings, in the order in which people read of them."""
+    return tuple(_rows(Settings, ()))
+
+
+def _rows(of: type, path: tuple[str, ...]) -> Iterator[Setting]:
+    for field in dataclasses.fields(of):
+        here = (*path, field.name)
+        if not field.metadata:
+            yield from _rows(type(field.default), here)
+            continue
+        default = (
+            field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+        )
+        row = dict(field.metadata)
+        yield Setting(default=default, path=here, **{**row, "name": row["name"] or field.name})
+
+
+# Rules between settings. Each error names the setting that one would change.
+
+
+def _check_tls(settings: Settings) -> None:
+    if settings.tls_certificate and not settings.tls_key:
+        raise SettingsError("tls_certificate", "needs tls_key beside it")
+    if settings.tls_key and not settings.tls_certificate:
+        raise SettingsError("tls_key", "needs tls_certificate beside it")
+    if settings.tls_client_ca and not settings.tls_certificate:
+        raise SettingsError("tls_client_ca", "needs tls_certificate: clients show theirs in TLS")
+    if settings.allow and not settings.tls_client_ca:
+        raise SettingsError("allow", "needs tls_client_ca: identities are in clients' certificates")
+    if ADMIN in settings.allow and settings.admin is None:
+        raise SettingsError("allow", "names admin, but there is no admin listener")
+
+
+def _check_listeners(settings: Settings) -> None:
+    listeners: dict[str, ListenAddress] = {}
+    for name in ("listen", "admin", "metrics"):
+        text = getattr(settings, name)
+        if text is None:
+            continue
+        address = ListenAddress.parse(text, name)
+        for other, taken in listeners.items():
+            if address.collides_with(taken):
+                raise SettingsError(name, f"the same place as {other}")
+        listeners[name] = address
+        if not address.is_local:
+            _check_exposed(settings, name)
+
+
+def _check_exposed(settings: Settings, name: str) -> None:
+    """Refuse a listener that other machines can reach unless it is protected, or meant to be."""
+    encrypted = settings.tls_certificate is not None and name != "metrics"
+    if not encrypted and not settings.insecure:
+        raise SettingsError(
+            name,
+            "other machines can reach it and it has no TLS; "
+            + (
+                "listen on loopback or add insecure"
+                if name == "metrics"
+                else "add tls_certificate, listen on loopback or a unix socket, or add insecure"
+            ),
+        )
+    # With TLS alone whoever comes could stop the service. `insecure` says that plaintext
+    # is meant, not that; without TLS it says both, since there is nobody to tell apart.
+    if encrypted and name == "admin" and ADMIN not in settings.allow:
+        raise SettingsError(name, "other machines can reach it; say in allow who may (allow.admin)")

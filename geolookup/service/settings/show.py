@@ -1,0 +1,69 @@
+"""Settings written down: as TOML that can be read again, or as JSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+
+from geolookup.service.settings.kinds import Plain
+from geolookup.service.settings.model import table
+from geolookup.service.settings.source import Configuration
+
+
+def as_toml(configuration: Configuration) -> str:
+    """Return all settings as a file for --config, each with the place where it was said.
+
+    Paths are absolute, so that the file means the same wherever it is put.
+    """
+    return "\n".join(_lines(configuration)) + "\n"
+
+
+def _lines(configuration: Configuration) -> Iterator[str]:
+    yield "# All settings of geolookup serve, and where each was said."
+    tables: list[str] = []
+    for group, rows in itertools.groupby(table(), lambda row: row.group):
+        yield ""
+        yield f"# {group}"
+        for row in rows:
+            value = row.kind.plain(row.value(configuration.settings))
+            place = _comment(configuration.places[row.name])
+            if isinstance(value, dict):
+                # Tables come last: all that follows one belongs to it.
+                tables += ["", f"[{row.name}]  # {place}"]
+                tables += [f"{_text(key)} = {_toml(value[key])}" for key in value]
+            else:
+                yield f"{row.name} = {_toml(value)}  # {place}"
+    yield from tables
+
+
+def as_json(configuration: Configuration) -> str:
+    """Return all settings as one JSON object: by name, the value and the place ("from")."""
+    content = {
+        row.name: {
+            "value": row.kind.plain(row.value(configuration.settings)),
+            "from": configuration.places[row.name],
+        }
+        for row in table()
+    }
+    return json.dumps(content, indent=2)
+
+
+def _toml(value: Plain | list[str]) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_text(one) for one in value)}]"
+    return repr(value)
+
+
+def _text(text: str) -> str:
+    """Return a TOML string. JSON's escapes are TOML's, but for DEL, which it leaves as it is."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _comment(place: str) -> str:
+    """Return a place as it may stand in a comment: without control characters."""
+    return "".join(one if one.isprintable() else "?" for one in place)

@@ -1,0 +1,352 @@
+"""gRPC's public server with a pool of threads: the transport that any release of gRPC has.
+
+A call waits in a thread from its headers to its answer, so a client that sends its headers
+and then nothing holds one. Streams, health checks and refusals have threads of their own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from geolookup.service import meter
+from geolookup.service.calls import RETRY_HINT, SERVICE, Calls, ShedError, Slots
+from geolookup.service.grpc_options import channel_options
+from geolookup.service.handlers import RequestError
+from geolookup.service.lasting import LastingCalls
+from geolookup.service.transports.listening import listen
+
+if TYPE_CHECKING:
+    from geolookup.service.settings import ListenAddress, Settings
+
+_STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
+_REFUSERS: Final = 2
+"""Threads that tell clients that their calls are shed."""
+_CHECKERS: Final = 2
+"""Threads for health checks, which wait for no other call."""
+
+_FOR_EVER: Final = 1e8
+"""Seconds (three years) from which on a deadline is none."""
+
+Behaviour = Callable[..., Any]
+
+
+class ThreadTransport:
+    """See `Transport`."""
+
+    def __init__(
+        self, settings: Settings, calls: Calls, address: ListenAddress, *, share_port: bool
+    ) -> None:
+        # Calls that last as long as the client likes; they must not hold up a stop.
+        self._lasting = LastingCalls()
+        self._health = health.HealthServicer()
+        self._server = grpc.server(
+            _Pool(settings.threads, "geolookup-call", calls.unary_slots),
+            options=[*channel_options(settings, share_port=share_port)],
+        )
+        streams = _Pool(settings.max_streams, "geolookup-stream", calls.stream_slots)
+        self._server.add_generic_rpc_handlers(
+            (_Admission(calls, _methods(calls, self._health, self._lasting, streams)),)
+        )
+        self.health(serving=True)
+        self.address = listen(
+            settings,
+            address,
+            calls.meter,
+            insecure=self._server.add_insecure_port,
+            secure=self._server.add_secure_port,
+        )
+        self._server.start()
+
+    def health(self, serving: bool) -> None:
+        """See `Transport.health`."""
+        status = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    def stop(self, grace: float) -> threading.Event:
+        """See `Transport.stop`."""
+        self._health.enter_graceful_shutdown()
+        stopped = self._server.stop(grace)
+        self._lasting.cancel()
+        return stopped
+
+
+class _Pool(ThreadPoolExecutor):
+    """Threads for calls that took a slot. It is given back when the call's work is done.
+
+    Not when the handler returns, since of a call that its client cancels before the
+    request is there no handler is run.
+    """
+
+    def __init__(self, threads: int, name: str, slots: Slots) -> None:
+        super().__init__(threads, name)
+        self._slots = slots
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        try:
+            future = super().submit(fn, *args, **kwargs)
+        except BaseException:
+            self._slots.give_back()
+            raise
+        future.add_done_callback(lambda _: self._slots.give_back())
+        return future
+
+
+class _Method:
+    """A method: its number, the slots that it needs, and what makes a handler for one call."""
+
+    def __init__(
+        self,
+        number: int,
+        slots: Slots | None,
+        handler: Callable[[int], grpc.RpcMethodHandler[Any, Any]],
+        refusing: Callable[[Behaviour], grpc.RpcMethodHandler[Any, Any]],
+    ) -> None:
+        self.number = number
+        self.slots = slots
+        self.handler = handler
+        self.refusing = refusing
+
+
+class _Admission(grpc.GenericRpcHandler):
+    """Admits or refuses each call before it takes a thread. Runs in the server's own thread."""
+
+    def __init__(self, calls: Calls, methods: dict[str, _Method]) -> None:
+        self._calls = calls
+        self._methods = methods
+        refusals = ThreadPoolExecutor(_REFUSERS, "geolookup-refusal")
+        # Made once: while calls are shed there is no time for anything.
+        self._refusing = {
+            name: method.refusing(_placed(_refuse_with(method.slots.refusal), refusals))
+            for name, method in methods.items()
+            if method.slots is not None
+        }
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return what answers a call; None: no such method."""
+        method = self._methods.get(handler_call_details.method)
+        if method is None:
+            return None
+        if method.slots is not None and not self._calls.enter(method.slots, method.number):
+            return self._refusing[handler_call_details.method]
+        return method.handler(time.monotonic_ns())
+
+
+def _methods(
+    calls: Calls, checking: health.HealthServicer, lasting: LastingCalls, streams: _Pool
+) -> dict[str, _Method]:
+    """Return all methods, by their full names."""
+    methods = {
+        path: _Method(
+            number, calls.unary_slots, _unary(calls, number), grpc.unary_unary_rpc_method_handler
+        )
+        for path, number in calls.unary.items()
+    }
+    methods[f"/{SERVICE}/StreamRosters"] = _Method(
+        meter.STREAM_ROSTERS,
+        calls.stream_slots,
+        lambda accepted: grpc.stream_stream_rpc_method_handler(
+            _placed(_stream(calls, accepted), streams)
+        ),
+        grpc.stream_stream_rpc_method_handler,
+    )
+
+    checks = ThreadPoolExecutor(_CHECKERS, "geolookup-check")
+    methods[f"/{health.SERVICE_NAME}/Check"] = _Method(
+        meter.CHECK,
+        None,  # never shed
+        lambda accepted: grpc.unary_unary_rpc_method_handler(
+            _placed(_counted(calls, meter.CHECK, accepted, checking.Check), checks),
+            request_deserializer=health_pb2.HealthCheckRequest.FromString,
+            response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+        ),
+        grpc.unary_unary_rpc_method_handler,
+    )
+    watch = _watch(calls, lasting.tracked(checking.Watch))
+    methods[f"/{health.SERVICE_NAME}/Watch"] = _Method(
+        meter.WATCH,
+        None,  # it takes no thread; its slot is taken for as long as it lasts
+        lambda accepted: grpc.unary_stream_rpc_method_handler(
+            watch(accepted),
+            request_deserializer=health_pb2.HealthCheckRequest.FromString,
+            response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+        ),
+        grpc.unary_stream_rpc_method_handler,
+    )
+
+    reflecting = reflection.ReflectionServicer(calls.services)
+    reflect = lasting.tracked(reflecting.ServerReflectionInfo)
+    methods[f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"] = _Method(
+        meter.SERVER_REFLECTION_INFO,
+        calls.stream_slots,
+        lambda accepted: grpc.stream_stream_rpc_method_handler(
+            _placed(_counted_stream(calls, accepted, reflect), streams),
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        ),
+        grpc.stream_stream_rpc_method_handler,
+    )
+    return methods
+
+
+# Requests and responses stay bytes here: what gRPC would log of a request
+# that can't be read is then never its concern, and a response is made once.
+
+
+def _unary(calls: Calls, method: int) -> Callable[[int], grpc.RpcMethodHandler[bytes, bytes]]:
+    def handler(accepted: int) -> grpc.RpcMethodHandler[bytes, bytes]:
+        def answer(body: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                return calls.answer(
+                    method,
+                    body,
+                    accepted=accepted,
+                    deadline=_deadline(context),
+                    auth_context=context.auth_context,
+                    metadata=context.invocation_metadata(),
+                )
+            except RequestError as error:
+                refusal = error
+            _abort(context, refusal)
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    return handler
+
+
+def _stream(calls: Calls, accepted: int) -> Behaviour:
+    def answer(bodies: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        try:
+            with calls.stream(
+                accepted=accepted,
+                deadline=_deadline(context),
+                auth_context=context.auth_context,
+                metadata=context.invocation_metadata(),
+            ) as stream:
+                stream.check()
+                # One roster at a time: a client that is ahead waits in HTTP/2's flow
+                # control, and one that reads slowly holds up only itself.
+                while (body := _next(bodies)) is not None:
+                    yield stream.answer(body)
+                if not context.is_active():
+                    stream.cancel()
+            return
+        except RequestError as error:
+            refusal = error
+        _abort(context, refusal)
+
+    return answer
+
+
+def _next(bodies: Iterator[bytes]) -> bytes | None:
+    """Return the next request; None: there are no more, or the client has cancelled."""
+    try:
+        return next(bodies)
+    except StopIteration:
+        return None
+    except grpc.RpcError:  # gRPC's way to tell of a cancelled call
+        return None
+
+
+def _counted(calls: Calls, method: int, accepted: int, behaviour: Behaviour) -> Behaviour:
+    def counted(request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            metadata = context.invocation_metadata()
+            with calls.other(method, accepted=accepted, metadata=metadata) as answering:
+                calls.check(method, context.auth_context)
+                response = behaviour(request, context)
+                code = context.code()  # type: ignore[attr-defined]  # the stubs don't know it
+                if code is not None:
+                    answering.code = code.value[0]
+                return response
+        except RequestError as error:
+            refusal = error
+        _abort(context, refusal)
+
+    return counted
+
+
+def _counted_stream(calls: Calls, accepted: int, behaviour: Behaviour) -> Behaviour:
+    method = meter.SERVER_REFLECTION_INFO
+
+    def counted(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            metadata = context.invocation_metadata()
+            with calls.other(method, accepted=accepted, metadata=metadata):
+                calls.check(method, context.auth_context)
+                # The loop asks for the next request itself, and so hears of a cancelled call.
+                yield from behaviour(iter(lambda: _next(requests), None), context)
+            return
+        except RequestError as error:
+            refusal = error
+        _abort(context, refusal)
+
+    return counted
+
+
+def _watch(calls: Calls, behaviour: Behaviour) -> Callable[[int], Behaviour]:
+    """Return what makes the handler of one `Watch`: it takes no thread while nothing changes."""
+
+    def made(accepted: int) -> Behaviour:
+        def watching(request: Any, context: grpc.ServicerContext, send: Any) -> Any:
+            try:
+                calls.check(meter.WATCH, context.auth_context)
+                if not calls.enter(calls.stream_slots, meter.WATCH):
+                    raise calls.stream_slots.refusal
+            except RequestError as error:
+                refusal = error
+            else:
+                metadata = context.invocation_metadata()
+                answering = calls.other(meter.WATCH, accepted=accepted, metadata=metadata)
+                answering.__enter__()
+
+                def ended() -> None:
+                    answering.__exit__(None, None, None)
+                    calls.stream_slots.give_back()
+
+                if not context.add_callback(ended):
+                    ended()
+                return behaviour(request, context, send)
+            _abort(context, refusal)
+
+        # As HealthServicer marks its own method.
+        watching.experimental_non_blocking = True  # type: ignore[attr-defined]
+        return watching
+
+    return made
+
+
+def _placed(behaviour: Behaviour, pool: ThreadPoolExecutor) -> Behaviour:
+    """Have a behaviour run in a pool of its own."""
+    behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return behaviour
+
+
+def _refuse_with(refusal: RequestError) -> Behaviour:
+    def refuse(_request: Any, context: grpc.ServicerContext) -> NoReturn:
+        _abort(context, refusal)
+
+    return refuse
+
+
+def _deadline(context: grpc.ServicerContext) -> float | None:
+    remaining = context.time_remaining()
+    # Without a deadline gRPC says a time beyond all ages, or nothing.
+    return None if remaining is None or remaining > _FOR_EVER else time.monotonic() + remaining
+
+
+def _abort(context: grpc.ServicerContext, refusal: RequestError) -> NoReturn:
+    if isinstance(refusal, ShedError):
+        context.set_trailing_metadata((RETRY_HINT,))
+    context.abort(_STATUS[refusal.code], refusal.text)
+    raise AssertionError  # abort has raised

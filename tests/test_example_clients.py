@@ -1,0 +1,107 @@
+"""The example clients in Go and Node.js, built and run against a real service."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from servers import PATIENCE, ROOT, Service
+
+from geolookup import Dataset
+
+CLIENTS = ROOT / "examples" / "clients"
+BUILD_PATIENCE = 600
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("GEOLOOKUP_FETCH") != "1",
+    reason="fetches packages from the registries of Go and npm; GEOLOOKUP_FETCH=1 allows it",
+)
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def prepare(folder: Path, *commands: Sequence[str]) -> None:
+    for command in commands:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=BUILD_PATIENCE, check=False
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+
+
+@pytest.fixture(scope="module", params=["go", "node"])
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """How to run a client, which was built first."""
+    needed = {"go": ("go", "npx"), "node": ("node", "npm")}[request.param]
+    for tool in needed:
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    folder = CLIENTS / request.param
+    if request.param == "go":
+        program = tmp_path_factory.mktemp("client") / "client"
+        prepare(folder, ("go", "generate"), ("go", "vet"), ("go", "build", "-o", str(program)))
+        command = [str(program)]
+    else:
+        prepare(folder, ("npm", "ci", "--no-audit", "--no-fund"))
+        command = ["node", str(folder / "client.js")]
+
+    def run(*arguments: str, given: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "address", ["1.0.1.1", "8.8.8.8", "101.32.0.1", "10.0.0.1", "2a00:1450::1"]
+)
+def test_a_join_is_answered_like_by_the_library(
+    client: Run, service: Service, dataset: Dataset, address: str
+) -> None:
+    known = dataset.lookup(address, "CN")
+    assert known.verdict is not None
+    done = client(service.target, "join", "CN", given=f"{address}\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [
+        known.country,
+        f"STATUS_{known.status.name}",
+        f"VERDICT_{known.verdict.name}",
+    ]
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000])
+def test_a_takedown_names_exactly_those_inside(
+    client: Run, service: Service, dataset: Dataset, size: int
+) -> None:
+    # More than 65,536: sets of positions that have more than one container.
+    draw = random.Random(1)
+    addresses = [
+        str(ipaddress.IPv6Address(0x2A << 120 | draw.getrandbits(116)))
+        if at % 3 == 0
+        else str(ipaddress.IPv4Address(draw.getrandbits(32)))
+        for at in range(size)
+    ]
+    roster = "".join(f"person-{at} {text}\n" for at, text in enumerate(addresses))
+    done = client(service.target, "takedown", "EEA", given=roster)
+    assert (done.returncode, done.stderr) == (0, "")
+    inside = dataset.classify(addresses, region_set="EEA").inside
+    assert done.stdout.split() == [f"person-{at}" for at in inside]
+    assert size < 70_000 or len(inside) > 1000
+
+
+def test_refusals_are_told_and_repeat_no_address(client: Run, service: Service) -> None:
+    done = client(service.target, "takedown", "NOWHERE", given="anna 8.8.8.8\n")
+    assert done.returncode == 1
+    assert "region_set" in done.stderr
+    assert "8.8.8.8" not in done.stderr
