@@ -9,7 +9,9 @@ from setuptools import Extension, setup
 # CI builds with GEOLOOKUP_WERROR=1. A user's newer compiler must not fail the
 # build over a warning that was not known when this was released.
 STRICT = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("GEOLOOKUP_WERROR") == "1" else []
-ARGS = ["-O3", "-std=c11", *STRICT]
+# Who sets a level of optimisation in CFLAGS, as sanitizers do, gets it.
+LEVEL = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O3"]
+ARGS = [*LEVEL, "-std=c11", *STRICT]
 HEADERS = sorted(glob("ext/*.h"))
 
 setup(

@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     try:
         for transport, address in listen.items():
             running[transport] = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "geolookup", "serve", "--listen", address],
+                [sys.executable, "-m", "geolookup", "serve", "--listen", address, *_ALONE],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -61,6 +61,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
             process.terminate()
         for process in running.values():
             process.communicate(timeout=30)
+
+
+# One worker, and none of the listeners that have fixed ports.
+_ALONE = ("--admin", "none", "--metrics", "none", "--workers", "1")
 
 
 def _address(process: subprocess.Popen[str]) -> str:

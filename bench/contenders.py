@@ -22,9 +22,10 @@ from typing import Any, ClassVar
 
 import geolookup
 from bench.addresses import Addresses
-from bench.intervals import read_intervals
+from bench.intervals import prefixes, read_intervals
 from bench.kernels import UnavailableError, load
 from bench.mmdb import PATH, mmdb_of
+from bench.own_formats import NOWHERE, geoip2fast_of, ip2location_of
 from geolookup.dataset import Dataset
 
 Call = Callable[[], Any]
@@ -77,7 +78,7 @@ class GeoLookup(Contender):
 
     def text(self, addresses: Addresses) -> Call:
         classify, texts = self.dataset.classify, addresses.texts
-        return lambda: classify(texts).countries.tolist()
+        return lambda: classify(texts).countries.tolist()  # noqa: PLW0108 - classify is timed
 
     def single(self, addresses: Addresses) -> Call:
         return _each(self.dataset.country, addresses.texts)
@@ -252,7 +253,7 @@ class PyTricia(Contender):
             6: pytricia.PyTricia(128, socket.AF_INET6),
         }
         for version, trie in self.tries.items():
-            for prefix, country in prefixes(dataset, version):
+            for prefix, country in _texts(dataset, version):
                 trie[prefix] = country
             trie.freeze()
 
@@ -276,7 +277,7 @@ class PyRadix(Contender):
 
         self.tree = radix.Radix()
         for version in (4, 6):
-            for prefix, country in prefixes(dataset, version):
+            for prefix, country in _texts(dataset, version):
                 self.tree.add(prefix).data["country"] = country
 
     def text(self, addresses: Addresses) -> Call:
@@ -314,6 +315,77 @@ class Polars(Contender):
         return lambda: frame.sort("first").join_asof(self.frame, on="first").sort("at")["country"]
 
 
+class Pandas(Contender):
+    """`merge_asof` of a frame of addresses with the frame of intervals."""
+
+    name = "pandas merge_asof"
+    package = "pandas"
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset)
+        pandas = import_module("pandas")
+
+        self.pandas = pandas
+        ipv4 = read_intervals(dataset, 4)
+        self.frame = pandas.DataFrame({"first": ipv4.first, "country": ipv4.countries})
+        self.frame["country"] = self.frame["country"].astype("category")
+
+    def packed(self, addresses: Addresses) -> Call | None:
+        if addresses.version != 4:
+            return None  # merge_asof takes no 128-bit keys
+        merge = self.pandas.merge_asof
+        frame = self.pandas.DataFrame({"first": addresses.values})
+
+        def call() -> Any:
+            joined = merge(frame.sort_values("first").reset_index(), self.frame, on="first")
+            return joined.sort_values("index")["country"]
+
+        return call
+
+
+class IP2Location(Contender):
+    """IP2Location's reader of its own files, in Python."""
+
+    name = "IP2Location"
+    package = "IP2Location"
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset)
+        module = import_module("IP2Location")
+        self.reader = module.IP2Location(str(ip2location_of(dataset)), "SHARED_MEMORY")
+
+    def text(self, addresses: Addresses) -> Call:
+        return _each(self.reader.get_country_short, addresses.texts)
+
+    def single(self, addresses: Addresses) -> Call:
+        return self.text(addresses)
+
+    def codes(self, result: Any) -> list[str]:
+        return ["ZZ" if code == NOWHERE else code for code in result]
+
+
+class GeoIP2Fast(Contender):
+    """Bisection in lists of networks, in Python."""
+
+    name = "geoip2fast"
+    package = "geoip2fast"
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset)
+        module = import_module("geoip2fast")
+        self.reader = module.GeoIP2Fast(geoip2fast_data_file=str(geoip2fast_of(dataset)))
+
+    def text(self, addresses: Addresses) -> Call:
+        lookup, texts = self.reader.lookup, addresses.texts
+        return lambda: [lookup(text).country_code for text in texts]
+
+    def single(self, addresses: Addresses) -> Call:
+        return self.text(addresses)
+
+    def codes(self, result: Any) -> list[str]:
+        return ["ZZ" if code == "--" else code for code in result]
+
+
 CONTENDERS: tuple[type[Contender], ...] = (
     GeoLookup,
     MaxMindDB,
@@ -324,6 +396,9 @@ CONTENDERS: tuple[type[Contender], ...] = (
     PyTricia,
     PyRadix,
     Polars,
+    Pandas,
+    IP2Location,
+    GeoIP2Fast,
 )
 
 
@@ -336,17 +411,8 @@ def _letters(packed: bytes) -> list[str]:
     return [text[at : at + 2] for at in range(0, len(text), 2)]
 
 
-def prefixes(dataset: Dataset, version: int) -> Iterator[tuple[str, str]]:
-    """Yield the prefixes of a dataset that have a country, with it."""
-    intervals = read_intervals(dataset, version)
-    bits = intervals.bits
-    ends = [*intervals.first[1:], 1 << bits]
+def _texts(dataset: Dataset, version: int) -> Iterator[tuple[str, str]]:
+    """Yield the prefixes that have a country in text, with it."""
     kind = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
-    for start, end, country in zip(intervals.first, ends, intervals.countries, strict=True):
-        first = start
-        while country != "ZZ" and first < end:
-            # The largest block that begins here and does not reach beyond the end.
-            below = min((first & -first).bit_length() - 1 if first else bits, bits)
-            below = min(below, (end - first).bit_length() - 1)
-            yield f"{kind(first)}/{bits - below}", country
-            first += 1 << below
+    for first, length, country in prefixes(dataset, version):
+        yield f"{kind(first)}/{length}", country

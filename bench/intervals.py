@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from geolookup.claims import MAX_CLAIMS, Status
@@ -39,6 +40,32 @@ def read_intervals(dataset: Dataset, version: int) -> Intervals:
         [countries[number] if number < MAX_CLAIMS else "ZZ" for number in numbers],
         [statuses[number] if number < MAX_CLAIMS else None for number in numbers],
     )
+
+
+def merged(intervals: Intervals) -> tuple[list[int], list[str]]:
+    """Return first addresses and countries, neighbours of one country merged."""
+    first: list[int] = []
+    countries: list[str] = []
+    for start, country in zip(intervals.first, intervals.countries, strict=True):
+        if not countries or countries[-1] != country:
+            first.append(start)
+            countries.append(country)
+    return first, countries
+
+
+def prefixes(dataset: Dataset, version: int) -> Iterator[tuple[int, int, str]]:
+    """Yield the prefixes of a dataset that have a country: first address, length, country."""
+    intervals = read_intervals(dataset, version)
+    bits = intervals.bits
+    ends = [*intervals.first[1:], 1 << bits]
+    for start, end, country in zip(intervals.first, ends, intervals.countries, strict=True):
+        first = start
+        while country != "ZZ" and first < end:
+            # The largest block that begins here and does not reach beyond the end.
+            below = min((first & -first).bit_length() - 1 if first else bits, bits)
+            below = min(below, (end - first).bit_length() - 1)
+            yield first, bits - below, country
+            first += 1 << below
 
 
 def _section(dataset: Dataset, name: str, item: str) -> list[int]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import bisect
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mmdb_writer import MMDBWriter, SearchTreeLeaf, SearchTreeNode
 
-from bench.intervals import Intervals, read_intervals
+from bench.intervals import merged, read_intervals
 from bench.timing import progress
 from geolookup.dataset import Dataset
 
@@ -35,14 +35,19 @@ def cache_folder() -> Path:
     return folder
 
 
-def mmdb_of(dataset: Dataset) -> Path:
-    """Return the path of the dataset's MMDB file; writes it if it isn't there yet."""
-    path = cache_folder() / f"{dataset.id[:16]}.mmdb"
+def cached(dataset: Dataset, ending: str, write: Callable[[Dataset, Path], object]) -> Path:
+    """Return the path of a file made of a dataset; has it written if it isn't there yet."""
+    path = cache_folder() / f"{dataset.id[:16]}{ending}"
     if not path.exists():
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        write_mmdb(dataset, partial)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        write(dataset, partial)
         partial.rename(path)
     return path
+
+
+def mmdb_of(dataset: Dataset) -> Path:
+    """Return the path of the dataset's MMDB file; writes it if it isn't there yet."""
+    return cached(dataset, ".mmdb", write_mmdb)
 
 
 def write_mmdb(dataset: Dataset, path: Path) -> None:
@@ -50,25 +55,14 @@ def write_mmdb(dataset: Dataset, path: Path) -> None:
     writer = MMDBWriter(ip_version=6, database_type="geolookup-bench", ipv4_compatible=True)
     progress("MMDB: building the search tree ...")
     leaves: dict[str, SearchTreeLeaf | None] = {"ZZ": None}
-    ipv4 = build(_countries(read_intervals(dataset, 4)), 32, leaves)
-    tree = build(_countries(read_intervals(dataset, 6)), 128, leaves, {32: ipv4})
+    ipv4 = build(merged(read_intervals(dataset, 4)), 32, leaves)
+    tree = build(merged(read_intervals(dataset, 6)), 128, leaves, {32: ipv4})
     if not isinstance(tree, SearchTreeNode):
         raise TypeError("a dataset without any country makes no search tree")
     writer.tree = tree
     progress("MMDB: writing ...")
     writer.to_db_file(str(path))
     progress("")
-
-
-def _countries(intervals: Intervals) -> tuple[list[int], list[str]]:
-    """Return first addresses and countries, neighbours of one country merged."""
-    first: list[int] = []
-    countries: list[str] = []
-    for start, country in zip(intervals.first, intervals.countries, strict=True):
-        if not countries or countries[-1] != country:
-            first.append(start)
-            countries.append(country)
-    return first, countries
 
 
 def build(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,8 +57,9 @@ WORKS = (
 class Field:
     """The contenders that can take part here, made when they are first asked for."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, kinds: Sequence[type[Contender]] = CONTENDERS) -> None:
         self.dataset = dataset
+        self.kinds = kinds
         self.missing: dict[str, str] = {}
         """Why the others can't, by name."""
 
@@ -65,7 +67,7 @@ class Field:
     def contenders(self) -> list[Contender]:
         """Those that can, geolookup first."""
         here = []
-        for kind in CONTENDERS:
+        for kind in self.kinds:
             timing.progress(f"preparing {kind.name} ...")
             try:
                 here.append(kind(self.dataset))
@@ -164,12 +166,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--dataset", type=Path, help="dataset file (default: the embedded one)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw bars: .svg or .png")
     parser.add_argument("--rounds", type=int, default=31, help="timings of each contender")
     parser.add_argument("--seconds", type=float, default=0.02, help="least time of one timing")
     parser.add_argument("--core", type=int, help="core to run on (default: the last)")
     parser.add_argument("--only", default="", metavar="TEXT", help="works with TEXT in their name")
     parser.add_argument("--quick", action="store_true", help="see that it works: times mean little")
     chosen = parser.parse_args(arguments)
+    if chosen.plot is not None and chosen.plot.suffix.lower() not in (".svg", ".png"):
+        parser.error("--plot: the file's name ends in .svg or .png")
     rounds, seconds = (1, 0.0) if chosen.quick else (chosen.rounds, chosen.seconds)
     core = timing.pin(chosen.core)
     with geolookup.open(chosen.dataset) as dataset:
@@ -186,6 +191,10 @@ def main(arguments: list[str] | None = None) -> int:
             "missing": field.missing,
             "rows": rows,
         }
+    if chosen.plot is not None:
+        from bench.plot import plot  # noqa: PLC0415 - needs matplotlib
+
+        plot(report, chosen.plot)
     if chosen.json:
         print(json.dumps(report))
         return 0

@@ -1,10 +1,10 @@
-"""Threads or asyncio? ``python -m bench.server_styles [--json]``.
+"""What a call costs in each style of server: ``python -m bench.server_styles [--json]``.
 
-Each style of gRPC server serves our handlers, and beside it a bare one whose
-handler returns a constant of as many bytes. One server at a time is saturated by
-h2load; they take turns. Servers run on the first core and the load on the last.
-The server that geolookup ships (threads) is the real one, `geolookup.service.Server`;
-that of asyncio is here and does as little as it can.
+The contenders: gRPC's public server with a pool of threads and an empty handler, which
+returns a constant of as many bytes as we would; the same over asyncio; and the service
+as it ships, over each of its transports, with all that is switched on by default
+(admission, deadlines, metrics). One server at a time is saturated by h2load; they take
+turns. Servers run on the first core and the load on the last.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,18 +31,20 @@ from bench import h2load, timing
 from bench.addresses import draw
 from geolookup.dataset import Dataset
 from geolookup.service import Limits, Server, Settings
-from geolookup.service.handlers import RequestError, Snapshot
-from geolookup.service.server import SERVICE, UNARY
+from geolookup.service.calls import SERVICE, UNARY, Calls
+from geolookup.service.handlers import Snapshot
+from geolookup.service.meter import Meter
 from geolookup.v1 import geolookup_pb2 as v1
 
-STYLES = ("threads", "asyncio", "asyncio + uvloop")
-HANDLERS = ("empty", "geolookup")
+EMPTY = "empty, threads"
+"""What all others are compared with."""
+CONTENDERS = (EMPTY, "empty, asyncio", "geolookup, threads", "geolookup, queue")
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", Limits().message_bytes)]
 
 
 def works(dataset: Dataset) -> dict[str, tuple[str, bytes]]:
     """Return method and request of each kind of work."""
-    drawn = draw(dataset, 4, "assigned", 1_000)
+    drawn, many = (draw(dataset, 4, "assigned", size) for size in (1_000, 100_000))
     text = v1.TextAddresses(addresses=drawn.texts)
     requests = {
         "Lookup": ("Lookup", v1.LookupRequest(text="1.0.1.1", region_set="EU")),
@@ -54,6 +56,10 @@ def works(dataset: Dataset) -> dict[str, tuple[str, bytes]]:
             "ClassifyRoster",
             v1.ClassifyRosterRequest(text=text, region_set="EU"),
         ),
+        "roster of 100,000, packed": (
+            "ClassifyRoster",
+            v1.ClassifyRosterRequest(ipv4=many.packed, region_set="EU"),
+        ),
     }
     return {
         name: (method, request.SerializeToString()) for name, (method, request) in requests.items()
@@ -63,80 +69,47 @@ def works(dataset: Dataset) -> dict[str, tuple[str, bytes]]:
 # servers, each in a process of its own
 
 
-def serve(style: str, handlers: str, threads: int, core: int) -> None:
+def serve(contender: str, work: str, threads: int, core: int) -> None:
     """Serve until killed; prints the address."""
     timing.pin(core)
     with geolookup.open() as dataset:
+        kind, style = contender.split(", ")
+        if kind == "geolookup":
+            settings = Settings(listen="127.0.0.1:0", threads=threads, transport=style)
+            shipped = Server(dataset, settings)
+            print(shipped.address, flush=True)
+            sys.stdin.read()
+            return
+        method, request = works(dataset)[work]
+        calls = Calls(Settings(), Meter(), Snapshot(dataset))
+        response = calls.answer(UNARY[f"/{SERVICE}/{method}"], request, accepted=0)
         if style == "threads":
-            serve_threads(dataset, handlers, threads)
-        elif style == "asyncio":
-            asyncio.run(serve_asyncio(dataset, handlers))
+            serve_empty(method, response, threads)
         else:
-            import uvloop  # noqa: PLC0415 - optional
-
-            uvloop.run(serve_asyncio(dataset, handlers))
+            asyncio.run(serve_empty_asyncio(method, response))
 
 
-def serve_threads(dataset: Dataset, handlers: str, threads: int) -> None:
-    if handlers == "geolookup":
-        shipped = Server(dataset, Settings(listen="127.0.0.1:0", threads=threads))
-        print(shipped.address, flush=True)
-        sys.stdin.read()
-        return
-
-    def behaviour(response: bytes) -> Any:
-        return lambda _body, _context: response
-
-    bare = grpc.server(ThreadPoolExecutor(threads), options=OPTIONS)
-    add_methods(bare, {name: behaviour(response) for name, response in responses(dataset).items()})
-    print(f"127.0.0.1:{bare.add_insecure_port('127.0.0.1:0')}", flush=True)
-    bare.start()
-    bare.wait_for_termination()
+def serve_empty(method: str, response: bytes, threads: int) -> None:
+    running = grpc.server(ThreadPoolExecutor(threads), options=OPTIONS)
+    add_method(running, method, lambda _body, _context: response)
+    print(f"127.0.0.1:{running.add_insecure_port('127.0.0.1:0')}", flush=True)
+    running.start()
+    running.wait_for_termination()
 
 
-async def serve_asyncio(dataset: Dataset, handlers: str) -> None:
-    snapshot, limits = Snapshot(dataset), Limits()
-
-    def constant(response: bytes) -> Any:
-        async def answer(_body: bytes, _context: Any) -> bytes:
-            return response
-
-        return answer
-
-    def ours(handler: Callable[[Snapshot, bytes, Limits], bytes]) -> Any:
-        async def answer(body: bytes, context: Any) -> bytes:
-            try:
-                return handler(snapshot, body, limits)
-            except RequestError as error:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.text)
-                raise
-
-        return answer
+async def serve_empty_asyncio(method: str, response: bytes) -> None:
+    async def answer(_body: bytes, _context: Any) -> bytes:
+        return response
 
     running = grpc.aio.server(options=OPTIONS)
-    if handlers == "geolookup":
-        add_methods(running, {name: ours(handler) for name, handler in UNARY.items()})
-    else:
-        empty = responses(dataset)
-        add_methods(running, {name: constant(response) for name, response in empty.items()})
+    add_method(running, method, answer)
     print(f"127.0.0.1:{running.add_insecure_port('127.0.0.1:0')}", flush=True)
     await running.start()
     await running.wait_for_termination()
 
 
-def responses(dataset: Dataset) -> dict[str, bytes]:
-    """Return what an empty handler returns: an answer of the usual size."""
-    snapshot, limits = Snapshot(dataset), Limits()
-    return {
-        method: UNARY[method](snapshot, request, limits)
-        for method, request in works(dataset).values()
-    }
-
-
-def add_methods(running: Any, behaviours: Mapping[str, Any]) -> None:
-    methods: dict[str, Any] = {
-        name: grpc.unary_unary_rpc_method_handler(one) for name, one in behaviours.items()
-    }
+def add_method(running: Any, name: str, behaviour: Any) -> None:
+    methods: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(behaviour)}
     running.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     running.add_registered_method_handlers(SERVICE, methods)
 
@@ -144,8 +117,8 @@ def add_methods(running: Any, behaviours: Mapping[str, Any]) -> None:
 class Started:
     """A server's process and address."""
 
-    def __init__(self, style: str, handlers: str, threads: int, core: int) -> None:
-        told = (style, handlers, str(threads), str(core))
+    def __init__(self, contender: str, work: str, threads: int, core: int) -> None:
+        told = (contender, work, str(threads), str(core))
         self.process = subprocess.Popen(  # noqa: S603 - this module
             [sys.executable, "-m", "bench.server_styles", "--serve", *told],
             stdin=subprocess.PIPE,
@@ -158,14 +131,13 @@ class Started:
 
 @contextlib.contextmanager
 def started(
-    styles: list[str], threads: int, core: int
-) -> Iterator[Mapping[tuple[str, str], Started]]:
-    """Run a server for each style and kind of handler while the block lasts."""
-    running: dict[tuple[str, str], Started] = {}
+    contenders: list[str], work: str, threads: int, core: int
+) -> Iterator[Mapping[str, Started]]:
+    """Run all contenders while the block lasts."""
+    running: dict[str, Started] = {}
     try:
-        for style in styles:
-            for handlers in HANDLERS:
-                running[style, handlers] = Started(style, handlers, threads, core)
+        for contender in contenders:
+            running[contender] = Started(contender, work, threads, core)
         yield running
     finally:
         for one in running.values():
@@ -185,44 +157,52 @@ def check(addresses: list[str], method: str, request: bytes) -> None:
 
 
 def measure(
-    styles: list[str], rounds: int, seconds: int, threads: int, core: int
+    contenders: list[str],
+    chosen: list[str],
+    rounds: int,
+    seconds: int,
+    threads: int,
+    core: int,
 ) -> dict[str, Any]:
-    """Return the median figures by work, style and kind of handler; servers use *core*."""
+    """Return the figures by work and contender; servers use *core*.
+
+    To the medians are added those of the ratios to the empty handler of the same turn.
+    """
     with geolookup.open() as dataset:
         all_works = works(dataset)
-    samples: dict[tuple[str, str, str], list[h2load.Figures]] = defaultdict(list)
-    with started(styles, threads, core) as running:
-        for method, request in all_works.values():
+    measured: dict[str, Any] = {}
+    shuffle = random.Random(0).shuffle
+    for work in chosen:
+        method, request = all_works[work]
+        samples: dict[str, list[h2load.Figures]] = defaultdict(list)
+        with started(contenders, work, threads, core) as running:
             check([one.address for one in running.values()], method, request)
-        order = [(work, *which) for work in all_works for which in running]
-        shuffle = random.Random(0).shuffle
-        for number in range(rounds):
-            shuffle(order)
-            for position, (work, style, handlers) in enumerate(order):
-                timing.progress(
-                    f"round {number + 1} of {rounds}, {position + 1} of {len(order)} ..."
+            order = list(contenders)
+            for number in range(rounds):
+                shuffle(order)
+                for contender in order:
+                    timing.progress(f"{work}: round {number + 1} of {rounds}, {contender} ...")
+                    figures = h2load.load(
+                        running[contender].address,
+                        f"{SERVICE}/{method}",
+                        h2load.framed(request),
+                        server=running[contender].process.pid,
+                        seconds=seconds,
+                    )
+                    samples[contender].append(figures)
+        measured[work] = {
+            contender: vars(h2load.Figures.median(samples[contender]))
+            | {
+                f"{name}_of_empty": statistics.median(
+                    getattr(ours, name) / getattr(empty, name)
+                    for ours, empty in zip(samples[contender], samples[EMPTY], strict=True)
                 )
-                one = running[style, handlers]
-                method, request = all_works[work]
-                figures = h2load.load(
-                    one.address,
-                    f"{SERVICE}/{method}",
-                    h2load.framed(request),
-                    server=one.process.pid,
-                    seconds=seconds,
-                )
-                samples[work, style, handlers].append(figures)
-    timing.progress("")
-    return {
-        work: {
-            style: {
-                handlers: vars(h2load.Figures.median(samples[work, style, handlers]))
-                for handlers in HANDLERS
+                for name in ("rate", "p99", "cpu")
             }
-            for style in styles
+            for contender in contenders
         }
-        for work in all_works
-    }
+    timing.progress("")
+    return measured
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -232,20 +212,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each server")
     parser.add_argument("--seconds", type=int, default=3, help="of each turn")
     parser.add_argument("--threads", type=int, default=Settings().threads, help="of the pool")
+    parser.add_argument("--work", action="append", help="part of a work's name; more than one")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.serve:
-        style, handlers, threads, core = chosen.serve
-        serve(style, handlers, int(threads), int(core))
+        contender, work, threads, core = chosen.serve
+        serve(contender, work, int(threads), int(core))
         return 0
     if reason := h2load.missing():
         print(reason, file=sys.stderr)
         return 1
     cores = sorted(os.sched_getaffinity(0))
-    styles = [
-        style for style in STYLES if "uvloop" not in style or importlib.util.find_spec("uvloop")
-    ]
+    with geolookup.open() as dataset:
+        names = [
+            name
+            for name in works(dataset)
+            if not chosen.work or any(part in name for part in chosen.work)
+        ]
     report = {
         "machine": timing.machine(),
         "server_core": cores[0],
@@ -256,8 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
         "calls_under_way": h2load.CLIENTS * h2load.CALLS,
     }
     timing.pin(cores[-1])
-    report["works"] = works_measured = measure(
-        styles, chosen.rounds, chosen.seconds, chosen.threads, cores[0]
+    report["works"] = measured = measure(
+        list(CONTENDERS), names, chosen.rounds, chosen.seconds, chosen.threads, cores[0]
     )
     if chosen.json:
         print(json.dumps(report))
@@ -266,18 +250,17 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"Servers on core {cores[0]}, h2load on core {cores[-1]} with "
         f"{report['calls_under_way']} calls under way. Medians of {chosen.rounds} turns of "
-        f"{chosen.seconds} s; a pool of {chosen.threads} threads.\n"
+        f"{chosen.seconds} s; a pool of {chosen.threads} threads. Ratios to an empty handler in "
+        "gRPC's public server, taken turn by turn.\n"
     )
-    print(
-        "| work | style | calls/s | of empty | empty, calls/s | server CPU, µs a call | p99, ms |"
-    )
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for work, by_style in works_measured.items():
-        for style, by_handlers in by_style.items():
-            empty, ours = by_handlers["empty"], by_handlers["geolookup"]
+    print("| work | server | calls/s | of empty | p99, ms | of empty | CPU, µs a call | of empty |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for work, by_contender in measured.items():
+        for contender, row in by_contender.items():
             print(
-                f"| {work} | {style} | {ours['rate']:,.0f} | {ours['rate'] / empty['rate']:.2f} "
-                f"| {empty['rate']:,.0f} | {ours['cpu']:.0f} | {ours['p99'] / 1e3:.1f} |"
+                f"| {work} | {contender} | {row['rate']:,.0f} | {row['rate_of_empty']:.2f} "
+                f"| {row['p99'] / 1e3:.1f} | {row['p99_of_empty']:.2f} "
+                f"| {row['cpu']:.0f} | {row['cpu_of_empty']:.2f} |"
             )
     return 0
 

@@ -119,17 +119,20 @@ def waits(ask: Callable[[Any], object], source: Any, seconds: float) -> list[int
 
 @contextlib.contextmanager
 def running(core: int) -> Iterator[tuple[str, int]]:
-    """Run the service on a core; yield its address and process id."""
+    """Run the service on a core; yield its address and its worker's process id."""
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     command = [sys.executable, "-m", "geolookup", "serve", "--listen", "127.0.0.1:0"]
+    command += ["--admin", "none", "--metrics", "none", "--workers", "1"]
     with subprocess.Popen(  # noqa: S603 - our own command
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         os.sched_setaffinity(0, own)
         try:
             assert process.stdout is not None
-            yield process.stdout.readline().strip().partition(": ")[2], process.pid
+            address = process.stdout.readline().strip().partition(": ")[2]
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            yield address, int(children.read_text())
         finally:
             process.terminate()
 

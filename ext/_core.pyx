@@ -251,7 +251,8 @@ cdef int _read(const gl_isa *path, addresses, bint packed, gl_roster *roster) ex
         raise MemoryError
     roster.four = roster.families + n
     roster.six = roster.four + 4 * n
-    for begin in range(0, n, GL_BATCH):
+    begin = 0
+    while begin < n:  # a range with a step of this kind would be a Python object
         count = min(n - begin, <size_t>GL_BATCH)
         for i in range(count):
             if begin + i + 8 < n:
@@ -275,6 +276,7 @@ cdef int _read(const gl_isa *path, addresses, bint packed, gl_roster *roster) ex
                     f"addresses: expected {expected} at position {begin + i}, "
                     f"not {type(<object>item).__name__}")
         path.read_items(items, count, roster)
+        begin += count
     return 0
 
 
@@ -381,10 +383,14 @@ cdef class Table:
             raise TypeError("convert: returned neither str nor bytes")
         return self._claim(converted)
 
+    # Plain built-in methods, which the interpreter calls without a detour: that is a good part
+    # of what a single lookup takes.
+    @cython.binding(False)
     def claim(self, address, /):
         """Return the claim of one address: text, or 4 or 16 packed bytes."""
         return self._claim(address)
 
+    @cython.binding(False)
     def label(self, address, /):
         """Return the label of one address's claim, like labels[claim(address)]."""
         # Table.__cinit__ saw to it that every claim has a label.

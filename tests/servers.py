@@ -52,6 +52,12 @@ class Service:
         """What a client connects to."""
         return self.announced["address"][0]
 
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        pid = self.process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def log(self) -> str:
         """Return what it has written to standard error up to now."""
         return os.pread(self._log.fileno(), 10_000_000, 0).decode()

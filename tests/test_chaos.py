@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from chaos.attacks import ATTACKS
-from chaos.faults import FAULTS, Fault, Outcome
+from chaos.faults import FAULTS, GROWTH, Fault, Outcome, growth
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 1.0
@@ -37,6 +37,42 @@ def test_a_requirement_that_is_not_met_shows() -> None:
     outcome.require(False, "that")
     assert not outcome.met
     assert outcome.broken == ["that"]
+
+
+def megabytes(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split()))
+
+
+MEASURED = {
+    # After each round of gzip bombs, as it was measured.
+    "our service": megabytes(
+        "127 131 143 158 193 176 177 206 237 199 199 199 201 267 217 217 217 254 224 224 225 225"
+        " 225 225 225 225 225 225 225 225 225 225 225 227 218 218 273 248 267 245 271 289 294 290"
+        " 243 242 242 242 242 236"
+    ),
+    "gRPC's server alone": megabytes(
+        "42 69 69 69 126 133 128 128 128 128 128 128 128 128 128 137 138 137 137 139 139 139 139"
+        " 139 139 139 137 137 143 144 155 152 147 145 145 145 145 145 145 159"
+    ),
+}
+
+
+@pytest.mark.parametrize("memory", MEASURED.values(), ids=MEASURED)
+def test_what_the_allocator_keeps_for_a_while_is_no_growth(memory: tuple[int, ...]) -> None:
+    assert growth(memory) <= GROWTH
+
+
+@pytest.mark.parametrize("memory", MEASURED.values(), ids=MEASURED)
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_a_leak_beneath_it_shows(memory: tuple[int, ...], rounds: int) -> None:
+    """Of 1,500 bytes for each of the 4,000 calls of a round, within the rounds of the long form."""
+    leaking = [used + 6 * number for number, used in enumerate(memory * rounds)]
+    assert growth(leaking) > GROWTH
+
+
+@pytest.mark.parametrize("memory", [(), (1,), (1, 2, 3)])
+def test_of_few_rounds_nothing_is_said(memory: tuple[int, ...]) -> None:
+    assert growth(memory) == 0
 
 
 def test_the_command_runs_what_it_is_told_to() -> None:

@@ -604,7 +604,7 @@ def metered(service: Service, dataset: Dataset) -> Iterator[Pages]:
     """What the running service's metrics would say."""
     registry = CollectorRegistry(auto_describe=False)
     counted = Meter()
-    control: Any = FixedControl(dataset, service.process.pid)
+    control: Any = FixedControl(dataset, service.workers[0])
     registry.register(ServiceCollector(lambda: [counted], control, lambda: dataset))
 
     def page() -> tuple[int, bytes]:
@@ -733,12 +733,13 @@ STALL = 1.0
 
 @contextlib.contextmanager
 def stalling(service: Service) -> Iterator[Callable[[], None]]:
-    """Yield what stops the service's process a moment later, for `STALL` seconds."""
+    """Yield what stops the service's worker a moment later, for `STALL` seconds."""
     timers: list[threading.Timer] = []
+    (worker,) = service.workers
 
     def begin() -> None:
         for at, what in ((0.3, signal.SIGSTOP), (0.3 + STALL, signal.SIGCONT)):
-            timers.append(threading.Timer(at, os.kill, (service.process.pid, what)))
+            timers.append(threading.Timer(at, os.kill, (worker, what)))
             timers[-1].start()
 
     try:
@@ -746,7 +747,7 @@ def stalling(service: Service) -> Iterator[Callable[[], None]]:
     finally:
         for timer in timers:
             timer.cancel()
-        os.kill(service.process.pid, signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
 
 
 def slow(result: Result) -> float:

@@ -134,7 +134,7 @@ def test_what_was_shed_was_neither_begun_nor_ended() -> None:
     one = Meter()
     one.shed(meter.LOOKUP)
     read = one.read()
-    assert read["shed"] == (1, *[0] * 8)
+    assert read["shed"] == (1, *[0] * 9)
     assert not any(read["in_flight"])
     assert not any(map(sum, read["calls"]))
 

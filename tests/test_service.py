@@ -622,7 +622,7 @@ def fail(self, *arguments, **named):
         error.add_note(repr(arguments))
         raise ValueError(f"can't answer {arguments} {named}") from error
 
-Dataset.lookup = Dataset.classify = Dataset.explain = fail
+Dataset.lookup = Dataset.answer = Dataset.explain = fail
 """
 
 

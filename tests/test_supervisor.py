@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -487,28 +489,29 @@ def test_replacing_worker_after_worker_loses_no_call() -> None:
 
 def test_a_rolling_restart_of_services_loses_no_call() -> None:
     """Two services that one name resolves to are stopped and started in turns."""
+    scraped = ("--metrics", "127.0.0.1:0")
     with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(serving()) for _ in range(2)]
+        running = [stack.enter_context(serving(*scraped)) for _ in range(2)]
         targets = [one.target for one in running]
-        load = stack.enter_context(Load(f"ipv4:{','.join(targets)}"))
-        for place in (0, 1, 0):
-            load.goes_on()
-            assert running[place].stop() == 0
-            load.goes_on()
-            running[place] = stack.enter_context(serving("--listen", targets[place]))
-            # The client has seen that it is back when calls go on after the other one's end.
-            with grpc.insecure_channel(targets[place]) as channel:
-                grpc.channel_ready_future(channel).result(PATIENCE)
-            until(lambda: connected(running[place]))  # noqa: B023
-            for _ in range(4):
+        with Load(f"ipv4:{','.join(targets)}") as load:  # which ends before the services do
+            for place in (0, 1, 0):
                 load.goes_on()
+                assert running[place].stop() == 0
+                load.goes_on()
+                again = serving("--listen", targets[place], *scraped)
+                running[place] = stack.enter_context(again)
+                # Only when the client has seen that it is back may the other one end.
+                until(lambda: answered(running[place]) > 50)  # noqa: B023
     assert load.lost == []
 
 
-def connected(running: Service) -> bool:
-    """Say whether a client has a connection to a service."""
-    port = int(running.target.rpartition(":")[2])
-    # gRPC listens with sockets of both families.
-    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
-    rows = [line.split() for table in tables for line in table]
-    return any(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+def answered(running: Service) -> float:
+    """Return how many lookups a service says that it has answered."""
+    page = running.announced["metrics"][0]
+    with urllib.request.urlopen(page, timeout=PATIENCE) as response:  # noqa: S310 - our own
+        text = response.read().decode()
+    found = re.search(
+        r'^geolookup_calls_total{code="OK",method="Lookup"} (.+)$', text, re.MULTILINE
+    )
+    assert found
+    return float(found[1])

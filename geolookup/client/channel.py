@@ -27,8 +27,9 @@ _OPTIONS: Mapping[str, object] = {
     # environment, meant for something else, names one.
     "grpc.enable_http_proxy": 0,
     # A service, or a worker, that was replaced is back within a second; gRPC's own first wait
-    # is one. The later ones grow all the same.
+    # is one, and its last two minutes, for which a service that is back would not be asked.
     "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 5_000,
     "grpc.keepalive_time_ms": round(_KEEPALIVE * 1_000),
     "grpc.keepalive_timeout_ms": round(_KEEPALIVE_ANSWER * 1_000),
     "grpc.keepalive_permit_without_calls": 1,

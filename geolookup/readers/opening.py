@@ -132,7 +132,10 @@ def _members(path: Path, raw: BinaryIO) -> list[Part]:
                     info.compress_size if info.file_size else 0,
                 )
                 for info in sorted(archive.infolist(), key=lambda info: info.filename)
-                if not info.is_dir() and _is_data(info.filename.rpartition("/")[2])
+                # zipfile can't say whether what has no name is a folder.
+                if info.filename
+                and not info.is_dir()
+                and _is_data(info.filename.rpartition("/")[2])
             ]
     except _DAMAGED_ZIP as error:
         raise SourceError(f"{path}: can't be decompressed: {error}") from error

@@ -8,8 +8,8 @@ an operator or a test could see.
 
 from __future__ import annotations
 
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +26,7 @@ from geolookup.service.settings import SettingsError
 if TYPE_CHECKING:
     from geolookup.service.meter import Meter
     from geolookup.service.settings import Limits, Settings
-    from geolookup.service.tracing import CallSpan, Tracer
+    from geolookup.service.tracing import Tracer
 
 SERVICE: Final = "geolookup.v1.GeoLookupService"
 _STANDARD: Final = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
@@ -58,27 +58,30 @@ class ShedError(RequestError):
 
 
 class Slots:
-    """So many at once. Thread-safe."""
+    """So many at once. Thread-safe: the deque's own operations are, and no lock costs less."""
+
+    __slots__ = ("_free", "refusal")
 
     def __init__(self, number: int, what: str) -> None:
-        self._number = number
-        # Guards `_taken`; nothing that may wait happens while it is held.
-        self._lock = threading.Lock()
-        self._taken = 0
+        self._free = deque((None,) * number)
         self.refusal = ShedError(Code.RESOURCE_EXHAUSTED, f"{what}: over the limit of {number}")
+
+    @property
+    def free(self) -> int:
+        """How many can be taken."""
+        return len(self._free)
 
     def take(self) -> bool:
         """Take one, if there is one."""
-        with self._lock:
-            if self._taken >= self._number:
-                return False
-            self._taken += 1
-            return True
+        try:
+            self._free.pop()
+        except IndexError:
+            return False
+        return True
 
     def give_back(self) -> None:
         """Give one back."""
-        with self._lock:
-            self._taken -= 1
+        self._free.append(None)
 
 
 class Calls:
@@ -212,14 +215,6 @@ class Calls:
         """Begin a call that a standard service answers (health, reflection), to count it."""
         return Answering(self, method, accepted, None, metadata)
 
-    def handle(self, method: int, body: bytes, answering: Answering) -> bytes:
-        """Return the handler's response to a unary call that was checked."""
-        return self._handlers[method](self.snapshot, body, self._limits, answering)
-
-    def span(self, method: int, metadata: Metadata) -> CallSpan | None:
-        """Begin the span of a call, if spans are asked for."""
-        return None if self._tracer is None else self._tracer.start(method, metadata)
-
 
 class Answering(Call):
     """One call from its acceptance to its end: a context manager that counts it.
@@ -247,7 +242,8 @@ class Answering(Call):
         self._accepted = accepted
         self._deadline = deadline
         self._addresses: int | None = None
-        self._span = calls.span(method, metadata)
+        tracer = calls._tracer
+        self._span = None if tracer is None else tracer.start(method, metadata)
         self.code = _OK
         """gRPC's status code that the call ends with."""
         self.cancelled = False
@@ -258,41 +254,42 @@ class Answering(Call):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        refusal: BaseException | None = error
-        if isinstance(error, Exception):
-            refusal = self.refusal(error)
+        if isinstance(error, RequestError):
+            self.code = error.code
         elif error is not None:
-            self.code = _CANCELLED
+            self.code = INTERNAL_ERROR.code if isinstance(error, Exception) else _CANCELLED
         self._meter.end(self._method, self.code, time.monotonic_ns() - self._accepted)
         if self._span is not None:
             dataset = self._calls.snapshot.dataset.id
             self._span.end(self.code, addresses=self._addresses, dataset=dataset)
-        if refusal is not error and refusal is not None:
-            raise refusal from None
+        if isinstance(error, Exception) and not isinstance(error, RequestError):
+            # In no variable, which would keep it and the call for as long as it keeps the variable.
+            raise self.refusal(error) from None
 
     def refusal(self, error: Exception) -> RequestError:
         """Note with what the call ends, and return what the client is told of it."""
         if not isinstance(error, RequestError):
             name = meter.METHODS[self._method]
             log.event("call_failed", "error", method=name, error=log.describe(error))
-            error = INTERNAL_ERROR
+            error = INTERNAL_ERROR.anew()
         self.code = error.code
         return error
 
     def answer(self, body: bytes, auth_context: Callable[[], object]) -> bytes:
         """Answer it, from beginning to end; see `Calls.answer`."""
+        calls, method = self._calls, self._method
         with self:
-            self._calls.check(self._method, auth_context)
+            calls.check(method, auth_context)
             self.go_on()
-            return self._calls.handle(self._method, body, self)
+            return calls._handlers[method](calls.snapshot, body, calls._limits, self)
 
     def go_on(self) -> None:
         """Return if somebody still waits; see `Call.go_on`."""
         # First: a call whose deadline has passed is cancelled for that.
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise _DEADLINE
+            raise _DEADLINE.anew()
         if self.cancelled:
-            raise _CANCELLED_BY_CLIENT
+            raise _CANCELLED_BY_CLIENT.anew()
 
     def looked_up(self, status: int, region_set: str, verdict: int) -> None:
         """Count it; see `Call.looked_up`."""

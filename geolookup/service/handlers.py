@@ -10,7 +10,7 @@ what was answered.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -52,6 +52,14 @@ class RequestError(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+
+    def anew(self) -> Self:
+        """Return another one that says the same.
+
+        One that is raised more than once keeps every frame that it ever passed, and
+        with them the requests that were in their hands.
+        """
+        return type(self)(self.code, self.text)
 
 
 INTERNAL_ERROR: Final = RequestError(Code.INTERNAL, "internal error")

@@ -239,7 +239,7 @@ class Settings:
         default_text="the cores it may use",
     )
     transport: str = _setting(
-        "threads",
+        "queue",
         _WORK,
         Choice("queue", "threads"),
         "queue: an event loop on gRPC's completion queue; threads: gRPC's public server",

@@ -15,7 +15,6 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -25,6 +24,7 @@ from geolookup.service.calls import RETRY_HINT, SERVICE, ShedError
 from geolookup.service.grpc_options import channel_options
 from geolookup.service.handlers import Code, RequestError
 from geolookup.service.transports.listening import listen
+from geolookup.service.transports.standard import parsed
 
 if TYPE_CHECKING:
     from geolookup.service.calls import Answering, Calls, Slots, Stream
@@ -46,7 +46,6 @@ _NO_DEADLINE: Final = 1e11
 # In the words of gRPC's public server, where they repeat nothing.
 _NO_METHOD: Final = RequestError(Code.UNIMPLEMENTED, "Method not found!")
 _NO_MESSAGE: Final = RequestError(Code.UNIMPLEMENTED, "exactly one request message is required")
-_UNREADABLE: Final = RequestError(Code.INTERNAL, "Exception deserializing request!")
 _STOPPING: Final = RequestError(Code.CANCELLED, "the service stops")
 
 # Operations without metadata and texts hold nothing, so all calls share them.
@@ -206,7 +205,7 @@ class _Pool:
         self._threads = threads
         self._works: SimpleQueue[tuple[Callable[[bytes], None], bytes] | None] = SimpleQueue()
         for number in range(threads):
-            name = f"geolookup-call_{number}"
+            name = f"geolookup-work_{number}"
             threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def submit(self, work: Callable[[bytes], None], body: bytes) -> None:
@@ -228,6 +227,9 @@ class _Pool:
 
 class _Call:
     """A call from its headers to its end. It is over when nothing of it is outstanding.
+
+    gRPC counts a call as open until the last reference to its object is gone, so nothing
+    that a call owns may lead back to it when it is over.
 
     A step is what follows on an event: it takes its batch off what is outstanding, does
     something, and posts the next batch or sees whether the call is over.
@@ -398,7 +400,7 @@ class _Check(_OneRequest):
         calls = self._transport.calls
         self._code = None
         try:
-            request = _parsed(health_pb2.HealthCheckRequest, body)
+            request = parsed(health_pb2.HealthCheckRequest, body)
             with calls.other(meter.CHECK, accepted=self._accepted, metadata=self._metadata):
                 calls.check(meter.CHECK, self._auth_context)
                 response = self._transport.health_service.Check(request, self)
@@ -423,10 +425,10 @@ class _Watch(_OneRequest):
     def _asked(self, body: bytes) -> None:
         calls = self._transport.calls
         try:
-            request = _parsed(health_pb2.HealthCheckRequest, body)
+            request = parsed(health_pb2.HealthCheckRequest, body)
             calls.check(meter.WATCH, self._auth_context)
             if not self._enter(calls.stream_slots):
-                raise calls.stream_slots.refusal
+                raise calls.stream_slots.refusal.anew()
         except RequestError as refusal:
             self._end(_BEGIN, _refusing(refusal))
             return
@@ -495,6 +497,8 @@ class _Watch(_OneRequest):
             for callback in self._callbacks:
                 # Waits for the health service's lock, so nobody is telling it any more.
                 callback()
+            # They know our method, so each would keep the other.
+            self._callbacks.clear()
             self._answering.__exit__(None, None, None)
 
 
@@ -635,6 +639,8 @@ class _Rosters(_Streaming):
         super()._over()
         if entered:
             self._stream.__exit__(None, None, None)
+            # It knows our method, so each would keep the other.
+            del self._stream
 
 
 class _Reflection(_Streaming):
@@ -658,7 +664,7 @@ class _Reflection(_Streaming):
         return True  # the answer may be: files with all that they import
 
     def _answer(self, body: bytes) -> bytes:
-        request = _parsed(reflection_pb2.ServerReflectionRequest, body)
+        request = parsed(reflection_pb2.ServerReflectionRequest, body)
         # Its behaviour is a generator over all requests of a call; each stands for itself.
         service = self._transport.reflection_service
         (response,) = service.ServerReflectionInfo(iter((request,)), None)
@@ -699,13 +705,6 @@ def _kinds(unary: Mapping[str, int]) -> Mapping[bytes, tuple[type[_Call], int]]:
     reflecting = (_Reflection, meter.SERVER_REFLECTION_INFO)
     kinds[f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"] = reflecting
     return {path.encode(): kind for path, kind in kinds.items()}
-
-
-def _parsed(kind: type[Message], body: bytes) -> Any:
-    try:
-        return kind.FromString(body)
-    except (DecodeError, ValueError):  # ValueError: text that is no UTF-8, in some runtimes
-        raise _UNREADABLE from None
 
 
 def _refusing(refusal: RequestError) -> Operation:

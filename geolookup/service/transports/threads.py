@@ -22,6 +22,7 @@ from geolookup.service.grpc_options import channel_options
 from geolookup.service.handlers import RequestError
 from geolookup.service.lasting import LastingCalls
 from geolookup.service.transports.listening import listen
+from geolookup.service.transports.standard import parsed
 
 if TYPE_CHECKING:
     from geolookup.service.settings import ListenAddress, Settings
@@ -148,7 +149,11 @@ def _methods(
     """Return all methods, by their full names."""
     methods = {
         path: _Method(
-            number, calls.unary_slots, _unary(calls, number), grpc.unary_unary_rpc_method_handler
+            number,
+            calls.unary_slots,
+            _unary(calls, number),
+            # As if the request were a stream: a refusal does not wait for it.
+            grpc.stream_unary_rpc_method_handler,
         )
         for path, number in calls.unary.items()
     }
@@ -172,7 +177,8 @@ def _methods(
         ),
         grpc.unary_unary_rpc_method_handler,
     )
-    watch = _watch(calls, lasting.tracked(checking.Watch))
+    # Not among the calls: their pool would give back a slot that it has not taken.
+    watch = _watch(calls, lasting.tracked(checking.Watch), checks)
     methods[f"/{health.SERVICE_NAME}/Watch"] = _Method(
         meter.WATCH,
         None,  # it takes no thread; its slot is taken for as long as it lasts
@@ -191,7 +197,7 @@ def _methods(
         calls.stream_slots,
         lambda accepted: grpc.stream_stream_rpc_method_handler(
             _placed(_counted_stream(calls, accepted, reflect), streams),
-            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            # Parsed by us: of a stream with a request that can't be read gRPC never lets go.
             response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
         ),
         grpc.stream_stream_rpc_method_handler,
@@ -216,7 +222,7 @@ def _unary(calls: Calls, method: int) -> Callable[[int], grpc.RpcMethodHandler[b
                     metadata=context.invocation_metadata(),
                 )
             except RequestError as error:
-                refusal = error
+                refusal = _said(error)
             _abort(context, refusal)
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -242,7 +248,7 @@ def _stream(calls: Calls, accepted: int) -> Behaviour:
                     stream.cancel()
             return
         except RequestError as error:
-            refusal = error
+            refusal = _said(error)
         _abort(context, refusal)
 
     return answer
@@ -270,7 +276,7 @@ def _counted(calls: Calls, method: int, accepted: int, behaviour: Behaviour) -> 
                     answering.code = code.value[0]
                 return response
         except RequestError as error:
-            refusal = error
+            refusal = _said(error)
         _abort(context, refusal)
 
     return counted
@@ -285,16 +291,20 @@ def _counted_stream(calls: Calls, accepted: int, behaviour: Behaviour) -> Behavi
             with calls.other(method, accepted=accepted, metadata=metadata):
                 calls.check(method, context.auth_context)
                 # The loop asks for the next request itself, and so hears of a cancelled call.
-                yield from behaviour(iter(lambda: _next(requests), None), context)
+                bodies = iter(lambda: _next(requests), None)
+                kind = reflection_pb2.ServerReflectionRequest
+                yield from behaviour((parsed(kind, body) for body in bodies), context)
             return
         except RequestError as error:
-            refusal = error
+            refusal = _said(error)
         _abort(context, refusal)
 
     return counted
 
 
-def _watch(calls: Calls, behaviour: Behaviour) -> Callable[[int], Behaviour]:
+def _watch(
+    calls: Calls, behaviour: Behaviour, pool: ThreadPoolExecutor
+) -> Callable[[int], Behaviour]:
     """Return what makes the handler of one `Watch`: it takes no thread while nothing changes."""
 
     def made(accepted: int) -> Behaviour:
@@ -302,9 +312,9 @@ def _watch(calls: Calls, behaviour: Behaviour) -> Callable[[int], Behaviour]:
             try:
                 calls.check(meter.WATCH, context.auth_context)
                 if not calls.enter(calls.stream_slots, meter.WATCH):
-                    raise calls.stream_slots.refusal
+                    raise calls.stream_slots.refusal.anew()
             except RequestError as error:
-                refusal = error
+                refusal = _said(error)
             else:
                 metadata = context.invocation_metadata()
                 answering = calls.other(meter.WATCH, accepted=accepted, metadata=metadata)
@@ -321,7 +331,7 @@ def _watch(calls: Calls, behaviour: Behaviour) -> Callable[[int], Behaviour]:
 
         # As HealthServicer marks its own method.
         watching.experimental_non_blocking = True  # type: ignore[attr-defined]
-        return watching
+        return _placed(watching, pool)
 
     return made
 
@@ -332,7 +342,9 @@ def _placed(behaviour: Behaviour, pool: ThreadPoolExecutor) -> Behaviour:
     return behaviour
 
 
-def _refuse_with(refusal: RequestError) -> Behaviour:
+def _refuse_with(error: RequestError) -> Behaviour:
+    refusal = _said(error)
+
     def refuse(_request: Any, context: grpc.ServicerContext) -> NoReturn:
         _abort(context, refusal)
 
@@ -345,8 +357,21 @@ def _deadline(context: grpc.ServicerContext) -> float | None:
     return None if remaining is None or remaining > _FOR_EVER else time.monotonic() + remaining
 
 
-def _abort(context: grpc.ServicerContext, refusal: RequestError) -> NoReturn:
-    if isinstance(refusal, ShedError):
+_Said = tuple[int, str, bool]
+
+
+def _said(refusal: RequestError) -> _Said:
+    """Return what the client is told: code, text, and whether to come back.
+
+    An exception in a variable would keep itself and all of its call, which gRPC then
+    counts as open, until the garbage is collected.
+    """
+    return refusal.code, refusal.text, isinstance(refusal, ShedError)
+
+
+def _abort(context: grpc.ServicerContext, refusal: _Said) -> NoReturn:
+    code, text, shed = refusal
+    if shed:
         context.set_trailing_metadata((RETRY_HINT,))
-    context.abort(_STATUS[refusal.code], refusal.text)
+    context.abort(_STATUS[code], text)
     raise AssertionError  # abort has raised
