@@ -72,6 +72,7 @@ def test_a_crash_would_leave_one(tmp_path: Path) -> None:
 
 
 def test_neither_limit_nor_switch_allow_a_dump_any_more() -> None:
+    before = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
     done = run(
         "import ctypes, resource; from geolookup.service import process\n"
         "process.forbid_core_dumps()\n"
@@ -79,7 +80,7 @@ def test_neither_limit_nor_switch_allow_a_dump_any_more() -> None:
     )
     assert done.stdout == "0 (0, 0)\n", done.stderr
     # This process is as it was.
-    assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 1
+    assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == before
 
 
 READ_ANOTHER = """

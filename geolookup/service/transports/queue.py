@@ -293,6 +293,28 @@ class _Call:
             self._slots.give_back()
         self._transport.over()
 
+    def _hand_over(self, body: bytes) -> None:
+        """Have a thread answer a request."""
+        self._outstanding += 1
+        self._transport.pool.submit(self._work, body)
+
+    def _work(self, body: bytes) -> None:
+        """Answer a request in a thread. Its batch takes the work's place in what is outstanding."""
+        try:
+            operations, step = self._answered(body)
+            refused = self._call.start_server_batch(operations, step)
+        except Exception as error:
+            log.event("call_failed", "error", method="transport", error=log.describe(error))
+            refused = True
+        if refused:
+            # The loop waits for an event all the same; an empty batch is one at once.
+            self._call.cancel()
+            self._call.start_server_batch((), self._ended)
+
+    def _answered(self, body: bytes) -> tuple[tuple[Operation, ...], Step]:
+        """Answer a request, and return the batch that sends the answer and what follows on it."""
+        raise NotImplementedError
+
     def _deadline(self) -> float | None:
         deadline: float = self._details.deadline  # as Unix time
         if deadline > _NO_DEADLINE:
@@ -358,35 +380,27 @@ class _Unary(_OneRequest):
             deadline=self._deadline(),
             metadata=self._metadata,
         )
+        self._answering = answering
         if len(body) > _LARGE or self._method == meter.EXPLAIN:
-            self._answering = answering
             # While a thread works on it, its client may go.
             self._post((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
-            self._outstanding += 1
-            transport.pool.submit(self._work, body)
-            return
-        try:
-            response = answering.answer(body, self._auth_context)
-        except RequestError as refusal:
-            self._end(_BEGIN, _refusing(refusal))
+            self._hand_over(body)
         else:
-            self._end(_BEGIN, cygrpc.SendMessageOperation(response, 0), _OK)
+            operations, _ = self._answered(body)
+            self._end(*operations)
+
+    def _answered(self, body: bytes) -> tuple[tuple[Operation, ...], Step]:
+        try:
+            response = self._answering.answer(body, self._auth_context)
+        except RequestError as refusal:
+            return (_BEGIN, _refusing(refusal)), self._ended
+        return (_BEGIN, cygrpc.SendMessageOperation(response, 0), _OK), self._ended
 
     def _closed(self, event: Event) -> None:
         self._outstanding -= 1
         if event.batch_operations[0].cancelled():
             self._answering.cancelled = True
         self._see_whether_over()
-
-    def _work(self, body: bytes) -> None:
-        """Answer it in a thread."""
-        operations: tuple[Operation, ...]
-        try:
-            response = self._answering.answer(body, self._auth_context)
-            operations = (_BEGIN, cygrpc.SendMessageOperation(response, 0), _OK)
-        except RequestError as refusal:
-            operations = (_BEGIN, _refusing(refusal))
-        _post_for_work(self._call, operations, self._ended)
 
 
 class _Check(_OneRequest):
@@ -536,17 +550,11 @@ class _Streaming(_Call):
             # The client has said all, or has cancelled.
             self._post((*self._begin(), _OK), self._ended)
         elif self._is_large(body):
-            self._outstanding += 1
-            self._transport.pool.submit(self._work, body)
+            self._hand_over(body)
         else:
             self._post(*self._answered(body))
 
-    def _work(self, body: bytes) -> None:
-        """Answer a request in a thread."""
-        _post_for_work(self._call, *self._answered(body))
-
     def _answered(self, body: bytes) -> tuple[tuple[Operation, ...], Step]:
-        """Answer a request, and return the batch that sends the answer and what follows on it."""
         try:
             response = self._answer(body)
         except Exception as error:
@@ -711,16 +719,3 @@ def _refusing(refusal: RequestError) -> Operation:
     """Return the operation that tells a client what it gets instead of an answer."""
     hint = (RETRY_HINT,) if isinstance(refusal, ShedError) else None
     return cygrpc.SendStatusFromServerOperation(hint, int(refusal.code), refusal.text.encode(), 0)
-
-
-def _post_for_work(call: Any, operations: tuple[Operation, ...], step: Step) -> None:
-    """Post a batch from a thread. Among what is outstanding it takes the place of the work."""
-    try:
-        refused = call.start_server_batch(operations, step)
-    except Exception as error:
-        log.event("call_failed", "error", method="transport", error=log.describe(error))
-        refused = True
-    if refused:
-        # The loop waits for an event all the same.
-        call.cancel()
-        call.start_server_batch((), step)
