@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 
@@ -17,7 +18,7 @@ class LastingCalls:
         self._contexts: set[grpc.ServicerContext] = set()
         self._cancelled = False
 
-    def tracked(self, behaviour: Callable[..., object]) -> Callable[..., object]:
+    def tracked(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         """Return a behaviour whose calls are among these while they last."""
 
         def tracking(request: object, context: grpc.ServicerContext, *rest: object) -> object:

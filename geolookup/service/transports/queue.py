@@ -24,7 +24,7 @@ from geolookup.service.calls import RETRY_HINT, SERVICE, ShedError
 from geolookup.service.grpc_options import channel_options
 from geolookup.service.handlers import Code, RequestError
 from geolookup.service.transports.listening import listen
-from geolookup.service.transports.standard import parsed
+from geolookup.service.transports.standard import LAST_WORDS, parsed
 
 if TYPE_CHECKING:
     from geolookup.service.calls import Answering, Calls, Slots, Stream
@@ -36,9 +36,6 @@ _ASKED: Final = 32
 _LARGE: Final = 65_536
 """Bytes of a request or a response that are not the loop's business: all other calls
 would wait for as long as the work takes, which is more than handing it to a thread costs."""
-
-_LAST_WORDS: Final = 1.0
-"""Seconds that a health watch has to hear that the service stops, before it is cut off."""
 
 _NO_DEADLINE: Final = 1e11
 """Unix time (in 3,000 years) from which on a deadline is none."""
@@ -123,7 +120,7 @@ class QueueTransport:
         return self._stopped
 
     def _cut_off_after(self, grace: float) -> None:
-        first = min(grace, _LAST_WORDS)
+        first = min(grace, LAST_WORDS)
         if not self._stopped.wait(first):
             with self._lock:
                 for one in list(self.lasting):

@@ -1,11 +1,13 @@
 """gRPC's public server with a pool of threads: the transport that any release of gRPC has.
 
 A call waits in a thread from its headers to its answer, so a client that sends its headers
-and then nothing holds one. Streams, health checks and refusals have threads of their own.
+and then nothing holds one. Streams and health watches, health checks, and refusals have
+threads of their own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from geolookup.service.grpc_options import channel_options
 from geolookup.service.handlers import RequestError
 from geolookup.service.lasting import LastingCalls
 from geolookup.service.transports.listening import listen
-from geolookup.service.transports.standard import parsed
+from geolookup.service.transports.standard import LAST_WORDS, parsed
 
 if TYPE_CHECKING:
     from geolookup.service.settings import ListenAddress, Settings
@@ -47,14 +49,14 @@ class ThreadTransport:
     ) -> None:
         # Calls that last as long as the client likes; they must not hold up a stop.
         self._lasting = LastingCalls()
-        self._health = health.HealthServicer()
+        self._watches = _Watches()
         self._server = grpc.server(
             _Pool(settings.threads, "geolookup-call", calls.unary_slots),
             options=[*channel_options(settings, share_port=share_port)],
         )
         streams = _Pool(settings.max_streams, "geolookup-stream", calls.stream_slots)
         self._server.add_generic_rpc_handlers(
-            (_Admission(calls, _methods(calls, self._health, self._lasting, streams)),)
+            (_Admission(calls, _methods(calls, self._watches, self._lasting, streams)),)
         )
         self.health(serving=True)
         self.address = listen(
@@ -70,14 +72,48 @@ class ThreadTransport:
         """See `Transport.health`."""
         status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
-            self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+            self._watches.health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     def stop(self, grace: float) -> threading.Event:
         """See `Transport.stop`."""
-        self._health.enter_graceful_shutdown()
+        self._watches.stop()
         stopped = self._server.stop(grace)
         self._lasting.cancel()
+
+        def cut_off() -> None:
+            if not stopped.wait(LAST_WORDS):
+                self._watches.calls.cancel()
+
+        threading.Thread(target=cut_off, daemon=True).start()
         return stopped
+
+
+class _Watches:
+    """The service's health, and who watches it, each in a thread.
+
+    gRPC's health service has a way without threads, and must not be used so: whoever changes
+    the health then waits for the clients, and for ever if one of them leaves at that moment,
+    as what would tell of its end waits for the same lock.
+    """
+
+    def __init__(self) -> None:
+        self.health = health.HealthServicer(experimental_non_blocking=False)
+        self.calls = LastingCalls()
+        self._stopping = False
+
+    def watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """Yield the state, and each that it changes to."""
+        for response in self.health.Watch(request, context):
+            yield response
+            if self._stopping:
+                break
+        if self._stopping:
+            context.cancel()
+
+    def stop(self) -> None:
+        """Have each told that nothing is served any more, and end."""
+        self._stopping = True
+        self.health.enter_graceful_shutdown()
 
 
 class _Pool(ThreadPoolExecutor):
@@ -144,7 +180,7 @@ class _Admission(grpc.GenericRpcHandler):
 
 
 def _methods(
-    calls: Calls, checking: health.HealthServicer, lasting: LastingCalls, streams: _Pool
+    calls: Calls, watches: _Watches, lasting: LastingCalls, streams: _Pool
 ) -> dict[str, _Method]:
     """Return all methods, by their full names."""
     methods = {
@@ -171,23 +207,21 @@ def _methods(
         meter.CHECK,
         None,  # never shed
         lambda accepted: grpc.unary_unary_rpc_method_handler(
-            _placed(_counted(calls, meter.CHECK, accepted, checking.Check), checks),
+            _placed(_counted(calls, meter.CHECK, accepted, watches.health.Check), checks),
             request_deserializer=health_pb2.HealthCheckRequest.FromString,
             response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
         ),
         grpc.unary_unary_rpc_method_handler,
     )
-    # Not among the calls: their pool would give back a slot that it has not taken.
-    watch = _watch(calls, lasting.tracked(checking.Watch), checks)
     methods[f"/{health.SERVICE_NAME}/Watch"] = _Method(
         meter.WATCH,
-        None,  # it takes no thread; its slot is taken for as long as it lasts
+        calls.stream_slots,
         lambda accepted: grpc.unary_stream_rpc_method_handler(
-            watch(accepted),
+            _placed(_watch(calls, accepted, watches, lasting), streams),
             request_deserializer=health_pb2.HealthCheckRequest.FromString,
             response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
         ),
-        grpc.unary_stream_rpc_method_handler,
+        grpc.stream_stream_rpc_method_handler,
     )
 
     reflecting = reflection.ReflectionServicer(calls.services)
@@ -302,38 +336,24 @@ def _counted_stream(calls: Calls, accepted: int, behaviour: Behaviour) -> Behavi
     return counted
 
 
-def _watch(
-    calls: Calls, behaviour: Behaviour, pool: ThreadPoolExecutor
-) -> Callable[[int], Behaviour]:
-    """Return what makes the handler of one `Watch`: it takes no thread while nothing changes."""
-
-    def made(accepted: int) -> Behaviour:
-        def watching(request: Any, context: grpc.ServicerContext, send: Any) -> Any:
-            try:
+def _watch(calls: Calls, accepted: int, watches: _Watches, lasting: LastingCalls) -> Behaviour:
+    def watching(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        # What is not ours has no state that changes, so it would not hear of a stop.
+        tracked = watches.calls if request.service in ("", SERVICE) else lasting
+        watch = tracked.tracked(watches.watch)
+        try:
+            metadata = context.invocation_metadata()
+            with calls.other(meter.WATCH, accepted=accepted, metadata=metadata):
                 calls.check(meter.WATCH, context.auth_context)
-                if not calls.enter(calls.stream_slots, meter.WATCH):
-                    raise calls.stream_slots.refusal.anew()
-            except RequestError as error:
-                refusal = _said(error)
-            else:
-                metadata = context.invocation_metadata()
-                answering = calls.other(meter.WATCH, accepted=accepted, metadata=metadata)
-                answering.__enter__()
+                # A client that has had enough ends it: that is no failure.
+                with contextlib.suppress(GeneratorExit):
+                    yield from watch(request, context)
+            return
+        except RequestError as error:
+            refusal = _said(error)
+        _abort(context, refusal)
 
-                def ended() -> None:
-                    answering.__exit__(None, None, None)
-                    calls.stream_slots.give_back()
-
-                if not context.add_callback(ended):
-                    ended()
-                return behaviour(request, context, send)
-            _abort(context, refusal)
-
-        # As HealthServicer marks its own method.
-        watching.experimental_non_blocking = True  # type: ignore[attr-defined]
-        return _placed(watching, pool)
-
-    return made
+    return watching
 
 
 def _placed(behaviour: Behaviour, pool: ThreadPoolExecutor) -> Behaviour:
