@@ -156,7 +156,6 @@ class Round:
     Attributes:
         kind: what they are asked.
         done: called when nobody is awaited any more.
-        answered: those who did it.
         problems: what kept the others from it, a text each.
     """
 
@@ -166,7 +165,6 @@ class Round:
     done: Callable[[Round], None]
     joined: bool
     awaited: set[WorkerProcess] = field(default_factory=set)
-    answered: list[WorkerProcess] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     timer: Timer | None = None
 
@@ -208,7 +206,8 @@ class Crew:
         self._reservation = reservation
         self._on_started, self._on_failed, self._on_ended = started, failed, ended
         self._places = [_Place(number) for number in range(settings.workers)]
-        # Told to end while others have taken their places already.
+        # Those that want to end, and whose places others have taken: they answer until these
+        # are ready, and finish their calls then.
         self._leaving: list[WorkerProcess] = []
         self._rounds: dict[int, Round] = {}
         self._asked = 0
@@ -230,8 +229,7 @@ class Crew:
     @property
     def serving(self) -> bool:
         """Whether a worker answers."""
-        processes = [place.process for place in self._places]
-        return any(process is not None and process.state == "serving" for process in processes)
+        return any(process.state in ("serving", "leaving") for process in self._all())
 
     def _status(self, place: _Place) -> WorkerStatus:
         process = place.process
@@ -297,7 +295,7 @@ class Crew:
     def stop(self, grace: float) -> None:
         """Have all workers end, with *grace* seconds for calls in flight. May be called again."""
         self._stopping = True
-        processes = [*self._present(), *self._leaving]
+        processes = self._all()
         for process in processes:
             self._tell(process, "stop", grace=grace)
         self._loop.after(grace + 2 * MARGIN, self.kill)
@@ -306,20 +304,25 @@ class Crew:
 
     def kill(self) -> None:
         """End all workers at once."""
-        for process in (*self._present(), *self._leaving):
+        for process in self._all():
             process.kill()
 
     def close(self) -> None:
         """End what is left, and let go of it."""
         self.kill()
-        for process in (*self._present(), *self._leaving):
+        for process in self._all():
             process.reap()
         self._sealed.close()
 
     # --- how they come and go
 
+    def _all(self) -> list[WorkerProcess]:
+        placed = [place.process for place in self._places if place.process is not None]
+        return [*placed, *self._leaving]
+
     def _present(self) -> list[WorkerProcess]:
-        return [place.process for place in self._places if place.process is not None]
+        """Return those that take calls, or will."""
+        return [process for process in self._all() if process.state != "draining"]
 
     def _fill(self, place: _Place) -> None:
         if self._stopping or place.process is not None:
@@ -390,19 +393,21 @@ class Crew:
         code = process.reap()
         self._retire(process)
         place = self._places[process.number]
-        expected = self._stopping or process in self._leaving
+        leaving = process in self._leaving
+        expected = self._stopping or leaving
         log.event(
             *("worker_exit", "info" if expected and not code else "error"),
             worker=process.number, pid=process.pid, exit_code=code,
         )  # fmt: skip
-        if process in self._leaving:
+        if leaving:
             self._leaving.remove(process)
         else:
             served = 0.0 if process.ready_at is None else self._loop.clock() - process.ready_at
             self._vacate(place, process.reason or _told(code), served)
         for asked in list(self._rounds.values()):
-            self._settle(asked, process, f"worker {process.number} ended")
-        if self._stopping and not self._present() and not self._leaving:
+            # From one that was to end there is nothing to wait for.
+            self._settle(asked, process, "" if leaving else f"worker {process.number} ended")
+        if self._stopping and not self._all():
             self._on_ended()
 
     def _retire(self, process: WorkerProcess) -> None:
@@ -441,8 +446,13 @@ class Crew:
             if asked is not None:
                 self._settle(asked, process, error and f"worker {process.number}: {error}")
         elif message.kind == "ready":
+            if process in self._leaving:
+                return  # told to end before it had begun
             process.state = "serving"
             process.ready_at = self._loop.clock()
+            for leaving in self._leaving:
+                if leaving.number == process.number and leaving.state == "leaving":
+                    self._let_go(leaving)
             self._check_all_started()
         elif message.kind == "failed":
             process.reason, listen = _fields(fields, reason=str, listen=bool)
@@ -463,14 +473,28 @@ class Crew:
                 self._on_started()
 
     def _leave(self, process: WorkerProcess) -> None:
-        """Fill the place of a worker that was told to end (SIGTERM) while it finishes its calls."""
-        process.state = "draining"
-        place = self._places[process.number]
-        if self._stopping or not self._started or place.process is not process:
+        """Fill the place of a worker that was told to end (SIGTERM), and then let it go.
+
+        Connections that a listener holds and has not accepted are lost when it closes, so
+        there must be another before. Of a unix socket there can be no other.
+        """
+        if process in self._leaving:
             return
+        if self._stopping or not self._started:
+            self._let_go(process)
+            return
+        place = self._places[process.number]
         place.process = None
         self._leaving.append(process)
+        if process.state == "serving" and self._reservation.shared:
+            process.state = "leaving"
+        else:
+            self._let_go(process)
         self._fill(place)
+
+    def _let_go(self, process: WorkerProcess) -> None:
+        process.state = "draining"
+        self._tell(process, "stop", grace=self._settings.grace)
 
     # --- rounds
 
@@ -498,8 +522,6 @@ class Crew:
         asked.awaited.remove(process)
         if problem:
             asked.problems.append(problem)
-        else:
-            asked.answered.append(process)
         self._conclude(asked)
 
     def _give_up(self, asked: Round) -> None:

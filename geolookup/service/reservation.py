@@ -29,6 +29,9 @@ class Reservation:
         address: where to listen; port 0: one that is free.
         workers: how many will.
 
+    Attributes:
+        shared: whether all workers listen on the same address.
+
     Raises:
         ListenError: the address is in use, or can't be listened on.
         SettingsError: the path of a worker's socket is too long.
@@ -36,6 +39,7 @@ class Reservation:
 
     def __init__(self, address: ListenAddress, workers: int) -> None:
         self._sockets: list[socket.socket] = []
+        self.shared = not address.path
         if address.path:
             paths = [address.path, *(f"{address.path}.{i}" for i in range(1, workers))]
             self._addresses = [ListenAddress.parse(f"unix:{path}") for path in paths]

@@ -22,7 +22,7 @@ log.silence_grpc()  # before gRPC is loaded
 from geolookup.service import tls  # noqa: E402
 from geolookup.service.calls import Calls  # noqa: E402
 from geolookup.service.channel import Channel, ChannelError, Message  # noqa: E402
-from geolookup.service.crew import MARGIN  # noqa: E402
+from geolookup.service.crew import MARGIN, START_PATIENCE  # noqa: E402
 from geolookup.service.handlers import Snapshot  # noqa: E402
 from geolookup.service.loading import Sealed, open_rules, open_sealed  # noqa: E402
 from geolookup.service.loop import Loop  # noqa: E402
@@ -121,10 +121,10 @@ class _Worker:
             message.close()
 
     def signalled(self, numbers: tuple[signal.Signals, ...]) -> None:
-        """End after the calls in flight, and have the supervisor fill the place meanwhile."""
+        """Ask to be let go: the supervisor says when, as it knows who takes the place."""
         if signal.SIGTERM in numbers:
             self._tell("leaving")
-            self._stop(self._settings.grace)
+            self._loop.after(START_PATIENCE, lambda: self._stop(self._settings.grace))
 
     def _do_load(self, message: Message) -> None:
         """Open a dataset beside the one that it answers from."""
