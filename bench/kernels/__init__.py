@@ -18,8 +18,17 @@ class UnavailableError(Exception):
     """A contender can't take part here; the text is the reason."""
 
 
-def load(name: str, *libraries: str) -> ctypes.CDLL:
+CORE = Path(__file__).parents[2] / "ext"
+
+
+def load(name: str, *libraries: str, core: bool = False, define: str = "") -> ctypes.CDLL:
     """Build ``<name>.c`` of this folder unless it was built before, and load it.
+
+    Args:
+        name: the loop's.
+        libraries: what it is linked with.
+        core: whether it includes the core's headers.
+        define: a macro that it is built with.
 
     Raises:
         UnavailableError: there is no compiler, or a header or library is missing.
@@ -28,13 +37,16 @@ def load(name: str, *libraries: str) -> ctypes.CDLL:
     compiler = shutil.which("cc")
     if compiler is None:
         raise UnavailableError("no C compiler (cc)")
-    recipe = repr((source.read_bytes(), FLAGS, libraries)).encode()
+    headers = sorted(CORE.glob("*.h")) if core else []
+    flags = [*FLAGS, *([f"-I{CORE}"] if core else []), *([f"-D{define}"] if define else [])]
+    contents = [file.read_bytes() for file in (source, *headers)]
+    recipe = repr((contents, flags, libraries)).encode()
     built = cache_folder() / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}.so"
     if not built.exists():
         partial = built.with_suffix(".partial")
         links = [f"-l{library}" for library in libraries]
         done = subprocess.run(  # noqa: S603 - our own source, the machine's compiler
-            [compiler, *FLAGS, str(source), "-o", str(partial), *links],
+            [compiler, *flags, str(source), "-o", str(partial), *links],
             capture_output=True,
             text=True,
             check=False,
