@@ -37,6 +37,7 @@ OTHERS = {
     },
     6: {
         "binary search": "binary_search",
+        "interpolation": "interpolation",
         "table of /24s, then search": "table_of_24_and_search",
     },
 }

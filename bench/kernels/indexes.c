@@ -172,6 +172,37 @@ void run_table_of_24_and_search6(const uint8_t *packed, size_t n, uint16_t *out)
     }
 }
 
+/* Guesses the place from where the address lies between the ends, as long as that halves what
+ * is left, and halves it otherwise. */
+void run_interpolation6(const uint8_t *packed, size_t n, uint16_t *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *p = packed + 16 * i;
+        uint64_t high = gl_load_be64(p), low = gl_load_be64(p + 8);
+        size_t at = 0, end = table.n6;
+        while (end - at > 8) {
+            uint64_t begin = table.high6[at], wide = table.high6[end - 1] - begin;
+            size_t middle = at + (end - at) / 2, size = end - at;
+            if (wide > 0 && high >= begin && high - begin <= wide) {
+                size_t guess = at + (size_t)((double)(high - begin) / (double)wide * (double)size);
+                guess = guess <= at ? at + 1 : guess >= end ? end - 1 : guess;
+                if (gl_begins6(&table, guess, high, low))
+                    at = guess;
+                else
+                    end = guess;
+                if (end - at <= size / 2)
+                    continue;
+                middle = at + (end - at) / 2;
+            }
+            if (gl_begins6(&table, middle, high, low))
+                at = middle;
+            else
+                end = middle;
+        }
+        out[i] = (uint16_t)search6(p, at, end - at);
+    }
+}
+
 /* ------------------------------------------------------------------------- poptrie
  * After Asai and Ohara, "Poptrie" (SIGCOMM 2015): nodes of 64 children with a bitmap of those
  * that are nodes, and one of where a run of equal leaves begins. Above them a direct table. */
