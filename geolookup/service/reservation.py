@@ -44,7 +44,7 @@ class Reservation:
             paths = [address.path, *(f"{address.path}.{i}" for i in range(1, workers))]
             self._addresses = [ListenAddress.parse(f"unix:{path}") for path in paths]
             for path in paths:
-                _check_path(path)
+                check_path(path)
         else:
             self._sockets, port = _hold(address)
             self._addresses = [address.with_port(port)] * workers
@@ -69,7 +69,7 @@ class Reservation:
         for address in self.addresses:
             if address.path:
                 with contextlib.suppress(OSError, ListenError):
-                    _check_path(address.path)
+                    check_path(address.path)
                     os.unlink(address.path)
 
 
@@ -129,8 +129,13 @@ def _held(family: int, name: tuple[str | int, ...]) -> socket.socket:
     return holder
 
 
-def _check_path(path: str) -> None:
-    """Refuse a path that is in use: gRPC would take it over in silence."""
+def check_path(path: str) -> None:
+    """Refuse a socket's path that is in use: gRPC would take it over in silence.
+
+    Raises:
+        ListenError: a server answers there, it is a file of another kind, or its
+            folder is not there.
+    """
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
-import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from geolookup.service import tls
+from geolookup.service.reservation import check_path
 from geolookup.service.settings import ListenAddress, ListenError
 
 if TYPE_CHECKING:
@@ -51,31 +49,6 @@ def listen(
         # gRPC's text says only that it failed, and repeats the address.
         raise ListenError(f"listen: {_why_not(address)}")
     return address.with_port(port)
-
-
-def check_path(path: str) -> None:
-    """Refuse a socket's path that is in use: gRPC would take it over in silence.
-
-    Raises:
-        ListenError: a server answers there, it is a file of another kind, or its
-            folder is not there.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        folder = os.path.dirname(path) or "."
-        if not os.path.isdir(folder):
-            raise ListenError(
-                "listen: can't make a socket at this path: No such file or directory"
-            ) from None
-        return
-    except OSError as error:
-        raise ListenError(f"listen: can't make a socket at this path: {error.strerror}") from None
-    if not stat.S_ISSOCK(mode):
-        raise ListenError("listen: there is a file at this path, and it is no socket")
-    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-        probe.connect(path)
-        raise ListenError("listen: another server listens at this path")
 
 
 def _why_not(address: ListenAddress) -> str:
