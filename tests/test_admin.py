@@ -166,11 +166,11 @@ def test_health_follows_what_happens_without_a_call(
     stub: Any = health_pb2_grpc.HealthStub(channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
     assert next(watch).status == SERVING
-    control.serving = False
-    assert next(message.status for message in watch if message.status != SERVING) == NOT_SERVING
-    assert health_of(channel) == NOT_SERVING
-    control.serving = True
-    assert next(message.status for message in watch if message.status != NOT_SERVING) == SERVING
+    for serving, status in ((False, NOT_SERVING), (True, SERVING)) * 2:
+        health_of(channel)  # what is no news is not told
+        control.serving = serving
+        assert next(watch).status == status
+        assert health_of(channel) == status
 
 
 def test_health_is_answered_while_reloads_take_long(
@@ -205,7 +205,12 @@ def test_a_stop_tells_those_who_watch_and_does_not_wait_for_them(control: Memory
             stub: Any = health_pb2_grpc.HealthStub(channel)
             watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
             assert next(watch).status == SERVING
-            assert admin.stop(PATIENCE).wait(PATIENCE / 2)
+            with ThreadPoolExecutor() as pool:
+                told = pool.submit(next, watch)  # gRPC reads a message when it is asked for
+                assert admin.stop(PATIENCE).wait(PATIENCE / 2)
+                assert told.result(PATIENCE).status == NOT_SERVING
+            with pytest.raises(grpc.RpcError):
+                next(watch)
     finally:
         admin.stop(0).wait(PATIENCE)
 

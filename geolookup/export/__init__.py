@@ -29,9 +29,6 @@ _MODULES: Final = MappingProxyType(
 FORMATS: Final = tuple(_MODULES)
 """The names of the formats."""
 
-TEXT_FORMATS: Final = ("csv", "geofeed", "nftables")
-"""Those that people can read too."""
-
 _EXTRAS: Final = MappingProxyType({"mmdb_writer": "mmdb", "pyarrow": "parquet"})
 """The extra of geolookup that brings a library."""
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
@@ -25,6 +25,7 @@ from geolookup.service.admin_messages import reload_message, status_message
 from geolookup.service.lasting import LastingCalls
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 from geolookup.service.settings.model import ADMIN
+from geolookup.service.watches import Watches
 
 if TYPE_CHECKING:
     from geolookup.service.control import Control
@@ -38,6 +39,8 @@ _THREADS: Final = 4
 """For health checks, which take microseconds."""
 _STREAMS: Final = 4
 """Reflection streams at once."""
+_WATCHES: Final = 16
+"""Health watches at once, each in a thread."""
 _LOOK: Final = 0.5
 """Seconds between looks at the service's health for those who watch it."""
 _MAX_MESSAGE: Final = 65_536
@@ -69,7 +72,7 @@ class AdminServer:
         if settings.admin is None:
             raise ValueError("admin: None, so there is nowhere to listen")
         self._control = control
-        self._health = health.HealthServicer()
+        self._watches = Watches(("", CLIENTS_SERVICE, SERVICE))
         self._lasting = LastingCalls()
         self._stopping = threading.Event()
         self._pools = [
@@ -79,11 +82,13 @@ class AdminServer:
                 ("health", _THREADS),
                 ("action", _ACTIONS + 1),
                 ("stream", _STREAMS + 1),
+                ("watch", _WATCHES + 1),
             )
         ]
-        calls, actions, streams = self._pools
+        calls, actions, streams, watches = self._pools
         self._actions = _Bounded(actions, _ACTIONS, "admin rpcs")
         self._streams = _Bounded(streams, _STREAMS, "streams")
+        self._watching = _Bounded(watches, _WATCHES, "health watches")
         try:
             self._server = grpc.server(calls, options=_options(settings))
             self._add_services(settings)
@@ -95,8 +100,7 @@ class AdminServer:
         except BaseException:
             self._shut_pools()
             raise
-        self._watching = threading.Thread(target=self._watch, name="geolookup-admin-watch")
-        self._watching.start()
+        threading.Thread(target=self._watch, name="geolookup-admin-watch").start()
 
     def stop(self, grace: float) -> threading.Event:
         """Begin to stop, and return the event of having stopped.
@@ -105,9 +109,10 @@ class AdminServer:
         watch the health are told NOT_SERVING and not waited for.
         """
         self._stopping.set()
-        self._health.enter_graceful_shutdown()
+        self._watches.stop()
         stopped = self._server.stop(grace)
         self._lasting.cancel()
+        self._watches.cut_off(stopped)
         self._shut_pools()
         return stopped
 
@@ -123,18 +128,14 @@ class AdminServer:
             setattr(servicer, method.name, self._actions.unary(admitted(behaviour)))
         admin_v1_grpc.add_AdminServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
 
-        checking, watching = self._health.Check, self._health.Watch
-
         def check(request: Any, context: grpc.ServicerContext) -> Any:
             self._mirror()
-            return checking(request, context)
+            return self._watches.check(request, context)
 
-        self._health.Check = admitted(_private("Check", check))
-        watch = admitted(self._lasting.tracked(watching))
-        # As HealthServicer marks its own: no thread waits for the changes.
-        watch.experimental_non_blocking = True  # type: ignore[attr-defined]
-        self._health.Watch = watch
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        checking = health_pb2_grpc.HealthServicer()
+        checking.Check = admitted(_private("Check", check))
+        checking.Watch = self._watching.stream(admitted(self._watches.watch))
+        health_pb2_grpc.add_HealthServicer_to_server(checking, self._server)
 
         names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
         if settings.channelz:
@@ -149,15 +150,9 @@ class AdminServer:
     def _mirror(self) -> None:
         """Have health say what the service is."""
         serving = self._control.status().serving
-        status = (
-            health_pb2.HealthCheckResponse.SERVING
-            if serving
-            else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
-        for name in ("", CLIENTS_SERVICE, SERVICE):
-            # The admin service itself answers, whatever the others do.
-            always = name == SERVICE
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING if always else status)
+        # The admin service itself answers, whatever the others do.
+        for name in ("", CLIENTS_SERVICE):
+            self._watches.set(name, serving=serving)
 
     def _watch(self) -> None:
         failed = False

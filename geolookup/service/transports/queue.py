@@ -24,7 +24,8 @@ from geolookup.service.calls import RETRY_HINT, SERVICE, ShedError
 from geolookup.service.grpc_options import channel_options
 from geolookup.service.handlers import Code, RequestError
 from geolookup.service.transports.listening import listen
-from geolookup.service.transports.standard import LAST_WORDS, parsed
+from geolookup.service.transports.standard import parsed
+from geolookup.service.watches import LAST_WORDS
 
 if TYPE_CHECKING:
     from geolookup.service.calls import Answering, Calls, Slots, Stream

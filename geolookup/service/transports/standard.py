@@ -10,9 +10,6 @@ from geolookup.service.handlers import Code, RequestError
 
 _Message = TypeVar("_Message", bound=Message)
 
-LAST_WORDS: Final = 1.0
-"""Seconds that a health watch has to hear that the service stops, before it is cut off."""
-
 _UNREADABLE: Final = RequestError(Code.INTERNAL, "Exception deserializing request!")
 """In the words of gRPC's public server."""
 

@@ -24,7 +24,8 @@ from geolookup.service.grpc_options import channel_options
 from geolookup.service.handlers import RequestError
 from geolookup.service.lasting import LastingCalls
 from geolookup.service.transports.listening import listen
-from geolookup.service.transports.standard import LAST_WORDS, parsed
+from geolookup.service.transports.standard import parsed
+from geolookup.service.watches import Watches
 
 if TYPE_CHECKING:
     from geolookup.service.settings import ListenAddress, Settings
@@ -49,7 +50,7 @@ class ThreadTransport:
     ) -> None:
         # Calls that last as long as the client likes; they must not hold up a stop.
         self._lasting = LastingCalls()
-        self._watches = _Watches()
+        self._watches = Watches(("", SERVICE))
         self._server = grpc.server(
             _Pool(settings.threads, "geolookup-call", calls.unary_slots),
             options=[*channel_options(settings, share_port=share_port)],
@@ -58,7 +59,6 @@ class ThreadTransport:
         self._server.add_generic_rpc_handlers(
             (_Admission(calls, _methods(calls, self._watches, self._lasting, streams)),)
         )
-        self.health(serving=True)
         self.address = listen(
             settings,
             address,
@@ -70,50 +70,16 @@ class ThreadTransport:
 
     def health(self, serving: bool) -> None:
         """See `Transport.health`."""
-        status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
-            self._watches.health.set(name, status.SERVING if serving else status.NOT_SERVING)
+            self._watches.set(name, serving=serving)
 
     def stop(self, grace: float) -> threading.Event:
         """See `Transport.stop`."""
         self._watches.stop()
         stopped = self._server.stop(grace)
         self._lasting.cancel()
-
-        def cut_off() -> None:
-            if not stopped.wait(LAST_WORDS):
-                self._watches.calls.cancel()
-
-        threading.Thread(target=cut_off, daemon=True).start()
+        self._watches.cut_off(stopped)
         return stopped
-
-
-class _Watches:
-    """The service's health, and who watches it, each in a thread.
-
-    gRPC's health service has a way without threads, and must not be used so: whoever changes
-    the health then waits for the clients, and for ever if one of them leaves at that moment,
-    as what would tell of its end waits for the same lock.
-    """
-
-    def __init__(self) -> None:
-        self.health = health.HealthServicer(experimental_non_blocking=False)
-        self.calls = LastingCalls()
-        self._stopping = False
-
-    def watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        """Yield the state, and each that it changes to."""
-        for response in self.health.Watch(request, context):
-            yield response
-            if self._stopping:
-                break
-        if self._stopping:
-            context.cancel()
-
-    def stop(self) -> None:
-        """Have each told that nothing is served any more, and end."""
-        self._stopping = True
-        self.health.enter_graceful_shutdown()
 
 
 class _Pool(ThreadPoolExecutor):
@@ -180,7 +146,7 @@ class _Admission(grpc.GenericRpcHandler):
 
 
 def _methods(
-    calls: Calls, watches: _Watches, lasting: LastingCalls, streams: _Pool
+    calls: Calls, watches: Watches, lasting: LastingCalls, streams: _Pool
 ) -> dict[str, _Method]:
     """Return all methods, by their full names."""
     methods = {
@@ -207,7 +173,7 @@ def _methods(
         meter.CHECK,
         None,  # never shed
         lambda accepted: grpc.unary_unary_rpc_method_handler(
-            _placed(_counted(calls, meter.CHECK, accepted, watches.health.Check), checks),
+            _placed(_counted(calls, meter.CHECK, accepted, watches.check), checks),
             request_deserializer=health_pb2.HealthCheckRequest.FromString,
             response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
         ),
@@ -217,7 +183,7 @@ def _methods(
         meter.WATCH,
         calls.stream_slots,
         lambda accepted: grpc.unary_stream_rpc_method_handler(
-            _placed(_watch(calls, accepted, watches, lasting), streams),
+            _placed(_watch(calls, accepted, watches), streams),
             request_deserializer=health_pb2.HealthCheckRequest.FromString,
             response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
         ),
@@ -336,18 +302,15 @@ def _counted_stream(calls: Calls, accepted: int, behaviour: Behaviour) -> Behavi
     return counted
 
 
-def _watch(calls: Calls, accepted: int, watches: _Watches, lasting: LastingCalls) -> Behaviour:
+def _watch(calls: Calls, accepted: int, watches: Watches) -> Behaviour:
     def watching(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        # What is not ours has no state that changes, so it would not hear of a stop.
-        tracked = watches.calls if request.service in ("", SERVICE) else lasting
-        watch = tracked.tracked(watches.watch)
         try:
             metadata = context.invocation_metadata()
             with calls.other(meter.WATCH, accepted=accepted, metadata=metadata):
                 calls.check(meter.WATCH, context.auth_context)
                 # A client that has had enough ends it: that is no failure.
                 with contextlib.suppress(GeneratorExit):
-                    yield from watch(request, context)
+                    yield from watches.watch(request, context)
             return
         except RequestError as error:
             refusal = _said(error)
