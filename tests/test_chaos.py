@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from chaos.attacks import ATTACKS
-from chaos.faults import FAULTS, GROWTH, Fault, Outcome, growth
+from chaos.faults import FAULTS
+from chaos.outcome import GROWTH, Fault, Outcome, growth
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 1.0
@@ -25,7 +26,7 @@ def test_a_fault_has_the_outcome_that_is_required(fault: Fault) -> None:
 
 
 def test_each_attack_is_made_by_a_fault_and_each_fault_has_a_name_of_its_own() -> None:
-    text = (ROOT / "tests/chaos/faults.py").read_text()
+    text = (ROOT / "tests/chaos/network.py").read_text()
     assert [name for name in ATTACKS if f'"{name}"' not in text] == []
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
 

@@ -59,9 +59,9 @@ def main() -> int:
         ]
         print(f"{fault.name}: {'met' if outcome.met else 'NOT MET'}")  # noqa: T201
         for what, text in rows:
-            told_what = f"  {what:<14}"
+            told_what = f"  {what:<19}"
             print(  # noqa: T201
-                textwrap.fill(text, 100, initial_indent=told_what, subsequent_indent=" " * 16),
+                textwrap.fill(text, 100, initial_indent=told_what, subsequent_indent=" " * 21),
                 flush=True,
             )
     return 1 if missed else 0
