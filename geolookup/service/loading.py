@@ -234,8 +234,8 @@ def open_rules(rules: Sealed | None, dataset: Dataset) -> Rules:
 def _check(settings: Settings, name: str, dataset: Dataset, before: Dataset | None) -> None:
     """Hold a dataset against what its operator knows, and against the one in service."""
     asked = (settings.canaries, settings.change_limits)
-    if before is None and asked == (None, None):
-        return  # a first dataset about which nothing was said; opening it has checked it
+    if asked == (None, None):
+        return  # nothing was said that it could be held against; opening it has checked it
     # What checks is loaded when it is needed: a service without it starts sooner.
     from geolookup import difference, verification  # noqa: PLC0415
     from geolookup.limits import Limits  # noqa: PLC0415

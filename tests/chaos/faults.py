@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from chaos import network, processes
+from chaos import network, processes, reloading
 from chaos.outcome import Fault
 
 FAULTS: Final[tuple[Fault, ...]] = (
     *processes.FAULTS,
+    *reloading.FAULTS,
     *network.FAULTS,
 )
 """In the order in which they are run."""

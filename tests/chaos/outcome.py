@@ -44,6 +44,12 @@ class Outcome:
             f"honest calls are answered{' or refused' if allowed else ''}",
         )
 
+    def measure(self, what: str, took: Iterable[float]) -> list[float]:
+        """Note how many seconds something took, each time; return them sorted."""
+        times = sorted(took)
+        self.measured[what] = spread(times)
+        return times
+
     def require_time(self, what: str, took: Iterable[float], limit: float, seconds: float) -> None:
         """Note how long something took, each time; in a long run it must be within a limit.
 
@@ -56,8 +62,7 @@ class Outcome:
             limit: seconds.
             seconds: of the run.
         """
-        times = sorted(took)
-        self.measured[what] = spread(times)
+        times = self.measure(what, took)
         if seconds >= _LASTING:
             middle = times[len(times) // 2] if times else 0.0
             self.require(middle <= limit, f"{what}: within {limit:g} s")

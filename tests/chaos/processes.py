@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
-import queue
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -13,12 +11,11 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from servers import serving, stub_of
+from servers import serving
 
 from chaos.outcome import Fault, Outcome
-from chaos.subject import ADDRESS, Caller, Controlled, Waiting, controlled, seconds_until
+from chaos.subject import Caller, Controlled, OpenStream, Waiting, controlled, seconds_until
 from geolookup.service.control import WorkerStatus
-from geolookup.v1 import geolookup_pb2 as v1
 
 _BETWEEN: Final = 6.0
 """Seconds between kills of workers, in turn: each has served for the 10 s by then after which its
@@ -31,7 +28,6 @@ _HEARD: Final = 0.2
 """Seconds after which workers know that their supervisor is gone."""
 _STREAMS: Final = 6
 """Streams that are open when a supervisor is killed: both workers have some."""
-_PACKED: Final = ipaddress.ip_address(ADDRESS).packed
 _CANCELLED: Final = "the service at TARGET answered CANCELLED"
 _UNREACHABLE: Final = "the service at TARGET can't be reached"
 
@@ -97,7 +93,7 @@ def _kill_supervisors(seconds: float) -> Outcome:
                 service.process.wait()
                 time.sleep(_HEARD)
                 for stream in streams:
-                    outcome.require(stream.goes_on(), "calls in flight are finished")
+                    outcome.require(_goes_on(stream), "calls in flight are finished")
             waited = seconds_until(lambda: not any(map(_runs, workers)))  # noqa: B023 - of this turn
             outcome.require(waited is not None, "no process is left behind")
             if waited is None:
@@ -124,43 +120,23 @@ def _runs(pid: int) -> bool:
     return state not in {"X", "Z"}
 
 
-class _OpenStream:
-    """A stream of rosters of which the first was answered."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._rosters: queue.SimpleQueue[v1.StreamRostersRequest | None] = queue.SimpleQueue()
-        self._answers = stub_of(channel).StreamRosters(iter(self._rosters.get, None), timeout=30)
-        self._ask()
-
-    def _ask(self) -> bool:
-        roster = v1.ClassifyRosterRequest(ipv4=_PACKED)
-        self._rosters.put(v1.StreamRostersRequest(roster=roster))
-        return bool(next(self._answers).roster.size == 1)
-
-    def goes_on(self) -> bool:
-        """Ask once more and end it; say whether all was answered."""
-        try:
-            answered = self._ask()
-            self._rosters.put(None)
-            return answered and not list(self._answers)
-        except grpc.RpcError:
-            return False
-
-    def close(self) -> None:
-        """End it, whatever became of it."""
-        self._rosters.put(None)
-        self._answers.cancel()
+def _goes_on(stream: OpenStream) -> bool:
+    """Ask once more and end it; say whether all was answered."""
+    try:
+        return stream.ask() == stream.first and stream.end()
+    except grpc.RpcError:
+        return False
 
 
 @contextlib.contextmanager
-def _open_streams(target: str) -> Iterator[list[_OpenStream]]:
+def _open_streams(target: str) -> Iterator[list[OpenStream]]:
     with contextlib.ExitStack() as stack:
         streams = []
         for _ in range(_STREAMS):
             # Each has a connection of its own, and so a worker by chance.
             options = [("grpc.use_local_subchannel_pool", 1)]
             channel = stack.enter_context(grpc.insecure_channel(target, options))
-            streams.append(stack.enter_context(contextlib.closing(_OpenStream(channel))))
+            streams.append(stack.enter_context(contextlib.closing(OpenStream(channel))))
         yield streams
 
 

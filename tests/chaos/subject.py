@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -27,6 +29,7 @@ from geolookup.v1 import geolookup_pb2 as v1
 
 ADDRESS: Final = "1.0.1.1"
 """What is asked about. It is in China, unless a fault says otherwise."""
+PACKED: Final = ipaddress.ip_address(ADDRESS).packed
 
 _TESTS: Final = Path(__file__).resolve().parent.parent
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -161,6 +164,39 @@ class Caller(Honest):
     def _connected(self, wait: bool = False) -> Iterator[Callable[[], Any]]:  # noqa: ARG002
         with Client(self.target, timeout=_DEADLINE, retry=self.retry) as client:
             yield lambda: client.lookup(ADDRESS, "CN")
+
+
+class OpenStream:
+    """A stream of rosters of which the first was answered.
+
+    Attributes:
+        first: id of the dataset that answered it.
+
+    Raises:
+        grpc.RpcError: from each call, it has failed.
+    """
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._rosters: queue.SimpleQueue[v1.StreamRostersRequest | None] = queue.SimpleQueue()
+        self._answers = stub_of(channel).StreamRosters(
+            iter(self._rosters.get, None), timeout=_SETTLING
+        )
+        self.first = self.ask()
+
+    def ask(self) -> str:
+        """Have one more roster answered; return the id of the dataset that did."""
+        self._rosters.put(v1.StreamRostersRequest(roster=v1.ClassifyRosterRequest(ipv4=PACKED)))
+        return str(next(self._answers).roster.dataset)
+
+    def end(self) -> bool:
+        """End it as one should; say whether the service has nothing more to say."""
+        self._rosters.put(None)
+        return not list(self._answers)
+
+    def close(self) -> None:
+        """End it, whatever became of it."""
+        self._rosters.put(None)
+        self._answers.cancel()
 
 
 class Subject:
