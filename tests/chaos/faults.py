@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from chaos import network, processes, reloading
+from chaos import clocks, network, processes, reloading
 from chaos.outcome import Fault
 
 FAULTS: Final[tuple[Fault, ...]] = (
     *processes.FAULTS,
     *reloading.FAULTS,
+    *clocks.FAULTS,
     *network.FAULTS,
 )
 """In the order in which they are run."""
