@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 from chaos.attacks import ATTACKS
+from chaos.datasets import damaged, versions
 from chaos.faults import FAULTS
-from chaos.outcome import GROWTH, Fault, Outcome, growth
+from chaos.outcome import GROWTH, LASTING, Fault, Outcome, growth
+from chaos.subject import ADDRESS
+
+from geolookup import Dataset, DatasetError
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 1.0
@@ -38,6 +42,32 @@ def test_a_requirement_that_is_not_met_shows() -> None:
     outcome.require(False, "that")
     assert not outcome.met
     assert outcome.broken == ["that"]
+
+
+@pytest.mark.parametrize(("seconds", "broken"), [(1.0, []), (LASTING, ["start: within 1 s"])])
+def test_times_are_required_of_long_runs_alone(seconds: float, broken: list[str]) -> None:
+    outcome = Outcome()
+    outcome.require_time("start", [0.1, 2.0, 3.0], 1.0, seconds)
+    assert outcome.broken == broken
+    assert outcome.measured["start"].startswith("3: p50 2,000 ms")
+
+
+ONE, OTHER = versions(small=True)
+DAMAGED = dict(damaged(ONE.content, seed=1))
+
+
+def test_datasets_that_are_reloaded_differ_in_the_answer() -> None:
+    for version in (ONE, OTHER):
+        dataset = Dataset.from_buffer(version.content)
+        assert (dataset.id, dataset.country(ADDRESS)) == (version.id, version.country)
+    assert ONE.id != OTHER.id
+    assert ONE.country != OTHER.country
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_what_is_damaged_is_no_dataset(content: bytes) -> None:
+    with pytest.raises(DatasetError):
+        Dataset.from_buffer(content).check_sections()
 
 
 def megabytes(text: str) -> tuple[int, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from chaos import clocks, network, processes, reloading
+from chaos import clocks, network, overload, processes, reloading
 from chaos.outcome import Fault
 
 FAULTS: Final[tuple[Fault, ...]] = (
     *processes.FAULTS,
     *reloading.FAULTS,
     *clocks.FAULTS,
+    *overload.FAULTS,
     *network.FAULTS,
 )
 """In the order in which they are run."""

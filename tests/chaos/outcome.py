@@ -13,7 +13,7 @@ GROWTH: Final = 0.05
 ENOUGH: Final = 20
 """Rounds after which growth says something. The first ones fill what is allocated once (the
 allocator's arenas, buffers); it takes up to ten until the memory levels off."""
-_LASTING: Final = 20.0
+LASTING: Final = 20.0
 """Seconds from which on a run is held to times. A shorter one is a test among others, on a machine
 that is busy with them."""
 
@@ -63,7 +63,7 @@ class Outcome:
             seconds: of the run.
         """
         times = self.measure(what, took)
-        if seconds >= _LASTING:
+        if seconds >= LASTING:
             middle = times[len(times) // 2] if times else 0.0
             self.require(middle <= limit, f"{what}: within {limit:g} s")
 
@@ -117,7 +117,14 @@ def spread(times: Sequence[float]) -> str:
     """Return what sorted times are, in milliseconds."""
     if not times:
         return "never"
-    middle, most = (times[len(times) * share // 100] * 1_000 for share in (50, 99))
-    return (
-        f"{len(times):,}: p50 {middle:,.0f} ms, p99 {most:,.0f} ms, max {times[-1] * 1e3:,.0f} ms"
-    )
+    some = {
+        "p50": times[len(times) // 2],
+        "p99": times[len(times) * 99 // 100],
+        "max": times[-1],
+    }
+    figures = (f"{name} {_milliseconds(seconds)}" for name, seconds in some.items())
+    return f"{len(times):,}: {', '.join(figures)}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1_000:,.{1 if seconds < 0.01 else 0}f} ms"

@@ -144,8 +144,8 @@ FAULTS: Final = (
     Fault(
         "killed workers",
         "a worker is killed (SIGKILL) under load, each in its turn",
-        "the others go on; the place is filled and serves within"
-        f" {_REPLACED:g} s; a client without retry loses its call in flight and no other,"
+        f"the others go on; the place is filled and serves within {_REPLACED:g} s (the median);"
+        " a client without retry loses its call in flight and no other,"
         " one with geolookup's own retry loses none",
         _kill_workers,
     ),

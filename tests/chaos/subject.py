@@ -31,7 +31,7 @@ ADDRESS: Final = "1.0.1.1"
 """What is asked about. It is in China, unless a fault says otherwise."""
 PACKED: Final = ipaddress.ip_address(ADDRESS).packed
 
-_TESTS: Final = Path(__file__).resolve().parent.parent
+TESTS: Final = Path(__file__).resolve().parent.parent
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _DEADLINE: Final = 10.0
 """Seconds that an honest call may take: far more than it should, on a machine under attack."""
@@ -236,7 +236,7 @@ class Subject:
         """Make an attack, in a process of its own; return its counts and the most memory used."""
         with subprocess.Popen(
             [sys.executable, "-m", "chaos.attacks", name, str(self.port), str(seconds)],
-            cwd=_TESTS,
+            cwd=TESTS,
             stdout=subprocess.PIPE,
             text=True,
         ) as attacker:

@@ -1,0 +1,191 @@
+"""The fault of too many calls: ten times what a service takes is asked of it.
+
+h2load asks, and one more caller, whose calls are timed one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from chaos.crowd import CALLS, Timed
+from chaos.outcome import LASTING, Fault, Outcome
+from chaos.subject import TESTS, Caller, Controlled, controlled, seconds_until
+
+_TIMES: Final = 10
+"""How many times the calls that the service takes are offered to it."""
+_CONNECTIONS: Final = 8
+_UNDER_WAY: Final = 256
+"""Calls of h2load at most: as many as a worker's limit is by default."""
+_RECOVERY: Final = 1.0
+"""Seconds after the end of the load within which calls are accepted again."""
+_ACCEPTED, _SHED = "0", "8"
+"""gRPC's codes, as a response has them."""
+_TOLD: Final = "the service at TARGET answered RESOURCE_EXHAUSTED"
+
+
+def _cores() -> tuple[int, int]:
+    """Return a core for the service and one for its clients; the same, if there is only one.
+
+    Else what is measured is who gets a core, and not whether the service keeps to its calls.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[0], cores[-1]
+
+
+def _keep_to(core: int, pids: Iterable[int]) -> None:
+    """Have processes, and what threads they have, run on one core."""
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {core})
+
+
+def _client(*command: str) -> list[str]:
+    return ["taskset", "--cpu-list", str(_cores()[1]), *command]
+
+
+def _timed(service: Controlled, seconds: float, name: str) -> Timed:
+    """Make one call after another, in a process that does nothing else."""
+    done = subprocess.run(
+        _client(sys.executable, "-m", "chaos.crowd", str(service.port), str(seconds), name),
+        cwd=TESTS,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return Timed(**json.loads(done.stdout))
+
+
+@contextlib.contextmanager
+def _offering(service: Controlled, name: str, rate: float) -> Iterator[None]:
+    """Have h2load make so many calls a second while the block runs, whatever becomes of them."""
+    method, message = CALLS[name]
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(message)
+        body.flush()
+        command = ["h2load", "--duration=3600", f"--data={body.name}"]
+        command += [
+            f"--clients={_CONNECTIONS}",
+            f"--max-concurrent-streams={_UNDER_WAY // _CONNECTIONS}",
+        ]
+        command += [f"--rps={rate / _CONNECTIONS:.1f}"]
+        command += ["--header=content-type: application/grpc", "--header=te: trailers"]
+        command = _client(*command, f"http://{service.target}{method}")
+        # Of two on one core the timed caller comes first: it must not wait for the load's client.
+        command = ["nice", "-n", "10", *command]
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as asking:
+            try:
+                yield
+            finally:
+                asking.kill()
+
+
+def _counts(service: Controlled, method: str) -> tuple[float, float]:
+    """Return how many calls the service says it has answered, and refused because of the load."""
+    metrics = service.metrics()
+    name = method.rpartition("/")[2]
+    return (
+        metrics[f'geolookup_calls_total{{code="OK",method="{name}"}}'],
+        metrics[f'geolookup_calls_shed_total{{method="{name}"}}'],
+    )
+
+
+def _p99(times: list[float]) -> float:
+    return sorted(times)[len(times) * 99 // 100]
+
+
+def _joining(target: str) -> Caller:
+    """Return a client that asks now and then, as people join meanwhile."""
+    return Caller(target, threads=1, pause=0.05)
+
+
+def _overloaded(name: str, *options: str) -> Callable[[float], Outcome]:
+    """Return what asks too much of a service with one worker.
+
+    Args:
+        name: which of `CALLS`.
+        options: the limit.
+    """
+
+    def run(seconds: float) -> Outcome:
+        outcome = Outcome()
+        if shutil.which("h2load") is None:
+            outcome.measured["not done"] = "there is no h2load here (Debian: nghttp2-client)"
+            return outcome
+        method, _ = CALLS[name]
+        with controlled("--workers", "1", *options, honest=_joining) as service:
+            pids = service.pids()
+            _keep_to(_cores()[0], pids)
+            alone = _timed(service, max(0.5, seconds / 3), name)
+            outcome.require(bool(alone.accepted), "calls are accepted")
+            if outcome.broken:
+                return outcome
+            rate = _TIMES / statistics.mean(alone.accepted)
+            with _offering(service, name, rate):
+                seconds_until(lambda: _counts(service, method)[1] > 0)
+                before, began = _counts(service, method), time.monotonic()
+                loaded = _timed(service, seconds * 2 / 3, name)
+                after, took = _counts(service, method), time.monotonic() - began
+            recovered = seconds_until(lambda: bool(_timed(service, 0.01, name).accepted), pause=0)
+            # One who joins now and then is answered, too, at the latest now.
+            seconds_until(lambda: service.honest.outcomes["OK"] > 0)
+            outcome.require(service.pids() == pids, "no process ends")
+        answered, shed = (now - then for now, then in zip(after, before, strict=True))
+        outcome.measured["offered"] = (
+            f"{(answered + shed) / took:,.0f} calls a second, {answered / took:,.0f} accepted;"
+            f" {rate / _TIMES:,.0f} when one asks after the other"
+        )
+        outcome.measure("without load", alone.accepted)
+        outcome.measure("accepted", loaded.accepted)
+        outcome.measure("refused", loaded.refused)
+        ratio = _p99(loaded.accepted) / _p99(alone.accepted) if loaded.accepted else math.inf
+        # Measured and not required: it is that of the core as well, which the kernel shares out.
+        outcome.measured["ratio of p99"] = f"{ratio:.1f}"
+        outcome.measured["recovery"] = (
+            "never" if recovered is None else f"after {recovered * 1_000:,.0f} ms"
+        )
+        ends = loaded.ended.keys() | alone.ended.keys()
+        outcome.require(ends <= {_ACCEPTED, _SHED}, "the rest gets RESOURCE_EXHAUSTED")
+        outcome.require(loaded.hinted == len(loaded.refused), "and a hint when to come again")
+        outcome.require(recovered is not None, "calls are accepted afterwards")
+        if seconds >= LASTING:
+            outcome.require((recovered or 0) <= _RECOVERY, f"within {_RECOVERY:g} s")
+        outcome.require_answers(service.honest, {_TOLD})
+        return outcome
+
+    return run
+
+
+_REQUIRED: Final = (
+    "the rest gets RESOURCE_EXHAUSTED with a hint when to come again; calls are accepted within"
+    f" {_RECOVERY:g} s after the load, no process ends"
+)
+
+FAULTS: Final = (
+    Fault(
+        "overload",
+        f"rosters of a million, {_TIMES} times what a worker takes that takes one call at a time",
+        _REQUIRED,
+        _overloaded("roster", "--max-calls", "1"),
+    ),
+    Fault(
+        "overload by lookups",
+        f"lookups, as fast as h2load makes them with {_UNDER_WAY} under way, to a"
+        " worker with a limit of 16",
+        _REQUIRED,
+        _overloaded("lookup", "--max-calls", "16"),
+    ),
+)
