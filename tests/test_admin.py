@@ -71,6 +71,7 @@ class MemoryControl:
                 WorkerStatus(0, 4711, "serving", NEW, STARTED, 0, 3),
                 WorkerStatus(1, 0, "waiting", "", STARTED, 7, 0),
             ],
+            reloads={Outcome.SWAPPED: 3, Outcome.REFUSED: 1},
         )
 
     def drain(self) -> None:

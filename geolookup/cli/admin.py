@@ -204,6 +204,7 @@ def _plain_status(status: ServiceStatus) -> dict[str, object]:
         "started": _time(status.started),
         "last_reload": status.last_reload and _plain_reload(status.last_reload),
         "last_reload_time": status.last_reload_time and _time(status.last_reload_time),
+        "reloads": {str(outcome): count for outcome, count in status.reloads.items()},
         "workers": [_plain_worker(worker) for worker in status.workers],
     }
 

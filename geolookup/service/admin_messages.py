@@ -35,16 +35,20 @@ def reload_message(reload: Reload) -> admin_v1.Reload:
     )
 
 
+def _outcome(number: admin_v1.Outcome) -> Outcome:
+    outcome = _OUTCOME_OF.get(number)
+    if outcome is None:
+        raise ValueError("outcome")
+    return outcome
+
+
 def reload_of(message: admin_v1.Reload) -> Reload:
     """Return the `Reload` of a message.
 
     Raises:
         ValueError: an outcome that is not known.
     """
-    outcome = _OUTCOME_OF.get(message.outcome)
-    if outcome is None:
-        raise ValueError("outcome")
-    return Reload(outcome, message.dataset, message.previous, message.reason)
+    return Reload(_outcome(message.outcome), message.dataset, message.previous, message.reason)
 
 
 def status_message(status: ServiceStatus) -> admin_v1.GetStatusResponse:
@@ -59,6 +63,8 @@ def status_message(status: ServiceStatus) -> admin_v1.GetStatusResponse:
         message.last_reload.CopyFrom(reload_message(status.last_reload))
     if status.last_reload_time is not None:
         message.last_reload_time.CopyFrom(_timestamp(status.last_reload_time))
+    for outcome, count in status.reloads.items():
+        message.reload_counts.add(outcome=_OUTCOMES[outcome], count=count)
     for worker in status.workers:
         message.workers.add(
             number=worker.number,
@@ -99,6 +105,7 @@ def status_of(message: admin_v1.GetStatusResponse) -> ServiceStatus:
             )
             for worker in message.workers
         ],
+        reloads={_outcome(one.outcome): one.count for one in message.reload_counts},
     )
 
 
