@@ -8,7 +8,7 @@ import pytest
 from fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).resolve().parent / "fuzz" / "corpus"
-IN_C = {"parse", "table"}
+IN_C = {"parse", "table", "wire"}
 
 
 def test_every_target_has_a_corpus_and_every_corpus_a_target() -> None:

@@ -14,7 +14,7 @@ import pytest
 import small_dataset
 import strategies
 from core_tables import SHAPES, Shape
-from fuzz_wire import LIMITS, Noted, compare, fields, fuzz, fuzz_reader, snapshot
+from fuzz.requests import LIMITS, Noted, compare, compare_both, compare_reader, fields, snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
@@ -474,8 +474,8 @@ def test_what_serialisers_write_is_read_in_the_core(body: bytes) -> None:
     again = _core.read_roster(wrapped(body), True)
     assert again is not None
     assert fields(roster) == fields(again)
-    fuzz_reader(body)
-    fuzz_reader(wrapped(body))
+    compare_reader(body)
+    compare_reader(wrapped(body))
     compare(body, streamed=False)
     compare(wrapped(body), streamed=True)
 
@@ -485,7 +485,7 @@ def test_other_forms_of_a_request_get_the_same_answer(body: bytes) -> None:
     assert _core.read_roster(body) is None
     assert _core.read_roster(wrapped(body), True) is None
     v1.ClassifyRosterRequest.FromString(body)
-    fuzz_reader(body)
+    compare_reader(body)
     compare(body, streamed=False)
     compare(wrapped(body), streamed=True)
 
@@ -494,7 +494,7 @@ def test_other_forms_of_a_request_get_the_same_answer(body: bytes) -> None:
 def test_malformed_requests_are_refused_as_protobuf_refuses_them(body: bytes) -> None:
     assert _core.read_roster(body) is None
     assert _core.read_roster(wrapped(body), True) is None
-    fuzz_reader(body)
+    compare_reader(body)
     for streamed, name in ((False, "ClassifyRosterRequest"), (True, "StreamRostersRequest")):
         said = f"request: not a geolookup.v1.{name}"
         outcome = compare(wrapped(body) if streamed else body, streamed=streamed)
@@ -519,7 +519,7 @@ STREAMED = {
 @pytest.mark.parametrize("body", STREAMED.values(), ids=STREAMED)
 def test_rosters_of_a_stream_in_other_forms(body: bytes) -> None:
     assert _core.read_roster(body, True) is None
-    fuzz_reader(body)
+    compare_reader(body)
     compare(body, streamed=True)
 
 
@@ -572,7 +572,7 @@ def requests() -> st.SearchStrategy[bytes]:
 @given(requests())
 def test_random_requests_are_answered_alike(body: bytes) -> None:
     assert _core.read_roster(body) is not None
-    fuzz_reader(body)
+    compare_reader(body)
     compare(body, streamed=False)
     compare(wrapped(body), streamed=True)
 
@@ -580,8 +580,8 @@ def test_random_requests_are_answered_alike(body: bytes) -> None:
 @given(st.lists(requests(), min_size=2, max_size=3))
 def test_requests_that_follow_each_other_are_merged_alike(bodies: list[bytes]) -> None:
     """Protobuf takes what was concatenated for one message."""
-    fuzz_reader(b"".join(bodies))
-    fuzz(b"".join(bodies))
+    compare_reader(b"".join(bodies))
+    compare_both(b"".join(bodies))
     compare(b"".join(map(wrapped, bodies)), streamed=True)
 
 
@@ -594,15 +594,15 @@ def test_requests_with_something_changed_are_answered_alike(
         at = data.draw(st.integers(0, len(changed)))
         removed = data.draw(st.integers(0, 2))
         changed[at : at + removed] = data.draw(st.binary(max_size=2))
-    fuzz_reader(bytes(changed))
-    fuzz(bytes(changed))
+    compare_reader(bytes(changed))
+    compare_both(bytes(changed))
     compare(wrapped(bytes(changed)), streamed=True)
 
 
 @given(st.binary(max_size=40))
 def test_random_bytes_are_answered_alike(body: bytes) -> None:
-    fuzz_reader(body)
-    fuzz(body)
+    compare_reader(body)
+    compare_both(body)
 
 
 SHORT = {name: body for name, body in (PLAIN | UNUSUAL).items() if len(body) < 1000}
@@ -611,7 +611,7 @@ SHORT = {name: body for name, body in (PLAIN | UNUSUAL).items() if len(body) < 1
 @pytest.mark.parametrize("body", SHORT.values(), ids=SHORT)
 def test_requests_cut_off_anywhere_are_answered_alike(body: bytes) -> None:
     for length in range(len(body)):
-        fuzz_reader(body[:length])
+        compare_reader(body[:length])
         compare(body[:length], streamed=False)
         compare(wrapped(body[:length]), streamed=True)
         compare(wrapped(body)[: length + 1], streamed=True)

@@ -12,7 +12,7 @@ import lzma
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -25,6 +25,7 @@ from netaddr import IPSet  # noqa: E402
 from pyroaring import BitMap  # noqa: E402
 from servers import OWN_REGION_SETS  # noqa: E402
 from test_core_text import MALFORMED, VALID  # noqa: E402
+from test_wire import PLAIN, STREAMED, UNUSUAL, sized  # noqa: E402
 
 from fuzz import datasets, sources  # noqa: E402
 from fuzz.addresses import NAMES, SHAPES  # noqa: E402
@@ -58,6 +59,26 @@ def packed() -> Seeds:
         number, shape = NAMES.index(name), SHAPES[name]
         yield f"ipv4-{number}", bytes([number, 2]) + packed4(shape.probes4()[:300])
         yield f"ipv6-{number}", bytes([number, 0x43]) + packed6(shape.probes6()[:70])
+
+
+def wire() -> Seeds:
+    yield from named(PLAIN)
+    # More than are classified at a time, and those of packed addresses.
+    texts = sized(1, b"1.0.1.1") + sized(1, b"2001:200::1") + sized(1, b"::x")
+    yield "many-texts", sized(3, 120 * texts) + sized(4, b"EU")
+    yield "many-packed", sized(1, bytes([1, 0, 1, 1, 2, 0, 0, 1]) * 515) + sized(4, b"EU")
+
+
+def requests() -> Seeds:
+    yield from named(UNUSUAL)
+    yield from named(STREAMED)
+    yield from named({f"{name}, of a stream": sized(1, body) for name, body in PLAIN.items()})
+
+
+def named(bodies: Mapping[str, bytes]) -> Seeds:
+    for name, body in bodies.items():
+        if len(body) < 300:
+            yield name.replace(",", "").replace(" ", "-").replace("'", ""), body
 
 
 def dataset() -> Seeds:
@@ -173,6 +194,8 @@ CORPORA = {
     "table": table,
     "text": text,
     "packed": packed,
+    "wire": wire,
+    "requests": requests,
     "dataset": dataset,
     "dataset-file": dataset_file,
     "bitmaps": bitmaps,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import addresses, datasets, settings, sources
+from . import addresses, datasets, requests, settings, sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Target:
 TARGETS = {
     "text": Target(addresses.text, 400, addresses.WORDS),
     "packed": Target(addresses.packed, 4200),
+    "requests": Target(requests.requests, 600, requests.WORDS),
     "dataset": Target(datasets.sections, 4096, datasets.WORDS),
     "dataset-file": Target(datasets.file, 12_000),
     "bitmaps": Target(datasets.bitmaps, 1024, datasets.BITMAP_WORDS),
@@ -39,4 +40,4 @@ TARGETS = {
     "source-files": Target(sources.files, 4096),
     **{f"reader-{name}": Target(run, 4000, sources.WORDS) for name, run in sources.READERS.items()},
 }
-"""Targets in Python by name. Those in C, parse.c and table.c, are programs of their own."""
+"""Targets in Python by name. Those in C, parse.c, table.c and wire.c, are programs of their own."""
