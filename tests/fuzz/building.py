@@ -67,7 +67,8 @@ def build_all(clang: str, folder: Path) -> Built:
     stamp, state = folder / "state", _state(clang)
     if not (stamp.is_file() and stamp.read_text() == state):
         stamp.unlink(missing_ok=True)
-        flags = [*FLAGS, f"-fsanitize={SANITIZERS},fuzzer-no-link", *MODULE_FLAGS]
+        # Sooner built than -O3; what runs here is mostly Python and sanitizers.
+        flags = ["-O1", *FLAGS, f"-fsanitize={SANITIZERS},fuzzer-no-link", *MODULE_FLAGS]
         build(folder, flags, compiler=clang)
         _build_runtime(clang, runtime)
         for name, source in PROGRAMS.items():
