@@ -24,7 +24,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +31,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import grpc
 import pytest
 import trustme
 from hdrh.histogram import HdrHistogram
@@ -1009,22 +1007,18 @@ def authority() -> trustme.CA:
 
 
 @contextlib.contextmanager
-def behind_tls(authority: trustme.CA, *, mutual: bool) -> Iterator[str]:
-    """Run an empty server with a certificate for localhost."""
+def behind_tls(authority: trustme.CA, folder: Path, *, mutual: bool) -> Iterator[str]:
+    """Run a service with a certificate for localhost; the authority's is in the folder already."""
     own = authority.issue_cert("localhost")
-    credentials = grpc.ssl_server_credentials(
-        [(own.private_key_pem.bytes(), b"".join(pem.bytes() for pem in own.cert_chain_pems))],
-        authority.cert_pem.bytes() if mutual else None,
-        mutual,
-    )
-    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((ceiling.EmptyMethods(),))
-    port = server.add_secure_port("127.0.0.1:0", credentials)
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(0).wait(PATIENCE)
+    own.private_key_pem.write_to_path(folder / "server-key.pem")
+    for pem in own.cert_chain_pems:
+        pem.write_to_path(folder / "server.pem", append=True)
+    options = ["--tls-certificate", str(folder / "server.pem")]
+    options += ["--tls-key", str(folder / "server-key.pem")]
+    if mutual:
+        options += ["--tls-client-ca", str(folder / "ca.pem")]
+    with serving(*options) as service:
+        yield service.target
 
 
 @pytest.mark.parametrize("mutual", [False, True], ids=["tls", "mtls"])
@@ -1035,7 +1029,7 @@ def test_targets_may_be_behind_tls(authority: trustme.CA, tmp_path: Path, mutual
     for pem in client.cert_chain_pems:
         pem.write_to_path(tmp_path / "client.pem", append=True)
     own = ("--certificate", str(tmp_path / "client.pem"), "--key", str(tmp_path / "key.pem"))
-    with behind_tls(authority, mutual=mutual) as target:
+    with behind_tls(authority, tmp_path, mutual=mutual) as target:
         trusting = (target, "--ca", str(tmp_path / "ca.pem"), "--server-name", "localhost")
         done = loading(*trusting, *(own if mutual else ()), "--no-ceiling", "--json", *SHORT)
         assert done.returncode == command.DONE, done.stderr

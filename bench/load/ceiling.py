@@ -1,9 +1,9 @@
 """What the generator itself bears: its calls, made to a server that does nothing.
 
-The server answers each method with what is right in form and always the same, so that the
-generator sends and receives as much as with a real one. It is written in Python and no faster than
-the generator, so the ceiling is counted from the processor time that a call costs the generator.
-Where a service's figure comes near it, it is the client that was measured.
+The server is geolookup's own, with handlers that answer each method with what is right in form and
+always the same, so that the generator sends and receives as much as with a real one, as quickly.
+It is no faster than the generator, so the ceiling is counted from the processor time that a call
+costs the generator. Where a service's figure comes near it, it is the client that was measured.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
-from typing import Any
 
-import grpc
 from pyroaring import BitMap
 
+import geolookup
 from bench.load.crew import Crew
 from bench.load.plan import Plan
 from bench.load.targets import Target
-from geolookup.client.wire import CLASSIFY_ROSTER, LOOKUP, STREAM_ROSTERS
+from geolookup.service import handlers
+from geolookup.service.server import Server
+from geolookup.service.settings import Settings
 from geolookup.v1 import geolookup_pb2 as v1
 
 NEAR = 0.7
@@ -39,8 +39,6 @@ _UNDER_WAY = 32
 """Calls under way at once to each client process when its ceiling is measured, at least."""
 _PATIENCE = 30.0
 """Seconds that a server may take to start."""
-_THREADS = 16
-_OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 1024 * 1024))
 
 
 class CeilingError(Exception):
@@ -131,41 +129,27 @@ def empty_servers(count: int, cores: Iterable[int] = ()) -> Iterator[Target]:
 def _serve(connection: Connection) -> None:
     """Answer until the connection ends. The body of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    server = grpc.server(ThreadPoolExecutor(_THREADS), options=_OPTIONS)
-    server.add_generic_rpc_handlers((EmptyMethods(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with contextlib.suppress(EOFError, OSError):
-        connection.send(port)
-        connection.recv()
-    server.stop(0).wait()
+    # They are found when a server is made.
+    handlers.lookup, handlers.classify_roster, handlers.stream_rosters = _lookup, _classify, _stream
+    with geolookup.open() as dataset:  # which is not asked
+        server = Server(dataset, Settings(listen="127.0.0.1:0"))
+        with contextlib.suppress(EOFError, OSError):
+            connection.send(server.address.port)
+            connection.recv()
+        server.stop(0).wait()
 
 
-class EmptyMethods(grpc.GenericRpcHandler):
-    """Those methods that load is made with."""
-
-    def service(self, handler_call_details: Any) -> Any:
-        """Return what answers a call; None: there is no such method."""
-        if handler_call_details.method == STREAM_ROSTERS:
-            return grpc.stream_stream_rpc_method_handler(_stream)
-        answer = _ANSWERS.get(handler_call_details.method)
-        return answer and grpc.unary_unary_rpc_method_handler(answer)
-
-
-def _lookup(_body: bytes, _context: Any) -> bytes:
+def _lookup(*_: object) -> bytes:
     return _JOIN
 
 
-def _classify(body: bytes, _context: Any) -> bytes:
+def _classify(_snapshot: object, body: bytes, *_: object) -> bytes:
     return roster_answer(_size(v1.ClassifyRosterRequest.FromString(body)))
 
 
-def _stream(bodies: Iterable[bytes], _context: Any) -> Iterator[bytes]:
-    for body in bodies:
-        yield streamed_answer(_size(v1.StreamRostersRequest.FromString(body).roster))
+def _stream(_snapshot: object, body: bytes, *_: object) -> bytes:
+    return streamed_answer(_size(v1.StreamRostersRequest.FromString(body).roster))
 
-
-_ANSWERS: dict[str, Callable[[bytes, Any], bytes]] = {LOOKUP: _lookup, CLASSIFY_ROSTER: _classify}
 
 _JOIN = v1.LookupResponse(
     country="ZZ", status=v1.STATUS_UNASSIGNED, verdict=v1.VERDICT_UNDETERMINED, dataset="0" * 64
