@@ -1,4 +1,4 @@
-"""What the service does for a call, from the request's bytes to the response's, without a server."""
+"""What the service does for a call, from the request's bytes to the response's: no server."""
 
 from __future__ import annotations
 
