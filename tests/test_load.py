@@ -37,23 +37,6 @@ from hdrh.histogram import HdrHistogram
 from prometheus_client import CollectorRegistry, generate_latest
 from servers import PATIENCE, ROOT, Service, serving
 
-from geolookup import Dataset
-from geolookup.claims import Policy, Status
-from geolookup.client import wire
-from geolookup.errors import (
-    RegionSetError,
-    RosterError,
-    RosterTooLargeError,
-    ServiceError,
-    ServiceUnavailableError,
-)
-from geolookup.service.control import ServiceStatus, WorkerStatus
-from geolookup.service.meter import Meter
-from geolookup.service.metrics import ServiceCollector
-from geolookup.v1 import geolookup_pb2 as v1
-
-sys.path.insert(0, str(ROOT))
-
 from bench.load import (
     ceiling,
     command,
@@ -78,6 +61,20 @@ from bench.load.report import Study
 from bench.load.session import Run, Session
 from bench.load.targets import Target, TargetError
 from bench.load.work import NO_ADDRESS, Blend, Drawing, WorkError
+from geolookup import Dataset
+from geolookup.claims import Policy, Status
+from geolookup.client import wire
+from geolookup.errors import (
+    RegionSetError,
+    RosterError,
+    RosterTooLargeError,
+    ServiceError,
+    ServiceUnavailableError,
+)
+from geolookup.service.control import ServiceStatus, WorkerStatus
+from geolookup.service.meter import Meter
+from geolookup.service.metrics import ServiceCollector
+from geolookup.v1 import geolookup_pb2 as v1
 
 COMMAND = (sys.executable, "-m", "bench.load")
 SHORT = ("--seconds", "0.5", "--warm-up", "0.2")

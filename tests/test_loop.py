@@ -298,7 +298,33 @@ def test_a_call_that_calls_lets_timers_and_descriptors_have_their_turn(
 def test_after_close_a_call_does_nothing() -> None:
     loop = Loop()
     loop.close()
+    assert not loop.call(loop.stop)
+
+
+def test_what_was_called_before_the_end_runs_and_nothing_later(loop: Loop) -> None:
+    """Each of many threads is told truly whether its action ran."""
+    ran: list[int] = []
+    promised: list[int] = []
     loop.call(loop.stop)
+    loop.run()
+    first = threading.Barrier(5)
+
+    def call(thread: int) -> None:
+        first.wait(PATIENCE)
+        number = 0
+        while loop.call(lambda value=10_000_000 * thread + number: ran.append(value)):  # type: ignore[misc]
+            promised.append(10_000_000 * thread + number)
+            number += 1
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    first.wait(PATIENCE)
+    loop.end()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(ran) == sorted(promised)
+    assert not loop.call(loop.stop)
 
 
 # stopping

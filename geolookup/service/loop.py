@@ -56,8 +56,9 @@ class Loop:
         self._waking, self._waker = socket.socketpair()
         for end in (self._waking, self._waker):
             end.setblocking(False)
-        # Guards `_waker` against being written to while it is closed.
+        # Guards `_waker` against being written to while it is closed, and `_ended`.
         self._open = threading.Lock()
+        self._ended = False
         self._stopped = False
         self.watch(self._waking.fileno(), self._run_called)
 
@@ -75,10 +76,24 @@ class Loop:
         heapq.heappush(self._timers, (timer.time, next(self._order), timer))
         return timer
 
-    def call(self, action: Action) -> None:
-        """Run *action* soon. For any thread. After `close` nothing happens."""
-        self._called.append(action)
+    def call(self, action: Action) -> bool:
+        """Run *action* soon. For any thread. False: never, as `end` was before."""
+        with self._open:
+            if self._ended:
+                return False
+            self._called.append(action)
         self._wake()
+        return True
+
+    def end(self) -> None:
+        """Run what was called and has not had its turn, and take no more calls.
+
+        Whoever waits in another thread for what he called is then sure to hear of it.
+        """
+        with self._open:
+            self._ended = True
+        while self._called:
+            self._called.popleft()()
 
     def _wake(self) -> None:
         with self._open, contextlib.suppress(OSError):  # full: it wakes anyway; or closed
@@ -121,9 +136,10 @@ class Loop:
             self._called.popleft()()
 
     def close(self) -> None:
-        """Let go of its descriptors."""
+        """Let go of its descriptors. What is called from now on never runs."""
         self._selector.close()
         with self._open:
+            self._ended = True
             self._waking.close()
             self._waker.close()
 

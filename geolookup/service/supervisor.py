@@ -102,6 +102,8 @@ class Supervisor:
         # Reloads and rollbacks, one after the other.
         self._waiting: deque[_Change] = deque()
         self._changing: _Change | None = None
+        # Who waits until all workers' health says what he asked for.
+        self._drains: set[Future[None]] = set()
         self._last: Reload | None = None
         self._last_time: datetime | None = None
         self._outcomes: Counter[Outcome] = Counter()
@@ -128,6 +130,9 @@ class Supervisor:
 
     def close(self) -> None:
         """Let go of everything; workers that are left are ended."""
+        self._stopping = True
+        self._answer_all()
+        self._loop.end()  # whoever asks from now on is refused at once
         self._stop_listeners(0)
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._crew.close()
@@ -215,14 +220,19 @@ class Supervisor:
         self._stopping = True
         self._serving = False
         log.event("stop", signal=number.name, seconds=self._settings.grace)
+        self._answer_all()
+        # Others may listen here from now on; workers that share it go on with what they have.
+        self._reservation.release()
+        self._crew.stop(self._settings.grace)
+
+    def _answer_all(self) -> None:
         for change in (self._changing, *self._waiting):
             if change is not None:
                 change.future.set_result(self._refused("the service is stopping"))
         self._changing = None
         self._waiting.clear()
-        # Others may listen here from now on; workers that share it go on with what they have.
-        self._reservation.release()
-        self._crew.stop(self._settings.grace)
+        for done in list(self._drains):
+            self._told(done)
 
     def _ended(self) -> None:
         self._loop.stop()
@@ -268,14 +278,21 @@ class Supervisor:
                 return
             self._drained = drained
             log.event("drain" if drained else "resume")
-            self._crew.drain(drained, lambda _: done.set_result(None))
+            self._drains.add(done)
+            self._crew.drain(drained, lambda _: self._told(done))
 
-        self._loop.call(begin)
-        done.result()
+        if self._loop.call(begin):
+            done.result()
+
+    def _told(self, done: Future[None]) -> None:
+        if done in self._drains:
+            self._drains.remove(done)
+            done.set_result(None)
 
     def _ask(self, begin: Callable[[_Change], None]) -> Reload:
         change = _Change(begin)
-        self._loop.call(lambda: self._change(change))
+        if not self._loop.call(lambda: self._change(change)):
+            return self._refused("the service is stopping")
         return change.future.result()
 
     def _current_dataset(self) -> Dataset | None:
