@@ -12,8 +12,8 @@ valgrind knows, which AVX-512 is not among; the single lookup is Python's own.
 Compilers write different code. Counts made with another compiler, C library or, for the
 lookup from Python, another Python than the kept ones are printed and not compared.
 
-Exit code: 0 no loop is above its kept count by more than 5 %, or nothing could be compared;
-1 one is; 2 wrong use.
+Exit code: 0 no loop is above its kept count by more than 5 % (the lookup from Python 25 %), or
+nothing could be compared; 1 one is; 2 wrong use.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ SOURCE = Path(__file__).with_name("kernels") / "instructions.c"
 
 ALLOWANCE = 1.05
 """More than what the order of a few basic blocks changes, less than anything worth keeping."""
+
+ALLOWANCE_IN_PYTHON = 1.25
+"""Counted in two builds of the same sources by the same tools, it differed by 11 %."""
 
 ROSTER = 4000
 """Addresses: 16 batches, the last of them part of one; and few enough to be counted in a second."""
@@ -98,11 +101,12 @@ class Row:
     @property
     def verdict(self) -> str:
         """``above``, ``below``, ``same``, or ``new`` where there is nothing to compare with."""
+        allowance = ALLOWANCE_IN_PYTHON if self.name in LOOKUPS else ALLOWANCE
         if self.ratio is None:
             return "new"
-        if self.ratio > ALLOWANCE:
+        if self.ratio > allowance:
             return "above"
-        return "below" if self.ratio < 1 / ALLOWANCE else "same"
+        return "below" if self.ratio < 1 / allowance else "same"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,7 +143,7 @@ def report(
     above = [row.name for row in rows if row.verdict == "above"]
     below = [row.name for row in rows if row.verdict == "below"]
     if above:
-        notes.append(f"ABOVE by more than {ALLOWANCE - 1:.0%}: {'; '.join(above)}")
+        notes.append(f"ABOVE by more than is allowed: {'; '.join(above)}")
     if below:
         notes.append(f"well below, please keep it with --update: {'; '.join(below)}")
     if as_json:
