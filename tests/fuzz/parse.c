@@ -8,15 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "isa.h"
-
-#define CHECK(what)                                                 \
-    do {                                                            \
-        if (!(what)) {                                              \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what); \
-            abort();                                                \
-        }                                                           \
-    } while (0)
 
 /* The same text with its last byte before a page that can't be read. */
 static char *at_end_of_page(const uint8_t *data, size_t n)

@@ -7,15 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "check.h"
 #include "answer.h"
-
-#define CHECK(what)                                                 \
-    do {                                                            \
-        if (!(what)) {                                              \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what); \
-            abort();                                                \
-        }                                                           \
-    } while (0)
 
 /* ---------------------------------------------------------------- the plain reader */
 
