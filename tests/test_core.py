@@ -128,9 +128,13 @@ def test_any_table_is_right_beside_every_boundary(shape: Shape) -> None:
 
 
 @every_isa
-def test_rosters_of_every_size_keep_order_and_length(isa: str) -> None:
-    """Sizes around the width of vectors and of batches, each alone in its buffer."""
-    shape = SHAPES["clustered 1"]
+@pytest.mark.parametrize("name", ["clustered 1", "each address of a /19", "embedded forms"])
+def test_rosters_of_every_size_keep_order_and_length(name: str, isa: str) -> None:
+    """Sizes around the width of vectors and of batches, each alone in its buffer.
+
+    In the last two shapes most addresses take more than the first step.
+    """
+    shape = SHAPES[name]
     table = shape.table(isa)
     draw = random.Random(3)
     four, six = shape.probes4(), shape.probes6()
