@@ -108,6 +108,8 @@ class Ways:
     def finding(self, version: int, packed: bytes) -> dict[str, Callable[[], object]]:
         """Return calls that find the claims of a packed roster, by name; the last is ours.
 
+        Those of one roster are done with before another's are asked for.
+
         Raises:
             AssertionError: one of them finds others than the rest.
         """
@@ -125,6 +127,10 @@ class Ways:
         }
         one_by_one = self.kernels.run_core_one_by_one
         calls["geolookup, one address after the other"] = whole(one_by_one, best, version)
+        if version == 4:
+            if not self.kernels.find_known(packed, size):
+                raise MemoryError
+            calls["reading each claim where it is known to be"] = whole(self.kernels.run_known)
         calls["geolookup, pages of 4 KiB"] = whole(self.plain.run_core, best, version)
         for path, name in enumerate(self.paths):
             calls[f"geolookup, {name}"] = whole(self.kernels.run_core, path, version)
