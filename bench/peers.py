@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", type=Path, help="dataset file (default: the embedded one)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw bars: .svg or .png")
-    parser.add_argument("--rounds", type=int, default=31, help="timings of each contender")
+    parser.add_argument("--rounds", type=int, default=9, help="timings of each contender")
     parser.add_argument("--seconds", type=float, default=0.02, help="least time of one timing")
     parser.add_argument("--core", type=int, help="core to run on (default: the last)")
     parser.add_argument("--only", default="", metavar="TEXT", help="works with TEXT in their name")

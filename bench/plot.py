@@ -65,13 +65,12 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
                 [rows.get((work, size, kind)) for kind in ("assigned", "boundary")],
             )
         machine = report["machine"]
-        figure.text(
-            0.99,
-            0.002,
+        # Not `figure.text`, for which constrained layout leaves no room.
+        figure.supxlabel(
             f"{machine['processor']}, {machine['system']}, Python {machine['python']},"
             f" {machine['date']}; dataset {report['dataset'][:12]}",
+            x=0.99,
             ha="right",
-            va="bottom",
             fontsize=6,
             color=FAINT,
         )
