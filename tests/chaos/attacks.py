@@ -9,15 +9,17 @@ Alone, against a service of your own: ``python -m chaos.attacks NAME PORT SECOND
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import json
 import re
 import socket
+import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import http2
@@ -219,6 +221,21 @@ def connections(port: int, seconds: float) -> Counts:
     return counts
 
 
+def handshakes(port: int, seconds: float) -> Counts:
+    """Have the server sign one TLS handshake after another, and hang up each time."""
+    counts, time_, hello = Counts(), _Time(seconds), _hello()
+    while time_ and counts["connections"] < _MOST:
+        try:
+            with socket.create_connection(("127.0.0.1", port), _PATIENCE) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1] + [0] * 7))
+                connection.sendall(hello)
+                counts["answered"] += bool(connection.recv(1))
+            counts["connections"] += 1
+        except OSError:
+            counts["not let in"] += 1
+    return counts
+
+
 # who holds something
 
 
@@ -242,16 +259,48 @@ _HALF: Final = {
 
 def half_open(port: int, seconds: float) -> Counts:
     """Begin what a connection begins with, go silent, and come back when cut off."""
+    return _hold(port, seconds, _HALF)
+
+
+def half_handshakes(port: int, seconds: float) -> Counts:
+    """Begin what TLS begins with, or something else, go silent, and come back when cut off."""
+    hello = _hello()
+    return _hold(
+        port,
+        seconds,
+        {
+            "nothing": b"",
+            "half a hello": hello[: len(hello) // 2],
+            "a hello": hello,
+            "a hello of 16 kB that is not all there": b"\x16\x03\x01\x40\x00" + hello[5:],
+            "two hellos": hello * 2,
+            "no TLS": http2.PREFACE,
+        },
+    )
+
+
+def _hello() -> bytes:
+    """Return what a client of TLS begins with."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2"])
+    sent = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
+    return sent.read()
+
+
+def _hold(port: int, seconds: float, beginnings: Mapping[str, bytes]) -> Counts:
+    """Open connections with each of these beginnings, go silent, and come back when cut off."""
     counts, time_ = Counts(), _Time(seconds)
     held: list[tuple[str, Connection]] = []
-    wanted = [kind for kind in _HALF for _ in range(_HELD)]
+    wanted = [kind for kind in beginnings for _ in range(_HELD)]
     try:
         while time_:
             for kind in wanted:
                 try:
                     connection = Connection(port, greet=False, polite=False, patience=_PATIENCE)
                     held.append((kind, connection))
-                    connection.raw(_HALF[kind])
+                    connection.raw(beginnings[kind])
                     counts["connections"] += 1
                 except OSError:
                     counts["not let in"] += 1
@@ -413,7 +462,7 @@ ATTACKS: Final[dict[str, Attack]] = {
     attack.__name__: attack
     for attack in (
         *(rapid_reset, pings, settings, continuation, empty_frames, windows, connections),
-        *(half_open, slow_readers, slow_streams),
+        *(handshakes, half_open, half_handshakes, slow_readers, slow_streams),
         *(bombs, large_messages, large_metadata, cancelled),
     )
 }

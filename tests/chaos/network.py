@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 from chaos.outcome import ENOUGH, GROWTH, Fault, Outcome
-from chaos.subject import subject
+from chaos.subject import Subject, encrypted, subject
 
 Counts = Counter[str]
 
@@ -33,7 +34,11 @@ Check = Callable[[Counts], Mapping[str, bool]]
 
 
 def _attacked(
-    name: str, check: Check, *options: str, refused: bool = False
+    name: str,
+    check: Check,
+    *options: str,
+    refused: bool = False,
+    running: Callable[..., AbstractContextManager[Subject]] = subject,
 ) -> Callable[[float], Outcome]:
     """Return what makes an attack in rounds.
 
@@ -42,13 +47,14 @@ def _attacked(
         check: of its counts, of all rounds.
         options: the service's.
         refused: whether honest calls may be refused, as the attack is made of calls.
+        running: runs the service.
     """
 
     def run(seconds: float) -> Outcome:
         outcome, counts, most = Outcome(), Counts(), 0
         after: list[int] = []
         recoveries: list[float | None] = []
-        with subject(*(options or _WORKERS)) as service:
+        with running(*(options or _WORKERS)) as service:
             pids, descriptors, at_first = service.pids(), service.descriptors(), service.memory()
             rounds = max(1, round(seconds / _ROUND))
             for _ in range(rounds):
@@ -97,12 +103,16 @@ def _ends_with(*codes: int, cut_off: bool = False) -> Check:
     return check
 
 
-def _half_open_are_cut_off(counts: Counts) -> dict[str, bool]:
-    unfinished = ("nothing", "half a preface", "a preface", "settings", "half a frame")
-    return _sent(counts) | {
-        f"who stops after {kind} is cut off": counts[f"cut off after {kind}"] > 0
-        for kind in unfinished
-    }
+def _are_cut_off(*kinds: str) -> Check:
+    """Return the check that connections of each of these kinds were cut off."""
+
+    def check(counts: Counts) -> dict[str, bool]:
+        return _sent(counts) | {
+            f"who stops after {kind} is cut off": counts[f"cut off after {kind}"] > 0
+            for kind in kinds
+        }
+
+    return check
 
 
 _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 8, 12
@@ -149,7 +159,32 @@ FAULTS: Final = (
         "half-open connections",
         "700 connections that go silent in seven states, and come back when cut off",
         f"{_UNHARMED}; with a handshake time-out of 0.5 s all that did not finish it are cut off",
-        _attacked("half_open", _half_open_are_cut_off, *_WORKERS, "--handshake-timeout", "0.5"),
+        _attacked(
+            "half_open",
+            _are_cut_off("nothing", "half a preface", "a preface", "settings", "half a frame"),
+            *(*_WORKERS, "--handshake-timeout", "0.5"),
+        ),
+    ),
+    Fault(
+        "half-open handshakes",
+        "600 connections to a service with mutual TLS that go silent in six states of the"
+        " handshake, or speak no TLS, and come back when cut off",
+        f"{_UNHARMED}; with a handshake time-out of 0.5 s all are cut off",
+        _attacked(
+            "half_handshakes",
+            _are_cut_off(
+                *("nothing", "half a hello", "a hello", "a hello of 16 kB that is not all there"),
+                *("two hellos", "no TLS"),
+            ),
+            *(*_WORKERS, "--handshake-timeout", "0.5"),
+            running=encrypted,
+        ),
+    ),
+    Fault(
+        "handshake flood",
+        "TLS handshakes that end as soon as the service has signed its part",
+        _UNHARMED,
+        _attacked("handshakes", _sent, running=encrypted),
     ),
     Fault(
         "slow readers",

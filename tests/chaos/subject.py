@@ -9,6 +9,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import grpc
+import trustme
 from servers import Service, serving, stub_of
 
 from geolookup.client import Client
@@ -55,6 +57,7 @@ class Honest:
         threads: how many there are.
         pause: seconds between a client's calls.
         calls: that it makes on a connection.
+        credentials: for TLS; None: they speak plaintext.
         outcomes: how the calls ended, by the name of their code.
         slowest: seconds of the slowest one that ended well.
     """
@@ -64,6 +67,7 @@ class Honest:
     threads: int = 1
     pause: float = 0.005
     calls: int = 20
+    credentials: grpc.ChannelCredentials | None = None
     outcomes: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
 
@@ -108,7 +112,12 @@ class Honest:
         # Channels of the same options share a connection, unless told.
         options = [("grpc.use_local_subchannel_pool", 1)]
         request = v1.LookupRequest(text=ADDRESS, region_set="CN")
-        with grpc.insecure_channel(self.target, options) as channel:
+        made = (
+            grpc.insecure_channel(self.target, options)
+            if self.credentials is None
+            else grpc.secure_channel(self.target, self.credentials, options)
+        )
+        with made as channel:
             stub = stub_of(channel)
             yield lambda: stub.Lookup(request, timeout=_DEADLINE, wait_for_ready=wait)
 
@@ -162,7 +171,9 @@ class Caller(Honest):
 
     @contextlib.contextmanager
     def _connected(self, wait: bool = False) -> Iterator[Callable[[], Any]]:  # noqa: ARG002
-        with Client(self.target, timeout=_DEADLINE, retry=self.retry) as client:
+        with Client(
+            self.target, timeout=_DEADLINE, credentials=self.credentials, retry=self.retry
+        ) as client:
             yield lambda: client.lookup(ADDRESS, "CN")
 
 
@@ -253,7 +264,7 @@ class Subject:
         """Return the seconds until a client that comes now is answered; None: it never is."""
 
         def answered() -> bool:
-            later = Honest(self.target)
+            later = Honest(self.target, credentials=self.honest.credentials)
             later.ask()
             return not later.failed
 
@@ -312,6 +323,34 @@ def subject(*options: str) -> Iterator[Subject]:
         made = Subject(service, Honest(service.target))
         with made.honest:
             yield made
+
+
+@contextlib.contextmanager
+def encrypted(*options: str) -> Iterator[Subject]:
+    """Do as `subject` does with TLS, for clients that show a certificate: only honest ones can.
+
+    They come back often and try again: with TLS, a busy machine may not be done with a
+    connection when the handshake's time is up.
+    """
+    authority = trustme.CA()
+    with tempfile.TemporaryDirectory() as name:
+        ours, theirs = (authority.issue_cert(who) for who in ("127.0.0.1", "meet.example"))
+        folder = Path(name)
+        authority.cert_pem.write_to_path(folder / "client-ca")
+        ours.private_key_pem.write_to_path(folder / "key")
+        ours.cert_chain_pems[0].write_to_path(folder / "certificate")
+        tls = (f"--tls-{what}={folder / what}" for what in ("certificate", "key", "client-ca"))
+        credentials = grpc.ssl_channel_credentials(
+            authority.cert_pem.bytes(),
+            theirs.private_key_pem.bytes(),
+            theirs.cert_chain_pems[0].bytes(),
+        )
+        with serving(*options, *tls) as service:
+            honest = Caller(
+                service.target, threads=1, pause=0.005, calls=20, credentials=credentials
+            )
+            with honest:
+                yield Subject(service, honest)
 
 
 @contextlib.contextmanager
