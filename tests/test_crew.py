@@ -24,7 +24,7 @@ from geolookup.errors import GeoLookupError, ServiceError
 from geolookup.service import crew as module
 from geolookup.service import meter
 from geolookup.service.channel import Channel, Message
-from geolookup.service.crew import START_PATIENCE, Backoff, Crew, Round, WorkerProcess
+from geolookup.service.crew import START_PATIENCE, Crew, Round
 from geolookup.service.loading import Sealed, seal
 from geolookup.service.loop import Loop
 from geolookup.service.meter import Meter
@@ -173,57 +173,6 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
 def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
     return [record.__dict__["fields"] for record in caplog.records if record.message == name]
-
-
-# how long a place stays empty
-
-
-@pytest.mark.parametrize(
-    ("served", "waits"),
-    [
-        ((0.0,), (0.0,)),
-        ((3_600.0,), (0.0,)),
-        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.1, 0.2, 0.4, 0.8)),
-        ((9.9, 9.9, 9.9), (0.0, 0.1, 0.2)),
-        # One that served long enough is forgiven what was before.
-        ((0.0, 0.0, 0.0, 10.0, 0.0), (0.0, 0.1, 0.2, 0.0, 0.1)),
-        ((10.0, 10.0, 10.0), (0.0, 0.0, 0.0)),
-        ((0.0,) * 12, (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0)),
-    ],
-)
-def test_the_wait_doubles_with_each_failure(
-    served: tuple[float, ...], waits: tuple[float, ...]
-) -> None:
-    backoff = Backoff()
-    assert tuple(backoff.wait(seconds) for seconds in served) == pytest.approx(waits)
-
-
-def test_the_wait_stays_bounded_for_ever() -> None:
-    backoff = Backoff()
-    assert max(backoff.wait(0) for _ in range(10_000)) == 30.0
-
-
-# a process
-
-
-@pytest.mark.parametrize("what", ["_spawn", "Meter"])
-def test_a_process_that_can_not_be_started_leaves_nothing_open(
-    monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EAGAIN, "no place for another")
-
-    if what == "_spawn":
-        monkeypatch.setattr(module, "_spawn", refuse)
-    else:
-        monkeypatch.setattr(module, "Meter", refuse)
-        monkeypatch.setattr(refuse, "SIZE", Meter.SIZE, raising=False)
-    settings = seal(b"settings", "settings")
-    before = set(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError, match="no place"):
-        WorkerProcess(0, settings, "127.0.0.1:1")
-    assert set(os.listdir("/proc/self/fd")) == before
-    settings.close()
 
 
 # start

@@ -2,151 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from mmap import mmap
 from typing import TYPE_CHECKING, Any, Final
 
 from geolookup.errors import GeoLookupError, ServiceError
 from geolookup.service import log
-from geolookup.service.channel import Channel, ChannelError, Message
+from geolookup.service.backoff import Backoff
+from geolookup.service.channel import ChannelError, Message
 from geolookup.service.control import WorkerStatus
-from geolookup.service.loading import Loaded, Sealed, anonymous, seal
+from geolookup.service.loading import Loaded, seal
 from geolookup.service.meter import Meter
-from geolookup.service.process import signals_held
 from geolookup.service.settings import ListenError, Settings
+from geolookup.service.spawning import WorkerProcess, how_it_ended
 
 if TYPE_CHECKING:
     from geolookup.service.loop import Loop, Timer
     from geolookup.service.reservation import Reservation
 
-_BOOTSTRAP: Final = (
-    "import sys; sys.path[:] = sys.argv[3:];"
-    " from geolookup.service.worker import main; main(int(sys.argv[1]), int(sys.argv[2]))"
-)
-
-_HEALTHY: Final = 10.0
-"""Seconds that a worker has served after which its earlier failures are forgotten."""
-_FIRST_WAIT: Final = 0.1
-_LONGEST_WAIT: Final = 30.0
-
 START_PATIENCE: Final = 60.0
 """Seconds that a worker may take to be ready. It takes less than one; the machine may be busy."""
 MARGIN: Final = 2.0
 """Seconds beyond the grace that a worker has to end by itself. Then the system ends it."""
-
-
-class Backoff:
-    """How long the place of a worker that ended stays empty.
-
-    The first time not at all, as clients wait for it. One that ends again and again
-    takes the processor from the others each time, so the wait doubles.
-    """
-
-    def __init__(self) -> None:
-        self._failures = 0
-
-    def wait(self, served: float) -> float:
-        """Return the seconds to wait, after a worker that had served for *served* seconds."""
-        if served >= _HEALTHY:
-            self._failures = 0
-        self._failures += 1
-        if self._failures == 1:
-            return 0.0
-        return min(_FIRST_WAIT * 2.0 ** min(self._failures - 2, 16), _LONGEST_WAIT)
-
-
-class WorkerProcess:
-    """One worker's process.
-
-    Args:
-        number: its place.
-        settings: the settings, pickled.
-        listen: where it listens.
-
-    Raises:
-        OSError: the system has no place for another process.
-    """
-
-    def __init__(self, number: int, settings: Sealed, listen: str) -> None:
-        self.number = number
-        self.state = "starting"
-        self.dataset = ""
-        self.started = datetime.now(UTC)
-        self.ready_at: float | None = None
-        self.reason = ""
-        memory = anonymous(Meter.SIZE)
-        try:
-            self.meter = Meter(mmap(memory, Meter.SIZE))
-            self.channel, theirs = Channel.pair()
-            try:
-                # What it is told waits for it: the line holds it before the process is there.
-                self.channel.send(
-                    "start", settings.descriptor, memory, number=number, listen=listen
-                )
-                self._process = _spawn(theirs.fileno())
-            except BaseException:
-                self.channel.close()
-                raise
-            finally:
-                theirs.close()
-        finally:
-            os.close(memory)
-        self.pid = self._process.pid
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
-
-    def reap(self) -> int:
-        """Wait for the end of one that has closed its line; return how it ended."""
-        self.channel.close()
-        # It has ended, unless it is out of its mind.
-        self._process.kill()
-        return self._process.wait()
-
-    @property
-    def in_flight(self) -> int:
-        """Calls it is answering."""
-        # It writes while this reads.
-        return max(0, sum(self.meter.read()["in_flight"]))
-
-
-def _spawn(descriptor: int) -> subprocess.Popen[bytes]:
-    """Start a fresh interpreter; a fork would copy gRPC's threads' locks without the threads."""
-    folders = [os.path.abspath(folder) for folder in sys.path]
-    # Of the terminal's signals a worker knows nothing: they are its supervisor's.
-    with signals_held(signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        return subprocess.Popen(  # noqa: S603 - this interpreter, and our own code
-            [
-                *(sys.executable, *_interpreter_options(), "-c", _BOOTSTRAP),
-                *(str(descriptor), str(os.getpid()), *folders),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(descriptor,),
-        )
-
-
-def _interpreter_options() -> Iterator[str]:
-    flags = sys.flags
-    for option, given in (
-        ("-I", flags.isolated),
-        ("-E", flags.ignore_environment),
-        ("-s", flags.no_user_site),
-        ("-B", flags.dont_write_bytecode),
-        ("-O", flags.optimize == 1),
-        ("-OO", flags.optimize > 1),
-    ):
-        if given:
-            yield option
-    yield from (f"-W{option}" for option in sys.warnoptions)
 
 
 @dataclass(eq=False)
@@ -403,7 +282,7 @@ class Crew:
             self._leaving.remove(process)
         else:
             served = 0.0 if process.ready_at is None else self._loop.clock() - process.ready_at
-            self._vacate(place, process.reason or _told(code), served)
+            self._vacate(place, process.reason or how_it_ended(code), served)
         for asked in list(self._rounds.values()):
             # From one that was to end there is nothing to wait for.
             self._settle(asked, process, "" if leaving else f"worker {process.number} ended")
@@ -563,9 +442,3 @@ def _load_message(generation: int, loaded: Loaded) -> tuple[tuple[int, ...], dic
             descriptors.append(sealed.descriptor)
             fields[name], fields[f"{name}_size"] = sealed.name, sealed.size
     return tuple(descriptors), fields
-
-
-def _told(code: int) -> str:
-    if code < 0:
-        return f"was ended by signal {-code}"
-    return f"ended with exit code {code}"
