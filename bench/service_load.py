@@ -123,7 +123,7 @@ def running(core: int) -> Iterator[tuple[str, int]]:
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     command = [sys.executable, "-m", "geolookup", "serve", "--listen", "127.0.0.1:0"]
-    command += ["--admin", "none", "--metrics", "none", "--workers", "1"]
+    command += ["--admin", "none", "--metrics", "none", "--workers", "1", "--no-spare-worker"]
     with subprocess.Popen(  # noqa: S603 - our own command
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "geolookup", "serve")
 TRANSPORT = "GEOLOOKUP_TRANSPORT"
 """The variable that the command reads, and `serving_here` with it; see the fixture `transport`."""
+SPARE = "--spare-worker"
 PATIENCE = 60
 """Seconds that a process may take on a busy machine before a test gives up."""
 
@@ -54,7 +55,7 @@ class Service:
 
     @property
     def workers(self) -> list[int]:
-        """The process ids of its workers."""
+        """The process ids of its workers, and of the spare one if it was told to have one."""
         pid = self.process.pid
         return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -74,12 +75,15 @@ def serving(
 ) -> Iterator[Service]:
     """Run the command with these options, and variables, while the block runs.
 
-    By default it has a free port, one worker and no other listeners, since those have fixed ports.
+    By default it has a free port, one worker and no other listeners, since those have fixed ports;
+    and no spare worker, so that each process but its first answers.
     """
     usual = {"--listen": "127.0.0.1:0", "--admin": "none", "--metrics": "none", "--workers": "1"}
     for name, value in usual.items():
         if name not in options:
             options = (name, value, *options)
+    if SPARE not in options:
+        options = ("--no-spare-worker", *options)
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(

@@ -46,9 +46,9 @@ class Worker:
 
     pids = itertools.count(70_000)
 
-    def __init__(self, number: int, settings: Sealed, listen: str) -> None:
+    def __init__(self, settings: Sealed) -> None:
         assert pickle.loads(os.pread(settings.descriptor, settings.size, 0)) is not None  # noqa: S301 - our own
-        self.number, self.listen = number, listen
+        self.number = -1
         self.state, self.dataset, self.reason = "starting", "", ""
         self.started: Any = None
         self.ready_at: float | None = None
@@ -61,6 +61,10 @@ class Worker:
     @property
     def in_flight(self) -> int:
         return max(0, sum(self.meter.read()["in_flight"]))
+
+    @property
+    def runs(self) -> bool:
+        return self.other.fileno() != -1
 
     def kill(self) -> None:
         if not self.killed:
@@ -99,7 +103,7 @@ class Worker:
 class Scene:
     """A crew, its workers, and what it told its supervisor."""
 
-    def __init__(self, loop: Loop, clock: Clock, workers: int) -> None:
+    def __init__(self, loop: Loop, clock: Clock, workers: int, *, spare: bool) -> None:
         self.loop, self.clock = loop, clock
         self.told: list[object] = []
         reservation: Any = SimpleNamespace(
@@ -110,7 +114,7 @@ class Scene:
         self.closed = False
         self.crew = Crew(
             loop,
-            Settings(workers=workers),
+            Settings(workers=workers, spare_worker=spare),
             reservation,
             started=lambda: self.told.append("started"),
             failed=self.told.append,
@@ -120,10 +124,10 @@ class Scene:
             file=seal(b"dataset", "d.geolookup"), region_sets=None, rules=None
         )
 
-    def make(self, number: int, settings: Sealed, listen: str) -> Worker:
+    def make(self, settings: Sealed) -> Worker:
         if self.refuse is not None:
             raise self.refuse
-        worker = Worker(number, settings, listen)
+        worker = Worker(settings)
         self.workers.append(worker)
         return worker
 
@@ -142,8 +146,9 @@ class Scene:
         self.crew.deploy(1, self.loaded)
         for worker in self.workers:
             worker.other.send("ready")
+        started = list(self.workers)
         self.settle()
-        for worker in self.workers:
+        for worker in started:
             worker.heard()
 
     def close(self) -> None:
@@ -160,9 +165,23 @@ class Scene:
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """Two workers, and no spare."""
+    with scene_of(monkeypatch, spare=False) as made:
+        yield made
+
+
+@pytest.fixture
+def spared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """Two workers, and a spare when they serve."""
+    with scene_of(monkeypatch, spare=True) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def scene_of(monkeypatch: pytest.MonkeyPatch, *, spare: bool) -> Iterator[Scene]:
     clock = Clock()
     with Loop(clock) as loop:
-        made = Scene(loop, clock, workers=2)
+        made = Scene(loop, clock, workers=2, spare=spare)
         monkeypatch.setattr(module, "WorkerProcess", made.make)
         yield made
         made.close()
@@ -180,7 +199,12 @@ def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
 
 def test_all_are_started_and_given_the_dataset(scene: Scene) -> None:
     scene.crew.start()
-    assert [worker.listen for worker in scene.workers] == ["127.0.0.1:1000", "127.0.0.1:1001"]
+    for number, worker in enumerate(scene.workers):
+        start = one(worker.heard())
+        assert (start.kind, start.fields) == (
+            "start",
+            {"number": number, "listen": f"127.0.0.1:{1_000 + number}"},
+        )
     assert scene.states() == ["starting", "starting"]
     assert not scene.crew.serving
     scene.crew.deploy(1, scene.loaded)
@@ -197,7 +221,7 @@ def test_region_sets_go_with_the_dataset(scene: Scene) -> None:
     scene.loaded.region_sets = seal(b"sets", SETS)
     scene.crew.start()
     scene.crew.deploy(1, scene.loaded)
-    _, load, _ = scene.workers[0].heard()
+    _, _, load, _ = scene.workers[0].heard()
     assert len(load.descriptors) == 2
     assert load.fields["region_sets"] == SETS
     assert load.fields["region_sets_size"] == 4
@@ -268,7 +292,7 @@ def test_a_place_is_filled_again_at_once_the_first_time(
     assert len(scene.workers) == 3
     newest = scene.workers[2]
     assert newest.number == 0
-    assert newest.kinds() == ["health", "load", "swap"]
+    assert newest.kinds() == ["start", "health", "load", "swap"]
     assert scene.states() == ["starting", "serving"]
     assert scene.crew.statuses()[0].restarts == 1
     (ended,) = events(caplog, "worker_exit")
@@ -430,6 +454,193 @@ def test_what_a_worker_counted_outlives_it(scene: Scene) -> None:
     assert len(scene.crew.meters()) == 3
 
 
+# the spare
+
+
+def test_a_spare_is_started_when_all_serve_and_is_no_worker(spared: Scene) -> None:
+    spared.crew.start()
+    spared.crew.deploy(1, spared.loaded)
+    first, second = spared.workers
+    first.other.send("ready")
+    spared.settle()
+    assert len(spared.workers) == 2
+    second.other.send("ready")
+    spared.settle()
+    *_, spare = spared.workers
+    assert len(spared.workers) == 3
+    done: list[Round] = []
+    spared.crew.load(2, spared.loaded, done.append)
+    spared.crew.look()
+    # It may open the dataset in service ahead. What comes of that is waited for by nobody.
+    load = one(spare.heard())
+    assert (load.kind, load.fields["generation"], load.fields["round"]) == ("load", 1, 0)
+    spare.answer(load, error="no memory", dataset="")
+    for worker in (first, second):
+        asked = [message for message in worker.heard() if message.kind == "load"]
+        worker.answer(asked[-1])
+    spared.settle()
+    assert [ended.problems for ended in done] == [[]]
+    assert spared.present() == [first.pid, second.pid]
+    assert len(spared.crew.meters()) == 3
+
+
+def test_the_spare_takes_the_place_of_a_worker_that_ends(
+    spared: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    spared.start()
+    first, second, spare = spared.workers
+    spare.heard()
+    second.end(-9)
+    spared.settle()
+    assert spared.present() == [first.pid, spare.pid]
+    assert spared.states() == ["serving", "starting"]
+    start, *rest = spare.heard()
+    assert (start.kind, start.fields) == ("start", {"number": 1, "listen": "127.0.0.1:1001"})
+    assert [message.kind for message in rest] == ["health", "load", "swap"]
+    assert events(caplog, "worker_start")[-1] == {"worker": 1, "pid": spare.pid, "restarts": 1}
+    # The next one is started when the processor is no longer needed for this one.
+    assert len(spared.workers) == 3
+    spare.other.send("ready")
+    spared.settle()
+    assert spared.states() == ["serving", "serving"]
+    assert len(spared.workers) == 4
+    pids = [fields["pid"] for fields in events(caplog, "spare_start")]
+    assert pids == [worker.pid for worker in spared.workers[2:]]
+
+
+def test_a_spare_that_takes_a_place_is_given_what_is_in_service_by_then(spared: Scene) -> None:
+    spared.start()
+    first, second, spare = spared.workers
+    spared.crew.deploy(2, spared.loaded)
+    ahead = [message.fields["generation"] for message in spare.heard()]
+    assert ahead == [1, 2]
+    spared.crew.drain(True, lambda _: None)
+    done: list[Round] = []
+    spared.crew.load(3, spared.loaded, done.append)
+    second.end(-9)
+    spared.settle()
+    _, health, load, swap, asked = spare.heard()
+    assert health.fields["serving"] is False
+    assert load.fields["generation"] == swap.fields["generation"] == 2
+    assert asked.fields["generation"] == 3
+    # From then on it is one of those that are asked.
+    first.answer(first.heard()[-1])
+    spared.settle()
+    assert done == []
+    spare.answer(asked)
+    spared.settle()
+    assert len(done) == 1
+
+
+def test_the_spare_takes_the_place_of_a_worker_that_was_told_to_end(spared: Scene) -> None:
+    spared.start()
+    leaving, _, spare = spared.workers
+    leaving.other.send("leaving")
+    spared.settle()
+    assert leaving.kinds() == []
+    spare.other.send("ready")
+    spared.settle()
+    assert leaving.kinds() == ["stop"]
+
+
+def test_a_spare_defeats_no_back_off(spared: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    spared.start()
+    spared.workers[0].end(1)
+    spared.settle()
+    for wait in (0.1, 0.2, 0.4):
+        taken = spared.workers[-1]
+        taken.other.send("ready")
+        spared.settle()
+        assert spared.workers[-1] is not taken, "there is a spare"
+        taken.end(1)
+        spared.settle(wait * 0.1)
+        assert spared.states() == ["waiting", "serving"]
+        spared.settle(wait)
+        assert spared.states() == ["starting", "serving"]
+        assert spared.present()[0] == spared.workers[-1].pid
+    assert [e["seconds"] for e in events(caplog, "worker_wait")] == pytest.approx([0.1, 0.2, 0.4])
+
+
+def test_a_spare_that_ends_again_and_again_is_waited_with_and_harms_no_worker(
+    spared: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    spared.start()
+    for wait in (0.0, 0.1, 0.2):
+        before = len(spared.workers)
+        spared.workers[-1].end(-9)
+        spared.settle()
+        assert len(spared.workers) == before + (not wait)
+        # Whoever becomes ready meanwhile changes nothing of that.
+        spared.workers[0].other.send("ready")
+        spared.settle(wait)
+        assert len(spared.workers) == before + 1
+    assert [e["seconds"] for e in events(caplog, "spare_wait")] == pytest.approx([0.1, 0.2])
+    assert {e["reason"] for e in events(caplog, "spare_wait")} == {"was ended by signal 9"}
+    assert {e["exit_code"] for e in events(caplog, "spare_exit")} == {-9}
+    assert spared.states() == ["serving", "serving"]
+    assert [status.restarts for status in spared.crew.statuses()] == [0, 0]
+    # One that lasted is forgiven what was before.
+    spared.settle(10)
+    spared.workers[-1].end(1)
+    spared.settle()
+    assert len(spared.workers) == before + 2
+
+
+def test_a_spare_that_ends_together_with_a_worker_takes_no_place(spared: Scene) -> None:
+    spared.start()
+    _, second, spare = spared.workers
+    second.end(-9)
+    spare.end(-9)
+    spared.settle()
+    assert spared.states() == ["serving", "starting"]
+    assert spared.present()[1] == spared.workers[-1].pid
+    assert spared.workers[-1].runs
+
+
+def test_a_spare_that_was_told_to_end_is_replaced(spared: Scene) -> None:
+    spared.start()
+    spare = spared.workers[-1]
+    spare.other.send("leaving")
+    spared.settle()
+    assert not spare.runs
+    assert len(spared.workers) == 4
+
+
+def test_a_spare_that_can_not_be_started_is_tried_again(
+    spared: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    spared.start()
+    spared.refuse = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    spared.workers[-1].end(-9)
+    spared.settle()
+    (waits,) = events(caplog, "spare_wait")
+    assert waits["reason"] == "can't be started: Resource temporarily unavailable"
+    spared.refuse = None
+    spared.settle(waits["seconds"])
+    assert len(spared.workers) == 4
+    assert spared.states() == ["serving", "serving"]
+
+
+@pytest.mark.parametrize("state", ["it waits", "it is waited with"])
+def test_a_spare_ends_at_once_when_all_are_to_stop(spared: Scene, state: str) -> None:
+    spared.start()
+    first, second, _ = spared.workers
+    if state == "it is waited with":
+        for _ in range(2):
+            spared.workers[-1].end(1)
+            spared.settle()
+    spared.crew.stop(5)
+    spared.settle(1)
+    assert not spared.workers[-1].runs
+    started = len(spared.workers)
+    first.end(0)
+    second.end(0)
+    spared.settle()
+    assert spared.told[-1] == "ended"
+    assert len(spared.workers) == started
+
+
 # what makes no sense
 
 NONSENSE: dict[str, bytes] = {
@@ -577,7 +788,7 @@ def test_who_is_started_while_a_dataset_is_loaded_loads_it_too(scene: Scene) -> 
     assert done == []
     newest = scene.workers[2]
     *equipment, asked = newest.heard()
-    assert [message.kind for message in equipment] == ["health", "load", "swap"]
+    assert [message.kind for message in equipment] == ["start", "health", "load", "swap"]
     assert (asked.kind, asked.fields["generation"]) == ("load", 2)
     newest.answer(asked)
     scene.settle()
@@ -592,7 +803,7 @@ def test_who_is_started_after_a_dataset_was_deployed_swaps_to_it(scene: Scene) -
     scene.crew.swap(2, lambda _: None)
     scene.workers[1].end(1)
     scene.settle()
-    health, load, swap = scene.workers[2].heard()
+    _, health, load, swap = scene.workers[2].heard()
     assert health.kind == "health"
     assert load.fields["generation"] == swap.fields["generation"] == 2
 
@@ -632,7 +843,7 @@ def test_who_is_started_during_a_drain_says_not_serving(scene: Scene) -> None:
     assert scene.states() == ["draining", "draining"]
     scene.workers[0].end(1)
     scene.settle()
-    assert scene.workers[2].heard()[0].fields["serving"] is False
+    assert scene.workers[2].heard()[1].fields["serving"] is False
     scene.crew.drain(False, done.append)
     assert scene.workers[1].heard()[-1].fields["serving"] is True
     assert scene.states() == ["starting", "serving"]

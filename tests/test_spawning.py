@@ -28,6 +28,6 @@ def test_a_process_that_can_not_be_started_leaves_nothing_open(
     settings = seal(b"settings", "settings")
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="no place"):
-        WorkerProcess(0, settings, "127.0.0.1:1")
+        WorkerProcess(settings)
     assert set(os.listdir("/proc/self/fd")) == before
     settings.close()

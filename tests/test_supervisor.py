@@ -20,7 +20,7 @@ import grpc
 import pytest
 import small_dataset
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from servers import COMMAND, PATIENCE, ROOT, Service, serving, stub_of
+from servers import COMMAND, PATIENCE, ROOT, SPARE, Service, serving, stub_of
 
 import geolookup.dataset
 from geolookup.client import Client
@@ -70,6 +70,21 @@ def health_of(target: str) -> int:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest()
         return int(stub.Check(request, timeout=PATIENCE, wait_for_ready=True).status)
+
+
+def spare_of(running: Service, control: RemoteControl) -> int:
+    """Wait until all workers serve and a spare one is there, and return its process id."""
+
+    def newest() -> int:
+        started = re.findall(r"spare_start pid=(\d+)", running.log())
+        return int(started[-1]) if started else 0
+
+    def there() -> bool:
+        status = control.status()
+        return all_serve(status) and newest() in set(running.workers) - set(pids(status))
+
+    until(there)
+    return newest()
 
 
 def pids(status: ServiceStatus) -> list[int]:
@@ -162,8 +177,11 @@ def test_a_worker_that_ends_is_replaced_and_the_others_go_on(number: signal.Sign
         assert running.stop() == 0
 
 
-def test_a_worker_that_ends_again_and_again_is_waited_with_and_reported() -> None:
-    with controlled() as (running, control):
+@pytest.mark.parametrize("options", [(), (SPARE,)], ids=["no spare", "a spare"])
+def test_a_worker_that_ends_again_and_again_is_waited_with_and_reported(
+    options: tuple[str, ...],
+) -> None:
+    with controlled(*options) as (running, control):
         for _ in range(3):
             before = control.status().workers[0].pid
             os.kill(before, signal.SIGKILL)
@@ -173,9 +191,89 @@ def test_a_worker_that_ends_again_and_again_is_waited_with_and_reported() -> Non
         assert dataset_id(running) == control.status().dataset
 
 
-def test_workers_end_when_their_supervisor_is_killed() -> None:
-    with controlled() as (running, control):
-        workers = pids(control.status())
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_spare_takes_the_place_of_a_worker_that_ends(number: signal.Signals) -> None:
+    with controlled(SPARE) as (running, control):
+        before, spare = control.status(), spare_of(running, control)
+        os.kill(before.workers[1].pid, number)
+        until(lambda: pids(control.status()) == [before.workers[0].pid, spare])
+        until(lambda: all_serve(control.status()))
+        assert [worker.restarts for worker in control.status().workers] == [0, 1]
+        assert dataset_id(running) == before.dataset
+        # There is another, which takes the other's place.
+        another = spare_of(running, control)
+        os.kill(before.workers[0].pid, number)
+        until(lambda: pids(control.status()) == [another, spare])
+        until(lambda: all_serve(control.status()))
+        assert dataset_id(running) == before.dataset
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_spare_that_ends_is_replaced_and_no_worker_is_touched(number: signal.Signals) -> None:
+    with controlled(SPARE) as (running, control):
+        before, spare = control.status(), spare_of(running, control)
+        os.kill(spare, number)
+        until(lambda: spare not in running.workers)
+        assert spare_of(running, control) != spare
+        assert pids(control.status()) == pids(before)
+        assert [worker.restarts for worker in control.status().workers] == [0, 0]
+        assert "worker_exit" not in running.log()
+
+
+def test_a_spare_has_opened_what_is_in_service_and_nothing_else(served: Path, small: Path) -> None:
+    with controlled(SPARE, "--dataset", str(served), "--watch", "0") as (running, control):
+        spare = spare_of(running, control)
+
+        def same_as_the_workers() -> bool:
+            first, second = map(datasets, pids(control.status()))
+            return bool(first) and first == second == datasets(spare)
+
+        until(same_as_the_workers)
+        before = datasets(spare)
+        put(small, served)
+        assert control.reload().outcome is Outcome.SWAPPED
+        until(same_as_the_workers)
+        assert not datasets(spare) & before
+
+
+def datasets(pid: int) -> set[str]:
+    """Return the inodes of the datasets that a process maps."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    # Its meter is memory of the same kind, which it writes to.
+    return {line.split()[4] for line in lines if "memfd:geolookup" in line and " r--p " in line}
+
+
+def test_a_spare_listens_nowhere(tmp_path: Path) -> None:
+    listen = f"unix:{tmp_path}/geo.sock"
+    with controlled(SPARE, "--listen", listen) as (running, control):
+        spare_of(running, control)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["geo.sock", "geo.sock.1"]
+        os.kill(control.status().workers[1].pid, signal.SIGKILL)
+        until(lambda: control.status().workers[1].restarts == 1 and all_serve(control.status()))
+        with grpc.insecure_channel(f"{listen}.1") as channel:
+            request = v1.LookupRequest(text=CHINA)
+            answer = stub_of(channel).Lookup(request, timeout=PATIENCE, wait_for_ready=True)
+            assert answer.country == "CN"
+
+
+@pytest.mark.parametrize("moment", ["while it waits", "while it is started"])
+def test_a_service_that_stops_leaves_no_process_behind(moment: str) -> None:
+    with controlled(SPARE) as (running, control):
+        if moment == "while it waits":
+            spare_of(running, control)
+        else:
+            until(lambda: len(running.workers) == 3)
+        processes = running.workers
+        assert running.stop() == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in processes)
+
+
+@pytest.mark.parametrize("options", [(), (SPARE,)], ids=["no spare", "a spare"])
+def test_workers_end_when_their_supervisor_is_killed(options: tuple[str, ...]) -> None:
+    with controlled(*options) as (running, control):
+        if options:
+            spare_of(running, control)
+        workers = running.workers
         running.process.kill()
         running.process.wait(PATIENCE)
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
@@ -262,10 +360,13 @@ def test_rolling_back_is_one_call_and_so_is_rolling_back_from_that(
         assert control.reload().outcome is Outcome.UNCHANGED
 
 
+@pytest.mark.parametrize("options", [(), (SPARE,)], ids=["no spare", "a spare"])
 def test_a_worker_that_is_replaced_after_a_reload_answers_from_the_new_dataset(
-    served: Path, small: Path
+    served: Path, small: Path, options: tuple[str, ...]
 ) -> None:
-    with controlled("--dataset", str(served), "--watch", "0") as (_, control):
+    with controlled("--dataset", str(served), "--watch", "0", *options) as (running, control):
+        if options:  # which was there before the reload
+            spare_of(running, control)
         put(small, served)
         new = control.reload().dataset
         os.kill(control.status().workers[0].pid, signal.SIGKILL)
@@ -476,8 +577,9 @@ class Load:
         self._client.close()
 
 
-def test_replacing_worker_after_worker_loses_no_call() -> None:
-    with controlled() as (running, control), Load(running.target) as load:
+@pytest.mark.parametrize("options", [(), (SPARE,)], ids=["no spare", "a spare"])
+def test_replacing_worker_after_worker_loses_no_call(options: tuple[str, ...]) -> None:
+    with controlled(*options) as (running, control), Load(running.target) as load:
         for number in (0, 1, 0, 1):
             load.goes_on()
             before = control.status().workers[number].pid

@@ -16,7 +16,8 @@ from geolookup.service.control import WorkerStatus
 from geolookup.service.loading import Loaded, seal
 from geolookup.service.meter import Meter
 from geolookup.service.settings import ListenError, Settings
-from geolookup.service.spawning import WorkerProcess, how_it_ended
+from geolookup.service.spare import Spare
+from geolookup.service.spawning import WorkerProcess, how_it_ended, why_not_started
 
 if TYPE_CHECKING:
     from geolookup.service.loop import Loop, Timer
@@ -88,6 +89,7 @@ class Crew:
         # Those that want to end, and whose places others have taken: they answer until these
         # are ready, and finish their calls then.
         self._leaving: list[WorkerProcess] = []
+        self._spare = Spare(loop, self._spawn_spare)
         self._rounds: dict[int, Round] = {}
         self._asked = 0
         self._deployed: tuple[int, Loaded] | None = None
@@ -146,6 +148,8 @@ class Crew:
         if first:
             for process in self._present():
                 self._equip(process)
+        descriptors, fields = _load_message(generation, loaded)
+        self._spare.tell("load", *descriptors, **fields, round=0)
 
     def load(self, generation: int, loaded: Loaded, done: Callable[[Round], None]) -> None:
         """Have all workers open a dataset beside the one they answer from."""
@@ -174,6 +178,7 @@ class Crew:
     def stop(self, grace: float) -> None:
         """Have all workers end, with *grace* seconds for calls in flight. May be called again."""
         self._stopping = True
+        self._spare.end()
         processes = self._all()
         for process in processes:
             self._tell(process, "stop", grace=grace)
@@ -188,6 +193,7 @@ class Crew:
 
     def close(self) -> None:
         """End what is left, and let go of it."""
+        self._spare.end()
         self.kill()
         for process in self._all():
             process.reap()
@@ -207,13 +213,11 @@ class Crew:
         if self._stopping or place.process is not None:
             return
         try:
-            listen = str(self._reservation.address(place.number))
-            process = WorkerProcess(place.number, self._sealed, listen)
+            process = self._spare.take() or WorkerProcess(self._sealed)
         except (OSError, ChannelError) as error:
-            what = error.strerror if isinstance(error, OSError) else str(error)
-            self._vacate(place, f"can't be started: {what}", 0.0)
+            self._vacate(place, why_not_started(error), 0.0)
             return
-        place.process = process
+        process.number, place.process = place.number, process
         place.restarts += 1
         self._meters = (*self._meters, process.meter)
         self._loop.watch(process.channel.fileno(), lambda: self._hear(process))
@@ -222,8 +226,24 @@ class Crew:
             *("worker_start", "info" if not place.restarts else "warning"),
             worker=place.number, pid=process.pid, restarts=place.restarts,
         )  # fmt: skip
+        listen = str(self._reservation.address(place.number))
+        self._tell(process, "start", number=place.number, listen=listen)
         if self._deployed is not None:
             self._equip(process)
+
+    def _keep_spare(self) -> None:
+        """Have a spare, once the workers that are being started no longer need the processor."""
+        if not self._settings.spare_worker or not self._started or self._stopping:
+            return
+        if all(process.state != "starting" for process in self._all()):
+            self._spare.keep()
+
+    def _spawn_spare(self) -> WorkerProcess:
+        assert self._deployed is not None  # noqa: S101 - all have started
+        process = WorkerProcess(self._sealed)
+        descriptors, fields = _load_message(*self._deployed)
+        self._tell(process, "load", *descriptors, **fields, round=0)
+        return process
 
     def _equip(self, process: WorkerProcess) -> None:
         """Give a new process what the others have been given."""
@@ -288,6 +308,7 @@ class Crew:
             self._settle(asked, process, "" if leaving else f"worker {process.number} ended")
         if self._stopping and not self._all():
             self._on_ended()
+        self._keep_spare()
 
     def _retire(self, process: WorkerProcess) -> None:
         # A new one, so that who adds up the old tuple meanwhile counts nothing twice.
@@ -333,6 +354,7 @@ class Crew:
                 if leaving.number == process.number and leaving.state == "leaving":
                     self._let_go(leaving)
             self._check_all_started()
+            self._keep_spare()
         elif message.kind == "failed":
             process.reason, listen = _fields(fields, reason=str, listen=bool)
             if not self._started and not self._stopping:

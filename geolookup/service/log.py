@@ -31,9 +31,12 @@ Event = Literal[
     "drain",  # health says NOT_SERVING, calls are answered
     "resume",  # drain was taken back
     "certificate",  # the TLS certificate was read again
-    "worker_start",  # a worker's process was started
+    "worker_start",  # a worker's place was filled
     "worker_exit",  # one ended
     "worker_wait",  # one that ended too often waits before it is started again
+    "spare_start",  # a process was started that waits for a worker's place
+    "spare_exit",  # it ended before it had one
+    "spare_wait",  # it ended too often, and waits before it is started again
     "transport",  # another one than the setting's is used
     "call_failed",  # a handler raised what nobody foresaw
     "stop",  # told to stop; calls in flight have their grace

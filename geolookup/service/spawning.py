@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from mmap import mmap
 from typing import Final
 
-from geolookup.service.channel import Channel
+from geolookup.service.channel import Channel, ChannelError
 from geolookup.service.loading import Sealed, anonymous
 from geolookup.service.meter import Meter
 from geolookup.service.process import signals_held
@@ -23,19 +23,20 @@ _BOOTSTRAP: Final = (
 
 
 class WorkerProcess:
-    """One worker's process.
+    """One worker's process. It loads what it needs, and waits to be told where to serve.
 
     Args:
-        number: its place.
         settings: the settings, pickled.
-        listen: where it listens.
+
+    Attributes:
+        number: its place; -1: it has none yet.
 
     Raises:
         OSError: the system has no place for another process.
     """
 
-    def __init__(self, number: int, settings: Sealed, listen: str) -> None:
-        self.number = number
+    def __init__(self, settings: Sealed) -> None:
+        self.number = -1
         self.state = "starting"
         self.dataset = ""
         self.started = datetime.now(UTC)
@@ -47,9 +48,7 @@ class WorkerProcess:
             self.channel, theirs = Channel.pair()
             try:
                 # What it is told waits for it: the line holds it before the process is there.
-                self.channel.send(
-                    "start", settings.descriptor, memory, number=number, listen=listen
-                )
+                self.channel.send("prepare", settings.descriptor, memory)
                 self._process = _spawn(theirs.fileno())
             except BaseException:
                 self.channel.close()
@@ -60,14 +59,19 @@ class WorkerProcess:
             os.close(memory)
         self.pid = self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet. It may be heard of a little later that it has."""
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
 
     def reap(self) -> int:
-        """Wait for the end of one that has closed its line; return how it ended."""
+        """Have it ended, which one that has closed its line has; return how it did."""
         self.channel.close()
-        # It has ended, unless it is out of its mind.
+        # It has ended, unless it is out of its mind, or nobody needs it.
         self._process.kill()
         return self._process.wait()
 
@@ -107,6 +111,12 @@ def _interpreter_options() -> Iterator[str]:
         if given:
             yield option
     yield from (f"-W{option}" for option in sys.warnoptions)
+
+
+def why_not_started(error: OSError | ChannelError) -> str:
+    """Return in words why there is no process."""
+    what = error.strerror if isinstance(error, OSError) else str(error)
+    return f"can't be started: {what}"
 
 
 def how_it_ended(code: int) -> str:

@@ -9,6 +9,7 @@ context defines: `tracestate` and baggage, which hold whatever a client likes, a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from geolookup.service.meter import CODES, METHODS
@@ -120,6 +121,14 @@ def _said_by_environment() -> Resource:
     from opentelemetry.sdk.resources import OTELResourceDetector  # noqa: PLC0415
 
     return OTELResourceDetector().detect()
+
+
+def preload(settings: Settings) -> None:
+    """Load the packages that `tracer` will need; of one that is missing, that will tell."""
+    if settings.tracing:
+        with suppress(ImportError):
+            import opentelemetry.exporter.otlp.json.http.trace_exporter  # noqa: PLC0415
+            import opentelemetry.sdk.trace.export  # noqa: F401, PLC0415
 
 
 def tracer(settings: Settings) -> Tracer | None:

@@ -19,7 +19,7 @@ from geolookup.service import log, process
 
 log.silence_grpc()  # before gRPC is loaded
 
-from geolookup.service import tls  # noqa: E402
+from geolookup.service import tls, tracing, transports  # noqa: E402
 from geolookup.service.calls import Calls  # noqa: E402
 from geolookup.service.channel import Channel, ChannelError, Message  # noqa: E402
 from geolookup.service.crew import MARGIN, START_PATIENCE  # noqa: E402
@@ -28,8 +28,6 @@ from geolookup.service.loading import Sealed, open_rules, open_sealed  # noqa: E
 from geolookup.service.loop import Loop  # noqa: E402
 from geolookup.service.meter import Meter  # noqa: E402
 from geolookup.service.settings import ListenAddress, ListenError, Settings  # noqa: E402
-from geolookup.service.tracing import Tracer, tracer  # noqa: E402
-from geolookup.service.transports import Transport, open_transport  # noqa: E402
 
 _FAILED = 1
 
@@ -59,10 +57,10 @@ def _run(channel: Channel, supervisor: int) -> int:
         process.end_with_parent(supervisor)
         # Held back until now, when there is somebody to hear them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        start = channel.receive()
-        if start is None or start.kind != "start":
+        prepare = channel.receive()
+        if prepare is None or prepare.kind != "prepare":
             return 0
-        worker = _Worker(channel, loop, start)
+        worker = _Worker(channel, loop, prepare)
         loop.watch(channel.fileno(), worker.hear)
         loop.watch(signals.fileno(), lambda: worker.signalled(signals.read()))
         loop.run()
@@ -80,25 +78,27 @@ class _Opened:
 class _Worker:
     """The state of a worker. All of it belongs to the loop's thread."""
 
-    def __init__(self, channel: Channel, loop: Loop, start: Message) -> None:
-        settings_memory, meter_memory = start.descriptors
-        number, listen = int(start.fields["number"]), str(start.fields["listen"])
+    def __init__(self, channel: Channel, loop: Loop, prepare: Message) -> None:
+        settings_memory, meter_memory = prepare.descriptors
         size = os.fstat(settings_memory).st_size
         # Our own process wrote it, into memory that nobody else can open.
         self._settings: Settings = pickle.loads(os.pread(settings_memory, size, 0))  # noqa: S301
-        log.install(self._settings.log_format, self._settings.log_level, worker=number)
+        log.install(self._settings.log_format, self._settings.log_level)
         if not self._settings.core_dumps:
             process.forbid_core_dumps()
         self._meter = Meter(mmap(meter_memory, Meter.SIZE))
-        start.close()
-        self._listen = ListenAddress.parse(listen)
+        prepare.close()
+        # Now, since a spare has the time for it, and clients wait for one that is to start.
+        transports.preload(self._settings)
+        tracing.preload(self._settings)
+        self._listen: ListenAddress | None = None
         self._channel = channel
         self._loop = loop
         self._serving = True
         self._loaded: _Opened | None = None
         self._calls: Calls | None = None
-        self._transport: Transport | None = None
-        self._tracer: Tracer | None = None
+        self._transport: transports.Transport | None = None
+        self._tracer: tracing.Tracer | None = None
         self._stopping = False
         self.exit_code = 0
 
@@ -126,9 +126,18 @@ class _Worker:
             self._tell("leaving")
             self._loop.after(START_PATIENCE, lambda: self._stop(self._settings.grace))
 
+    def _do_start(self, message: Message) -> None:
+        """Take a place. To serve it needs a dataset as well."""
+        self._listen = ListenAddress.parse(str(message.fields["listen"]))
+        number = int(message.fields["number"])
+        log.install(self._settings.log_format, self._settings.log_level, worker=number)
+
     def _do_load(self, message: Message) -> None:
         """Open a dataset beside the one that it answers from."""
         fields = message.fields
+        if self._loaded is not None and self._loaded.generation == fields["generation"]:
+            self._answer(message, "")  # as a spare it was told before, and has had the time
+            return
         error = ""
         try:
             if message.incomplete:
@@ -153,7 +162,7 @@ class _Worker:
 
     def _do_swap(self, message: Message) -> None:
         """Answer from the dataset that was loaded; begin to serve, if this is the first."""
-        error = ""
+        error, begins = "", False
         if self._loaded is None or self._loaded.generation != message.fields["generation"]:
             error = "has not loaded it"
         else:
@@ -163,8 +172,10 @@ class _Worker:
             if self._calls is not None:
                 self._calls.snapshot = snapshot
             else:
-                self._serve(snapshot)
+                begins = self._serve(snapshot)
         self._answer(message, error)
+        if begins:  # after the answer, so that what it answers from is known when it is ready
+            self._tell("ready")
 
     def _do_forget(self, message: Message) -> None:
         """Drop a dataset that was loaded and will not be answered from."""
@@ -198,11 +209,13 @@ class _Worker:
 
     # --- what it does
 
-    def _serve(self, snapshot: Snapshot) -> None:
+    def _serve(self, snapshot: Snapshot) -> bool:
+        """Begin to take calls; False: that can't be, and this process ends."""
+        assert self._listen is not None  # noqa: S101 - the first that it is told is to start
         try:
-            self._tracer = tracer(self._settings)
+            self._tracer = tracing.tracer(self._settings)
             calls = Calls(self._settings, self._meter, snapshot, self._tracer)
-            self._transport = open_transport(
+            self._transport = transports.open_transport(
                 self._settings, calls, self._listen, share_port=not self._listen.path
             )
         except GeoLookupError as error:
@@ -210,10 +223,10 @@ class _Worker:
             self._tell("failed", reason=str(error), listen=listen)
             self.exit_code = _FAILED
             self._loop.stop()
-            return
+            return False
         self._calls = calls
         self._transport.health(self._serving)
-        self._tell("ready")
+        return True
 
     def _stop(self, grace: float) -> None:
         if self._transport is None:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from servers import serving
+from servers import SPARE, serving
 
 from chaos.outcome import Fault, Outcome
 from chaos.subject import Caller, Controlled, OpenStream, Waiting, controlled, seconds_until
 from geolookup.service.control import WorkerStatus
 
 _BETWEEN: Final = 6.0
-"""Seconds between kills of workers, in turn: each has served for the 10 s by then after which its
-supervisor no longer waits before it starts another."""
+"""Seconds before each kill of a worker, in turn: each has served for the 10 s by then after which
+its supervisor no longer waits before it starts another, and a spare has loaded all it needs."""
 _REPLACED: Final = 1.0
 """Seconds within which a worker's place is filled and serves."""
 _ENDED: Final = 5.0
@@ -36,15 +36,13 @@ def _kill_workers(seconds: float) -> Outcome:
     outcome = Outcome()
     took: list[float] = []
     end = time.monotonic() + seconds
-    with controlled() as service, Waiting(service.target) as single:
+    with controlled(SPARE) as service, Waiting(service.target) as single:
         number = 0
         while number < 2 or time.monotonic() < end:
-            began = time.monotonic()
+            time.sleep(max(0.1, min(_BETWEEN, end - time.monotonic())))
             if not _replace_worker(service, number % 2, outcome, took):
                 break
             number += 1
-            rest = _BETWEEN - (time.monotonic() - began)
-            time.sleep(max(0.1, min(rest, end - time.monotonic())))
     outcome.require_time("place filled", took, _REPLACED, seconds)
     outcome.measured["without retry"] = single.told()
     outcome.require(
@@ -83,7 +81,7 @@ def _kill_supervisors(seconds: float) -> Outcome:
     back: list[float] = []
     end = time.monotonic() + seconds
     with contextlib.ExitStack() as stack:
-        service = stack.enter_context(serving("--workers", "2"))
+        service = stack.enter_context(serving(SPARE, "--workers", "2"))
         honest = stack.enter_context(Caller(service.target))
         while not ended or time.monotonic() < end:
             workers, answered = service.workers, honest.outcomes["OK"]
@@ -99,7 +97,9 @@ def _kill_supervisors(seconds: float) -> Outcome:
             if waited is None:
                 break
             ended.append(waited)
-            service = stack.enter_context(serving("--workers", "2", "--listen", service.target))
+            service = stack.enter_context(
+                serving(SPARE, "--workers", "2", "--listen", service.target)
+            )
             answered = honest.outcomes["OK"]
             waited = seconds_until(lambda: honest.outcomes["OK"] > answered)  # noqa: B023
             outcome.require(waited is not None, "clients come back to a new service on the port")

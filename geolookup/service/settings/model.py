@@ -238,6 +238,12 @@ class Settings:
         at_start=available_cores,
         default_text="the cores it may use",
     )
+    spare_worker: bool = _setting(
+        True,
+        _WORK,
+        Switch(),
+        "Keep a process ready that takes the place of a worker which ends; it takes some 30 MB",
+    )
     transport: str = _setting(
         "queue",
         _WORK,

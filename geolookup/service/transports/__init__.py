@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from geolookup.service import log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from geolookup.service.calls import Calls
     from geolookup.service.settings import ListenAddress, Settings
 
@@ -58,6 +60,20 @@ def open_transport(
         ListenError: the address can't be listened on.
         SettingsError: the TLS certificate can't be used, or gRPC can't keep a limit.
     """
+    transport, reason = _transport(settings)
+    if reason is not None:
+        log.event("transport", "warning", transport="threads", reason=reason)
+    return transport(settings, calls, listen, share_port=share_port)
+
+
+def preload(settings: Settings) -> None:
+    """Load the code that `open_transport` will need, which takes longer than to open it."""
+    _transport(settings)
+
+
+def _transport(settings: Settings) -> tuple[Callable[..., Transport], str | None]:
+    """Return the transport to use, and why it is not the one that the settings name."""
+    reason = None
     if settings.transport == "queue":
         from geolookup.service.transports import interface  # noqa: PLC0415
 
@@ -66,8 +82,7 @@ def open_transport(
             # Not before: it takes grpcio's internals from where they are expected.
             from geolookup.service.transports.queue import QueueTransport  # noqa: PLC0415
 
-            return QueueTransport(settings, calls, listen, share_port=share_port)
-        log.event("transport", "warning", transport="threads", reason=reason)
+            return QueueTransport, None
     from geolookup.service.transports.threads import ThreadTransport  # noqa: PLC0415
 
-    return ThreadTransport(settings, calls, listen, share_port=share_port)
+    return ThreadTransport, reason
