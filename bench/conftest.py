@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 
 
 # One worker, and none of the listeners that have fixed ports.
-_ALONE = ("--admin", "none", "--metrics", "none", "--workers", "1")
+_ALONE = ("--admin", "none", "--metrics", "none", "--workers", "1", "--no-spare-worker")
 
 
 def _address(process: subprocess.Popen[str]) -> str:
