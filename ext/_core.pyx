@@ -177,7 +177,7 @@ cdef extern from "answer.h" nogil:
         size_t n
         size_t done
         void *memory
-        uint64_t *statuses
+        uint64_t *by_status
         uint64_t *split
 
     enum:
@@ -889,7 +889,7 @@ cdef class RosterAnswer:
     @property
     def statuses(self):
         """Addresses of each status, by its number."""
-        cdef uint64_t *n = self.answer.statuses
+        cdef uint64_t *n = self.answer.by_status
         self._check_complete()
         return n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]
 

@@ -1,9 +1,8 @@
 /* The answer to a roster, from the bytes of its request to those of its response.
  *
  * Plain C11. The addresses are read where they came in, a piece at a time, so that the
- * caller can look up between the pieces. What was found is kept as one number and one
- * verdict an address, until all is known that the size of the response hangs on; then
- * its columns are written once, where they stay.
+ * caller can look up between the pieces. The columns of the response are made while what
+ * was found is in the cache, and kept until all is known that its size hangs on.
  */
 #ifndef GEOLOOKUP_ANSWER_H
 #define GEOLOOKUP_ANSWER_H
@@ -20,24 +19,36 @@
 /* Addresses that are classified and counted at a time, while they are in the cache. */
 #define GL_STRETCH 1024
 
-/* Claims by their kind: the country with the status. There are a tenth as many kinds as
- * claims, so that they can be counted, and what is counted once is the number of
+/* A country and a status, and the number of the pair: its kind. There are a tenth as many
+ * kinds as claims, so that they can be counted, and what is counted once is the number of
  * addresses of each country and of each status. */
+typedef uint32_t gl_look;
+
 typedef struct {
-    uint16_t *kind; /* by claim */
+    gl_look *look; /* by claim */
     size_t claims;
-    uint32_t *look; /* by kind: the two letters, and above them the status */
+    gl_look *kinds; /* by kind, in the order of countries */
     size_t count;
 } gl_kinds;
 
-static inline uint16_t gl_letters_of(uint32_t look)
+static inline gl_look gl_look_of(uint16_t letters, unsigned status, unsigned kind)
+{
+    return letters | status << 16 | kind << 19;
+}
+
+static inline uint16_t gl_letters_of(gl_look look)
 {
     return (uint16_t)look;
 }
 
-static inline unsigned gl_status_of(uint32_t look)
+static inline unsigned gl_status_of(gl_look look)
 {
-    return look >> 16;
+    return look >> 16 & (GL_STATUSES - 1);
+}
+
+static inline unsigned gl_kind_of(gl_look look)
+{
+    return look >> 19;
 }
 
 /* Number of a kind among all that there could be, in the alphabet's order. */
@@ -59,9 +70,9 @@ static inline int gl_kinds_build(gl_kinds *k, const uint16_t *countries,
     uint16_t letters;
 
     k->claims = claims;
-    k->kind = malloc((claims + 1) * sizeof(uint16_t));
-    k->look = malloc((claims + 1) * sizeof(uint32_t));
-    if (k->kind == NULL || k->look == NULL)
+    k->look = malloc((claims + 1) * sizeof(gl_look));
+    k->kinds = malloc((claims + 1) * sizeof(gl_look));
+    if (k->look == NULL || k->kinds == NULL)
         return 0;
     for (size_t i = 0; i < claims; i++)
         number[gl_place_of(countries[i], statuses[i])] = 1;
@@ -69,19 +80,20 @@ static inline int gl_kinds_build(gl_kinds *k, const uint16_t *countries,
         if (number[place]) {
             uint8_t pair[2] = {(uint8_t)(0x40 | place >> 8), (uint8_t)(0x40 | (place >> 3 & 31))};
             memcpy(&letters, pair, 2);
-            k->look[k->count] = letters | (uint32_t)(place % GL_STATUSES) << 16;
-            number[place] = (uint16_t)k->count++;
+            number[place] = (uint16_t)k->count;
+            k->kinds[k->count] = gl_look_of(letters, place % GL_STATUSES, (unsigned)k->count);
+            k->count++;
         }
     }
     for (size_t i = 0; i < claims; i++)
-        k->kind[i] = number[gl_place_of(countries[i], statuses[i])];
+        k->look[i] = k->kinds[number[gl_place_of(countries[i], statuses[i])]];
     return 1;
 }
 
 static inline void gl_kinds_free(gl_kinds *k)
 {
-    free(k->kind);
     free(k->look);
+    free(k->kinds);
 }
 
 typedef struct {
@@ -93,13 +105,14 @@ typedef struct {
     const uint8_t *at, *end; /* the addresses that are still to be read */
     size_t n, done;
     void *memory;
-    uint16_t *column; /* the kind of each address */
+    uint16_t *countries; /* the columns: two letters an address, and so on */
+    uint8_t *statuses;
     uint8_t *verdicts;
     uint32_t *tally[2]; /* addresses of each kind, in two parts */
     /* What is known at the end. */
-    size_t countries; /* how many occur: tally[0] has their letters, tally[1] addresses */
-    uint64_t statuses[GL_STATUSES]; /* addresses */
-    uint64_t split[3];              /* inside, outside, undetermined */
+    size_t counts; /* countries that occur: tally[0] has their letters, tally[1] addresses */
+    uint64_t by_status[GL_STATUSES]; /* addresses */
+    uint64_t split[3];               /* inside, outside, undetermined */
     size_t bitmap_bytes[3];
     gl_container *containers[3];
     uint64_t *words[3];
@@ -116,7 +129,7 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     size_t tally = 2 * a->kinds->count * sizeof(uint32_t);
     /* The widest items first, so that all are aligned. */
     uint8_t *next = malloc(words + asked * containers * sizeof(gl_container) + tally +
-                           n * sizeof(uint16_t) + (asked ? n : 0) + 1);
+                           n * (sizeof(uint16_t) + 1) + (asked ? n : 0) + 1);
 
     a->memory = next;
     if (next == NULL)
@@ -132,8 +145,9 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     memset(next, 0, tally);
     a->tally[0] = (uint32_t *)next;
     a->tally[1] = a->tally[0] + a->kinds->count;
-    a->column = (uint16_t *)(next + tally);
-    a->verdicts = (uint8_t *)(a->column + n);
+    a->countries = (uint16_t *)(next + tally);
+    a->statuses = (uint8_t *)(a->countries + n);
+    a->verdicts = a->statuses + n;
     return 1;
 }
 
@@ -155,28 +169,33 @@ static inline void gl_answer_texts(gl_answer *a, size_t n, uint16_t *out)
     a->isa->classify_roster(a->table, &roster, out);
 }
 
-/* Makes kinds of the claims of the next addresses, and counts them. Two parts, because a
- * roster often repeats a kind and each addition would wait for the one before. */
-static inline void gl_answer_note(gl_answer *a, size_t n)
+/* Makes columns of the claims of the next addresses, and counts them. Two tallies, because
+ * a roster often repeats a kind and each addition would wait for the one before. */
+static inline void gl_answer_note(gl_answer *a, const uint16_t *restrict claims, size_t n)
 {
-    const uint16_t *kind = a->kinds->kind;
-    uint16_t *column = a->column + a->done;
-    uint32_t *even = a->tally[0], *odd = a->tally[1];
+    const gl_look *restrict look = a->kinds->look;
+    uint16_t *restrict countries = a->countries + a->done;
+    uint8_t *restrict statuses = a->statuses + a->done;
+    uint32_t *restrict even = a->tally[0], *restrict odd = a->tally[1];
     size_t i = 0;
 
     if (a->verdict != NULL)
-        gl_map8(column, n, a->verdict, a->verdicts + a->done);
+        gl_map8(claims, n, a->verdict, a->verdicts + a->done);
     GL_UNROLL
     for (; i + 2 <= n; i += 2) {
-        uint16_t one = kind[column[i]], two = kind[column[i + 1]];
-        column[i] = one;
-        column[i + 1] = two;
-        even[one]++;
-        odd[two]++;
+        gl_look one = look[claims[i]], two = look[claims[i + 1]];
+        countries[i] = gl_letters_of(one);
+        countries[i + 1] = gl_letters_of(two);
+        statuses[i] = (uint8_t)gl_status_of(one);
+        statuses[i + 1] = (uint8_t)gl_status_of(two);
+        even[gl_kind_of(one)]++;
+        odd[gl_kind_of(two)]++;
     }
     if (i < n) {
-        column[i] = kind[column[i]];
-        even[column[i]]++;
+        gl_look last = look[claims[i]];
+        countries[i] = gl_letters_of(last);
+        statuses[i] = (uint8_t)gl_status_of(last);
+        even[gl_kind_of(last)]++;
     }
 }
 
@@ -194,16 +213,16 @@ static inline void gl_answer_settle(gl_answer *a)
 {
     for (size_t k = 0; k < a->kinds->count; k++) {
         uint32_t n = a->tally[0][k] + a->tally[1][k];
-        uint16_t letters = gl_letters_of(a->kinds->look[k]);
+        uint16_t letters = gl_letters_of(a->kinds->kinds[k]);
         if (n == 0)
             continue;
-        a->statuses[gl_status_of(a->kinds->look[k])] += n;
+        a->by_status[gl_status_of(a->kinds->kinds[k])] += n;
         /* Kinds of one country are neighbours. */
-        if (a->countries > 0 && a->tally[0][a->countries - 1] == letters) {
-            a->tally[1][a->countries - 1] += n;
+        if (a->counts > 0 && a->tally[0][a->counts - 1] == letters) {
+            a->tally[1][a->counts - 1] += n;
         } else {
-            a->tally[0][a->countries] = letters;
-            a->tally[1][a->countries++] = n;
+            a->tally[0][a->counts] = letters;
+            a->tally[1][a->counts++] = n;
         }
     }
     for (unsigned i = 0; a->verdict != NULL && i < 3; i++) {
@@ -221,10 +240,10 @@ static inline void gl_answer_step(gl_answer *a)
 {
     size_t end = a->n - a->done < GL_PIECE ? a->n : a->done + GL_PIECE;
     size_t most = a->form == GL_TEXT ? GL_BATCH : GL_STRETCH;
+    uint16_t claims[GL_STRETCH];
 
     while (a->done < end) {
         size_t n = end - a->done < most ? end - a->done : most;
-        uint16_t *claims = a->column + a->done;
         if (a->form == GL_TEXT) {
             gl_answer_texts(a, n, claims);
         } else if (a->form == GL_IPV4) {
@@ -234,7 +253,7 @@ static inline void gl_answer_step(gl_answer *a)
             a->isa->classify6(a->table, a->at, n, claims);
             a->at += 16 * n;
         }
-        gl_answer_note(a, n);
+        gl_answer_note(a, claims, n);
         a->done += n;
     }
     if (a->done == a->n)
@@ -254,37 +273,28 @@ static inline size_t gl_answer_bytes(const gl_answer *a)
 
     if (a->n > 0)
         bytes = gl_number_bytes(a->n) + gl_field_bytes(2 * a->n) + gl_field_bytes(a->n);
-    for (size_t i = 0; i < a->countries; i++)
+    for (size_t i = 0; i < a->counts; i++)
         bytes += gl_field_bytes(gl_entry_bytes(a->tally[1][i]));
     for (unsigned i = 0; a->verdict != NULL && i < 3; i++)
         bytes += gl_field_bytes(a->bitmap_bytes[i]);
     return bytes;
 }
 
-/* Writes two letters and a status for each of the kinds. */
-static inline void gl_put_looks(const uint16_t *restrict column, size_t n,
-                                const uint32_t *restrict look, uint8_t *restrict countries,
-                                uint8_t *restrict statuses)
+static inline uint8_t *gl_put_column(uint8_t *out, unsigned field, const void *column, size_t bytes)
 {
-    GL_UNROLL
-    for (size_t i = 0; i < n; i++) {
-        uint32_t it = look[column[i]];
-        uint16_t letters = gl_letters_of(it);
-        memcpy(countries + 2 * i, &letters, 2);
-        statuses[i] = (uint8_t)gl_status_of(it);
-    }
+    out = gl_put_field(out, field, bytes);
+    memcpy(out, column, bytes);
+    return out + bytes;
 }
 
 /* Writes what gl_answer_bytes measures; returns the end. */
 static inline uint8_t *gl_answer_write(const gl_answer *a, uint8_t *out)
 {
     if (a->n > 0) {
-        uint8_t *countries = gl_put_field(gl_put_number(out, 1, a->n), 2, 2 * a->n);
-        uint8_t *statuses = gl_put_field(countries + 2 * a->n, 3, a->n);
-        gl_put_looks(a->column, a->n, a->kinds->look, countries, statuses);
-        out = statuses + a->n;
+        out = gl_put_column(gl_put_number(out, 1, a->n), 2, a->countries, 2 * a->n);
+        out = gl_put_column(out, 3, a->statuses, a->n);
     }
-    for (size_t i = 0; i < a->countries; i++) {
+    for (size_t i = 0; i < a->counts; i++) {
         uint16_t letters = (uint16_t)a->tally[0][i];
         out = gl_put_field(gl_put_field(out, 4, gl_entry_bytes(a->tally[1][i])), 1, 2);
         memcpy(out, &letters, 2);
