@@ -108,51 +108,38 @@ cdef class Meter:
         _check(code, GL_CODES, "code")
         gl_meter_ended(self.m, method, code, nanoseconds if nanoseconds > 0 else 0)
 
-    def lookup(
-        self, int64_t nanoseconds, unsigned int status, unsigned int region_set,
-        unsigned int verdict, /
-    ):
-        """Count a `Lookup` that was begun and answered: call, address and verdict in one."""
-        _check(status - 1, GL_STATUSES - 1, "status")
-        if verdict:
-            _check(region_set, GL_NAMES + 1, "region_set")
-            _check(verdict, 4, "verdict")
-            gl_add(&gl_meter_verdicts(self.m, region_set)[verdict - 1], 1)
-        gl_add(&self.m.counters.addresses[status], 1)
-        gl_meter_ended(self.m, 0, 0, nanoseconds if nanoseconds > 0 else 0)
-
     def shed(self, unsigned int method, /):
         """Count a call that was refused because of the load."""
         _check(method, GL_METHODS, "method")
         gl_add(&self.m.counters.shed[method], 1)
 
-    def address(self, unsigned int status, /):
-        """Count one address."""
+    def address(
+        self, unsigned int status, unsigned int region_set=0, unsigned int verdict=0, /
+    ):
+        """Count one address by its status, and its verdict."""
         _check(status - 1, GL_STATUSES - 1, "status")
+        _check(region_set, GL_NAMES + 1, "region_set")
+        _check(verdict, 4, "verdict")
         gl_add(&self.m.counters.addresses[status], 1)
+        if verdict:
+            gl_add(&gl_meter_verdicts(self.m, region_set)[verdict - 1], 1)
 
-    def roster(self, tuple statuses not None, /):
-        """Count a roster: its size, and how many addresses have each status."""
+    def roster(
+        self, tuple statuses not None, unsigned int region_set=0, tuple verdicts=None, /
+    ):
+        """Count a roster: its size, its addresses by status, and their verdicts."""
         cdef uint64_t counts[GL_STATUSES]
-        cdef uint64_t count
-        if len(statuses) != GL_STATUSES:
-            raise ValueError(f"statuses: {len(statuses)} numbers, expected {GL_STATUSES}")
-        for i in range(GL_STATUSES):
-            count = statuses[i]
-            counts[i] = count
+        cdef uint64_t split[3]
+        cdef unsigned i
+        _read(statuses, "statuses", counts, GL_STATUSES)
         if counts[0]:
             raise ValueError("statuses: addresses without a status")
-        gl_meter_roster(self.m, counts)
-
-    def add_verdicts(
-        self, unsigned int region_set, uint64_t inside, uint64_t outside, uint64_t undetermined, /
-    ):
-        """Count verdicts about a region set, by its number."""
         _check(region_set, GL_NAMES + 1, "region_set")
-        cdef uint64_t *verdicts = gl_meter_verdicts(self.m, region_set)
-        gl_add(&verdicts[0], inside)
-        gl_add(&verdicts[1], outside)
-        gl_add(&verdicts[2], undetermined)
+        if verdicts is not None:
+            _read(verdicts, "verdicts", split, 3)
+            for i in range(3):
+                gl_add(&gl_meter_verdicts(self.m, region_set)[i], split[i])
+        gl_meter_roster(self.m, counts)
 
     def number(self, bytes name not None, unsigned int limit, /):
         """Return the number of a region set's name; REGION_SETS if none is free."""
@@ -219,6 +206,15 @@ cdef class Meter:
             "certificate_reads": _numbers(c.certificate_reads, 2),
             "region_sets": region_sets,
         }
+
+
+cdef int _read(tuple numbers, str name, uint64_t *slots, Py_ssize_t n) except -1:
+    cdef Py_ssize_t i
+    if len(numbers) != n:
+        raise ValueError(f"{name}: {len(numbers)} numbers, expected {n}")
+    for i in range(n):
+        slots[i] = numbers[i]
+    return 0
 
 
 cdef tuple _numbers(const uint64_t *slots, unsigned int n):

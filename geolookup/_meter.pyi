@@ -39,34 +39,34 @@ class Meter:
     def end(self, method: int, code: int, nanoseconds: int, /) -> None:
         """Count a call that was begun, with its code and the time it took."""
 
-    def lookup(self, nanoseconds: int, status: int, region_set: int, verdict: int, /) -> None:
-        """Count a `Lookup` that was begun and answered: `end`, `address` and the verdict in one.
-
-        Args:
-            nanoseconds: the time it took.
-            status: of the address.
-            region_set: its number, as of `number`; without meaning if *verdict* is 0.
-            verdict: 0 if no region set was asked for.
-        """
-
     def shed(self, method: int, /) -> None:
         """Count a call that was refused because of the load. It is not begun, and not ended."""
 
-    def address(self, status: int, /) -> None:
-        """Count one address by its status."""
-
-    def roster(self, statuses: tuple[int, ...], /) -> None:
-        """Count a roster: its size, and how many addresses have each status.
+    def address(self, status: int, region_set: int = 0, verdict: int = 0, /) -> None:
+        """Count one address.
 
         Args:
-            statuses: 8 numbers, by status; the first is 0, as every address has a
-                status. ValueError, and nothing is counted: they are other.
+            status: why it got its answer.
+            region_set: the number of what was asked for, as of `number`.
+            verdict: the answer to that; 0: nothing was asked.
         """
 
-    def add_verdicts(
-        self, region_set: int, inside: int, outside: int, undetermined: int, /
+    def roster(
+        self,
+        statuses: tuple[int, ...],
+        region_set: int = 0,
+        verdicts: tuple[int, int, int] | None = None,
+        /,
     ) -> None:
-        """Count verdicts about the region set that has this number."""
+        """Count a roster. ValueError, and nothing is counted: an argument is none of these.
+
+        Args:
+            statuses: 8 numbers, of addresses by status; the first is 0, as every address
+                has a status.
+            region_set: the number of what was asked for, as of `number`.
+            verdicts: how many addresses are inside, outside and undetermined; None:
+                nothing was asked.
+        """
 
     def number(self, name: bytes, limit: int, /) -> int:
         """Return the number of a region set's name, 1 to NAME_BYTES bytes of UTF-8.

@@ -440,7 +440,7 @@ def test_what_a_worker_counted_outlives_it(scene: Scene) -> None:
     scene.start()
     for worker in scene.workers:
         worker.meter.begin(meter.LOOKUP)
-        worker.meter.lookup(1_000, 1, 0, 0)
+        worker.meter.end(meter.LOOKUP, 0, 1_000)
         worker.meter.begin(meter.LOOKUP)
     assert [status.in_flight for status in scene.crew.statuses()] == [1, 1]
     for code in range(3):

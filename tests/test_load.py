@@ -71,6 +71,7 @@ from geolookup.errors import (
     ServiceError,
     ServiceUnavailableError,
 )
+from geolookup.service import meter
 from geolookup.service.control import ServiceStatus, WorkerStatus
 from geolookup.service.meter import Meter
 from geolookup.service.metrics import ServiceCollector
@@ -603,7 +604,8 @@ def metered(service: Service, dataset: Dataset) -> Iterator[Pages]:
     registry.register(ServiceCollector(lambda: [counted], control, lambda: dataset))
 
     def page() -> tuple[int, bytes]:
-        counted.lookup(1_000, Status.ASSIGNED, counted.region_set("EU"), 1)
+        counted.address(Status.ASSIGNED, counted.region_set("EU"), 1)
+        counted.end(meter.LOOKUP, 0, 1_000)
         return 200, generate_latest(registry)
 
     with Pages(page) as pages:

@@ -89,10 +89,10 @@ def meters() -> list[Meter]:
     """Two workers, the second of which has done nothing."""
     one = Meter()
     one.begin(meter.LOOKUP)
-    one.lookup(60_000, Status.ASSIGNED, one.region_set("EU"), 1)
+    one.address(Status.ASSIGNED, one.region_set("EU"), 1)
+    one.end(meter.LOOKUP, CODES.index("OK"), 60_000)
     one.begin(meter.CLASSIFY_ROSTER)
-    one.roster((0, 2, 0, 0, 0, 0, 0, 1))
-    one.verdicts("CN+HK", 1, 1, 1)
+    one.roster((0, 2, 0, 0, 0, 0, 0, 1), one.region_set("CN+HK"), (1, 1, 1))
     one.end(meter.CLASSIFY_ROSTER, CODES.index("OK"), 2_000_000)
     one.begin(meter.WATCH)
     one.shed(meter.LOOKUP)

@@ -254,10 +254,8 @@ class Answering(Call):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RequestError):
-            self.code = error.code
-        elif error is not None:
-            self.code = INTERNAL_ERROR.code if isinstance(error, Exception) else _CANCELLED
+        if error is not None:
+            self.code = _code(error)
         self._meter.end(self._method, self.code, time.monotonic_ns() - self._accepted)
         if self._span is not None:
             dataset = self._calls.snapshot.dataset.id
@@ -294,11 +292,8 @@ class Answering(Call):
     def looked_up(self, status: int, region_set: str, verdict: int) -> None:
         """Count it; see `Call.looked_up`."""
         self._addresses = 1
-        self._meter.address(status)
-        if verdict:
-            counts = [0, 0, 0]
-            counts[verdict - 1] = 1
-            self._meter.verdicts(region_set, *counts)
+        meter = self._meter
+        meter.address(status, meter.region_set(region_set) if verdict else 0, verdict)
 
     def classified(
         self,
@@ -307,10 +302,17 @@ class Answering(Call):
         verdicts: tuple[int, int, int] | None,
     ) -> None:
         """Count it; see `Call.classified`."""
-        self._addresses = (self._addresses or 0) + sum(statuses)
-        self._meter.roster(statuses)
-        if verdicts is not None:
-            self._meter.verdicts(region_set, *verdicts)
+        if self._span is not None:
+            self._addresses = (self._addresses or 0) + sum(statuses)
+        meter = self._meter
+        meter.roster(statuses, 0 if verdicts is None else meter.region_set(region_set), verdicts)
+
+
+def _code(error: BaseException) -> int:
+    """Return gRPC's status code that a call ends with."""
+    if isinstance(error, RequestError):
+        return error.code
+    return INTERNAL_ERROR.code if isinstance(error, Exception) else _CANCELLED
 
 
 class Stream:

@@ -8,7 +8,8 @@ readers never wait for writers, and a worker that is killed takes no number with
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -83,10 +84,8 @@ class Meter(_meter.Meter):
     """Bytes of memory that a meter takes."""
 
     def __init__(self, memory: Buffer | None = None) -> None:  # noqa: ARG002  # taken by __new__
-        # Numbers by spelling. Threads may race to fill it: both find the same number.
-        self._numbers: dict[str, int] = {}
-
-    def region_set(self, expression: str) -> int:
+        # The mapping's own method: for every call it is a look-up without a frame.
+        self.region_set: Callable[[str], int] = _Numbers(self).__getitem__
         """Return the number under which the verdicts about a region set are counted.
 
         Only for names and expressions that were found valid: the first ones keep
@@ -94,25 +93,33 @@ class Meter(_meter.Meter):
         or repetition alone are one. Where there is no place for it, or its name is
         too long for one, the number is that of `OTHER`.
         """
-        number = self._numbers.get(expression)
-        if number is None:
-            number = self._number(expression)
-            # What clients spell must not fill the memory.
-            if len(self._numbers) < _SPELLINGS:
-                self._numbers[expression] = number
+
+
+class _Numbers(dict[str, int]):
+    """Numbers by spelling. Threads may race to fill it: both find the same number."""
+
+    def __init__(self, meter: Meter) -> None:
+        # The meter has this mapping, and lets go of its memory when its last user does.
+        self._meter = weakref.ref(meter)
+
+    def __missing__(self, expression: str) -> int:
+        meter = self._meter()
+        if meter is None:
+            raise ReferenceError("the meter is gone")
+        number = _number(meter, expression)
+        # What clients spell must not fill the memory.
+        if len(self) < _SPELLINGS:
+            self[expression] = number
         return number
 
-    def _number(self, expression: str) -> int:
-        name = canonical(expression).encode()
-        if not 0 < len(name) <= _meter.NAME_BYTES:
-            return _meter.REGION_SETS
-        simple = b"+" not in name and b"-" not in name
-        # Some places are kept for plain names, or a client's inventions could take them all.
-        return self.number(name, _meter.REGION_SETS if simple else _meter.EXPRESSIONS)
 
-    def verdicts(self, region_set: str, inside: int, outside: int, undetermined: int) -> None:
-        """Count verdicts about a region set; see `region_set` for its name."""
-        self.add_verdicts(self.region_set(region_set), inside, outside, undetermined)
+def _number(meter: _meter.Meter, expression: str) -> int:
+    name = canonical(expression).encode()
+    if not 0 < len(name) <= _meter.NAME_BYTES:
+        return _meter.REGION_SETS
+    simple = b"+" not in name and b"-" not in name
+    # Some places are kept for plain names, or a client's inventions could take them all.
+    return meter.number(name, _meter.REGION_SETS if simple else _meter.EXPRESSIONS)
 
 
 def canonical(expression: str) -> str:
