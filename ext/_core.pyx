@@ -1,8 +1,8 @@
 # cython: embedsignature=True, embedsignature.format=clinic, auto_pickle=False, autotestdict=False
 """The core: packed or text addresses in, claims out, and columns over claims.
 
-Knows nothing of files, gRPC or country names; of messages, the two that carry a
-roster and its answer. This file checks arguments and makes the result objects; the
+Knows nothing of files, gRPC or country names; of messages, those that carry a lookup,
+a roster and its answer. This file checks arguments and makes the result objects; the
 loops are in the C headers beside it. _core.pyi has the contract.
 """
 
@@ -186,6 +186,7 @@ cdef extern from "answer.h" nogil:
         GL_STATUSES
         GL_PIECE
 
+    bint gl_read_lookup(const uint8_t *at, size_t bytes, gl_request *request) noexcept
     bint gl_read_request(const uint8_t *at, size_t bytes, gl_request *request) noexcept
     bint gl_read_wrapped(const uint8_t *at, size_t bytes, gl_request *request) noexcept
     bint gl_kinds_build(
@@ -737,6 +738,27 @@ def pairs(bytes column not None, /):
     return result
 
 
+def read_lookup(bytes body not None, /):
+    """Return address, region set and policy of a request; None: a protobuf runtime must read it."""
+    cdef gl_request request
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(body)
+    cdef const char *address
+    if not gl_read_lookup(at, PyBytes_GET_SIZE(body), &request):
+        return None
+    address = <const char *>request.addresses
+    return (
+        PyUnicode_DecodeUTF8(address, request.bytes, NULL) if request.form == GL_TEXT
+        else PyBytes_FromStringAndSize(address, request.bytes),
+        _region_set(&request),
+        request.policy,
+    )
+
+
+cdef str _region_set(const gl_request *request):
+    return PyUnicode_DecodeUTF8(
+        <const char *>request.region_set, request.region_set_bytes, NULL)
+
+
 cdef tuple _FORMS = (None, "ipv4", "ipv6", "text")
 
 
@@ -762,8 +784,7 @@ cdef class WireRoster:
     @property
     def region_set(self):
         """The region set that is asked for; empty: none."""
-        return PyUnicode_DecodeUTF8(
-            <const char *>self.request.region_set, self.request.region_set_bytes, NULL)
+        return _region_set(&self.request)
 
     @property
     def policy(self):

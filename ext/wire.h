@@ -1,4 +1,4 @@
-/* The wire form of rosters: a reader of what comes, and the pieces of what goes.
+/* The wire form of lookups and rosters: a reader of what comes, and the pieces of what goes.
  *
  * Plain C11. proto/geolookup/v1/geolookup.proto has the fields that are named here by
  * their numbers; nothing here knows of addresses, or of any other message.
@@ -134,6 +134,70 @@ static inline int gl_count_texts(const uint8_t *at, size_t bytes, size_t *count)
     return 1;
 }
 
+/* Reads the next field's tag, and its number or the size of its content, which then begins
+ * at `at`; 0 for what isn't in the reader's form. The fields up to `oneof` are the members of
+ * one, and `seen` has a bit for each field that was read. */
+static inline unsigned gl_read_field(const uint8_t **at, const uint8_t *end, unsigned oneof,
+                                     unsigned *seen, uint64_t *number, size_t *size)
+{
+    unsigned tag = *(*at)++, field = tag >> 3;
+    unsigned bit = 1u << (field <= oneof ? oneof : field & 31);
+
+    *number = 0;
+    *size = 0;
+    if (*seen & bit)
+        return 0;
+    *seen |= bit;
+    if ((tag & 7) == 2 ? !gl_read_size(at, end, size) : !gl_read_varint(at, end, number))
+        return 0;
+    return tag;
+}
+
+/* Reads a LookupRequest, which has an address; 0 for what isn't in the reader's form, or a
+ * packed address that is none. */
+static inline int gl_read_lookup(const uint8_t *at, size_t bytes, gl_request *request)
+{
+    const uint8_t *end = at + bytes;
+    unsigned seen = 0;
+
+    memset(request, 0, sizeof *request);
+    if (bytes > GL_MAX_MESSAGE)
+        return 0;
+    while (at < end) {
+        uint64_t number;
+        size_t size;
+        switch (gl_read_field(&at, end, 2, &seen, &number, &size)) {
+        case GL_TAG_BYTES(1):
+            if (!gl_is_utf8(at, size))
+                return 0;
+            request->form = GL_TEXT;
+            request->addresses = at;
+            request->bytes = size;
+            break;
+        case GL_TAG_BYTES(2):
+            if (size != 4 && size != 16)
+                return 0;
+            request->form = size == 4 ? GL_IPV4 : GL_IPV6;
+            request->addresses = at;
+            request->bytes = size;
+            break;
+        case GL_TAG_BYTES(3):
+            if (!gl_is_utf8(at, size))
+                return 0;
+            request->region_set = at;
+            request->region_set_bytes = size;
+            break;
+        case GL_TAG_VARINT(4):
+            request->policy = (int32_t)(uint32_t)number;
+            break;
+        default:
+            return 0;
+        }
+        at += size;
+    }
+    return request->addresses != NULL;
+}
+
 /* Reads a ClassifyRosterRequest; 0 for what isn't in the reader's form. */
 static inline int gl_read_request(const uint8_t *at, size_t bytes, gl_request *request)
 {
@@ -144,16 +208,9 @@ static inline int gl_read_request(const uint8_t *at, size_t bytes, gl_request *r
     if (bytes > GL_MAX_MESSAGE)
         return 0;
     while (at < end) {
-        unsigned tag = *at++, field = tag >> 3;
-        /* Of the oneof there is one member, so all of them count as field 1. */
-        unsigned bit = 1u << (field <= GL_TEXT ? GL_IPV4 : field & 31);
-        uint64_t number = 0;
-        size_t size = 0;
-        if (seen & bit)
-            return 0;
-        seen |= bit;
-        if ((tag & 7) == 2 ? !gl_read_size(&at, end, &size) : !gl_read_varint(&at, end, &number))
-            return 0;
+        uint64_t number;
+        size_t size;
+        unsigned tag = gl_read_field(&at, end, GL_TEXT, &seen, &number, &size);
         switch (tag) {
         case GL_TAG_BYTES(GL_TEXT):
             if (!gl_count_texts(at, size, &request->texts))
@@ -161,7 +218,7 @@ static inline int gl_read_request(const uint8_t *at, size_t bytes, gl_request *r
             /* fall through */
         case GL_TAG_BYTES(GL_IPV4):
         case GL_TAG_BYTES(GL_IPV6):
-            request->form = field;
+            request->form = tag >> 3;
             request->addresses = at;
             request->bytes = size;
             break;

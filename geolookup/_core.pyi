@@ -171,6 +171,18 @@ class WireRoster:
     @property
     def record(self) -> bool: ...
 
+def read_lookup(body: bytes, /) -> tuple[str | bytes, str, int] | None:
+    """Return what a LookupRequest asks; None: a protobuf runtime must read it, or refuse it.
+
+    What is read is as for `read_roster`; besides, there must be an address, and a packed
+    one must have 4 or 16 bytes.
+
+    Returns:
+        address: text, or packed.
+        region_set: the region set that is asked for; empty: none.
+        policy: the number that stands for the policy; any int32.
+    """
+
 def read_roster(body: bytes, wrapped: bool = False, /) -> WireRoster | None:
     """Return the roster in a request, without a copy of it; None: a protobuf runtime must read it.
 

@@ -275,7 +275,9 @@ class Dataset:
             RegionSetError: an unknown region set.
             DatasetClosedError: after `close`.
         """
-        verdicts = self._perspective(region_set, policy).verdicts
+        verdicts = None
+        if region_set is not None:
+            verdicts = self._perspective_of(region_set, policy).verdicts
         table = self._table
         if isinstance(table, _ClosedTable):
             raise _closed()

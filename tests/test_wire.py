@@ -14,7 +14,16 @@ import pytest
 import small_dataset
 import strategies
 from core_tables import SHAPES, Shape
-from fuzz.requests import LIMITS, Noted, compare, compare_both, compare_reader, fields, snapshot
+from fuzz.requests import (
+    LIMITS,
+    Noted,
+    compare,
+    compare_both,
+    compare_lookup,
+    compare_reader,
+    fields,
+    snapshot,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
@@ -525,8 +534,9 @@ def test_rosters_of_a_stream_in_other_forms(body: bytes) -> None:
 
 def test_only_bytes_are_read() -> None:
     for wrong in (None, "", bytearray(4), memoryview(b"")):
-        with pytest.raises(TypeError):
-            _core.read_roster(wrong)  # type: ignore[arg-type]
+        for reader in (_core.read_roster, _core.read_lookup):
+            with pytest.raises(TypeError):
+                reader(wrong)  # type: ignore[arg-type]
 
 
 def test_a_roster_outlives_the_bytes_that_it_was_read_from() -> None:
@@ -537,6 +547,67 @@ def test_a_roster_outlives_the_bytes_that_it_was_read_from() -> None:
     del roster, junk
     answer.step()
     assert sum(answer.statuses) == 1000
+
+
+# lookups
+
+
+ADDRESS = sized(1, b"1.0.1.1")
+LOOKUPS: dict[str, tuple[bytes, tuple[str | bytes, str, int] | None]] = {
+    "text": (ADDRESS, ("1.0.1.1", "", 0)),
+    "an empty text": (sized(1, b""), ("", "", 0)),
+    "a text that is not ASCII": (sized(1, "\u00bd".encode()), ("\u00bd", "", 0)),
+    "4 bytes": (sized(2, b"\1\0\1\1"), (b"\1\0\1\1", "", 0)),
+    "16 bytes": (sized(2, bytes(16)), (bytes(16), "", 0)),
+    "all fields": (ADDRESS + sized(3, b"EU") + field(4, 0, b"\2"), ("1.0.1.1", "EU", 2)),
+    "another order": (sized(3, b"EU") + ADDRESS, ("1.0.1.1", "EU", 0)),
+    "a negative policy": (ADDRESS + field(4, 0, varint(2**64 - 1)), ("1.0.1.1", "", -1)),
+    "nothing": (b"", None),
+    "no address": (sized(3, b"EU"), None),
+    "5 bytes": (sized(2, bytes(5)), None),
+    "text and packed": (ADDRESS + sized(2, bytes(4)), None),
+    "packed and text": (sized(2, bytes(4)) + ADDRESS, None),
+    "two texts": (ADDRESS + ADDRESS, None),
+    "an unknown field": (ADDRESS + field(5, 0, b"\1"), None),
+    "field 0": (field(0, 0, b"\1") + ADDRESS, None),
+    "a text as a number": (field(1, 0, b"\1"), None),
+    "a policy as bytes": (ADDRESS + sized(4, b"1"), None),
+    "a long number": (ADDRESS + field(4, 0, b"\x81\0"), None),
+    "a number that doesn't end": (ADDRESS + field(4, 0, b"\x81"), None),
+    "a size over the end": (ADDRESS[:-1], None),
+    "a text in Latin-1": (sized(1, b"\xbd"), None),
+    "a region set in Latin-1": (ADDRESS + sized(3, b"C\xd6"), None),
+    "a tag alone": (ADDRESS + sized(3, b"")[:1], None),
+}
+"""Requests, and what the core reads of them; None: it is for a protobuf runtime."""
+
+
+@pytest.mark.parametrize(("body", "expected"), LOOKUPS.values(), ids=LOOKUPS)
+def test_what_a_lookup_asks_is_read_in_the_core(
+    body: bytes, expected: tuple[str | bytes, str, int] | None
+) -> None:
+    assert _core.read_lookup(body) == expected
+    compare_lookup(body)
+
+
+@given(
+    st.one_of(
+        st.fixed_dictionaries({"text": st.text(max_size=40)}),
+        st.fixed_dictionaries({"packed": st.binary(max_size=17)}),
+        st.just({}),
+    ),
+    st.text(max_size=9),
+    st.integers(-(2**31), 2**31 - 1),
+    st.binary(max_size=3),
+)
+def test_random_lookups_are_read_alike(
+    address: dict[str, Any], region_set: str, policy: int, more: bytes
+) -> None:
+    request = v1.LookupRequest(**address, region_set=region_set, policy=policy)  # type: ignore[arg-type]
+    body = request.SerializeToString()
+    compare_lookup(body)
+    compare_lookup(body + more)
+    compare_lookup(body[: len(more) - 4])
 
 
 # random messages

@@ -136,14 +136,13 @@ class Snapshot:
 
 def lookup(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBODY) -> bytes:
     """Answer a `LookupRequest`."""
-    request = _parse(v1.LookupRequest, body)
-    address = _address(request)
-    policy = _policy(request.policy)
+    address, region_set, number = _core.read_lookup(body) or _read_lookup(body)
+    policy = _policy(number)
     try:
-        answer = snapshot.dataset.lookup(address, request.region_set or None, policy)
+        answer = snapshot.dataset.lookup(address, region_set or None, policy)
     except RegionSetError as error:
         raise _unknown_region_set(error) from None
-    call.looked_up(answer.status, request.region_set, answer.verdict or 0)
+    call.looked_up(answer.status, region_set, answer.verdict or 0)
     return snapshot.encoded(answer)
 
 
@@ -272,6 +271,12 @@ def _lookup_response(answer: Answer) -> bytes:
         verdict=int(answer.verdict or 0),  # type: ignore[arg-type]
         dataset=answer.dataset,
     ).SerializeToString()
+
+
+def _read_lookup(body: bytes) -> tuple[str | bytes, str, int]:
+    """Read a request that came in a form which the core leaves to protobuf."""
+    request = _parse(v1.LookupRequest, body)
+    return _address(request), request.region_set, request.policy
 
 
 def _read_again(request: v1.ClassifyRosterRequest) -> _core.WireRoster:

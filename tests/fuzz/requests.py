@@ -90,8 +90,9 @@ def compare(body: bytes, *, streamed: bool, limits: Limits = LIMITS) -> Any:
 
 
 def requests(data: bytes) -> None:
-    """Any bytes, taken for a roster and for one of a stream."""
+    """Any bytes, taken for a lookup, for a roster and for one of a stream."""
     compare_reader(data)
+    compare_lookup(data)
     compare_both(data)
 
 
@@ -114,6 +115,23 @@ def compare_reader(data: bytes) -> None:
             again = _core.read_roster(request.SerializeToString())
             assert again is not None
             assert fields(again) == fields_of_message(request)
+
+
+def compare_lookup(data: bytes) -> None:
+    """Hold what the core's reader of lookups finds in any bytes to what protobuf does."""
+    found = _core.read_lookup(data)
+    try:
+        request = v1.LookupRequest.FromString(data)
+    except (DecodeError, ValueError):
+        assert found is None
+        return
+    address = getattr(request, request.WhichOneof("address") or "text")
+    expected = address, request.region_set, request.policy
+    if found is not None:
+        assert found == expected
+    request.DiscardUnknownFields()
+    usual = request.HasField("text") or len(request.packed) in (4, 16)
+    assert _core.read_lookup(request.SerializeToString()) == (expected if usual else None)
 
 
 def fields(roster: _core.WireRoster) -> tuple[object, ...]:

@@ -129,6 +129,42 @@ static int plain_wrapped(bytes in, gl_request *request)
            in.at == in.end && plain_request(content, request);
 }
 
+static int plain_lookup(bytes in, gl_request *request)
+{
+    int seen[5] = {0};
+    uint64_t tag, number;
+    bytes content;
+
+    memset(request, 0, sizeof *request);
+    while (in.at < in.end) {
+        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 4 || seen[tag >> 3]++)
+            return 0;
+        unsigned field = (unsigned)(tag >> 3);
+        if ((tag & 7) != (field == 4 ? 0 : 2))
+            return 0;
+        if (field == 4) {
+            if (!plain_number(&in, &number))
+                return 0;
+            request->policy = (int32_t)number;
+            continue;
+        }
+        if (!plain_bytes(&in, &content) || (field != 2 && !plain_utf8(content)))
+            return 0;
+        size_t size = (size_t)(content.end - content.at);
+        if (field == 3) {
+            request->region_set = content.at;
+            request->region_set_bytes = size;
+            continue;
+        }
+        if (field == 2 && size != 4 && size != 16)
+            return 0;
+        request->form = field == 1 ? GL_TEXT : size == 4 ? GL_IPV4 : GL_IPV6;
+        request->addresses = content.at;
+        request->bytes = size;
+    }
+    return seen[1] + seen[2] == 1;
+}
+
 static void check_same(const gl_request *one, const gl_request *other)
 {
     CHECK(one->form == other->form && one->addresses == other->addresses);
@@ -273,7 +309,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (table.slots == NULL)
         make_dataset();
-    int read = gl_read_wrapped(data, size, &request);
+    int read = gl_read_lookup(data, size, &request);
+    CHECK(read == plain_lookup(in, &right));
+    if (read)
+        check_same(&request, &right);
+    read = gl_read_wrapped(data, size, &request);
     CHECK(read == plain_wrapped(in, &right));
     if (read)
         check_same(&request, &right);
