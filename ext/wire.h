@@ -153,6 +153,22 @@ static inline unsigned gl_read_field(const uint8_t **at, const uint8_t *end, uns
     return tag;
 }
 
+static inline void gl_note_addresses(gl_request *request, unsigned form, const uint8_t *at,
+                                     size_t size)
+{
+    request->form = form;
+    request->addresses = at;
+    request->bytes = size;
+}
+
+/* Returns 0 for what isn't text. */
+static inline int gl_note_region_set(gl_request *request, const uint8_t *at, size_t size)
+{
+    request->region_set = at;
+    request->region_set_bytes = size;
+    return gl_is_utf8(at, size);
+}
+
 /* Reads a LookupRequest, which has an address; 0 for what isn't in the reader's form, or a
  * packed address that is none. */
 static inline int gl_read_lookup(const uint8_t *at, size_t bytes, gl_request *request)
@@ -170,22 +186,16 @@ static inline int gl_read_lookup(const uint8_t *at, size_t bytes, gl_request *re
         case GL_TAG_BYTES(1):
             if (!gl_is_utf8(at, size))
                 return 0;
-            request->form = GL_TEXT;
-            request->addresses = at;
-            request->bytes = size;
+            gl_note_addresses(request, GL_TEXT, at, size);
             break;
         case GL_TAG_BYTES(2):
             if (size != 4 && size != 16)
                 return 0;
-            request->form = size == 4 ? GL_IPV4 : GL_IPV6;
-            request->addresses = at;
-            request->bytes = size;
+            gl_note_addresses(request, size == 4 ? GL_IPV4 : GL_IPV6, at, size);
             break;
         case GL_TAG_BYTES(3):
-            if (!gl_is_utf8(at, size))
+            if (!gl_note_region_set(request, at, size))
                 return 0;
-            request->region_set = at;
-            request->region_set_bytes = size;
             break;
         case GL_TAG_VARINT(4):
             request->policy = (int32_t)(uint32_t)number;
@@ -218,15 +228,11 @@ static inline int gl_read_request(const uint8_t *at, size_t bytes, gl_request *r
             /* fall through */
         case GL_TAG_BYTES(GL_IPV4):
         case GL_TAG_BYTES(GL_IPV6):
-            request->form = tag >> 3;
-            request->addresses = at;
-            request->bytes = size;
+            gl_note_addresses(request, tag >> 3, at, size);
             break;
         case GL_TAG_BYTES(4):
-            if (!gl_is_utf8(at, size))
+            if (!gl_note_region_set(request, at, size))
                 return 0;
-            request->region_set = at;
-            request->region_set_bytes = size;
             break;
         case GL_TAG_VARINT(5):
             request->policy = (int32_t)(uint32_t)number;

@@ -208,28 +208,25 @@ def windows(port: int, seconds: float) -> Counts:
 
 def connections(port: int, seconds: float) -> Counts:
     """Connect and hang up, as fast as it goes."""
+    return _come_and_go(port, seconds, http2.PREFACE)
+
+
+def handshakes(port: int, seconds: float) -> Counts:
+    """Have the server sign one TLS handshake after another, and hang up each time."""
+    return _come_and_go(port, seconds, _hello(), waiting=True)
+
+
+def _come_and_go(port: int, seconds: float, beginning: bytes, *, waiting: bool = False) -> Counts:
+    """Open one connection after another, say this, wait for an answer or not, and hang up."""
     counts, time_ = Counts(), _Time(seconds)
     while time_ and counts["connections"] < _MOST:
         try:
             with socket.create_connection(("127.0.0.1", port), _PATIENCE) as connection:
                 # Without a goodbye (RST), or this side would run out of ports first.
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1] + [0] * 7))
-                connection.sendall(http2.PREFACE)
-            counts["connections"] += 1
-        except OSError:
-            counts["not let in"] += 1
-    return counts
-
-
-def handshakes(port: int, seconds: float) -> Counts:
-    """Have the server sign one TLS handshake after another, and hang up each time."""
-    counts, time_, hello = Counts(), _Time(seconds), _hello()
-    while time_ and counts["connections"] < _MOST:
-        try:
-            with socket.create_connection(("127.0.0.1", port), _PATIENCE) as connection:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1] + [0] * 7))
-                connection.sendall(hello)
-                counts["answered"] += bool(connection.recv(1))
+                connection.sendall(beginning)
+                if waiting:
+                    counts["answered"] += bool(connection.recv(1))
             counts["connections"] += 1
         except OSError:
             counts["not let in"] += 1
