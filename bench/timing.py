@@ -65,6 +65,7 @@ def alternate(
 
 def _calibrate(call: Callable[[], object], least_seconds: float) -> int:
     """Return how many calls take about *least_seconds*; warms up caches on the way."""
+    call()  # What is done once, such as a table for a region set, would pass for its usual time.
     calls = 1
     while True:
         seconds = _time(call, calls) * calls / 1e9
