@@ -102,6 +102,8 @@ def test_each_option_is_among_those_that_are_tested_here() -> None:
         "grpc.so_reuseport",
         "grpc.max_receive_message_length",
         "grpc.compression_enabled_algorithms_bitset",
+        "grpc.http2.bdp_probe",
+        "grpc.http2.lookahead_bytes",
         "grpc.max_metadata_size",
         "grpc.absolute_max_metadata_size",
         "grpc.max_allowed_incoming_connections",
@@ -174,6 +176,19 @@ def test_a_message_has_the_size_of_the_largest_request_at_most() -> None:
         assert ask(running, COUNT, bytes(largest)) == str(largest).encode()
         too_large = ask(running, COUNT, bytes(largest + 1))
         assert too_large is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_what_is_sent_before_it_is_wanted_is_bounded_however_fast_the_connection_is() -> None:
+    """Else refusing large rosters costs as much as reading them."""
+    large = http2.message(bytes(4_000_000))
+    limits = Limits(roster=1_000_000)
+    with serving(limits=limits) as running, Connection(running.port) as connection:
+        for stream in range(1, 21, 2):
+            connection.open(stream, COUNT)
+            assert connection.data(stream, large) is None
+            assert any(b"4000000" in one.body for one in connection.rest(stream))
+        assert connection.is_alive()
+        assert connection.their_settings[http2.INITIAL_WINDOW_SIZE] == 512 * 1_024
 
 
 def test_a_response_may_be_larger_than_a_request() -> None:

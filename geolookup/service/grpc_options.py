@@ -24,6 +24,10 @@ proxies that keep their connections alive with the usual 10 to 60."""
 _PING_STRIKES: Final = 2
 """Pings that come too early, after which a connection is closed."""
 
+_AHEAD: Final = 512 * 1024
+"""Bytes of a message that a client may send before the service has said that it wants them: a
+roster of 100,000 IPv4 addresses needs no more, a larger one waits once for the answer."""
+
 _IDENTITY: Final = 1 << 0
 _GZIP: Final = 1 << 2
 """Bits of the algorithms. Deflate stays off: gzip is what every client has."""
@@ -58,6 +62,11 @@ def channel_options(settings: Settings, *, share_port: bool) -> list[tuple[str, 
             "grpc.compression_enabled_algorithms_bitset",
             _IDENTITY | (_GZIP if settings.compression else 0),
         ),
+        # What is sent ahead of that has to be read even if the call is refused. By default gRPC
+        # has each connection send 4 MB and more ahead, so that refusing a few large rosters
+        # took all of a core. A message that is wanted gets the windows that it needs.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _AHEAD),
         # Metadata. Between the first and the second limit gRPC refuses at random; equal,
         # the same request always has the same answer.
         ("grpc.max_metadata_size", settings.max_metadata),
