@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import http2
 import pytest
 import trustme
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
@@ -25,10 +26,10 @@ from servers import PATIENCE, serving_here, stub_of
 
 from geolookup import Dataset
 from geolookup.service import Limits, Server, Settings, handlers, meter
-from geolookup.service.calls import RETRY_HINT, Calls
+from geolookup.service.calls import RETRY_HINT, Calls, Slots
 from geolookup.service.handlers import Call, RequestError, Snapshot
 from geolookup.service.meter import Meter
-from geolookup.service.transports import interface
+from geolookup.service.transports import interface, queue
 from geolookup.service.transports.queue import QueueTransport
 from geolookup.service.transports.threads import ThreadTransport
 from geolookup.v1 import geolookup_pb2 as v1
@@ -170,6 +171,40 @@ def test_so_many_calls_are_admitted_and_others_are_told_to_come_back(dataset: Da
         assert within_patience(lambda: taken(server) == (0, 0))
         assert meter.total([server.meter]).shed[:4] == [1, 1, 0, 1]
         assert admitted(server, 3) == 3
+
+
+@pytest.mark.parametrize("room", [4, 1_024])
+def test_of_a_burst_over_the_limit_every_call_is_answered_or_told_to_come_back(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(queue, "_CROWD", room)
+    streams = range(1, 1_201, 2)
+    burst = b"".join(
+        headers(f"/{SERVICE}/Lookup", stream) + frame(0, 1, stream, http2.message(LOOKUP))
+        for stream in streams
+    )
+    with (
+        # Of its streams a connection may have as many at a time as there are calls here.
+        serving_here(dataset, max_calls=2, max_streams=200) as server,
+        http2.Connection(server.address.port, values={http2.HEADER_TABLE_SIZE: 0}) as connection,
+    ):
+        connection.raw(burst)
+        said = dict.fromkeys(streams, b"")
+        left = set(streams)
+        while left:
+            one = connection.expect(http2.HEADERS)
+            said[one.stream] += one.body
+            if one.flags & http2.END_STREAM:
+                left.remove(one.stream)
+        refused = [one for one in said.values() if b"over the limit of 2" in one]
+        answered = [one for one in said.values() if one not in refused]
+        assert refused
+        assert answered
+        assert all(RETRY_HINT[0].encode() in one for one in refused)
+        assert all(b"grpc-status\x010" in one for one in answered)
+        assert within_patience(lambda: taken(server) == (0, 0))
+        assert meter.total([server.meter]).shed[meter.LOOKUP] == len(refused)
+        assert counted(server, meter.LOOKUP) == {"OK": len(answered)}
 
 
 def test_a_refusal_comes_before_the_message(dataset: Dataset) -> None:
@@ -617,10 +652,19 @@ def test_what_nobody_foresaw_ends_one_call_and_not_the_loop(
             for _ in range(4):
                 with pytest.raises(grpc.RpcError):
                     channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
-            patch.setattr(server._calls, "enter", fails)
+            patch.setattr(Slots, "take", fails)
             with pytest.raises(grpc.RpcError):
                 channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
-        assert [record.getMessage() for record in caplog.records] == ["call_failed"] * 5
+            patch.undo()
+            patch.setattr(Calls, "shed", fails)
+            held = [Held(channel) for _ in range(2)]
+            assert within_patience(lambda: taken(server) == (2, 0))
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
+            for one in held:
+                one.go_on()
+                assert one.call.result()
+        assert [record.getMessage() for record in caplog.records] == ["call_failed"] * 6
         assert all("ValueError" in record.fields["error"] for record in caplog.records)  # type: ignore[attr-defined]
         assert "100.99" not in caplog.text
         assert channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)

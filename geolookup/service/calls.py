@@ -1,6 +1,6 @@
 """What every call passes, whoever carries it: admission, permission, deadline, handler, counting.
 
-A transport takes calls from the network. For each it asks `Calls.enter`, has `Calls.answer`
+A transport takes calls from the network. For each it takes one of the `Slots`, has `Calls.answer`
 (or the `Stream` of `Calls.stream`) turn bytes into bytes, and tells the client what
 comes back: bytes, or a `RequestError`. So the transports differ in nothing that a client,
 an operator or a test could see.
@@ -135,12 +135,10 @@ class Calls:
         self.unary[f"/{authz.SERVICE}/Check"] = meter.AUTHORIZATION_CHECK
         self.services = (*self.services, authz.SERVICE)
 
-    def enter(self, slots: Slots, method: int) -> bool:
-        """Take a slot for a call of this method; False: it is shed, which is counted."""
-        if slots.take():
-            return True
+    def shed(self, slots: Slots, method: int) -> ShedError:
+        """Count that a call of this method got no slot, and return what it is refused with."""
         self.meter.shed(method)
-        return False
+        return slots.refusal
 
     def check(self, method: int, auth_context: Callable[[], object]) -> None:
         """Return if who calls may call this method.

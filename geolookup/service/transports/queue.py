@@ -23,6 +23,7 @@ from geolookup.service import log, meter
 from geolookup.service.calls import RETRY_HINT, SERVICE, ShedError
 from geolookup.service.grpc_options import channel_options
 from geolookup.service.handlers import Code, RequestError
+from geolookup.service.transports.crowd import Crowd
 from geolookup.service.transports.listening import listen
 from geolookup.service.transports.standard import parsed
 from geolookup.service.watches import LAST_WORDS
@@ -31,8 +32,15 @@ if TYPE_CHECKING:
     from geolookup.service.calls import Answering, Calls, Slots, Stream
     from geolookup.service.settings import ListenAddress, Settings
 
-_ASKED: Final = 32
-"""Calls that gRPC may hand over before the loop asks for more: as many as a burst brings."""
+_ASKED: Final = 256
+"""Calls that gRPC may hand over before the loop asks for more: as many as a worker's limit is by
+default. Those above it wait in gRPC, where they are handed over in the order in which they came."""
+
+_PATIENCE: Final = 500_000
+"""Nanoseconds that a unary call over the limit may wait for a slot while the loop has other things
+to do. Without load a `Lookup` takes less than that; what waits longer is not answered as usual."""
+_CROWD: Final = 1_024
+"""Calls that wait so at most. gRPC has them all in memory either way."""
 
 _LARGE: Final = 65_536
 """Bytes of a request or a response that are not the loop's business: all other calls
@@ -84,6 +92,7 @@ class QueueTransport:
         self.pool = _Pool(settings.threads)
         # Calls that end only when the client likes. Others read it, and only the loop writes.
         self.lasting: set[_Watch | _Reflection] = set()
+        self.crowd = Crowd[_Unary](_PATIENCE, _CROWD)
         self.stopping = False
         # What must come out of the queue before it is empty for good: calls asked for, calls
         # that are not over, and the server's own end.
@@ -134,9 +143,20 @@ class QueueTransport:
     # --- the loop
 
     def _run(self) -> None:
-        poll = self._queue.poll
+        poll, crowd = self._queue.poll, self.crowd
+        nothing = cygrpc.CompletionType.queue_timeout
         while self._due:
-            event = poll()
+            if crowd:
+                # First all that has happened: a call that ends gives its slot back, and only
+                # who knows all that have come knows who came last.
+                event = poll(0)
+                if event.completion_type == nothing:
+                    self._thin_out()
+                    continue
+                if crowd.full:
+                    self._thin_out()
+            else:
+                event = poll()
             step: Step = event.tag
             try:
                 step(event)
@@ -182,10 +202,23 @@ class QueueTransport:
         kind, method = self._kinds.get(event.call_details.method, _UNKNOWN)
         call = kind(self, event, accepted, method)
         self._due += 1
+        self._take(call, call.begin)
+
+    def _take(self, call: _Call, step: Callable[[], None]) -> None:
+        """Take a step with a call that is none of its events."""
         try:
-            call.begin()
+            step()
         except Exception as error:
             self._failed(call, error)
+
+    def _thin_out(self) -> None:
+        """Let one of the crowd in, or refuse one, or both."""
+        free = self.calls.unary_slots.free > 0
+        enters, leaves = self.crowd.leave(time.monotonic_ns(), free)
+        if enters is not None:
+            self._take(enters, enters.begin)
+        if leaves is not None:
+            self._take(leaves, leaves.refuse)
 
     def over(self) -> None:
         """Note that a call is over: nothing of it is in the queue, or will be."""
@@ -260,11 +293,15 @@ class _Call:
         self._see_whether_over()
 
     def _enter(self, slots: Slots) -> bool:
-        """Take a slot, which is given back when the call is over."""
-        if self._transport.calls.enter(slots, self._method):
+        """Take a slot, if there is one. It is given back when the call is over."""
+        if slots.take():
             self._slots = slots
             return True
         return False
+
+    def _shed(self, slots: Slots) -> None:
+        """End it because there is no slot for it."""
+        self._end(_BEGIN, _refusing(self._transport.calls.shed(slots, self._method)))
 
     def _post(self, operations: tuple[Operation, ...], step: Step) -> None:
         """Have gRPC do something and put it in the queue when it is done. Only for the loop."""
@@ -364,11 +401,15 @@ class _Unary(_OneRequest):
     _answering: Answering
 
     def begin(self) -> None:
-        slots = self._transport.calls.unary_slots
-        if self._enter(slots):
+        transport = self._transport
+        if self._enter(transport.calls.unary_slots):
             super().begin()
         else:
-            self._end(_BEGIN, _refusing(slots.refusal))
+            transport.crowd.add(self, self._accepted)
+
+    def refuse(self) -> None:
+        """End it instead of beginning it."""
+        self._shed(self._transport.calls.unary_slots)
 
     def _asked(self, body: bytes) -> None:
         transport = self._transport
@@ -440,7 +481,7 @@ class _Watch(_OneRequest):
             request = parsed(health_pb2.HealthCheckRequest, body)
             calls.check(meter.WATCH, self._auth_context)
             if not self._enter(calls.stream_slots):
-                raise calls.stream_slots.refusal.anew()
+                raise calls.shed(calls.stream_slots, self._method).anew()
         except RequestError as refusal:
             self._end(_BEGIN, _refusing(refusal))
             return
@@ -527,7 +568,7 @@ class _Streaming(_Call):
         slots = self._transport.calls.stream_slots
         self._begun = self._refused = False
         if not self._enter(slots):
-            self._end(_BEGIN, _refusing(slots.refusal))
+            self._shed(slots)
             return
         self._post((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
         self._make()

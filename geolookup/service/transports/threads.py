@@ -140,7 +140,8 @@ class _Admission(grpc.GenericRpcHandler):
         method = self._methods.get(handler_call_details.method)
         if method is None:
             return None
-        if method.slots is not None and not self._calls.enter(method.slots, method.number):
+        if method.slots is not None and not method.slots.take():
+            self._calls.shed(method.slots, method.number)
             return self._refusing[handler_call_details.method]
         return method.handler(time.monotonic_ns())
 
