@@ -321,7 +321,8 @@ def _in_threads(
     classify = _classifying(dataset, 4, packed)
 
     def work() -> None:
-        for _ in range(20):
+        # Long enough that the time in which an idle core wakes up is none of it.
+        for _ in range(200):
             classify()
 
     def two() -> None:
