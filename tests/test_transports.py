@@ -695,6 +695,45 @@ def test_a_failure_in_a_thread_ends_one_call_and_not_the_thread(
         assert server.stop(PATIENCE).wait(PATIENCE)
 
 
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads", "expected"),
+    [(4, 1, 16, 4), (4, 2, 16, 2), (2, 4, 16, 1), (4, 1, 3, 3)],
+)
+def test_large_rosters_take_turns_where_there_are_no_cores_for_them(
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    workers: int,
+    threads: int,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(queue, "available_cores", lambda: cores)
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def roster(*_: object) -> bytes:
+        begun.release()
+        assert go_on.wait(PATIENCE)
+        return b""
+
+    settings = {"workers": workers, "threads": threads, "max_calls": 20, "limits": LIMITS}
+    with (
+        serving_here(dataset, transport="queue", **settings) as server,
+        channel_to(server) as channel,
+    ):
+        server._calls._handlers[meter.CLASSIFY_ROSTER] = roster
+        ask = channel.unary_unary(f"/{SERVICE}/ClassifyRoster")
+        calls = [ask.future(LARGE, timeout=PATIENCE) for _ in range(10)]
+        for _ in range(expected):
+            assert begun.acquire(timeout=PATIENCE)
+        assert within_patience(lambda: taken(server) == (10, 0))
+        # Neither joins nor evidence wait for them.
+        assert channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
+        assert channel.unary_unary(f"/{SERVICE}/Explain")(EXPLAIN, timeout=PATIENCE)
+        assert not begun.acquire(timeout=0.1)
+        go_on.set()
+        assert [call.result() for call in calls] == [b""] * 10
+
+
 # health watches
 
 

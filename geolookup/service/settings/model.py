@@ -254,7 +254,8 @@ class Settings:
         16,
         _WORK,
         Whole(1, 1_024),  # each has a stack, and all share one interpreter lock
-        "Threads for calls in a worker; with queue, for rosters too big for its loop",
+        "Threads for calls in a worker; with queue, for Explain, reflection and large rosters, of"
+        " which it works on no more at a time than it has cores",
     )
 
     limits: Limits = Limits()

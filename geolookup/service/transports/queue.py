@@ -23,6 +23,7 @@ from geolookup.service import log, meter
 from geolookup.service.calls import RETRY_HINT, SERVICE, ShedError
 from geolookup.service.grpc_options import channel_options
 from geolookup.service.handlers import Code, RequestError
+from geolookup.service.settings.cores import available_cores
 from geolookup.service.transports.crowd import Crowd
 from geolookup.service.transports.listening import listen
 from geolookup.service.transports.standard import parsed
@@ -89,7 +90,12 @@ class QueueTransport:
         )
         # By path, as gRPC has it.
         self._kinds = _kinds(calls.unary)
-        self.pool = _Pool(settings.threads)
+        # Rosters are work for a core. With more of them at a time each would only take longer,
+        # and the loop, which answers joins meanwhile, would have to wait for its turn.
+        cores = max(1, available_cores() // settings.workers)
+        self.rosters = _Pool(min(settings.threads, cores))
+        # The rest may wait for a disk.
+        self.others = _Pool(settings.threads)
         # Calls that end only when the client likes. Others read it, and only the loop writes.
         self.lasting: set[_Watch | _Reflection] = set()
         self.crowd = Crowd[_Unary](_PATIENCE, _CROWD)
@@ -171,7 +177,8 @@ class QueueTransport:
         # Nobody else adds to it now. What is left are notes to calls that are over.
         while poll().completion_type != cygrpc.CompletionType.queue_shutdown:
             pass
-        self.pool.stop()
+        self.rosters.stop()
+        self.others.stop()
         self._stopped.set()
 
     def _failed(self, call: object, error: Exception) -> None:
@@ -328,10 +335,10 @@ class _Call:
             self._slots.give_back()
         self._transport.over()
 
-    def _hand_over(self, body: bytes) -> None:
+    def _hand_over(self, body: bytes, pool: _Pool) -> None:
         """Have a thread answer a request."""
         self._outstanding += 1
-        self._transport.pool.submit(self._work, body)
+        pool.submit(self._work, body)
 
     def _work(self, body: bytes) -> None:
         """Answer a request in a thread. Its batch takes the work's place in what is outstanding."""
@@ -423,7 +430,8 @@ class _Unary(_OneRequest):
         if len(body) > _LARGE or self._method == meter.EXPLAIN:
             # While a thread works on it, its client may go.
             self._post((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
-            self._hand_over(body)
+            reads = self._method == meter.EXPLAIN
+            self._hand_over(body, transport.others if reads else transport.rosters)
         else:
             operations, _ = self._answered(body)
             self._end(*operations)
@@ -588,8 +596,8 @@ class _Streaming(_Call):
         if body is None:
             # The client has said all, or has cancelled.
             self._post((*self._begin(), _OK), self._ended)
-        elif self._is_large(body):
-            self._hand_over(body)
+        elif (pool := self._pool_for(body)) is not None:
+            self._hand_over(body, pool)
         else:
             self._post(*self._answered(body))
 
@@ -633,8 +641,8 @@ class _Streaming(_Call):
         """Return if who calls may."""
         raise NotImplementedError
 
-    def _is_large(self, body: bytes) -> bool:
-        """Return whether a request is none for the loop."""
+    def _pool_for(self, body: bytes) -> _Pool | None:
+        """Return whose a request is; None: the loop's."""
         raise NotImplementedError
 
     def _answer(self, body: bytes) -> bytes:
@@ -669,8 +677,8 @@ class _Rosters(_Streaming):
     def _check(self) -> None:
         self._stream.check()
 
-    def _is_large(self, body: bytes) -> bool:
-        return len(body) > _LARGE
+    def _pool_for(self, body: bytes) -> _Pool | None:
+        return self._transport.rosters if len(body) > _LARGE else None
 
     def _answer(self, body: bytes) -> bytes:
         return self._stream.answer(body)
@@ -707,8 +715,8 @@ class _Reflection(_Streaming):
     def _check(self) -> None:
         self._transport.calls.check(self._method, self._auth_context)
 
-    def _is_large(self, body: bytes) -> bool:  # noqa: ARG002
-        return True  # the answer may be: files with all that they import
+    def _pool_for(self, body: bytes) -> _Pool | None:  # noqa: ARG002
+        return self._transport.others  # the answer may be large: files with all that they import
 
     def _answer(self, body: bytes) -> bytes:
         request = parsed(reflection_pb2.ServerReflectionRequest, body)
