@@ -188,7 +188,9 @@ def test_what_is_sent_before_it_is_wanted_is_bounded_however_fast_the_connection
             assert connection.data(stream, large) is None
             assert any(b"4000000" in one.body for one in connection.rest(stream))
         assert connection.is_alive()
-        assert connection.their_settings[http2.INITIAL_WINDOW_SIZE] == 512 * 1_024
+        window = connection.their_settings.get(http2.INITIAL_WINDOW_SIZE, 65_535)
+        # Older releases (1.72) stay at HTTP/2's own.
+        assert window in {65_535, 512 * 1_024}
 
 
 def test_a_response_may_be_larger_than_a_request() -> None:
