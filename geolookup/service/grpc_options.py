@@ -26,7 +26,7 @@ _PING_STRIKES: Final = 2
 
 _AHEAD: Final = 512 * 1024
 """Bytes of a message that a client may send before the service has said that it wants them: a
-roster of 100,000 IPv4 addresses needs no more, a larger one waits once for the answer."""
+roster of 100,000 IPv4 addresses needs no more, a larger one waits for a round trip every MB."""
 
 _IDENTITY: Final = 1 << 0
 _GZIP: Final = 1 << 2
