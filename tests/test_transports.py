@@ -178,6 +178,16 @@ def test_of_a_burst_over_the_limit_every_call_is_answered_or_told_to_come_back(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     monkeypatch.setattr(queue, "_CROWD", room)
+    most = 0
+
+    add = queue.Crowd.add
+
+    def watched(crowd: queue.Crowd[Any], call: Any, came: int) -> None:
+        nonlocal most
+        add(crowd, call, came)
+        most = max(most, len(crowd))
+
+    monkeypatch.setattr(queue.Crowd, "add", watched)
     streams = range(1, 1_201, 2)
     burst = b"".join(
         headers(f"/{SERVICE}/Lookup", stream) + frame(0, 1, stream, http2.message(LOOKUP))
@@ -205,6 +215,63 @@ def test_of_a_burst_over_the_limit_every_call_is_answered_or_told_to_come_back(
         assert within_patience(lambda: taken(server) == (0, 0))
         assert meter.total([server.meter]).shed[meter.LOOKUP] == len(refused)
         assert counted(server, meter.LOOKUP) == {"OK": len(answered)}
+        assert most <= room
+
+
+def test_a_call_over_the_limit_does_not_wait_until_nothing_else_happens(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = threading.Event()
+
+    class Busy(cygrpc.CompletionQueue):  # type: ignore[misc]
+        """A queue that is never empty once it is busy: it waits instead of saying so."""
+
+        def poll(self, deadline: float | None = None) -> Any:
+            return super().poll(None if busy.is_set() and deadline == 0 else deadline)
+
+    monkeypatch.setattr(cygrpc, "CompletionQueue", Busy)
+    with (
+        serving_here(dataset, transport="queue", max_calls=1) as server,
+        channel_to(server) as channel,
+    ):
+        busy.set()
+        first = Held(channel)
+        assert within_patience(lambda: taken(server) == (1, 0))
+        second = channel.unary_unary(f"/{SERVICE}/Lookup").future(LOOKUP, timeout=PATIENCE)
+        check = health_pb2_grpc.HealthStub(channel).Check
+        for _ in range(50):
+            check(health_pb2.HealthCheckRequest())
+        assert second.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        busy.clear()
+        first.go_on()
+        assert first.call.result()
+
+
+def test_of_those_over_the_limit_who_came_last_is_let_in_first(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_PATIENCE", 10**12)
+    begun, go_on, order = threading.Event(), threading.Event(), list[bytes]()
+
+    def lookup(_snapshot: object, body: bytes, *_: object) -> bytes:
+        order.append(body)
+        begun.set()
+        assert go_on.wait(PATIENCE)  # in the loop, which sees nothing of what comes meanwhile
+        return b""
+
+    with serving_here(dataset, transport="queue", max_calls=1) as server:
+        server._calls._handlers[meter.LOOKUP] = lookup
+        with http2.Connection(server.address.port) as connection:
+            for number in range(6):
+                connection.open(1 + 2 * number, f"/{SERVICE}/Lookup")
+                connection.data(1 + 2 * number, http2.message(bytes([number])))
+                if not number:
+                    assert begun.wait(PATIENCE)
+            # All of it has been read when this is answered.
+            assert connection.is_alive()
+            go_on.set()
+            assert within_patience(lambda: counted(server, meter.LOOKUP) == {"OK": 6})
+    assert order == [bytes([number]) for number in (0, 5, 4, 3, 2, 1)]
 
 
 def test_a_refusal_comes_before_the_message(dataset: Dataset) -> None:

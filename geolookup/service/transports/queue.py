@@ -33,15 +33,19 @@ if TYPE_CHECKING:
     from geolookup.service.calls import Answering, Calls, Slots, Stream
     from geolookup.service.settings import ListenAddress, Settings
 
-_ASKED: Final = 256
-"""Calls that gRPC may hand over before the loop asks for more: as many as a worker's limit is by
-default. Those above it wait in gRPC, where they are handed over in the order in which they came."""
+_ASKED: Final = 32
+"""Calls that gRPC may hand over before the loop asks for more: as many as a burst brings. They come
+ahead of what else happens, so that with more of them a burst would take all slots before
+the first call of it has ended, and be refused though there is time for all of it."""
 
-_PATIENCE: Final = 500_000
-"""Nanoseconds that a unary call over the limit may wait for a slot while the loop has other things
-to do. Without load a `Lookup` takes less than that; what waits longer is not answered as usual."""
+_PATIENCE: Final = 50_000
+"""Nanoseconds, for each slot there is, within which a unary call over the limit can still be let
+in: what a `Lookup` takes."""
+
+_PASSED: Final = 16
+"""Events after which one of them leaves all the same: streams alone can keep the loop busy."""
 _CROWD: Final = 1_024
-"""Calls that wait so at most. gRPC has them all in memory either way."""
+"""Calls that wait so at most."""
 
 _LARGE: Final = 65_536
 """Bytes of a request or a response that are not the loop's business: all other calls
@@ -98,7 +102,7 @@ class QueueTransport:
         self.others = _Pool(settings.threads)
         # Calls that end only when the client likes. Others read it, and only the loop writes.
         self.lasting: set[_Watch | _Reflection] = set()
-        self.crowd = Crowd[_Unary](_PATIENCE, _CROWD)
+        self.crowd = Crowd[_Unary](_PATIENCE * settings.max_calls, _CROWD)
         self.stopping = False
         # What must come out of the queue before it is empty for good: calls asked for, calls
         # that are not over, and the server's own end.
@@ -150,17 +154,19 @@ class QueueTransport:
 
     def _run(self) -> None:
         poll, crowd = self._queue.poll, self.crowd
-        nothing = cygrpc.CompletionType.queue_timeout
+        nothing, passed = cygrpc.CompletionType.queue_timeout, 0
         while self._due:
             if crowd:
-                # First all that has happened: a call that ends gives its slot back, and only
-                # who knows all that have come knows who came last.
+                # First what has happened: a call that ends gives its slot back, and only who
+                # knows all that have come knows who came last.
                 event = poll(0)
-                if event.completion_type == nothing:
+                empty = event.completion_type == nothing
+                passed += 1
+                if empty or passed >= _PASSED or crowd.full:
+                    passed = 0
                     self._thin_out()
+                if empty:
                     continue
-                if crowd.full:
-                    self._thin_out()
             else:
                 event = poll()
             step: Step = event.tag
