@@ -1,4 +1,4 @@
-"""Calls that found no slot: who came last is let in first, and who has waited too long is refused.
+"""Calls that found no slot: who came last is let in first, and who came first is refused first.
 
 Where more is asked for than can be answered, first come, first served has everybody wait
 for all who came before, and is late for all. The other way round those who are answered

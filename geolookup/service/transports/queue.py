@@ -42,10 +42,10 @@ _PATIENCE: Final = 50_000
 """Nanoseconds, for each slot there is, within which a unary call over the limit can still be let
 in: what a `Lookup` takes."""
 
-_PASSED: Final = 16
-"""Events after which one of them leaves all the same: streams alone can keep the loop busy."""
 _CROWD: Final = 1_024
-"""Calls that wait so at most."""
+"""Calls over the limit that wait at most."""
+_PASSED: Final = 16
+"""Events after which one of those leaves all the same: streams alone can keep the loop busy."""
 
 _LARGE: Final = 65_536
 """Bytes of a request or a response that are not the loop's business: all other calls
@@ -426,6 +426,7 @@ class _Unary(_OneRequest):
 
     def _asked(self, body: bytes) -> None:
         transport = self._transport
+        reads = self._method == meter.EXPLAIN
         answering = transport.calls.begin(
             self._method,
             accepted=self._accepted,
@@ -433,10 +434,9 @@ class _Unary(_OneRequest):
             metadata=self._metadata,
         )
         self._answering = answering
-        if len(body) > _LARGE or self._method == meter.EXPLAIN:
+        if reads or len(body) > _LARGE:
             # While a thread works on it, its client may go.
             self._post((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
-            reads = self._method == meter.EXPLAIN
             self._hand_over(body, transport.others if reads else transport.rosters)
         else:
             operations, _ = self._answered(body)
