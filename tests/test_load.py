@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -785,6 +786,49 @@ def test_a_client_process_that_ends_is_told_of(service: Service) -> None:
         (process, *_) = [one for one in multiprocessing.active_children() if one not in before]
         with pytest.raises(CrewError, match=r"client process \d ended"):
             own.run(plan(service, seconds=30.0), at_measured=process.kill)
+
+
+@pytest.mark.parametrize("when", ["within a message", "between two"])
+def test_ctrl_c_tears_no_message(
+    service: Service, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a crew of its own: none may run another plan after it."""
+    receive = Connection._recv  # type: ignore[attr-defined]
+    left = ["Ctrl-C"]  # once some call was answered
+    answered = 0
+
+    def interrupt() -> None:
+        if answered and left:
+            left.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    def torn(connection: Any, size: int, *others: Any) -> Any:
+        read = receive(connection, size, *others)
+        if when == "within a message":  # of which the length is read now, and no more
+            interrupt()
+        return read
+
+    def progress(_seconds: float, count: int, _failed: int) -> None:
+        nonlocal answered
+        answered = count
+        if when == "between two":
+            interrupt()
+
+    monkeypatch.setattr(Connection, "_recv", torn)
+    with Crew(2) as own:
+        result = own.run(plan(service, seconds=60.0), progress=progress)
+    assert result.interrupted
+    assert result.answered >= answered > 0
+    assert 0 < result.seconds < 60
+
+
+def test_ctrl_c_for_the_second_time_does_not_wait(service: Service) -> None:
+    with Crew(2) as own, pytest.raises(KeyboardInterrupt):
+        own.run(
+            plan(service, seconds=60.0),
+            progress=lambda *_: [signal.raise_signal(signal.SIGINT) for _ in range(2)],
+        )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_services_processor_time_is_taken_from_its_metrics(

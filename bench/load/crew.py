@@ -17,6 +17,7 @@ from bench.load.plan import Plan, Result
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
+    from types import FrameType
     from typing import Self
 
 _NOTICE = 0.1
@@ -27,6 +28,46 @@ _PATIENCE = 60.0
 
 class CrewError(Exception):
     """A client process ended, or never began. The text says which."""
+
+
+class _Interruption:
+    """Ctrl-C as something to wait for: raised within a message, it would tear it.
+
+    A context manager. Only what would have raised KeyboardInterrupt is taken for it; the
+    second one does.
+
+    Attributes:
+        came: whether there was one.
+        news: file descriptors that become readable with the first one, until it is heard.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self.news: list[int] = []
+
+    def __enter__(self) -> Self:
+        self._pipe = os.pipe()
+        self.news = [self._pipe[0]]
+        self._numbers = [
+            number
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) is signal.default_int_handler
+        ]
+        for number in self._numbers:
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._numbers:
+            signal.signal(number, signal.default_int_handler)
+        for descriptor in self._pipe:
+            os.close(descriptor)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.came:
+            signal.default_int_handler(number, frame)
+        self.came = True
+        os.write(self._pipe[1], b"!")
 
 
 class Crew:
@@ -90,6 +131,7 @@ class Crew:
 
         Raises:
             CrewError: a process ended.
+            ValueError: this is not the main thread, which alone hears of Ctrl-C.
         """
         for _, connection in self._members:
             connection.send(plan)
@@ -105,9 +147,9 @@ class Crew:
         total = Result()
         patience = 2 * plan.timeout + _PATIENCE
         give_up = measured + plan.seconds + patience
-        while pending:
-            try:
-                for connection, message in self._messages(pending, moments, give_up):
+        with _Interruption() as interruption:
+            while pending:
+                for connection, message in self._messages(pending, moments, give_up, interruption):
                     if message[0] == "result":
                         total.add(message[1])
                         del pending[connection]
@@ -115,17 +157,16 @@ class Crew:
                         counts[connection] = message[1:]
                         columns = zip(*counts.values(), strict=True)
                         progress(time.monotonic() - start, *map(sum, columns))
-            except KeyboardInterrupt:
-                # The second time it is raised for good.
-                if total.interrupted:
-                    raise
-                total.interrupted = True
-                if len(moments) == 1:
-                    moments[0][1]()
-                moments = []  # before it was measured there is no end of it
-                give_up = time.monotonic() + patience
-                for connection in pending:
-                    connection.send("stop")
+                if interruption.came and not total.interrupted:
+                    total.interrupted = True
+                    interruption.news.clear()
+                    if len(moments) == 1:
+                        moments[0][1]()
+                    moments = []  # before it was measured there is no end of it
+                    give_up = time.monotonic() + patience
+                    for connection in pending:
+                        with contextlib.suppress(BrokenPipeError):  # reading tells who ended
+                            connection.send("stop")
         return total
 
     def _messages(
@@ -133,15 +174,16 @@ class Crew:
         pending: Mapping[Connection, int],
         moments: list[tuple[float, Callable[[], None]]],
         give_up: float,
+        interruption: _Interruption,
     ) -> list[tuple[Connection, tuple[Any, ...]]]:
-        """Wait for messages or the next moment, and do what is to be done then."""
+        """Wait for messages, the next moment or Ctrl-C, and do what is to be done at a moment."""
         now = time.monotonic()
         while moments and moments[0][0] <= now:
             moments.pop(0)[1]()
         if now > give_up:
             raise CrewError("client processes did not come to an end")
         until = moments[0][0] if moments else give_up
-        found = wait(list(pending), max(0.0, until - now))
+        found = wait([*pending, *interruption.news], max(0.0, until - now))
         return [
             (one, self._receive(pending[one], one)) for one in found if isinstance(one, Connection)
         ]

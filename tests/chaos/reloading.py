@@ -34,6 +34,7 @@ _LONG: Final = 300.0
 _MANY: Final = 1_000
 """Reloads, at least, of a run of `_LONG` seconds or more."""
 _WARM: Final = 4
+_UNMAPPED: Final = "no dataset is left mapped"
 """Reloads after which nothing more is opened for the first time."""
 _STREAM: Final = 0.7
 """Seconds for which a stream is open. Some reloads happen meanwhile."""
@@ -187,7 +188,8 @@ def _reload_often(seconds: float) -> Outcome:
     asked: list[float] = []
     noticed: list[float] = []
     memory: list[int] = []
-    descriptors = mappings = None
+    descriptors: int | None = None
+    mapped: list[list[int] | None] = []
     end = time.monotonic() + seconds
     with _publishing() as publisher, _serving(publisher, known) as service:
         pids = service.pids()
@@ -201,18 +203,18 @@ def _reload_often(seconds: float) -> Outcome:
                     break
                 (noticed if way is _by_rename else asked).append(waited)
                 memory.append(service.memory())
-                if number == _WARM:
-                    descriptors, mappings = service.descriptors(), service.mappings()
+                if number <= _WARM:
+                    descriptors = service.descriptors()
+                    mapped.append(service.mappings())
                 many = seconds < _LONG or number >= _MANY
                 if number > _WARM and time.monotonic() > end and many:
                     break
         service.settle(descriptors)
         outcome.require(not service.left_open(descriptors), "no descriptor is left open")
-        outcome.require(
-            mappings is None
-            or seconds_until(lambda: service.mappings() <= mappings, pause=0.05) is not None,
-            "no dataset is left mapped",
-        )
+        mapped.append(_settled(service, mapped))
+        outcome.require(_mapped(mapped[-1]) <= max(map(_mapped, mapped[:-1])), _UNMAPPED)
+        if _UNMAPPED in outcome.broken:
+            outcome.measured["mapped"] = ", ".join(map(str, mapped))
         outcome.require(service.pids() == pids, "no process ends")
         outcome.require(not _count_refused(service), "no reload is refused")
     outcome.measured["reloads"] = f"{len(asked) + len(noticed):,}"
@@ -226,6 +228,18 @@ def _reload_often(seconds: float) -> Outcome:
     outcome.require_level(memory)
     outcome.require_answers(service.honest)
     return outcome
+
+
+def _mapped(mappings: list[int] | None) -> int:
+    """Return how many datasets are mapped; 0: we may not know."""
+    return sum(mappings or ())
+
+
+def _settled(service: Controlled, before: list[list[int] | None]) -> list[int] | None:
+    """Wait until no more is mapped than was at most, or that takes too long; return what is."""
+    most = max(map(_mapped, before))
+    seconds_until(lambda: _mapped(service.mappings()) <= most, pause=0.05)
+    return service.mappings()
 
 
 # --- files that are no datasets

@@ -297,13 +297,13 @@ class Controlled(Subject):
         pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {name: float(value) for name, _, value in pairs}
 
-    def mappings(self) -> int | None:
-        """Return how many datasets all processes map; None: we may not know."""
+    def mappings(self) -> list[int] | None:
+        """Return how many datasets each process maps; None: we may not know."""
         try:
             maps = [Path(f"/proc/{pid}/maps").read_text() for pid in self.pids()]
         except PermissionError:
             return None
-        return sum(text.count("memfd:geolookup") for text in maps)
+        return [text.count("memfd:geolookup") for text in maps]
 
 
 def seconds_until(reached: Callable[[], bool], pause: float = 0.005) -> float | None:
