@@ -725,14 +725,14 @@ def test_an_answer_that_makes_no_sense_is_an_error(kind: Any, verb: str, answer:
         if verb == "classify_many":
             response = v1.StreamRostersResponse(roster=response)
         response = response.SerializeToString()
-    asks: dict[str, Callable[[Any], object]] = {
+    asks: dict[str, Callable[[Any, float], object]] = {
         **VERBS,
-        "classify": lambda client: client.classify([CHINA], region_set="CN"),
-        "classify_many": lambda client: list(client.classify_many([[CHINA]], region_set="CN")),
+        "classify": lambda client, _: client.classify([CHINA], region_set="CN"),
+        "classify_many": lambda client, _: list(client.classify_many([[CHINA]], region_set="CN")),
     }
     with impostor(response) as target, kind(target) as client:
         with pytest.raises(ServiceError, match="the service's answer") as raised:
-            asks[verb](client)
+            asks[verb](client, PATIENCE)
         assert type(raised.value) is ServiceError
 
 

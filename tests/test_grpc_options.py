@@ -104,6 +104,7 @@ def test_each_option_is_among_those_that_are_tested_here() -> None:
         "grpc.compression_enabled_algorithms_bitset",
         "grpc.http2.bdp_probe",
         "grpc.http2.lookahead_bytes",
+        "grpc.experimental.tcp_max_read_buffer_size",
         "grpc.max_metadata_size",
         "grpc.absolute_max_metadata_size",
         "grpc.max_allowed_incoming_connections",
@@ -231,7 +232,7 @@ def test_a_message_that_unpacks_to_more_than_the_limit_is_refused() -> None:
         assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-SERVE_A_BOMB = """
+SERVE = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 from geolookup.service import log
@@ -245,6 +246,23 @@ with serving(compression=True, limits=Limits(roster=1)) as running:
 """
 
 
+@contextlib.contextmanager
+def growing_by(most: int) -> Iterator[int]:
+    """Serve, in a process of its own that may take so many bytes more; yields its port."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, *sys.path[:1]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert int(process.stdout.readline()) * 1_024 < most
+
+
 @needs_bounded
 def test_a_bomb_of_gzip_is_unpacked_no_further_than_the_limit() -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -253,15 +271,7 @@ def test_a_bomb_of_gzip_is_unpacked_no_further_than_the_limit() -> None:
     assert len(bomb) > 150_000  # packed, it is over the limit; so it is sent in one message alone
     small = gzip.compress(bytes(50 << 20))
     assert len(small) < 65_584  # and this one is within it
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVE_A_BOMB, *sys.path[:1]],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
+    with growing_by(20 << 20) as port:
         for packed in (bomb, small):
             for _ in range(3):
                 with Connection(port) as connection:
@@ -271,10 +281,20 @@ def test_a_bomb_of_gzip_is_unpacked_no_further_than_the_limit() -> None:
                     found = [early] if early else connection.rest(1)
                     assert http2.DATA not in {one.kind for one in found}
                     assert found[-1].ends(1)
-        process.stdin.write("\n")
-        process.stdin.flush()
-        grown = int(process.stdout.readline()) * 1_024
-    assert grown < 20 << 20
+
+
+@needs_bounded
+def test_what_is_in_no_window_is_read_in_bounded_pieces() -> None:
+    """Headers that go on: room would be made for as much as came in the burst before."""
+    first, more = http2.block(http2.request(COUNT)), http2.block([("x", "v" * 16_000)])
+    with growing_by(32 << 20) as port, Connection(port) as connection:
+        for stream in range(1, 13, 2):
+            burst = http2.frame(http2.CONTINUATION, 0, stream, more) * 100
+            connection.send(http2.HEADERS, 0, stream, first)
+            for _ in range(160):
+                connection.raw(burst)
+            connection.send(http2.CONTINUATION, http2.END_HEADERS, stream, b"")
+            assert connection.is_alive()  # so it has read all of it
 
 
 @pytest.mark.parametrize("release", ["1.72.1", "1.83.9"])

@@ -189,7 +189,7 @@ class Crew:
         ]
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, whatever they do."""
         for _, connection in self._members:
             connection.close()
         for process, _ in self._members:

@@ -9,6 +9,7 @@ nothing and seen one slow call.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import selectors
@@ -278,8 +279,9 @@ class _Run:
 
     def _tick(self) -> None:
         if self.connection.poll():
-            self.connection.recv()  # "stop": there is nothing else to be said
-            self.stopped = True
+            with contextlib.suppress(EOFError, ConnectionResetError):
+                self.connection.recv()  # "stop": there is nothing else to be said
+            self.stopped = True  # also where nobody is left who would say it
             self._finish()
             return
         failed = self.result.asked - self.result.answered

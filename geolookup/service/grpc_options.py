@@ -28,6 +28,9 @@ _AHEAD: Final = 512 * 1024
 """Bytes of a message that a client may send before the service has said that it wants them: a
 roster of 100,000 IPv4 addresses needs no more, a larger one waits for a round trip every MB."""
 
+_READ: Final = 1024 * 1024
+"""Bytes that gRPC makes room for when it reads a connection: twice what may be sent ahead."""
+
 _IDENTITY: Final = 1 << 0
 _GZIP: Final = 1 << 2
 """Bits of the algorithms. Deflate stays off: gzip is what every client has."""
@@ -67,6 +70,9 @@ def channel_options(settings: Settings, *, share_port: bool) -> list[tuple[str, 
         # took all of a core. A message that is wanted gets the windows that it needs.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _AHEAD),
+        # By default it makes room for as much as came since there was nothing to read: of what
+        # is in no window, such as headers that go on for ever, for hundreds of MB.
+        ("grpc.experimental.tcp_max_read_buffer_size", _READ),
         # Metadata. Between the first and the second limit gRPC refuses at random; equal,
         # the same request always has the same answer.
         ("grpc.max_metadata_size", settings.max_metadata),
