@@ -27,10 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of the service over each transport."""
+    """Run the tests of the service over each transport, or those that a module names."""
     if "transport" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--transport")
-        names = TRANSPORTS if chosen is None else (chosen,)
+        own = getattr(metafunc.module, "TRANSPORTS", TRANSPORTS)
+        names = own if chosen is None else (chosen,)
         metafunc.parametrize("transport", names, indirect=True, scope="session")
 
 

@@ -78,6 +78,9 @@ from geolookup.service.meter import Meter
 from geolookup.service.metrics import ServiceCollector
 from geolookup.v1 import geolookup_pb2 as v1
 
+TRANSPORTS = ("queue",)
+"""Those of the services: what is tested here is the load."""
+
 COMMAND = (sys.executable, "-m", "bench.load")
 SHORT = ("--seconds", "0.5", "--warm-up", "0.2")
 TARGET = Target("127.0.0.1:1")

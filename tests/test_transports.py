@@ -12,7 +12,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -247,31 +247,91 @@ def test_a_call_over_the_limit_does_not_wait_until_nothing_else_happens(
         assert first.call.result()
 
 
+class Busy:
+    """A handler of lookups that holds up the loop until it is told to go on."""
+
+    def __init__(self, server: Server) -> None:
+        self.go_on = threading.Event()
+        self.asked: list[bytes] = []
+        self._begun = threading.Event()
+        server._calls._handlers[meter.LOOKUP] = self._lookup
+
+    def _lookup(self, _snapshot: object, body: bytes, *_: object) -> bytes:
+        self.asked.append(body)
+        self._begun.set()
+        assert self.go_on.wait(PATIENCE)
+        return b""
+
+    def ask(self, connection: http2.Connection, numbers: Iterable[int], *more: Any) -> None:
+        """Make calls, and return when they have come but for the loop's attention."""
+        for number in numbers:
+            connection.open(1 + 2 * number, f"/{SERVICE}/Lookup", *more)
+            connection.data(1 + 2 * number, http2.message(bytes([number])))
+        assert self._begun.wait(PATIENCE)
+        # All of it has been read when this is answered.
+        assert connection.is_alive()
+
+
 def test_of_those_over_the_limit_who_came_last_is_let_in_first(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "_PATIENCE", 10**12)
-    begun, go_on, order = threading.Event(), threading.Event(), list[bytes]()
-
-    def lookup(_snapshot: object, body: bytes, *_: object) -> bytes:
-        order.append(body)
-        begun.set()
-        assert go_on.wait(PATIENCE)  # in the loop, which sees nothing of what comes meanwhile
-        return b""
-
+    monkeypatch.setattr(queue, "_PATIENCE", 10**12)  # nobody is late
     with serving_here(dataset, transport="queue", max_calls=1) as server:
-        server._calls._handlers[meter.LOOKUP] = lookup
+        busy = Busy(server)
         with http2.Connection(server.address.port) as connection:
-            for number in range(6):
-                connection.open(1 + 2 * number, f"/{SERVICE}/Lookup")
-                connection.data(1 + 2 * number, http2.message(bytes([number])))
-                if not number:
-                    assert begun.wait(PATIENCE)
-            # All of it has been read when this is answered.
-            assert connection.is_alive()
-            go_on.set()
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 6))
+            busy.go_on.set()
             assert within_patience(lambda: counted(server, meter.LOOKUP) == {"OK": 6})
-    assert order == [bytes([number]) for number in (0, 5, 4, 3, 2, 1)]
+    assert busy.asked == [bytes([number]) for number in (0, 5, 4, 3, 2, 1)]
+
+
+def test_calls_that_are_over_before_they_are_let_in_leave_nothing(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_PATIENCE", 10**12)  # nobody is late
+    with serving_here(dataset, transport="queue", max_calls=1) as server:
+        busy = Busy(server)
+        with http2.Connection(server.address.port) as connection:
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 4), ("grpc-timeout", "50m"))
+            busy.ask(connection, range(4, 9))
+            for number in (4, 5, 6):
+                connection.send(http2.RST_STREAM, 0, 1 + 2 * number, (8).to_bytes(4, "big"))
+            assert connection.is_alive()
+            time.sleep(0.1)  # for the deadlines of the others, of which nobody hears
+            busy.go_on.set()
+            assert connection.rest(1 + 2 * 7)[-1].ends(1 + 2 * 7)
+            # Of none of them is anything awaited.
+            assert within_patience(lambda: server._transport._due == queue._ASKED + 1)
+            assert taken(server) == (0, 0)
+            assert busy.asked[:3] == [bytes([number]) for number in (0, 8, 7)]
+        assert admitted(server, 1) == 1
+
+
+@pytest.mark.parametrize("grace", [0, PATIENCE])
+def test_a_stop_ends_those_that_wait_to_be_let_in(dataset: Dataset, grace: float) -> None:
+    with serving_here(dataset, transport="queue", max_calls=1) as server:
+        busy = Busy(server)
+        with http2.Connection(server.address.port) as connection:
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 20))
+            stopped = server.stop(grace)
+            busy.go_on.set()
+            if grace:
+                left = {1 + 2 * number for number in range(20)}
+                while left:
+                    one = connection.receive()
+                    assert one is not None
+                    if one.ends(one.stream):
+                        left.discard(one.stream)
+        # gRPC waits for a connection that its client keeps.
+        assert stopped.wait(PATIENCE)
+    assert taken(server) == (0, 0)
+    ends = counted(server, meter.LOOKUP)
+    assert ends == {"OK": len(busy.asked)}
+    if grace:  # they are calls in flight
+        assert len(busy.asked) + meter.total([server.meter]).shed[meter.LOOKUP] == 20
 
 
 def test_a_refusal_comes_before_the_message(dataset: Dataset) -> None:
