@@ -167,6 +167,8 @@ class Crew:
                     for connection in pending:
                         with contextlib.suppress(BrokenPipeError):  # reading tells who ended
                             connection.send("stop")
+        # Also where it came with the last message.
+        total.interrupted = total.interrupted or interruption.came
         return total
 
     def _messages(
