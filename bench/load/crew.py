@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench.load import generator
 from bench.load.plan import Plan, Result
+from geolookup.service.process import Signals
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
-    from types import FrameType
     from typing import Self
 
 _NOTICE = 0.1
@@ -28,46 +28,6 @@ _PATIENCE = 60.0
 
 class CrewError(Exception):
     """A client process ended, or never began. The text says which."""
-
-
-class _Interruption:
-    """Ctrl-C as something to wait for: raised within a message, it would tear it.
-
-    A context manager. Only what would have raised KeyboardInterrupt is taken for it; the
-    second one does.
-
-    Attributes:
-        came: whether there was one.
-        news: file descriptors that become readable with the first one, until it is heard.
-    """
-
-    def __init__(self) -> None:
-        self.came = False
-        self.news: list[int] = []
-
-    def __enter__(self) -> Self:
-        self._pipe = os.pipe()
-        self.news = [self._pipe[0]]
-        self._numbers = [
-            number
-            for number in (signal.SIGINT, signal.SIGTERM)
-            if signal.getsignal(number) is signal.default_int_handler
-        ]
-        for number in self._numbers:
-            signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number in self._numbers:
-            signal.signal(number, signal.default_int_handler)
-        for descriptor in self._pipe:
-            os.close(descriptor)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.came:
-            signal.default_int_handler(number, frame)
-        self.came = True
-        os.write(self._pipe[1], b"!")
 
 
 class Crew:
@@ -127,7 +87,8 @@ class Crew:
                 calls were answered and failed in the measured time.
             at_measured: called when the warm-up ends.
             at_end: called when the measured time ends, if the warm-up did. Ctrl-C ends
-                it early; the result says so, and no other plan may be run after it.
+                it early; the result says so, and no other plan may be run after it. The second
+                Ctrl-C is raised.
 
         Raises:
             CrewError: a process ended.
@@ -147,9 +108,15 @@ class Crew:
         total = Result()
         patience = 2 * plan.timeout + _PATIENCE
         give_up = measured + plan.seconds + patience
-        with _Interruption() as interruption:
+        # Something to wait for: raised within a message, it would tear it.
+        ctrl_c = (
+            number
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) is signal.default_int_handler
+        )
+        with Signals(*ctrl_c) as signals:
             while pending:
-                for connection, message in self._messages(pending, moments, give_up, interruption):
+                for connection, message in self._messages(pending, moments, give_up, signals):
                     if message[0] == "result":
                         total.add(message[1])
                         del pending[connection]
@@ -157,9 +124,11 @@ class Crew:
                         counts[connection] = message[1:]
                         columns = zip(*counts.values(), strict=True)
                         progress(time.monotonic() - start, *map(sum, columns))
-                if interruption.came and not total.interrupted:
+                came = len(signals.read())
+                if came + total.interrupted > 1:
+                    raise KeyboardInterrupt
+                if came:
                     total.interrupted = True
-                    interruption.news.clear()
                     if len(moments) == 1:
                         moments[0][1]()
                     moments = []  # before it was measured there is no end of it
@@ -167,8 +136,8 @@ class Crew:
                     for connection in pending:
                         with contextlib.suppress(BrokenPipeError):  # reading tells who ended
                             connection.send("stop")
-        # Also where it came with the last message.
-        total.interrupted = total.interrupted or interruption.came
+            # Also where it came with the last message.
+            total.interrupted = total.interrupted or bool(signals.read())
         return total
 
     def _messages(
@@ -176,7 +145,7 @@ class Crew:
         pending: Mapping[Connection, int],
         moments: list[tuple[float, Callable[[], None]]],
         give_up: float,
-        interruption: _Interruption,
+        signals: Signals,
     ) -> list[tuple[Connection, tuple[Any, ...]]]:
         """Wait for messages, the next moment or Ctrl-C, and do what is to be done at a moment."""
         now = time.monotonic()
@@ -185,13 +154,13 @@ class Crew:
         if now > give_up:
             raise CrewError("client processes did not come to an end")
         until = moments[0][0] if moments else give_up
-        found = wait([*pending, *interruption.news], max(0.0, until - now))
+        found = wait([*pending, signals.fileno()], max(0.0, until - now))
         return [
             (one, self._receive(pending[one], one)) for one in found if isinstance(one, Connection)
         ]
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
+        """End the processes."""
         for _, connection in self._members:
             connection.close()
         for process, _ in self._members:

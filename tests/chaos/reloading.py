@@ -34,7 +34,6 @@ _LONG: Final = 300.0
 _MANY: Final = 1_000
 """Reloads, at least, of a run of `_LONG` seconds or more."""
 _WARM: Final = 4
-_UNMAPPED: Final = "no dataset is left mapped"
 """Reloads after which nothing more is opened for the first time."""
 _STREAM: Final = 0.7
 """Seconds for which a stream is open. Some reloads happen meanwhile."""
@@ -211,9 +210,11 @@ def _reload_often(seconds: float) -> Outcome:
                     break
         service.settle(descriptors)
         outcome.require(not service.left_open(descriptors), "no descriptor is left open")
-        mapped.append(_settled(service, mapped))
-        outcome.require(_mapped(mapped[-1]) <= max(map(_mapped, mapped[:-1])), _UNMAPPED)
-        if _UNMAPPED in outcome.broken:
+        most = max(map(_total, mapped), default=0)
+        let_go = seconds_until(lambda: _total(service.mappings()) <= most, pause=0.05)
+        outcome.require(not mapped or let_go is not None, "no dataset is left mapped")
+        if let_go is None:
+            mapped.append(service.mappings())
             outcome.measured["mapped"] = ", ".join(map(str, mapped))
         outcome.require(service.pids() == pids, "no process ends")
         outcome.require(not _count_refused(service), "no reload is refused")
@@ -230,16 +231,9 @@ def _reload_often(seconds: float) -> Outcome:
     return outcome
 
 
-def _mapped(mappings: list[int] | None) -> int:
+def _total(mappings: list[int] | None) -> int:
     """Return how many datasets are mapped; 0: we may not know."""
     return sum(mappings or ())
-
-
-def _settled(service: Controlled, before: list[list[int] | None]) -> list[int] | None:
-    """Wait until no more is mapped than was at most, or that takes too long; return what is."""
-    most = max(map(_mapped, before))
-    seconds_until(lambda: _mapped(service.mappings()) <= most, pause=0.05)
-    return service.mappings()
 
 
 # --- files that are no datasets
