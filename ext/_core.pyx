@@ -9,6 +9,7 @@ loops are in the C headers beside it. _core.pyi has the contract.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItemWithError
 from cpython.list cimport PyList_Check, PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF, PyObject
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM
@@ -757,6 +758,72 @@ def read_lookup(bytes body not None, /):
 cdef str _region_set(const gl_request *request):
     return PyUnicode_DecodeUTF8(
         <const char *>request.region_set, request.region_set_bytes, NULL)
+
+
+@cython.final
+cdef class Replies:
+    """What lookups were answered with, to answer others that come to the same."""
+
+    cdef Table table
+    cdef dict kept
+    cdef Py_ssize_t limit
+
+    def __cinit__(self, Table table not None, Py_ssize_t limit, /):
+        if limit < 1:
+            raise ValueError("limit: below 1")
+        self.table = table
+        self.kept = {}
+        self.limit = limit
+
+    def __len__(self):
+        return len(self.kept)
+
+    cdef bytes _key(self, bytes body):
+        """Return what a request comes to: claim, policy and region set; None: it can't be read."""
+        cdef gl_request request
+        cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(body)
+        cdef Table table = self.table
+        cdef uint16_t claim
+        cdef bytes key
+        cdef char *out
+        if table is None or not gl_read_lookup(at, PyBytes_GET_SIZE(body), &request):
+            return None
+        at = request.addresses
+        if request.form == GL_TEXT:
+            claim = table.isa.claim_text(&table.table, <const char *>at, request.bytes)
+        else:
+            claim = table.isa.claim_packed(&table.table, at, request.bytes)
+        key = _reserve(sizeof(claim) + sizeof(request.policy) + request.region_set_bytes)
+        out = PyBytes_AS_STRING(key)
+        memcpy(out, &claim, sizeof(claim))
+        memcpy(out + sizeof(claim), &request.policy, sizeof(request.policy))
+        memcpy(out + sizeof(claim) + sizeof(request.policy), request.region_set,
+               request.region_set_bytes)
+        return key
+
+    @cython.binding(False)
+    def find(self, bytes body not None, /):
+        """Return what was kept for such a request; None: nothing."""
+        cdef bytes key = self._key(body)
+        cdef PyObject *reply
+        if key is None:
+            return None
+        reply = PyDict_GetItemWithError(self.kept, key)
+        return None if reply == NULL else <object>reply
+
+    def keep(self, bytes body not None, reply, /):
+        """Keep the reply for all requests that come to the same."""
+        cdef bytes key = self._key(body)
+        if key is None:
+            return
+        if len(self.kept) >= self.limit:
+            self.kept.clear()
+        self.kept[key] = reply
+
+    def close(self):
+        """Let go of the table and of all that was kept."""
+        self.table = None
+        self.kept.clear()
 
 
 cdef tuple _FORMS = (None, "ipv4", "ipv6", "text")

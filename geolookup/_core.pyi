@@ -6,7 +6,7 @@ object with the buffer protocol that is C-contiguous; only their bytes count.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from typing_extensions import Buffer
 
@@ -182,6 +182,39 @@ def read_lookup(body: bytes, /) -> tuple[str | bytes, str, int] | None:
         region_set: the region set that is asked for; empty: none.
         policy: the number that stands for the policy; any int32.
     """
+
+@final
+class Replies:
+    """What lookups were answered with, to answer others that come to the same.
+
+    Requests come to the same that have the region set, in the same spelling, and the policy
+    in common, and whose addresses have one claim. No address is kept. Thread-safe.
+
+    Args:
+        table: where addresses are looked up.
+        limit: replies kept at most; with one more all others are forgotten.
+
+    Raises:
+        ValueError: a limit below 1.
+    """
+
+    def __new__(cls, table: Table, limit: int, /) -> Replies: ...
+    def __len__(self) -> int:
+        """Return the number of replies that are kept."""
+
+    def find(self, body: bytes, /) -> Any:
+        """Return what was kept for such a request; None: nothing.
+
+        Args:
+            body: a LookupRequest. For one that `read_lookup` leaves to a protobuf runtime
+                nothing is kept.
+        """
+
+    def keep(self, body: bytes, reply: object, /) -> None:
+        """Keep the reply for all requests that come to the same as this one."""
+
+    def close(self) -> None:
+        """Let go of the table and of all that was kept; nothing is kept from now on."""
 
 def read_roster(body: bytes, wrapped: bool = False, /) -> WireRoster | None:
     """Return the roster in a request, without a copy of it; None: a protobuf runtime must read it.

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 _CACHED_REGION_SETS: Final = 256
 """Verdict tables kept of each dataset, at one byte a claim."""
 
+_KEPT_REPLIES: Final = 100_000
+"""Ten times the claims of a dataset; some 20 MB."""
+
 _UNANIMOUS: Final = Policy.UNANIMOUS
 
 
@@ -77,6 +80,7 @@ class Dataset:
     _perspective_of: Callable[[str | RegionSet, Policy], Perspective]
     _plain: Perspective
     _region_sets: RegionSets
+    _replies: _core.Replies
     _sources: tuple[SourceInfo, ...]
     _table: _core.Table
 
@@ -143,6 +147,7 @@ class Dataset:
             _perspective_of=_cached_perspectives(claims, plain, region_sets),
             _plain=plain,
             _region_sets=region_sets,
+            _replies=_core.Replies(table, _KEPT_REPLIES),
             _sources=sources,
             _table=table,
         )
@@ -282,6 +287,14 @@ class Dataset:
         if isinstance(table, _ClosedTable):
             raise _closed()
         return _core.RosterAnswer(table, self._kinds, verdicts, roster)
+
+    @property
+    def replies(self) -> _core.Replies:
+        """Where the service keeps what it answers to lookups.
+
+        They are found by claim: the dataset's answers never change, and no address is kept.
+        """
+        return self._replies
 
     def record(
         self,
@@ -517,6 +530,7 @@ class Dataset:
         made stay usable. Later questions raise `DatasetClosedError`; what
         describes the dataset (`id`, `sources`, `info` and so on) stays.
         """
+        self._replies.close()
         self._set(
             _claim=_refuse,
             _evidence_read=None,

@@ -547,8 +547,10 @@ class Load:
         self.answered = 0
         self.lost: list[str] = []
         self._done = threading.Event()
+        # A connection that reaches a listener in the moment in which it closes is lost, and
+        # gRPC fails calls from then on until it has another: on a busy machine for a while.
         self._client = Client(
-            target, timeout=PATIENCE, retry=Retry(attempts=2, first_wait=0.3, budget=1_000)
+            target, timeout=PATIENCE, retry=Retry(attempts=2, first_wait=1, budget=1_000)
         )
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 

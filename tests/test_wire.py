@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import ipaddress
 import random
+import sys
 import threading
 from array import array
 from typing import Any
@@ -610,6 +612,84 @@ def test_random_lookups_are_read_alike(
     compare_lookup(body[: len(more) - 4])
 
 
+def lookup_of(address: str | bytes, region_set: str = "", policy: int = 0) -> bytes:
+    """Return a serialised request."""
+    request = v1.LookupRequest(region_set=region_set, policy=policy)  # type: ignore[arg-type]
+    if isinstance(address, str):
+        request.text = address
+    else:
+        request.packed = address
+    return request.SerializeToString()
+
+
+@every_isa
+def test_a_reply_is_for_all_requests_that_come_to_the_same(isa: str) -> None:
+    shape = SHAPES["embedded forms"]
+    fours = [(one.to_bytes(4, "big"), shape.claim4(one)) for one in shape.probes4()]
+    sixes = [(one.to_bytes(16, "big"), shape.claim6(one)) for one in shape.probes6()]
+    texts: list[tuple[str, int]] = [
+        ("no address", 0),
+        ("", 0),
+        ("1.0.1.1\0", 0),
+        ("\u0661.0.0.1", 0),
+        ("9" * 99, 0),
+    ]
+    texts += [(str(ipaddress.ip_address(packed)), claim) for packed, claim in fours + sixes]
+    replies = _core.Replies(shape.table(isa), 10_000)
+    expected: dict[tuple[object, ...], object] = {}
+    draw = random.Random(17)
+    for address, claim in [*fours, *sixes, *texts] * 3:
+        asked = draw.choice(["", "EU", "CN", "EU+CN"]), draw.choice([0, 1, 2, -1])
+        body = lookup_of(address, *asked)
+        known = expected.get((claim, *asked))
+        assert replies.find(body) is known
+        if known is None:
+            expected[claim, *asked] = reply = object()
+            replies.keep(body, reply)
+    assert len(replies) == len(expected)
+
+
+def test_of_requests_for_a_protobuf_runtime_no_reply_is_kept() -> None:
+    replies = _core.Replies(SHAPES["two halves"].table(), 10)
+    for body, read in LOOKUPS.values():
+        if read is None:
+            replies.keep(body, "reply")
+            assert replies.find(body) is None
+    assert len(replies) == 0
+
+
+def test_beyond_the_limit_all_replies_before_are_forgotten() -> None:
+    replies = _core.Replies(SHAPES["two halves"].table(), 3)
+    bodies = [lookup_of("1.0.1.1", "EU", policy) for policy in range(5)]
+    for number, body in enumerate(bodies):
+        replies.keep(body, number)
+    assert [replies.find(body) for body in bodies] == [None, None, None, 3, 4]
+    with pytest.raises(ValueError, match=r"^limit: below 1$"):
+        _core.Replies(SHAPES["two halves"].table(), 0)
+
+
+def test_closed_replies_keep_nothing() -> None:
+    table = SHAPES["two halves"].table()
+    before = sys.getrefcount(table)
+    replies, body = _core.Replies(table, 3), lookup_of("1.0.1.1")
+    assert sys.getrefcount(table) == before + 1
+    replies.keep(body, "reply")
+    replies.close()
+    replies.keep(body, "reply")
+    assert replies.find(body) is None
+    assert len(replies) == 0
+    assert sys.getrefcount(table) == before
+
+
+def test_no_address_is_kept_with_a_reply() -> None:
+    replies = _core.Replies(SHAPES["two halves"].table(), 10)
+    for address in ("129.0.1.1", bytes([129, 0, 1, 1])):
+        replies.keep(lookup_of(address, "EU"), "reply")
+    (kept,) = [one for one in gc.get_referents(replies) if isinstance(one, dict)]
+    # The claim, the policy and the region set.
+    assert kept == {b"\2\0" + bytes(4) + b"EU": "reply"}
+
+
 # random messages
 
 
@@ -753,8 +833,11 @@ def test_a_roster_over_the_limit_is_refused_before_it_is_classified() -> None:
 def test_a_closed_dataset_answers_nothing() -> None:
     dataset = Dataset.from_buffer(encode(small_dataset.content()))
     closed = Snapshot(dataset)
+    handlers.lookup(closed, lookup_of("1.0.1.1"), Limits())
     dataset.close()
     for region_set in ("", "CN"):
+        with pytest.raises(DatasetClosedError):
+            handlers.lookup(closed, lookup_of("1.0.1.1", region_set), Limits())
         with pytest.raises(DatasetClosedError):
             handlers.classify_roster(
                 closed, request_of("ipv4", [bytes(4)], region_set=region_set), Limits()

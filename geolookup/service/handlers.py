@@ -22,6 +22,8 @@ from geolookup.service.recording import record_bytes
 from geolookup.v1 import geolookup_pb2 as v1
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from geolookup.dataset import Dataset
     from geolookup.roster import Answer
     from geolookup.service.authz import Rules
@@ -111,39 +113,39 @@ class Snapshot:
     A request is answered from one snapshot, and so is a whole stream.
     """
 
-    _MAX_ANSWERS: Final = 100_000
-    """Ten times the distinct answers of a dataset; some 20 MB."""
-
     def __init__(self, dataset: Dataset, rules: Rules | None = None) -> None:
         self.dataset = dataset
         self.rules = rules
         """Those of Envoy's authorization, if it is answered."""
         self.named = v1.ClassifyRosterResponse(dataset=dataset.id).SerializeToString()
         """The field `dataset` of a `ClassifyRosterResponse`, serialised with its tag."""
-        # By identity, as a dataset hands out one object for each distinct
-        # answer. The value holds the answer so that its id is not used again.
-        self._answers: dict[int, tuple[Answer, bytes]] = {}
+        self.replies = dataset.replies
+        """To lookups: `_Reply`."""
+        self.find: Callable[[bytes], _Reply | None] = dataset.replies.find
+        """Return the reply to such a `LookupRequest`, if one was kept."""
 
-    def encoded(self, answer: Answer) -> bytes:
-        """Return an answer as a serialised `LookupResponse`."""
-        entry = self._answers.get(id(answer))
-        if entry is None:
-            if len(self._answers) >= self._MAX_ANSWERS:
-                self._answers.clear()
-            entry = self._answers[id(answer)] = (answer, _lookup_response(answer))
-        return entry[1]
+
+_Reply = tuple[bytes, Status, str, int]
+"""A serialised `LookupResponse`, and what is counted: status, region set or empty, verdict or 0."""
 
 
 def lookup(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBODY) -> bytes:
     """Answer a `LookupRequest`."""
+    response, status, region_set, verdict = snapshot.find(body) or _lookup(snapshot, body)
+    call.looked_up(status, region_set, verdict)
+    return response
+
+
+def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
     address, region_set, number = _core.read_lookup(body) or _read_lookup(body)
     policy = _policy(number)
     try:
         answer = snapshot.dataset.lookup(address, region_set or None, policy)
     except RegionSetError as error:
         raise _unknown_region_set(error) from None
-    call.looked_up(answer.status, region_set, answer.verdict or 0)
-    return snapshot.encoded(answer)
+    reply = _lookup_response(answer), answer.status, region_set, int(answer.verdict or 0)
+    snapshot.replies.keep(body, reply)
+    return reply
 
 
 def classify_roster(snapshot: Snapshot, body: bytes, limits: Limits, call: Call = NOBODY) -> bytes:

@@ -50,6 +50,9 @@ class Noted(Call):
     def go_on(self) -> None:
         self.asked += 1
 
+    def looked_up(self, status: int, region_set: str, verdict: int) -> None:
+        self.answers.append((status, region_set, verdict))
+
     def classified(
         self,
         statuses: tuple[int, ...],
@@ -118,6 +121,18 @@ def compare_reader(data: bytes) -> None:
 
 
 def compare_lookup(data: bytes) -> None:
+    """Hold what lookups are answered with to what protobuf makes of any bytes."""
+    compare_lookup_reader(data)
+    expected_call = Noted()
+    expected = _outcome(_looked_up, data, LIMITS, expected_call, False)
+    # The second time it is what was kept.
+    for _ in range(2):
+        call = Noted()
+        assert _outcome(_by_lookup, data, LIMITS, call, False) == expected
+        assert call.answers == expected_call.answers
+
+
+def compare_lookup_reader(data: bytes) -> None:
     """Hold what the core's reader of lookups finds in any bytes to what protobuf does."""
     found = _core.read_lookup(data)
     try:
@@ -168,11 +183,44 @@ def _outcome(answer: Any, body: bytes, limits: Limits, call: Call, streamed: boo
     except RequestError as error:
         return error.code, error.text
     # A record tells the second in which it was made, and its digest covers that.
-    if response.HasField("record"):
+    if isinstance(response, v1.ClassifyRosterResponse) and response.HasField("record"):
         assert response.record.time
         assert len(response.record.digest) == 64
         response.record.time = response.record.digest = ""
     return response
+
+
+def _by_lookup(body: bytes, limits: Limits, call: Call, _streamed: bool) -> v1.LookupResponse:
+    return v1.LookupResponse.FromString(handlers.lookup(snapshot(), body, limits, call))
+
+
+def _looked_up(body: bytes, _limits: Limits, call: Call, _streamed: bool) -> v1.LookupResponse:
+    request = _parse(v1.LookupRequest, body)
+    form = request.WhichOneof("address")
+    if form is None:
+        raise RequestError(Code.INVALID_ARGUMENT, "address: required")
+    address = getattr(request, form)
+    if form == "packed" and len(address) not in (4, 16):
+        text = f"packed: {len(address)} bytes; an address has 4 or 16"
+        raise RequestError(Code.INVALID_ARGUMENT, text)
+    if not 0 <= request.policy < len(POLICIES):
+        raise RequestError(Code.INVALID_ARGUMENT, "policy: not the number of a policy")
+    try:
+        answer = snapshot().dataset.lookup(
+            address, request.region_set or None, POLICIES[request.policy]
+        )
+    except RegionSetError as error:
+        text = f"region_set: {str(error).removeprefix('region set: ')}"
+        raise RequestError(Code.INVALID_ARGUMENT, text) from None
+    verdict: Any = answer.verdict or 0
+    call.looked_up(answer.status, request.region_set, verdict)
+    return v1.LookupResponse(
+        country=answer.country,
+        status=int(answer.status),  # type: ignore[arg-type]
+        claimed=answer.claimed,
+        verdict=verdict,
+        dataset=answer.dataset,
+    )
 
 
 def _by_handler(
