@@ -37,7 +37,7 @@ from geolookup.service.meter import Meter
 from geolookup.v1 import geolookup_pb2 as v1
 
 EMPTY = "empty, threads"
-"""What all others are compared with."""
+"""What all others are compared with; besides, each with the empty handler in its own style."""
 CONTENDERS = (
     *(EMPTY, "empty, asyncio", "empty, queue"),
     *("geolookup, threads", "geolookup, queue"),
@@ -171,7 +171,8 @@ def measure(
 ) -> dict[str, Any]:
     """Return the figures by work and contender; servers use *core*.
 
-    To the medians are added those of the ratios to the empty handler of the same turn.
+    To the medians are added those of the ratios to the empty handler of the same turn, in
+    gRPC's public server and in the same style.
     """
     with geolookup.open() as dataset:
         all_works = works(dataset)
@@ -198,16 +199,22 @@ def measure(
         measured[work] = {
             contender: vars(h2load.Figures.median(samples[contender]))
             | {
-                f"{name}_of_empty": statistics.median(
+                f"{name}_of_{what}": statistics.median(
                     getattr(ours, name) / getattr(empty, name)
-                    for ours, empty in zip(samples[contender], samples[EMPTY], strict=True)
+                    for ours, empty in zip(samples[contender], samples[other], strict=True)
                 )
+                for what, other in (("empty", EMPTY), ("style", _in_style(contender)))
                 for name in ("rate", "p99", "cpu")
             }
             for contender in contenders
         }
     timing.progress("")
     return measured
+
+
+def _in_style(contender: str) -> str:
+    """Return the empty handler in the style of a server."""
+    return f"empty, {contender.split(', ')[1]}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -255,19 +262,23 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"Servers on core {cores[0]}, h2load on core {cores[-1]} with "
         f"{report['calls_under_way']} calls under way. Medians of {chosen.rounds} turns of "
-        f"{chosen.seconds} s; a pool of {chosen.threads} threads. Ratios to an empty handler in "
-        "gRPC's public server, taken turn by turn.\n"
+        f"{chosen.seconds} s; a pool of {chosen.threads} threads. Ratios, taken turn by turn, to "
+        "an empty handler in gRPC's public server, and after the slash to one in the same style.\n"
     )
     print("| work | server | calls/s | of empty | p99, ms | of empty | CPU, µs a call | of empty |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for work, by_contender in measured.items():
         for contender, row in by_contender.items():
             print(
-                f"| {work} | {contender} | {row['rate']:,.0f} | {row['rate_of_empty']:.2f} "
-                f"| {row['p99'] / 1e3:.1f} | {row['p99_of_empty']:.2f} "
-                f"| {row['cpu']:.0f} | {row['cpu_of_empty']:.2f} |"
+                f"| {work} | {contender} | {row['rate']:,.0f} | {_ratios(row, 'rate')} "
+                f"| {row['p99'] / 1e3:.1f} | {_ratios(row, 'p99')} "
+                f"| {row['cpu']:.0f} | {_ratios(row, 'cpu')} |"
             )
     return 0
+
+
+def _ratios(row: Mapping[str, float], name: str) -> str:
+    return f"{row[f'{name}_of_empty']:.2f} / {row[f'{name}_of_style']:.2f}"
 
 
 if __name__ == "__main__":

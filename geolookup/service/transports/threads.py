@@ -95,12 +95,17 @@ class _Pool(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         try:
-            future = super().submit(fn, *args, **kwargs)
+            # A callback of the future's would take its lock once more, and in turn.
+            return super().submit(self._work, fn, args, kwargs)
         except BaseException:
             self._slots.give_back()
             raise
-        future.add_done_callback(lambda _: self._slots.give_back())
-        return future
+
+    def _work(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            self._slots.give_back()
 
 
 class _Method:
