@@ -8,6 +8,7 @@ medians of what took turns in one run; what stands in different processes takes 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -33,6 +34,7 @@ from bench.contenders import (
 from bench.larger import larger_file
 from bench.peers import Field, Work
 from bench.timing import Timing
+from geolookup import _core
 from geolookup.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -366,6 +368,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=31, help="timings of each contender")
     parser.add_argument("--seconds", type=float, default=0.02, help="least time of one timing")
     parser.add_argument("--runs", type=int, default=21, help="processes that open a dataset")
+    parser.add_argument(
+        "--isa", choices=_core.isa_paths(), help="code path (default: the widest there is)"
+    )
     parser.add_argument("--core", type=int, help="core to run on (default: the last)")
     parser.add_argument("--quick", action="store_true", help="see that it works: times mean little")
     chosen = parser.parse_args(arguments)
@@ -373,6 +378,8 @@ def main(arguments: list[str] | None = None) -> int:
         (1, 0.0, 1) if chosen.quick else (chosen.rounds, chosen.seconds, chosen.runs)
     )
     core = timing.pin(chosen.core)
+    if chosen.isa:  # which only tests and benchmarks choose, so `open` has no argument for it
+        _core.Table = functools.partial(_core.Table, isa=chosen.isa)  # type: ignore[misc,assignment]
     with geolookup.open() as dataset:
         measuring = Measuring(dataset, rounds=rounds, least_seconds=seconds, runs=runs)
         rows = list(measuring.rows())
@@ -380,6 +387,7 @@ def main(arguments: list[str] | None = None) -> int:
         report: dict[str, Any] = {
             "machine": timing.machine(),
             "core": core,
+            "isa": chosen.isa or _core.isa_paths()[-1],
             "dataset": dataset.id,
             "rounds": rounds,
             "missing": missing,
@@ -390,7 +398,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(report))
     else:
         described = ", ".join(f"{key} {value}" for key, value in timing.machine().items())
-        print(f"Machine: {described}; core {core}. Dataset {report['dataset'][:16]}.")
+        print(
+            f"Machine: {described}; core {core}, {report['isa']}. Dataset {report['dataset'][:16]}."
+        )
         print(f"Medians of {rounds} rounds; (a) assigned and (b) boundary addresses.\n")
         print(table(rows))
         for name, reason in missing.items():

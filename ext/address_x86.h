@@ -43,8 +43,8 @@ typedef struct {
     uint32_t ends;    /* bit i: character i ends a number */
 } __attribute__((aligned(32))) gl_dotted;
 
-/* Makes a shuffle give 0, and the digit 0 where it is added to that. */
-#define GL_NONE (0x80 | '0')
+/* Makes a shuffle give 0. */
+#define GL_NONE 0x80
 
 /* The ends of four numbers of a, b, c and d digits, and where their entry is: no two of
  * the 81 meet there, or the compiler would say that one overrides another. */
@@ -74,15 +74,13 @@ static const gl_dotted gl_dotteds[256] = {GL_DOTTED1(1) GL_DOTTED1(2) GL_DOTTED1
  * Mula and Daniel Lemire, "Parsing IP addresses crazily fast" (2023). */
 GL_TARGET_AVX2 static inline int gl_parse_ipv4_x86(__m128i text, size_t n, uint8_t out[4])
 {
-    const __m128i zero = _mm_set1_epi8('0');
     unsigned ends = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('.')));
     int32_t bounds;
 
     ends = _bzhi_u32(ends, (unsigned)n) | 1u << n;
     const gl_dotted *dotted = gl_dotteds + GL_SLOT(ends);
     __m128i from = _mm_load_si128((const __m128i *)dotted->from);
-    __m128i digits = _mm_shuffle_epi8(text, from);
-    digits = _mm_sub_epi8(_mm_or_si128(digits, _mm_and_si128(from, zero)), zero);
+    __m128i digits = _mm_shuffle_epi8(_mm_sub_epi8(text, _mm_set1_epi8('0')), from);
     __m128i value = _mm_madd_epi16(
         _mm_maddubs_epi16(digits, _mm_set1_epi32(0x00010A64)), _mm_set1_epi16(1));
     /* A number with a leading zero is too small for its length; none is 255 too small. */
@@ -122,90 +120,111 @@ GL_TARGET_AVX2 static inline int gl_find_shape(gl_shape *shape, size_t n)
                                                          : shape->groups == 8);
 }
 
-/* Copies a text of 2 to 39 characters. Most are two moves, which overlap; a call of
- * memcpy would take half as long as parsing them. */
-static inline void gl_copy_text(char *to, const char *from, size_t n)
+/* The first 32 characters of a text of 4 or more, zeros behind. */
+GL_TARGET_AVX2 static inline __m256i gl_load_long(const char *s, size_t n)
 {
-    if (n > 32) {
-        memcpy(to, from, 32);
-        memcpy(to + n - 8, from + n - 8, 8);
-    } else if (n >= 16) {
-        char head[16], tail[16];
-        memcpy(head, from, 16);
-        memcpy(tail, from + n - 16, 16);
-        memcpy(to, head, 16);
-        memcpy(to + n - 16, tail, 16);
-    } else {
-        for (size_t i = 0; i < n; i++)
-            to[i] = from[i];
-    }
+    const __m256i lanes = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+    __m256i whole = _mm256_set1_epi32((int)(n / 4));
+    uint32_t end;
+
+    /* A masked load touches nothing outside of its mask, which is of four characters each;
+     * those that fill no four come with the last four. */
+    memcpy(&end, s + n - 4, 4);
+    end = (uint32_t)((uint64_t)end >> (32 - n % 4 * 8));
+    __m256i text = _mm256_maskload_epi32((const void *)s, _mm256_cmpgt_epi32(whole, lanes));
+    __m256i last = _mm256_cmpeq_epi32(whole, lanes);
+    return _mm256_or_si256(text, _mm256_and_si256(last, _mm256_set1_epi32((int)end)));
 }
 
-/* IPv6 text of 2 to 39 characters. Returns 1, 0 for what is no address, or -1 for what is
+/* Values of hexadecimal digits, and negative ones for what is none. The masks have a bit for
+ * each character. */
+GL_TARGET_AVX2 static inline __m256i gl_read_digits(__m256i text, uint32_t *digits,
+                                                    uint32_t *colons)
+{
+    __m256i number = _mm256_sub_epi8(text, _mm256_set1_epi8('0'));
+    __m256i letter = _mm256_sub_epi8(_mm256_or_si256(text, _mm256_set1_epi8(0x20)),
+                                     _mm256_set1_epi8('a'));
+    __m256i is_number = _mm256_cmpeq_epi8(_mm256_min_epu8(number, _mm256_set1_epi8(9)), number);
+    __m256i is_letter = _mm256_cmpeq_epi8(_mm256_min_epu8(letter, _mm256_set1_epi8(5)), letter);
+
+    *digits = (uint32_t)_mm256_movemask_epi8(_mm256_or_si256(is_number, is_letter));
+    *colons = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(text, _mm256_set1_epi8(':')));
+    /* A colon, or a zero, is far enough below the letters to stay negative. */
+    return _mm256_blendv_epi8(_mm256_add_epi8(letter, _mm256_set1_epi8(10)), number, is_number);
+}
+
+GL_TARGET_AVX2 static inline __m128i gl_four_groups(const uint8_t *a, const uint8_t *b,
+                                                    const uint8_t *c, const uint8_t *d)
+{
+    uint32_t x[4];
+
+    memcpy(x, a, 4);
+    memcpy(x + 1, b, 4);
+    memcpy(x + 2, c, 4);
+    memcpy(x + 3, d, 4);
+    return _mm_setr_epi32((int)x[0], (int)x[1], (int)x[2], (int)x[3]);
+}
+
+/* IPv6 text of 4 to 39 characters. Returns 1, 0 for what is no address, or -1 for what is
  * not plain. */
 GL_TARGET_AVX2 static inline int gl_parse_ipv6_avx2(const char *s, size_t n, uint8_t out[16])
 {
-    const __m256i zero = _mm256_set1_epi8('0'), a = _mm256_set1_epi8('a');
-    const __m256i nine = _mm256_set1_epi8(9), five = _mm256_set1_epi8(5);
+    const __m128i places = _mm_set_epi64x(0x0F0E0D0C0B0A0908, 0x0706050403020100);
     uint64_t all = ((uint64_t)1 << n) - 1;
-    uint8_t nibbles[4 + 64];
-    uint8_t groups[8 + 32];
-    char copy[64] = {0};
+    __m256i text = gl_load_long(s, n), rest = _mm256_setzero_si256();
+    uint32_t digits[2] = {0, 0}, colons[2] = {0, 0};
+    /* The values of the characters, four zeros before them; and from the 16th on, so that no
+     * group lies across what is written in one go: that would have to wait. */
+    uint8_t values[4 + 64 + 4], later[32];
+    const uint8_t *ends[8];
     gl_shape shape = {0};
 
-    gl_copy_text(copy, s, n);
-    memset(nibbles, 0, 4);
-    for (int half = 0; half < 2; half++) {
-        __m256i text = _mm256_loadu_si256((const __m256i *)(copy + 32 * half));
-        __m256i number = _mm256_sub_epi8(text, zero);
-        __m256i letter = _mm256_sub_epi8(_mm256_or_si256(text, _mm256_set1_epi8(0x20)), a);
-        __m256i is_number = _mm256_cmpeq_epi8(_mm256_min_epu8(number, nine), number);
-        __m256i is_letter = _mm256_cmpeq_epi8(_mm256_min_epu8(letter, five), letter);
-        __m256i value = _mm256_blendv_epi8(
-            _mm256_add_epi8(letter, _mm256_set1_epi8(10)), number, is_number);
-        _mm256_storeu_si256((__m256i *)(nibbles + 4 + 32 * half), value);
-        __m256i is_colon = _mm256_cmpeq_epi8(text, _mm256_set1_epi8(':'));
-        shape.digits |= (uint64_t)(uint32_t)_mm256_movemask_epi8(
-                            _mm256_or_si256(is_number, is_letter)) << 32 * half;
-        shape.colons |= (uint64_t)(uint32_t)_mm256_movemask_epi8(is_colon) << 32 * half;
+    __m256i value = gl_read_digits(text, digits, colons);
+    memset(values, 0, 4);
+    memset(values + 68, 0, 4); /* where groups are that there are not */
+    _mm256_storeu_si256((__m256i *)(values + 4), value);
+    if (n > 32) {
+        uint64_t end;
+        memcpy(&end, s + n - 8, 8);
+        end = end >> 8 >> (39 - n) * 8;
+        rest = gl_read_digits(_mm256_castsi128_si256(_mm_cvtsi64_si128((long long)end)),
+                              digits + 1, colons + 1);
     }
-    shape.digits &= all;
-    shape.colons &= all;
+    _mm256_storeu_si256((__m256i *)later, _mm256_permute2x128_si256(value, rest, 0x21));
+    shape.digits = (digits[0] | (uint64_t)digits[1] << 32) & all;
+    shape.colons = (colons[0] | (uint64_t)colons[1] << 32) & all;
     if ((shape.digits | shape.colons) != all)
         return -1;
-    if (!gl_find_shape(&shape, n))
+    uint64_t pairs = shape.digits & shape.digits >> 1;
+    if (!gl_find_shape(&shape, n) || (pairs & pairs >> 2 & shape.digits >> 4) != 0)
         return 0;
-    /* Each group's four digits are the bytes up to its end; those that belong to what
-     * stands before it are cleared. */
-    uint64_t ends = shape.ends, digits = shape.digits;
-    unsigned size = 0;
-    uint64_t longer = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4;
-    if (longer != 0)
-        return 0;
-    memset(groups, 0, 16);
-    for (unsigned i = 0; i < shape.groups; i++, ends &= ends - 1) {
-        unsigned end = (unsigned)__builtin_ctzll(ends);
-        /* Digits that stand side by side up to the end: ones from the left. */
-        unsigned length = (unsigned)__builtin_clzll(~(digits << (63 - end)));
-        uint32_t x;
-        memcpy(&x, nibbles + 4 + end - 3, 4);
-        x = (uint32_t)_bzhi_u64(__builtin_bswap32(x), 8 * length);
-        x = (x | x >> 4) & 0x00FF00FF;
-        x |= x >> 8;
-        groups[size++] = (uint8_t)(x >> 8);
-        groups[size++] = (uint8_t)x;
+    uint64_t left = shape.ends;
+    for (unsigned i = 0; i < 8; i++, left &= left - 1) {
+        size_t end = _tzcnt_u64(left);
+        /* Where its first of four is; only the last two groups can end beyond the 32nd. */
+        ends[i] = i >= 6 && end - 32 < 7 ? later + (end - 19) : values + (end + 1);
     }
-    unsigned left = 2 * shape.before, right = size - left;
-    memset(out, 0, 16);
-    memcpy(out, groups, 16);
-    if (left < 16) {
-        memset(out + left, 0, 16 - left);
-        memcpy(out + 16 - right, groups + left, right);
-    }
+    /* Each group's four digits are the characters up to its end, without a colon and what
+     * stands before it. */
+    __m256i groups = _mm256_inserti128_si256(
+        _mm256_castsi128_si256(gl_four_groups(ends[0], ends[1], ends[2], ends[3])),
+        gl_four_groups(ends[4], ends[5], ends[6], ends[7]), 1);
+    __m256i other = _mm256_cmpgt_epi8(_mm256_setzero_si256(), groups);
+    other = _mm256_or_si256(other, _mm256_srli_epi32(other, 8));
+    other = _mm256_or_si256(other, _mm256_srli_epi32(other, 16));
+    groups = _mm256_maddubs_epi16(_mm256_andnot_si256(other, groups), _mm256_set1_epi16(0x0110));
+    groups = _mm256_permute4x64_epi64(_mm256_packus_epi16(groups, groups), 0x08);
+    __m128i bytes = _mm256_castsi256_si128(groups);
+    /* The groups after the "::" go to the end. */
+    __m128i before = _mm_cmpgt_epi8(_mm_set1_epi8((char)(2 * shape.before)), places);
+    __m128i moved = _mm_sub_epi8(places, _mm_set1_epi8((char)(16 - 2 * shape.groups)));
+    __m128i after = _mm_shuffle_epi8(_mm_andnot_si128(before, bytes), moved);
+    _mm_storeu_si128((__m128i *)out, _mm_or_si128(_mm_and_si128(before, bytes), after));
     return 1;
 }
 
-/* As gl_parse_ipv6_avx2, without reading beyond the text. */
+/* As gl_parse_ipv6_avx2, from 2 characters on. */
+/* As gl_parse_ipv6_avx2. */
 GL_TARGET_AVX512 static inline int gl_parse_ipv6_avx512(const char *s, size_t n, uint8_t out[16])
 {
     uint64_t all = ((uint64_t)1 << n) - 1;

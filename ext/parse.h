@@ -18,7 +18,7 @@ GL_INLINE int gl_parse_exact(const char *s, size_t n, uint8_t out[16], int isa)
         if (gl_parse_ipv4_x86(text, n, out))
             return 4;
     }
-    if (isa >= GL_AVX2 && n - 2 <= 39 - 2) {
+    if (isa >= GL_AVX2 && n - 4 <= 39 - 4) {
         int found = isa == GL_AVX512 ? gl_parse_ipv6_avx512(s, n, out)
                                      : gl_parse_ipv6_avx2(s, n, out);
         if (found >= 0)

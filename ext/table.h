@@ -650,7 +650,8 @@ GL_TARGET_AVX2 static inline unsigned gl_below4_avx2(const int16_t *keys, int16_
 {
     __m256i all = _mm256_load_si256((const __m256i *)keys);
     __m256i below = _mm256_cmpgt_epi16(_mm256_set1_epi16(number), all);
-    return (unsigned)__builtin_ctz(~(unsigned)_mm256_movemask_epi8(below) | 1u << 30) / 2;
+    /* Two bits a key; the last two are not one's. */
+    return (unsigned)__builtin_popcount((unsigned)_mm256_movemask_epi8(below) << 2) / 2;
 }
 
 GL_TARGET_AVX512 static inline unsigned gl_below4_avx512(const int16_t *keys, int16_t number)
@@ -666,10 +667,13 @@ GL_TARGET_AVX2 static inline unsigned gl_below6_avx2(const int32_t *keys, int32_
     __m256i sought = _mm256_set1_epi32(number);
     __m256i low = _mm256_cmpgt_epi32(sought, _mm256_load_si256((const __m256i *)keys));
     __m256i high = _mm256_cmpgt_epi32(sought, _mm256_load_si256((const __m256i *)keys + 1));
-    unsigned below = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(low)) |
-                     (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(high)) << 8;
-    return (unsigned)__builtin_ctz(~below | 1u << n);
+    /* Two bits a key: four of the lower half, four of the higher, and so again. */
+    unsigned below = (unsigned)_mm256_movemask_epi8(_mm256_packs_epi32(low, high));
+    unsigned some = n == GL_KEYS6 ? 0x00FF03FF : 0x3FFFFFFF;
+    return (unsigned)__builtin_popcount(below & some) / 2;
 }
+
+_Static_assert(GL_KEYS6 == 9 && GL_KEYS_BRANCH == 15, "as in gl_below6_avx2");
 
 GL_TARGET_AVX512 static inline unsigned gl_below6_avx512(const int32_t *keys, int32_t number,
                                                          unsigned n)
@@ -895,6 +899,39 @@ GL_TARGET_AVX512 static inline unsigned gl_list_claims_avx512(const uint16_t *cl
     return count;
 }
 
+/* Where 4 places go that a mask names: those that it names, one after the other. */
+#define GL_PLACE(I) 4 * (I), 4 * (I) + 1, 4 * (I) + 2, 4 * (I) + 3
+#define GL_PLACES(A, B, C, D) {GL_PLACE(A), GL_PLACE(B), GL_PLACE(C), GL_PLACE(D)}
+static const uint8_t gl_compressed[16][16] = {
+    GL_PLACES(0, 0, 0, 0), GL_PLACES(0, 0, 0, 0), GL_PLACES(1, 0, 0, 0), GL_PLACES(0, 1, 0, 0),
+    GL_PLACES(2, 0, 0, 0), GL_PLACES(0, 2, 0, 0), GL_PLACES(1, 2, 0, 0), GL_PLACES(0, 1, 2, 0),
+    GL_PLACES(3, 0, 0, 0), GL_PLACES(0, 3, 0, 0), GL_PLACES(1, 3, 0, 0), GL_PLACES(0, 1, 3, 0),
+    GL_PLACES(2, 3, 0, 0), GL_PLACES(0, 2, 3, 0), GL_PLACES(1, 2, 3, 0), GL_PLACES(0, 1, 2, 3),
+};
+
+GL_TARGET_AVX2 static inline unsigned gl_list_avx2(const uint32_t *ref, unsigned n,
+                                                   uint32_t least, uint32_t *list)
+{
+    /* References are below 2^31. */
+    const __m128i below = _mm_set1_epi32((int)(least - 1)), step = _mm_set1_epi32(4);
+    __m128i places = _mm_set_epi32(3, 2, 1, 0);
+    unsigned count = 0, i = 0;
+
+    for (; i + 4 <= n; i += 4) {
+        __m128i some = _mm_cmpgt_epi32(_mm_loadu_si128((const __m128i *)(ref + i)), below);
+        unsigned mask = (unsigned)_mm_movemask_ps(_mm_castsi128_ps(some));
+        __m128i order = _mm_loadu_si128((const __m128i *)gl_compressed[mask]);
+        _mm_storeu_si128((__m128i *)(list + count), _mm_shuffle_epi8(places, order));
+        count += (unsigned)__builtin_popcount(mask);
+        places = _mm_add_epi32(places, step);
+    }
+    for (; i < n; i++) {
+        list[count] = i;
+        count += ref[i] >= least;
+    }
+    return count;
+}
+
 GL_TARGET_AVX2 static inline unsigned gl_list_claims_avx2(const uint16_t *claims, unsigned n,
                                                           uint16_t least, uint16_t *list)
 {
@@ -1003,6 +1040,8 @@ GL_INLINE unsigned gl_list(const uint32_t *ref, unsigned n, uint32_t least, uint
 #if defined(GL_X86)
     if (isa == GL_AVX512)
         return gl_list_avx512(ref, n, least, list);
+    if (isa == GL_AVX2)
+        return gl_list_avx2(ref, n, least, list);
 #endif
     unsigned count = 0;
     (void)isa;
@@ -1017,13 +1056,9 @@ GL_INLINE unsigned gl_list(const uint32_t *ref, unsigned n, uint32_t least, uint
 GL_INLINE unsigned gl_list_again(const uint32_t *ref, unsigned n, uint32_t least, uint32_t *list,
                                  unsigned count, int isa)
 {
-#if defined(GL_X86)
-    if (isa == GL_AVX512) /* is quicker anew */
-        return gl_list_avx512(ref, n, least, list);
-#endif
+    if (isa != GL_PORTABLE) /* with vectors it is quicker to look at all of them again */
+        return gl_list(ref, n, least, list, isa);
     unsigned rest = count;
-    (void)n;
-    (void)isa;
     count = 0;
     for (unsigned k = 0; k < rest; k++) {
         uint32_t place = list[k];
