@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import http2
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -258,6 +259,23 @@ def test_a_service_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 # --- listening
+
+
+def test_it_answers_where_no_thread_can_be_started(
+    admin: AdminServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory is short, and nobody could ask why any more."""
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    paths = [f"/{SERVICE}/{name}" for name in ("GetStatus", "Reload", "Rollback")]
+    paths += [f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch")]
+    with http2.Connection(admin.address.port) as connection, monkeypatch.context() as lacking:
+        lacking.setattr(threading.Thread, "start", start)
+        for number, path in enumerate(3 * paths):
+            connection.call(2 * number + 1, path, b"")
+            assert connection.expect(http2.HEADERS, 2 * number + 1).body
 
 
 def test_a_port_in_use_is_an_error(control: MemoryControl, admin: AdminServer) -> None:

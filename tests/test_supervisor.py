@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import re
 import shutil
@@ -544,7 +545,7 @@ class Load:
     """Lookups without pause, from several threads, by clients that try once more."""
 
     def __init__(self, target: str, threads: int = 3) -> None:
-        self.answered = 0
+        self._answered = [0] * threads
         self.lost: list[str] = []
         self._done = threading.Event()
         # A connection that reaches a listener in the moment in which it closes is lost, and
@@ -552,20 +553,20 @@ class Load:
         self._client = Client(
             target, timeout=PATIENCE, retry=Retry(attempts=2, first_wait=1, budget=1_000)
         )
-        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(threads)]
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         while not self._done.is_set():
             try:
                 assert self._client.lookup(CHINA, "CN").country == "CN"
-                self.answered += 1
+                self._answered[number] += 1
             except GeoLookupError as error:
                 self.lost.append(repr(error))
 
     def goes_on(self) -> None:
-        """Wait until more were answered."""
-        before = self.answered
-        until(lambda: self.answered > before + 50)
+        """Wait until each thread got more answers, so that none is about to try once more."""
+        wanted = [answered + 20 for answered in self._answered]
+        until(lambda: all(map(operator.ge, self._answered, wanted)))
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -607,6 +608,7 @@ def test_a_rolling_restart_of_services_loses_no_call() -> None:
                 running[place] = stack.enter_context(again)
                 # Only when the client has seen that it is back may the other one end.
                 until(lambda: answered(running[place]) > 50)  # noqa: B023
+                load.goes_on()
     assert load.lost == []
 
 

@@ -272,6 +272,35 @@ class Busy:
         assert connection.is_alive()
 
 
+def test_calls_are_answered_where_no_thread_can_be_started(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory is short: what is needed is there, and it goes on when there is enough."""
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    paths = {
+        f"/{SERVICE}/Lookup": LOOKUP,
+        f"/{SERVICE}/Explain": EXPLAIN,
+        f"/{SERVICE}/ClassifyRoster": LARGE,
+        f"/{SERVICE}/StreamRosters": b"",
+        "/grpc.health.v1.Health/Check": b"",
+        "/grpc.health.v1.Health/Watch": b"",
+    }
+    with (
+        serving_here(dataset) as server,
+        http2.Connection(server.address.port) as connection,
+        monkeypatch.context() as lacking,
+    ):
+        lacking.setattr(threading.Thread, "start", start)
+        for number, (path, body) in enumerate(3 * list(paths.items())):
+            stream = 2 * number + 1
+            connection.call(stream, path, body)
+            assert connection.expect(http2.HEADERS, stream).body
+    assert counted(server, meter.LOOKUP) == {"OK": 3}
+
+
 def test_of_those_over_the_limit_who_came_last_is_let_in_first(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -23,6 +22,7 @@ from geolookup.errors import ServiceError
 from geolookup.service import log, tls
 from geolookup.service.admin_messages import reload_message, status_message
 from geolookup.service.lasting import LastingCalls
+from geolookup.service.pool import Pool
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 from geolookup.service.settings.model import ADMIN
 from geolookup.service.watches import Watches
@@ -76,7 +76,7 @@ class AdminServer:
         self._lasting = LastingCalls()
         self._stopping = threading.Event()
         self._pools = [
-            ThreadPoolExecutor(number, f"geolookup-admin-{name}")
+            Pool(number, f"geolookup-admin-{name}")
             # One more of each kind, to refuse what is over the limit.
             for name, number in (
                 ("health", _THREADS),
@@ -194,7 +194,7 @@ class _AdminServicer(admin_v1_grpc.AdminServiceServicer):
 class _Bounded:
     """Runs behaviours in a pool of their own, so many at once; others are refused at once."""
 
-    def __init__(self, pool: ThreadPoolExecutor, number: int, name: str) -> None:
+    def __init__(self, pool: Pool, number: int, name: str) -> None:
         self._pool = pool
         self._slots = threading.BoundedSemaphore(number)
         self._refusal = f"{name}: over the limit of {number} at once"

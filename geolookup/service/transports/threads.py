@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
@@ -23,6 +23,7 @@ from geolookup.service.calls import RETRY_HINT, SERVICE, Calls, ShedError, Slots
 from geolookup.service.grpc_options import channel_options
 from geolookup.service.handlers import RequestError
 from geolookup.service.lasting import LastingCalls
+from geolookup.service.pool import Pool
 from geolookup.service.transports.listening import listen
 from geolookup.service.transports.standard import parsed
 from geolookup.service.watches import Watches
@@ -82,7 +83,7 @@ class ThreadTransport:
         return stopped
 
 
-class _Pool(ThreadPoolExecutor):
+class _Pool(Pool):
     """Threads for calls that took a slot. It is given back when the call's work is done.
 
     Not when the handler returns, since of a call that its client cancels before the
@@ -130,7 +131,7 @@ class _Admission(grpc.GenericRpcHandler):
     def __init__(self, calls: Calls, methods: dict[str, _Method]) -> None:
         self._calls = calls
         self._methods = methods
-        refusals = ThreadPoolExecutor(_REFUSERS, "geolookup-refusal")
+        refusals = Pool(_REFUSERS, "geolookup-refusal")
         # Made once: while calls are shed there is no time for anything.
         self._refusing = {
             name: method.refusing(_placed(_refuse_with(method.slots.refusal), refusals))
@@ -174,7 +175,7 @@ def _methods(
         grpc.stream_stream_rpc_method_handler,
     )
 
-    checks = ThreadPoolExecutor(_CHECKERS, "geolookup-check")
+    checks = Pool(_CHECKERS, "geolookup-check")
     methods[f"/{health.SERVICE_NAME}/Check"] = _Method(
         meter.CHECK,
         None,  # never shed
@@ -325,7 +326,7 @@ def _watch(calls: Calls, accepted: int, watches: Watches) -> Behaviour:
     return watching
 
 
-def _placed(behaviour: Behaviour, pool: ThreadPoolExecutor) -> Behaviour:
+def _placed(behaviour: Behaviour, pool: Pool) -> Behaviour:
     """Have a behaviour run in a pool of its own."""
     behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]
     return behaviour
