@@ -797,8 +797,9 @@ cdef class Replies:
         out = PyBytes_AS_STRING(key)
         memcpy(out, &claim, sizeof(claim))
         memcpy(out + sizeof(claim), &request.policy, sizeof(request.policy))
-        memcpy(out + sizeof(claim) + sizeof(request.policy), request.region_set,
-               request.region_set_bytes)
+        if request.region_set_bytes:  # else it may be nowhere, which memcpy must not be told
+            memcpy(out + sizeof(claim) + sizeof(request.policy), request.region_set,
+                   request.region_set_bytes)
         return key
 
     @cython.binding(False)
