@@ -608,7 +608,6 @@ def test_a_rolling_restart_of_services_loses_no_call() -> None:
                 running[place] = stack.enter_context(again)
                 # Only when the client has seen that it is back may the other one end.
                 until(lambda: answered(running[place]) > 50)  # noqa: B023
-                load.goes_on()
     assert load.lost == []
 
 
