@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,3 +127,15 @@ def serving_here(dataset: Dataset, **settings: Any) -> Iterator[Server]:
 def stub_of(channel: grpc.Channel) -> Any:
     """Return the generated stub, which has no types."""
     return GeoLookupServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have this process start no thread, as where memory is short."""
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as lacking:
+        lacking.setattr(threading.Thread, "start", start)
+        yield

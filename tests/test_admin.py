@@ -23,6 +23,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from servers import no_thread_starts
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
@@ -265,14 +266,9 @@ def test_it_answers_where_no_thread_can_be_started(
     admin: AdminServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where memory is short, and nobody could ask why any more."""
-
-    def start(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     paths = [f"/{SERVICE}/{name}" for name in ("GetStatus", "Reload", "Rollback")]
     paths += [f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch")]
-    with http2.Connection(admin.address.port) as connection, monkeypatch.context() as lacking:
-        lacking.setattr(threading.Thread, "start", start)
+    with http2.Connection(admin.address.port) as connection, no_thread_starts(monkeypatch):
         for number, path in enumerate(3 * paths):
             connection.call(2 * number + 1, path, b"")
             assert connection.expect(http2.HEADERS, 2 * number + 1).body

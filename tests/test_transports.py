@@ -22,7 +22,7 @@ import pytest
 import trustme
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from servers import PATIENCE, serving_here, stub_of
+from servers import PATIENCE, no_thread_starts, serving_here, stub_of
 
 from geolookup import Dataset
 from geolookup.service import Limits, Server, Settings, handlers, meter
@@ -276,10 +276,6 @@ def test_calls_are_answered_where_no_thread_can_be_started(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where memory is short: what is needed is there, and it goes on when there is enough."""
-
-    def start(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     paths = {
         f"/{SERVICE}/Lookup": LOOKUP,
         f"/{SERVICE}/Explain": EXPLAIN,
@@ -291,9 +287,8 @@ def test_calls_are_answered_where_no_thread_can_be_started(
     with (
         serving_here(dataset) as server,
         http2.Connection(server.address.port) as connection,
-        monkeypatch.context() as lacking,
+        no_thread_starts(monkeypatch),
     ):
-        lacking.setattr(threading.Thread, "start", start)
         for number, (path, body) in enumerate(3 * list(paths.items())):
             stream = 2 * number + 1
             connection.call(stream, path, body)
