@@ -49,28 +49,35 @@ class Retry:
 
     Attributes:
         attempts: calls in all, 2 to 5.
-        first_wait: seconds before the second attempt; doubled each time, and varied by 20 %.
+        first_wait: seconds before the second attempt, 0.002 at least; doubled each time, and
+            varied by 20 %.
         longest_wait: bound on these seconds.
         budget: tokens that a channel starts with, 1 to 1000; a failure takes one, and no
             call is made again while half of them or fewer are left. So a service that is
-            down is not asked several times as often.
+            down is not asked several times as often. All calls under way on a connection
+            fail at once when it is lost: half of the tokens should be more than these.
         refill: tokens that a success gives back.
 
     Raises:
         ValueError: a value that gRPC would not keep to.
     """
 
-    attempts: int = 3
+    # Together they outlast gRPC's own wait before it connects again, twice.
+    attempts: int = 4
     first_wait: float = 0.05
     longest_wait: float = 1.0
-    budget: int = 10
+    budget: int = 1_000
     refill: float = 0.1
 
     def __post_init__(self) -> None:
         if not 2 <= self.attempts <= 5:
             raise ValueError("attempts: expected 2 to 5")
-        if not 0.001 <= self.first_wait <= self.longest_wait < float("inf"):
-            raise ValueError("first_wait, longest_wait: expected seconds, the first no longer")
+        # A wait that gRPC rounds to no millisecond never ends (1.85): the call is not made again
+        # and fails when its time is over.
+        if not 0.002 <= self.first_wait <= self.longest_wait < float("inf"):
+            raise ValueError(
+                "first_wait, longest_wait: expected seconds from 0.002 on, the first no longer"
+            )
         if not 1 <= self.budget <= 1_000:
             raise ValueError("budget: expected 1 to 1000")
         if not 0.001 <= self.refill <= self.budget:

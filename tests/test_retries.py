@@ -1,0 +1,204 @@
+"""Calls that nobody has answered are made again, by both clients, and not without end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+
+from geolookup.client import AsyncClient, Client, Retry
+from geolookup.client.channel import channel_options
+from geolookup.errors import GeoLookupError, ServiceError, ServiceUnavailableError
+from geolookup.v1 import geolookup_pb2 as v1
+
+PATIENCE = 30
+QUICK = Retry(first_wait=0.002, longest_wait=0.002, budget=10)
+"""The shortest waits that there are."""
+AT_ONCE = 64
+"""Calls under way at the same moment."""
+ANSWER = v1.LookupResponse(country="CN", status=1, dataset="0" * 64).SerializeToString()  # type: ignore[arg-type]
+
+Behaviour = Callable[[int, grpc.ServicerContext], None]
+"""What becomes of the attempt with this number, from 0: it ends, or is answered."""
+
+
+class Counting(grpc.GenericRpcHandler):
+    """A service that counts what it is asked, and answers what a behaviour lets pass."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self._behaviour = behaviour
+        self._lock = threading.Lock()
+        self.attempts = 0
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        if details.method.endswith("StreamRosters"):  # type: ignore[attr-defined]
+            return grpc.stream_stream_rpc_method_handler(
+                lambda _, context: iter((self._answer(b"", context),))
+            )
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    def _answer(self, _: bytes, context: grpc.ServicerContext) -> bytes:
+        with self._lock:
+            number, self.attempts = self.attempts, self.attempts + 1
+        self._behaviour(number, context)
+        return ANSWER
+
+
+@contextlib.contextmanager
+def counting(behaviour: Behaviour) -> Iterator[tuple[str, Counting]]:
+    """Serve; yield the address, and what counts."""
+    handler = Counting(behaviour)
+    server = grpc.server(futures.ThreadPoolExecutor(AT_ONCE), handlers=[handler])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}", handler
+    finally:
+        server.stop(0).wait(PATIENCE)
+
+
+def ending(code: grpc.StatusCode, times: int = 10**9, hint: str | None = None) -> Behaviour:
+    """Return what ends the first so many attempts."""
+
+    def behave(number: int, context: grpc.ServicerContext) -> None:
+        if number < times:
+            if hint is not None:
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", hint),))
+            context.abort(code, "")
+
+    return behave
+
+
+def by_threads(target: str, calls: int, **options: Any) -> list[GeoLookupError]:
+    """Make calls at once, each in a thread; return what failed."""
+    with Client(target, timeout=PATIENCE, **options) as client:
+        with futures.ThreadPoolExecutor(calls) as pool:
+            made = [pool.submit(client.lookup, "1.0.1.1") for _ in range(calls)]
+        failed = [one.exception() for one in made]
+    return [error for error in failed if isinstance(error, GeoLookupError)]
+
+
+def by_tasks(target: str, calls: int, **options: Any) -> list[GeoLookupError]:
+    """Do the same in a loop."""
+
+    async def ask() -> list[Any]:
+        async with AsyncClient(target, timeout=PATIENCE, **options) as client:
+            tasks = [client.lookup("1.0.1.1") for _ in range(calls)]
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    return [error for error in asyncio.run(ask()) if isinstance(error, GeoLookupError)]
+
+
+Ask = Callable[..., list[GeoLookupError]]
+
+
+@pytest.fixture(params=[by_threads, by_tasks], ids=["threads", "tasks"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Make so many calls at once."""
+    asking: Ask = request.param
+    return asking
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_calls_that_are_lost_at_once_are_all_made_again(ask: Ask, code: grpc.StatusCode) -> None:
+    """As when a worker is killed: all that are under way on its connection are lost."""
+    together = threading.Barrier(AT_ONCE)
+
+    def lose(number: int, context: grpc.ServicerContext) -> None:
+        if number < AT_ONCE:
+            together.wait(PATIENCE)
+            context.abort(code, "")
+
+    with counting(lose) as (target, service):
+        assert ask(target, AT_ONCE) == []
+        assert service.attempts == 2 * AT_ONCE
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_a_call_is_made_so_often_and_no_more(ask: Ask, turn: int) -> None:  # noqa: ARG001 - waits vary
+    with counting(ending(grpc.StatusCode.UNAVAILABLE)) as (target, service):
+        (error,) = ask(target, 1, retry=QUICK)
+        assert isinstance(error, ServiceUnavailableError)
+        assert service.attempts == QUICK.attempts
+    with counting(ending(grpc.StatusCode.UNAVAILABLE, QUICK.attempts - 1)) as (target, service):
+        assert ask(target, 1, retry=QUICK) == []
+
+
+def test_it_lasts_longer_than_grpc_takes_to_connect_again() -> None:
+    """A connection to a listener that closes is lost at once, and none is made for a while."""
+    options = dict(channel_options(()))
+    wait = options["grpc.initial_reconnect_backoff_ms"]
+    assert isinstance(wait, int)
+    default = Retry()
+    waits = [
+        min(default.first_wait * 2**number, default.longest_wait)
+        for number in range(default.attempts - 1)
+    ]
+    # Each of both varies by 20 %, and the connection may be lost twice.
+    assert 0.8 * sum(waits) > 2 * 1.2 * wait / 1_000
+
+
+def test_a_service_that_is_down_is_not_asked_several_times_as_often() -> None:
+    calls = 4 * QUICK.budget
+    with (
+        counting(ending(grpc.StatusCode.UNAVAILABLE)) as (target, service),
+        Client(target, timeout=PATIENCE, retry=QUICK) as client,
+    ):
+        for _ in range(calls):
+            with pytest.raises(ServiceUnavailableError):
+                client.lookup("1.0.1.1")
+        assert calls < service.attempts <= calls + QUICK.budget / 2
+
+
+NOT_AGAIN: dict[str, tuple[Behaviour, dict[str, Any]]] = {
+    "what a handler refuses": (ending(grpc.StatusCode.INTERNAL), {}),
+    "what is over the limit": (ending(grpc.StatusCode.RESOURCE_EXHAUSTED), {}),
+    "a hint not to come again": (ending(grpc.StatusCode.UNAVAILABLE, hint="-1"), {}),
+    "it was not wanted": (ending(grpc.StatusCode.UNAVAILABLE), {"retry": None}),
+}
+
+
+@pytest.mark.parametrize("case", NOT_AGAIN)
+def test_others_are_made_once(ask: Ask, case: str) -> None:
+    behaviour, options = NOT_AGAIN[case]
+    with counting(behaviour) as (target, service):
+        (error,) = ask(target, 1, **options)
+        assert isinstance(error, (ServiceError, ServiceUnavailableError))
+        assert service.attempts == 1
+
+
+def test_streams_are_made_once() -> None:
+    with (
+        counting(ending(grpc.StatusCode.UNAVAILABLE)) as (target, service),
+        Client(target, timeout=PATIENCE) as client,
+    ):
+        with pytest.raises(ServiceUnavailableError):
+            list(client.classify_many([["1.0.1.1"]]))
+        assert service.attempts == 1
+
+
+BAD = {
+    "one attempt": ({"attempts": 1}, "attempts"),
+    "more than gRPC makes": ({"attempts": 6}, "attempts"),
+    "no wait": ({"first_wait": 0}, "first_wait"),
+    "a wait that gRPC takes for none": ({"first_wait": 0.001}, "first_wait"),
+    "a first wait over the longest": ({"first_wait": 2}, "first_wait"),
+    "endless waits": ({"longest_wait": float("inf")}, "longest_wait"),
+    "no tokens": ({"budget": 0}, "budget"),
+    "more tokens than gRPC has": ({"budget": 1_001}, "budget"),
+    "no refill": ({"refill": 0}, "refill"),
+    "more at once than there is room for": ({"budget": 1, "refill": 2}, "refill"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_values_that_grpc_would_not_keep_to_are_refused(case: str) -> None:
+    values, what = BAD[case]
+    with pytest.raises(ValueError, match=what):
+        Retry(**values)  # type: ignore[arg-type]
