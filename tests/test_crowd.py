@@ -28,7 +28,6 @@ def crowd(*came: int, room: int = 100) -> Crowd[int]:
         pytest.param([5], 15, True, None, 5, id="too late"),
         pytest.param([1, 2, 3], 4, True, 3, None, id="the last to come is let in"),
         pytest.param([1, 2, 3], 4, False, None, 1, id="the first to come is refused"),
-        pytest.param([1, 2, 30], 31, True, 30, 1, id="one for one"),
         pytest.param([1, 2, 3], 31, True, None, 1, id="all too late"),
         pytest.param([1, 2, 3], 31, False, None, 1, id="all too late, no slot"),
     ],
@@ -42,6 +41,22 @@ def test_who_is_next(
     assert len(some) == len(rest)
     # Those who are left are in their order.
     assert [some.leave(now, free=False)[1] for _ in rest] == rest
+
+
+def test_for_two_who_are_let_in_one_is_refused() -> None:
+    some = crowd(*range(1, 7), *range(25, 32))
+    assert [some.leave(32, free=True) for _ in range(6)] == [
+        *((31, None), (30, 1)),
+        *((29, None), (28, 2)),
+        *((27, None), (26, 3)),
+    ]
+    # Who was refused since nobody could be let in counts as well.
+    assert some.leave(32, free=True) == (25, None)
+    assert some.leave(32, free=False) == (None, 4)
+    some.add(32, 32)
+    some.add(33, 33)
+    assert some.leave(34, free=True) == (33, None)
+    assert some.leave(34, free=True) == (32, 5)
 
 
 def test_nobody_leaves_where_nobody_waits() -> None:

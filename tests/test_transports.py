@@ -29,7 +29,7 @@ from geolookup.service import Limits, Server, Settings, handlers, meter
 from geolookup.service.calls import RETRY_HINT, Calls, Slots
 from geolookup.service.handlers import Call, RequestError, Snapshot
 from geolookup.service.meter import Meter
-from geolookup.service.transports import interface, queue
+from geolookup.service.transports import interface, queue, way
 from geolookup.service.transports.queue import QueueTransport
 from geolookup.service.transports.threads import ThreadTransport
 from geolookup.v1 import geolookup_pb2 as v1
@@ -239,7 +239,7 @@ def test_a_call_over_the_limit_does_not_wait_until_nothing_else_happens(
         assert within_patience(lambda: taken(server) == (1, 0))
         second = channel.unary_unary(f"/{SERVICE}/Lookup").future(LOOKUP, timeout=PATIENCE)
         check = health_pb2_grpc.HealthStub(channel).Check
-        for _ in range(50):
+        for _ in range(2):  # what is no unary call counts as many
             check(health_pb2.HealthCheckRequest())
         assert second.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         busy.clear()
@@ -248,19 +248,34 @@ def test_a_call_over_the_limit_does_not_wait_until_nothing_else_happens(
 
 
 class Busy:
-    """A handler of lookups that holds up the loop until it is told to go on."""
+    """A handler of lookups that holds up the loop until it is told to go on.
 
-    def __init__(self, server: Server) -> None:
+    Args:
+        server: whose.
+        holding: numbers of the calls that hold it up, each until it is told; None: all do until
+            it is told once.
+    """
+
+    def __init__(self, server: Server, holding: tuple[int, ...] | None = None) -> None:
         self.go_on = threading.Event()
         self.asked: list[bytes] = []
+        self._holding = holding
         self._begun = threading.Event()
         server._calls._handlers[meter.LOOKUP] = self._lookup
 
     def _lookup(self, _snapshot: object, body: bytes, *_: object) -> bytes:
         self.asked.append(body)
-        self._begun.set()
-        assert self.go_on.wait(PATIENCE)
+        if self._holding is None or body[0] in self._holding:
+            self._begun.set()
+            assert self.go_on.wait(PATIENCE)
+            if self._holding is not None:
+                self._begun.clear()
+                self.go_on.clear()
         return b""
+
+    def holds(self, number: int) -> bool:
+        """Wait until the loop is held up by this call; False: it never is."""
+        return within_patience(lambda: self.asked[-1] == bytes([number]) and self._begun.is_set())
 
     def ask(self, connection: http2.Connection, numbers: Iterable[int], *more: Any) -> None:
         """Make calls, and return when they have come but for the loop's attention."""
@@ -270,6 +285,20 @@ class Busy:
         assert self._begun.wait(PATIENCE)
         # All of it has been read when this is answered.
         assert connection.is_alive()
+
+
+class BusyRoster:
+    """A handler of rosters that works until it is told to stop."""
+
+    def __init__(self, server: Server) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        server._calls._handlers[meter.CLASSIFY_ROSTER] = self._classify
+
+    def _classify(self, *_: object) -> bytes:
+        self.begun.set()
+        assert self.go_on.wait(PATIENCE)
+        return b""
 
 
 def test_calls_are_answered_where_no_thread_can_be_started(
@@ -308,6 +337,52 @@ def test_of_those_over_the_limit_who_came_last_is_let_in_first(
             busy.go_on.set()
             assert within_patience(lambda: counted(server, meter.LOOKUP) == {"OK": 6})
     assert busy.asked == [bytes([number]) for number in (0, 5, 4, 3, 2, 1)]
+
+
+def test_who_comes_while_many_wait_waits_with_them(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, though there are slots for all: beside each other all would be late."""
+    monkeypatch.setattr(queue, "_PATIENCE", 10**12)  # nobody is late
+    with serving_here(dataset, transport="queue", max_calls=2) as server:
+        busy = Busy(server, holding=(0, 5))
+        with http2.Connection(server.address.port) as connection:
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 6))
+            busy.go_on.set()
+            # The first of them found a slot, and the last was let in when that was answered.
+            assert busy.holds(5)
+            busy.ask(connection, range(6, 9))
+            busy.go_on.set()
+            assert within_patience(lambda: counted(server, meter.LOOKUP) == {"OK": 9})
+    assert list(b"".join(busy.asked)) == [0, 1, 5, 8, 7, 6, 4, 3, 2]
+
+
+@pytest.mark.parametrize("works", [False, True])
+def test_the_core_is_given_to_who_reads_and_not_to_who_computes(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(way.Way, "give", lambda _: bool(given.append(0)))
+    with (
+        serving_here(dataset, transport="queue", max_calls=1 + works) as server,
+        channel_to(server) as channel,
+    ):
+        busy = Busy(server)
+        large = BusyRoster(server)
+        classify = channel.unary_unary(f"/{SERVICE}/ClassifyRoster")
+        roster = classify.future(LARGE) if works else None
+        assert roster is None or large.begun.wait(PATIENCE)
+        with http2.Connection(server.address.port) as connection:
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 6))
+            busy.go_on.set()
+            assert within_patience(
+                lambda: meter.total([server.meter]).shed[meter.LOOKUP] + len(busy.asked) == 6
+            )
+        large.go_on.set()
+        assert roster is None or roster.result(PATIENCE) == b""
+    assert bool(given) is not works
 
 
 def test_calls_that_are_over_before_they_are_let_in_leave_nothing(

@@ -1,6 +1,6 @@
 """A caller whose calls are timed one by one, while others ask for far more than can be answered.
 
-Alone: ``python -m chaos.crowd PORT SECONDS CALL`` in tests/; prints an object of JSON.
+Alone: ``python -m chaos.crowd PORT SECONDS CALL PAUSE`` in tests/; prints an object of JSON.
 """
 
 from __future__ import annotations
@@ -34,9 +34,6 @@ _WINDOW: Final = 1 << 30
 _SETTINGS: Final = {http2.INITIAL_WINDOW_SIZE: _WINDOW, http2.HEADER_TABLE_SIZE: 0}
 _OF_CONNECTION: Final = 200
 """Calls of a connection."""
-_PAUSE: Final = 0.005
-"""Seconds that the caller waits after a refusal: less than it is told to, so as to be accepted
-often enough to be measured."""
 _STATUS: Final = re.compile(rb"grpc-status[\x01\x02]([0-9]{1,2})")
 _HINT: Final = b"grpc-retry-pushback-ms"
 
@@ -57,9 +54,16 @@ class Timed:
     hinted: int = 0
     ended: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: Timed) -> None:
+        """Count another caller's calls as well."""
+        self.accepted += other.accepted
+        self.refused += other.refused
+        self.hinted += other.hinted
+        self.ended.update(other.ended)
 
-def ask(port: int, seconds: float, name: str) -> Timed:
-    """Make one call after another for a time."""
+
+def ask(port: int, seconds: float, name: str, pause: float) -> Timed:
+    """Make one call after another for a time, with pauses of so many seconds between them."""
     timed, end = Timed(), time.monotonic() + seconds
     while time.monotonic() < end:
         with http2.Connection(port, values=_SETTINGS) as connection:
@@ -69,8 +73,8 @@ def ask(port: int, seconds: float, name: str) -> Timed:
                 if began >= end:
                     break
                 frames = _call(connection, stream, *CALLS[name])
-                if not _note(timed, frames, time.monotonic() - began):
-                    time.sleep(_PAUSE)
+                _note(timed, frames, time.monotonic() - began)
+                time.sleep(pause)
     return timed
 
 
@@ -91,21 +95,20 @@ def _call(
     return connection.rest(stream)
 
 
-def _note(timed: Timed, frames: list[http2.Frame], took: float) -> bool:
-    """Note how a call ended; say whether it was answered."""
+def _note(timed: Timed, frames: list[http2.Frame], took: float) -> None:
+    """Note how a call ended."""
     said = b"".join(one.body for one in frames if one.kind == http2.HEADERS)
     found = _STATUS.search(said)
     status = found[1].decode() if found else "reset"
     timed.ended[status] += 1
     (timed.accepted if status == "0" else timed.refused).append(took)
     timed.hinted += _HINT in said
-    return status == "0"
 
 
 def main(arguments: list[str]) -> None:
     """Ask, and print what came of it."""
-    port, seconds, name = arguments
-    timed: Any = ask(int(port), float(seconds), name)
+    port, seconds, name, pause = arguments
+    timed: Any = ask(int(port), float(seconds), name, float(pause))
     print(json.dumps(vars(timed)))  # noqa: T201
 
 

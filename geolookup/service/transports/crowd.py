@@ -13,19 +13,24 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_IN_FOR_ONE_OUT = 2
+"""So many are let in for each who is refused because of those who wait behind. A refusal takes
+nearly as much as an answer, so that one for one only half of what is done would be answers."""
+
 
 class Crowd(Generic[T]):
     """Calls in the order in which they came. Not thread-safe.
 
     Args:
-        patience: nanoseconds after which a call is let in no more.
+        patience: nanoseconds after which a call is let in no more; may be changed.
         room: so many are `full`.
     """
 
     def __init__(self, patience: int, room: int) -> None:
-        self._patience = patience
+        self.patience = patience
         self._room = room
         self._waiting: deque[tuple[int, T]] = deque()
+        self._let_in = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -47,7 +52,7 @@ class Crowd(Generic[T]):
     def leave(self, now: int, free: bool) -> tuple[T | None, T | None]:
         """Take out who is next to be let in, and who is next to be refused; one of them at least.
 
-        One for one, so that neither those who came last nor those who waited longest wait for
+        Some for one, so that neither those who came last nor those who waited longest wait for
         all of the others.
 
         Args:
@@ -57,8 +62,12 @@ class Crowd(Generic[T]):
         Raises:
             IndexError: nobody waits.
         """
-        waiting, late = self._waiting, now - self._patience
+        waiting, late = self._waiting, now - self.patience
         enters = waiting.pop()[1] if free and waiting[-1][0] > late else None
-        if enters is None or (waiting and waiting[0][0] <= late):
-            return enters, waiting.popleft()[1]
-        return enters, None
+        if enters is not None:
+            self._let_in += 1
+            owed = self._let_in >= _IN_FOR_ONE_OUT
+            if not (owed and waiting and waiting[0][0] <= late):
+                return enters, None
+        self._let_in = 0
+        return enters, waiting.popleft()[1]

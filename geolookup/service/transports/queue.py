@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,7 @@ from geolookup.service.settings.cores import available_cores
 from geolookup.service.transports.crowd import Crowd
 from geolookup.service.transports.listening import listen
 from geolookup.service.transports.standard import parsed
+from geolookup.service.transports.way import Way
 from geolookup.service.watches import LAST_WORDS
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ in: what a `Lookup` takes."""
 _CROWD: Final = 1_024
 """Calls over the limit that wait at most."""
 _PASSED: Final = 16
-"""Events after which one of those leaves all the same: streams alone can keep the loop busy."""
+"""Events of unary calls after which one of those leaves all the same."""
 
 _LARGE: Final = 65_536
 """Bytes of a request or a response that are not the loop's business: all other calls
@@ -102,7 +104,10 @@ class QueueTransport:
         self.others = _Pool(settings.threads)
         # Calls that end only when the client likes. Others read it, and only the loop writes.
         self.lasting: set[_Watch | _Reflection] = set()
-        self.crowd = Crowd[_Unary](_PATIENCE * settings.max_calls, _CROWD)
+        self._slots = settings.max_calls
+        self._patience = _PATIENCE * self._slots
+        self.crowd = Crowd[_Unary](self._patience, _CROWD)
+        self._way = Way()
         self.stopping = False
         # What must come out of the queue before it is empty for good: calls asked for, calls
         # that are not over, and the server's own end.
@@ -160,6 +165,8 @@ class QueueTransport:
                 # First what has happened: a call that ends gives its slot back, and only who
                 # knows all that have come knows who came last.
                 event = poll(0)
+                if event.completion_type == nothing and self.thronged and self._made_way():
+                    event = poll(0)
                 empty = event.completion_type == nothing
                 passed += 1
                 if empty or passed >= _PASSED or crowd.full:
@@ -167,6 +174,10 @@ class QueueTransport:
                     self._thin_out()
                 if empty:
                     continue
+                if not _is_unary(event.tag):
+                    # A stream's roster takes as long as several calls, and streams alone can
+                    # keep the loop busy.
+                    passed = _PASSED
             else:
                 event = poll()
             step: Step = event.tag
@@ -229,9 +240,23 @@ class QueueTransport:
         free = self.calls.unary_slots.free > 0
         enters, leaves = self.crowd.leave(time.monotonic_ns(), free)
         if enters is not None:
-            self._take(enters, enters.begin)
+            self._take(enters, enters.let_in)
         if leaves is not None:
             self._take(leaves, leaves.refuse)
+
+    @property
+    def thronged(self) -> bool:
+        """Whether more wait than can be under way. Few are answered as well in order of arrival."""
+        return len(self.crowd) > self._slots
+
+    def _made_way(self) -> bool:
+        """Let gRPC's threads read who came last, if they want this core; say whether they could."""
+        # A roster that is worked on would take it for much longer.
+        if self.rosters.busy or self.others.busy or not self._way.give():
+            return False
+        # Others' turns with the core make all of them late at once: those of two are forgiven.
+        self.crowd.patience = self._patience + 2 * self._way.lost
+        return True
 
     def over(self) -> None:
         """Note that a call is over: nothing of it is in the queue, or will be."""
@@ -248,9 +273,16 @@ class _Pool:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._works: SimpleQueue[tuple[Callable[[bytes], None], bytes] | None] = SimpleQueue()
+        # An entry for each thread that works.
+        self._working: deque[None] = deque()
         for number in range(threads):
             name = f"geolookup-work_{number}"
             threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work."""
+        return bool(self._working) or not self._works.empty()
 
     def submit(self, work: Callable[[bytes], None], body: bytes) -> None:
         """Have a thread do some work, which raises nothing. Calls' slots bound what can wait."""
@@ -264,7 +296,9 @@ class _Pool:
     def _run(self) -> None:
         while (one := self._works.get()) is not None:
             work, body = one
+            self._working.append(None)
             work(body)
+            self._working.pop()
             # Nothing of a request outlives its answer.
             del one, work, body
 
@@ -415,10 +449,17 @@ class _Unary(_OneRequest):
 
     def begin(self) -> None:
         transport = self._transport
-        if self._enter(transport.calls.unary_slots):
-            super().begin()
-        else:
+        # Where many wait it waits with them: those who are let in one by one are answered one
+        # by one, and whoever is answered beside others takes as long as all of them.
+        if transport.thronged or not self._enter(transport.calls.unary_slots):
             transport.crowd.add(self, self._accepted)
+        else:
+            super().begin()
+
+    def let_in(self) -> None:
+        """Begin it, since there is a slot."""
+        self._enter(self._transport.calls.unary_slots)
+        super().begin()
 
     def refuse(self) -> None:
         """End it instead of beginning it."""
@@ -753,6 +794,11 @@ class _Reflection(_Streaming):
 
 
 _UNKNOWN: Final = (_Unknown, 0)
+
+
+def _is_unary(step: Step) -> bool:
+    """Say whether a call comes, or a step is one of a unary call."""
+    return isinstance(getattr(step, "__self__", None), (QueueTransport, _Unary))
 
 
 def _kinds(unary: Mapping[str, int]) -> Mapping[bytes, tuple[type[_Call], int]]:
