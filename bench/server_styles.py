@@ -42,6 +42,7 @@ CONTENDERS = (
     *(EMPTY, "empty, asyncio", "empty, queue"),
     *("geolookup, threads", "geolookup, queue"),
 )
+FIGURES = ("rate", "p50", "p99", "cpu")
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", Limits().message_bytes)]
 
 
@@ -168,8 +169,12 @@ def measure(
     seconds: int,
     threads: int,
     core: int,
+    *,
+    alone: bool,
 ) -> dict[str, Any]:
     """Return the figures by work and contender; servers use *core*.
+
+    *alone*: one call after the other, so that what is measured is how long one takes.
 
     To the medians are added those of the ratios to the empty handler of the same turn, in
     gRPC's public server and in the same style.
@@ -194,6 +199,7 @@ def measure(
                         h2load.framed(request),
                         server=running[contender].process.pid,
                         seconds=seconds,
+                        **({"clients": 1, "calls": 1} if alone else {}),
                     )
                     samples[contender].append(figures)
         measured[work] = {
@@ -204,7 +210,7 @@ def measure(
                     for ours, empty in zip(samples[contender], samples[other], strict=True)
                 )
                 for what, other in (("empty", EMPTY), ("style", _in_style(contender)))
-                for name in ("rate", "p99", "cpu")
+                for name in FIGURES
             }
             for contender in contenders
         }
@@ -225,6 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=3, help="of each turn")
     parser.add_argument("--threads", type=int, default=Settings().threads, help="of the pool")
     parser.add_argument("--work", action="append", help="part of a work's name; more than one")
+    parser.add_argument("--alone", action="store_true", help="one call after the other")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
@@ -249,11 +256,17 @@ def main(arguments: list[str] | None = None) -> int:
         "rounds": chosen.rounds,
         "seconds": chosen.seconds,
         "threads": chosen.threads,
-        "calls_under_way": h2load.CLIENTS * h2load.CALLS,
+        "calls_under_way": 1 if chosen.alone else h2load.CLIENTS * h2load.CALLS,
     }
     timing.pin(cores[-1])
     report["works"] = measured = measure(
-        list(CONTENDERS), names, chosen.rounds, chosen.seconds, chosen.threads, cores[0]
+        list(CONTENDERS),
+        names,
+        chosen.rounds,
+        chosen.seconds,
+        chosen.threads,
+        cores[0],
+        alone=chosen.alone,
     )
     if chosen.json:
         print(json.dumps(report))
@@ -261,19 +274,19 @@ def main(arguments: list[str] | None = None) -> int:
     print("Machine:", ", ".join(f"{key} {value}" for key, value in timing.machine().items()))
     print(
         f"Servers on core {cores[0]}, h2load on core {cores[-1]} with "
-        f"{report['calls_under_way']} calls under way. Medians of {chosen.rounds} turns of "
+        f"{report['calls_under_way']} under way at once. Medians of {chosen.rounds} turns of "
         f"{chosen.seconds} s; a pool of {chosen.threads} threads. Ratios, taken turn by turn, to "
         "an empty handler in gRPC's public server, and after the slash to one in the same style.\n"
     )
-    print("| work | server | calls/s | of empty | p99, ms | of empty | CPU, µs a call | of empty |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| work | server | calls/s | of empty | p50, µs | of empty | p99, µs | of empty "
+        "| CPU, µs a call | of empty |"
+    )
+    print("| --- | --- |" + " ---: |" * 8)
     for work, by_contender in measured.items():
         for contender, row in by_contender.items():
-            print(
-                f"| {work} | {contender} | {row['rate']:,.0f} | {_ratios(row, 'rate')} "
-                f"| {row['p99'] / 1e3:.1f} | {_ratios(row, 'p99')} "
-                f"| {row['cpu']:.0f} | {_ratios(row, 'cpu')} |"
-            )
+            cells = [f"{row[name]:,.0f} | {_ratios(row, name)}" for name in FIGURES]
+            print(f"| {work} | {contender} | {' | '.join(cells)} |")
     return 0
 
 
