@@ -6,10 +6,13 @@ All of it has AddressSanitizer, UndefinedBehaviorSanitizer and libFuzzer's cover
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from instrumented import ROOT, build
 
@@ -67,14 +70,20 @@ def build_all(clang: str, folder: Path) -> Built:
     stamp, state = folder / "state", _state(clang)
     if not (stamp.is_file() and stamp.read_text() == state):
         stamp.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         # Sooner built than -O3; what runs here is mostly Python and sanitizers.
         flags = ["-O1", *FLAGS, f"-fsanitize={SANITIZERS},fuzzer-no-link", *MODULE_FLAGS]
-        build(folder, flags, compiler=clang)
-        _build_runtime(clang, runtime)
-        for name, source in PROGRAMS.items():
-            command = [clang, "-O2", "-std=c11", "-Wall", "-Wextra", "-Werror", *FLAGS]
-            command += [f"-fsanitize={SANITIZERS},fuzzer", f"-I{ROOT / 'ext'}", str(source)]
-            subprocess.run([*command, "-o", str(programs[name])], check=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            builds: list[Future[Any]] = [
+                pool.submit(build, folder, flags, compiler=clang),
+                pool.submit(_build_runtime, clang, runtime),
+                *(
+                    pool.submit(_build_program, clang, source, programs[name])
+                    for name, source in PROGRAMS.items()
+                ),
+            ]
+        for one in builds:
+            one.result()
         stamp.write_text(state)
     return Built(site, runtime, programs)
 
@@ -98,6 +107,12 @@ def _archive(clang: str, name: str) -> Path:
         text=True,
     )
     return Path(found.stdout.strip())
+
+
+def _build_program(clang: str, source: Path, target: Path) -> None:
+    command = [clang, "-O2", "-std=c11", "-Wall", "-Wextra", "-Werror", *FLAGS]
+    command += [f"-fsanitize={SANITIZERS},fuzzer", f"-I{ROOT / 'ext'}", str(source)]
+    subprocess.run([*command, "-o", str(target)], check=True)
 
 
 def _build_runtime(clang: str, target: Path) -> None:
