@@ -59,6 +59,15 @@ def test_for_two_who_are_let_in_one_is_refused() -> None:
     assert some.leave(34, free=True) == (32, 5)
 
 
+def test_nobody_is_late_for_what_is_forgiven_while_anybody_waits() -> None:
+    some = crowd(5, 6)
+    some.forgiven = 100
+    assert some.leave(6 + PATIENCE + 99, free=True) == (6, None)
+    assert some.leave(5 + PATIENCE + 100, free=True) == (None, 5)
+    some.add(200, 200)
+    assert some.leave(200 + PATIENCE, free=True) == (None, 200)
+
+
 def test_nobody_leaves_where_nobody_waits() -> None:
     for free in (True, False):
         with pytest.raises(IndexError):

@@ -22,12 +22,14 @@ class Crowd(Generic[T]):
     """Calls in the order in which they came. Not thread-safe.
 
     Args:
-        patience: nanoseconds after which a call is let in no more; may be changed.
+        patience: nanoseconds after which a call is let in no more.
         room: so many are `full`.
     """
 
     def __init__(self, patience: int, room: int) -> None:
-        self.patience = patience
+        self._patience = patience
+        self.forgiven = 0
+        """Nanoseconds that nobody is late for; none again when nobody waits any more."""
         self._room = room
         self._waiting: deque[tuple[int, T]] = deque()
         self._let_in = 0
@@ -47,6 +49,8 @@ class Crowd(Generic[T]):
             call: what waits.
             came: `time.monotonic_ns` when it came; not before the last one.
         """
+        if not self._waiting:
+            self.forgiven = 0
         self._waiting.append((came, call))
 
     def leave(self, now: int, free: bool) -> tuple[T | None, T | None]:
@@ -62,7 +66,7 @@ class Crowd(Generic[T]):
         Raises:
             IndexError: nobody waits.
         """
-        waiting, late = self._waiting, now - self.patience
+        waiting, late = self._waiting, now - self._patience - self.forgiven
         enters = waiting.pop()[1] if free and waiting[-1][0] > late else None
         if enters is not None:
             self._let_in += 1

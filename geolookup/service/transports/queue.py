@@ -105,8 +105,7 @@ class QueueTransport:
         # Calls that end only when the client likes. Others read it, and only the loop writes.
         self.lasting: set[_Watch | _Reflection] = set()
         self._slots = settings.max_calls
-        self._patience = _PATIENCE * self._slots
-        self.crowd = Crowd[_Unary](self._patience, _CROWD)
+        self.crowd = Crowd[_Unary](_PATIENCE * self._slots, _CROWD)
         self._way = Way()
         self.stopping = False
         # What must come out of the queue before it is empty for good: calls asked for, calls
@@ -255,7 +254,7 @@ class QueueTransport:
         if self.rosters.busy or self.others.busy or not self._way.give():
             return False
         # Others' turns with the core make all of them late at once: those of two are forgiven.
-        self.crowd.patience = self._patience + 2 * self._way.lost
+        self.crowd.forgiven = 2 * self._way.lost
         return True
 
     def over(self) -> None:
