@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -787,6 +788,12 @@ class HeldReflection:
         self._go_on.set()
 
 
+def ask_for_as_long_as_it_answers(channel: grpc.Channel) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        stub_of(channel).Lookup(v1.LookupRequest(text=CHINA))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_calls_in_flight_finish_when_the_service_stops(number: signal.Signals) -> None:
     with serving() as running:
@@ -795,9 +802,9 @@ def test_calls_in_flight_finish_when_the_service_stops(number: signal.Signals) -
             watch = watch_health(channel)
             running.process.send_signal(number)
             wait_for_the_end(watch)
-            # No new calls, on a new connection or an old one.
+            # No new calls, on a new connection or an old one; the watch is told a moment before.
             with grpc.insecure_channel(running.target) as late, pytest.raises(grpc.RpcError) as e:
-                stub_of(late).Lookup(v1.LookupRequest(text=CHINA))
+                ask_for_as_long_as_it_answers(late)
             # The second is gRPC's word to a call that crosses the news of the stop on its way.
             assert e.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
             assert running.process.poll() is None
