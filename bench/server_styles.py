@@ -170,11 +170,10 @@ def measure(
     threads: int,
     core: int,
     *,
-    alone: bool,
+    clients: int,
+    calls: int,
 ) -> dict[str, Any]:
-    """Return the figures by work and contender; servers use *core*.
-
-    *alone*: one call after the other, so that what is measured is how long one takes.
+    """Return the figures by work and contender; servers use *core*, the last are h2load's.
 
     To the medians are added those of the ratios to the empty handler of the same turn, in
     gRPC's public server and in the same style.
@@ -199,7 +198,8 @@ def measure(
                         h2load.framed(request),
                         server=running[contender].process.pid,
                         seconds=seconds,
-                        **({"clients": 1, "calls": 1} if alone else {}),
+                        clients=clients,
+                        calls=calls,
                     )
                     samples[contender].append(figures)
         measured[work] = {
@@ -249,6 +249,8 @@ def main(arguments: list[str] | None = None) -> int:
             for name in works(dataset)
             if not chosen.work or any(part in name for part in chosen.work)
         ]
+    # Alone, what is measured is how long a call takes.
+    clients, calls = (1, 1) if chosen.alone else (h2load.CLIENTS, h2load.CALLS)
     report = {
         "machine": timing.machine(),
         "server_core": cores[0],
@@ -256,7 +258,7 @@ def main(arguments: list[str] | None = None) -> int:
         "rounds": chosen.rounds,
         "seconds": chosen.seconds,
         "threads": chosen.threads,
-        "calls_under_way": 1 if chosen.alone else h2load.CLIENTS * h2load.CALLS,
+        "calls_under_way": clients * calls,
     }
     timing.pin(cores[-1])
     report["works"] = measured = measure(
@@ -266,7 +268,8 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.seconds,
         chosen.threads,
         cores[0],
-        alone=chosen.alone,
+        clients=clients,
+        calls=calls,
     )
     if chosen.json:
         print(json.dumps(report))

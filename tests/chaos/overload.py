@@ -72,14 +72,19 @@ def _timed(
     """Make one call after another, in processes that do nothing else."""
     told = (str(service.port), str(seconds), name, str(pause))
     command = _client(sys.executable, "-m", "chaos.crowd", *told)
-    asking = [
-        subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, text=True)
-        for _ in range(callers)
-    ]
     timed = Timed()
-    for process in asking:
-        said, _ = process.communicate()
-        timed.add(Timed(**json.loads(said)))
+    with contextlib.ExitStack() as stack:
+        asking = [
+            stack.enter_context(
+                subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(callers)
+        ]
+        for process in asking:
+            said, _ = process.communicate()
+            if process.returncode:
+                raise subprocess.CalledProcessError(process.returncode, command)
+            timed.add(Timed(**json.loads(said)))
     return timed
 
 

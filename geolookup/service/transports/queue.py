@@ -104,8 +104,8 @@ class QueueTransport:
         self.others = _Pool(settings.threads)
         # Calls that end only when the client likes. Others read it, and only the loop writes.
         self.lasting: set[_Watch | _Reflection] = set()
-        self._slots = settings.max_calls
-        self.crowd = Crowd[_Unary](_PATIENCE * self._slots, _CROWD)
+        self._max_calls = settings.max_calls
+        self.crowd = Crowd[_Unary](_PATIENCE * self._max_calls, _CROWD)
         self._way = Way()
         self.stopping = False
         # What must come out of the queue before it is empty for good: calls asked for, calls
@@ -246,7 +246,7 @@ class QueueTransport:
     @property
     def thronged(self) -> bool:
         """Whether more wait than can be under way. Few are answered as well in order of arrival."""
-        return len(self.crowd) > self._slots
+        return len(self.crowd) > self._max_calls
 
     def _made_way(self) -> bool:
         """Let gRPC's threads read who came last, if they want this core; say whether they could."""
