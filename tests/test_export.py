@@ -23,13 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geolookup
-from geolookup import Dataset, GeoLookupError, Status, compiler
+from geolookup import Dataset, GeoLookupError, Status, compiler, readers
 from geolookup.cli import main
 from geolookup.codes import COUNTRIES
 from geolookup.dataset import encode
 from geolookup.export import FORMATS, export
 from geolookup.export.rows import Family, Rows, prefixes, text
 from geolookup.readers import SourceRanges
+from geolookup.readers.ranges import SILENCE, code_number
 from geolookup.sources import Source
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -272,6 +273,26 @@ def test_mmdb_readers_that_walk_the_whole_tree_come_to_an_end(
     for network, record in walked:
         if network.version == 4:
             assert record == expected(small, 4, int(network[0]), "omit")
+
+
+def test_mmdb_is_read_as_its_package_walks_it(small: Dataset, tmp_path: Path) -> None:
+    """Aliases of IPv4 with it, which neither follows."""
+    pytest.importorskip("mmdb_writer")
+    maxminddb = pytest.importorskip("maxminddb")
+    path = tmp_path / "a.mmdb"
+    exported(small, path, "mmdb")
+    ranges = readers.read([path])
+    with maxminddb.open_database(path) as database:
+        walked = [
+            (network, record.get("country", {}).get("iso_code")) for network, record in database
+        ]
+    assert {network.version for network, _ in walked} == {4, 6}
+    for version, found in ((4, ranges.ipv4), (6, ranges.ipv6)):
+        assert list(found) == [
+            (int(network[0]), int(network[-1]), code_number(code) if code else SILENCE)
+            for network, code in walked
+            if network.version == version
+        ]
 
 
 def test_mmdb_names_the_dataset_and_its_attributions(

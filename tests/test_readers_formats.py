@@ -805,8 +805,11 @@ EXPECTED_MMDB = [
 ]
 
 
-def search_tree(nodes: list[tuple[int, int]], size: int = 24) -> bytes:
-    """Return a database with a search tree of these records, which says AU where it is left."""
+AUSTRALIA = b"\xe1\x4ccountry_code\x42AU"
+
+
+def search_tree(nodes: list[tuple[int, int]], size: int = 24, record: bytes = AUSTRALIA) -> bytes:
+    """Return a database with a search tree of these nodes, and a record where it is left."""
     packed = [left << size | right for left, right in nodes]
     if size == 28:
         packed = [(left & 0xFFFFFF) << 32 | left >> 24 << 28 | right for left, right in nodes]
@@ -824,15 +827,48 @@ def search_tree(nodes: list[tuple[int, int]], size: int = 24) -> bytes:
     return (
         b"".join(node.to_bytes(size // 4) for node in packed)
         + bytes(16)
-        + b"\xe1\x4ccountry_code\x42AU"
+        + record
         + b"\xab\xcd\xefMaxMind.com"
         + bytes([0xE0 | len(metadata)])
         + b"".join(bytes([0x40 | len(key)]) + key.encode() + metadata[key] for key in metadata)
     )
 
 
+@pytest.mark.parametrize(
+    ("record", "what"),
+    [
+        pytest.param(b"\xe1\xa1\x1e\x42AU", "its records hold no country", id="a number for a key"),
+        pytest.param(b"\xe1\xe0\x42AU", "no MMDB database, or a damaged one", id="a map for a key"),
+        pytest.param(b"\xe1\x41a\x20\0", "no MMDB database, or a damaged one", id="in itself"),
+        pytest.param(b"\x20\0", "no MMDB database, or a damaged one", id="a pointer to itself"),
+        pytest.param(b"\xe1\x41a\x3f\xff\xff\xff", "no MMDB database, or a damaged one", id="far"),
+        pytest.param(b"\xff\xff\xff\xff", "no MMDB database, or a damaged one", id="a long map"),
+        pytest.param(b"\x41\xff", "no MMDB database, or a damaged one", id="no UTF-8"),
+        pytest.param(b"\x42AU", "its records hold no country", id="a text"),
+    ],
+)
+def test_a_record_of_mmdb_that_makes_no_sense_is_an_error(
+    record: bytes, what: str, write: Write
+) -> None:
+    """The package's reader in C ended the process over the first of them."""
+    pytest.importorskip("maxminddb")
+    path = write("a.mmdb", search_tree([(17, 1)], record=record))
+    with pytest.raises(SourceError) as caught:
+        readers.read([path])
+    assert str(caught.value) == f"{path}: {what}"
+
+
+def test_a_prefix_of_mmdb_that_is_shorter_than_ipv4_answers_for_all_of_it(write: Write) -> None:
+    pytest.importorskip("maxminddb")
+    path = write("a.mmdb", search_tree([(17, 1)]))
+    assert texts(readers.read([path])) == [
+        ("0.0.0.0", "255.255.255.255", "AU"),  # noqa: S104 - a range
+        ("::", "7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "AU"),
+    ]
+
+
 def test_a_search_tree_that_is_no_tree_is_refused(write: Write) -> None:
-    """The package would write beyond its memory, or never come to an end."""
+    """Its networks would have more bits than addresses, or never come to an end."""
     pytest.importorskip("maxminddb")
 
     def leave(count: int) -> int:

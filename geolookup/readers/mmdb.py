@@ -4,8 +4,9 @@ A record's country is its ``country.iso_code`` (MaxMind, DB-IP), or a ``country_
 ``country`` of two letters beside other values (ip-location-db, IPinfo). The manifest may
 ask for ``country_from = "registered_country"``. The IPv6 copies of IPv4 networks are left out.
 
-The package's fast reader follows whatever a damaged search tree says, and writes beyond its
-memory where branches are longer than an address. A tree is therefore measured before.
+The package has a reader in C, which believes what a file says: damaged ones had it write
+beyond its memory and read from where a number pointed. So its decoder in Python is used, for
+each record once, and the search tree is measured and then walked here.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import mmap
 import sys
 import tempfile
 from array import array
-from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ NAME = "mmdb"
 
 _MARKER = b"\xab\xcd\xefMaxMind.com"
 _HOLDS_NO_TEXT = b"\0"
+_Network = tuple[int, int, int, int]
+"""Bits of its addresses, its first one, the length of its prefix, and where its record is."""
 _MOST_WAYS = 16
 """Networks a node of the tree. A tree has one; a few more where parts of it are shared."""
 
@@ -50,7 +53,7 @@ def read(file: File, reading: Reading) -> None:
             of countries; a record too many can't be read: ``name: record n: what``.
     """
     with tempfile.TemporaryDirectory(prefix="geolookup-") as folder:
-        # The package's fast reader maps a file; what is compressed has to become one.
+        # The package maps a file; what is compressed has to become one.
         path = file.part.path
         if not _is_plain(file):
             path = Path(folder, "database.mmdb")
@@ -67,85 +70,140 @@ def _is_plain(file: File) -> bool:
 
 
 def _read_database(path: Path, file: File, reading: Reading) -> None:
-    ipv4, ipv6 = reading.into.ipv4, reading.into.ipv6
-    numbers: dict[str, int] = {}
+    try:
+        import maxminddb  # noqa: PLC0415 - an extra: only MMDB files need it
+        from maxminddb.decoder import Decoder  # noqa: PLC0415
+    except ImportError as error:
+        raise SourceError(
+            f"{file.name}: MMDB needs the package maxminddb: pip install 'geolookup[mmdb]'"
+        ) from error
+    try:
+        with (
+            maxminddb.open_database(path, maxminddb.MODE_MMAP) as database,
+            path.open("rb") as raw,
+            mmap.mmap(raw.fileno(), 0, prot=mmap.PROT_READ) as content,
+        ):
+            known = database.metadata()
+            tree = _Tree.of(content, known.node_count, known.record_size, known.ip_version)
+            tree.check()
+            decoder = Decoder(content, tree.data)
+            _add(tree.networks(), lambda place: decoder.decode(place)[0], file, reading)
+    except SourceError:
+        raise
+    # TypeError: what has to be a number, or a name, is something else.
+    except (maxminddb.InvalidDatabaseError, ValueError, TypeError, OverflowError) as error:
+        raise SourceError(f"{file.name}: no MMDB database, or a damaged one") from error
+
+
+def _add(
+    networks: Iterable[_Network], record: Callable[[int], Record], file: File, reading: Reading
+) -> None:
+    numbers: dict[int, int | str] = {}  # by place of a record; or what is wrong with it
     speaks = False
     position = 0
-    for position, (network, record) in enumerate(_records(path, file.name), start=1):
-        raw = _country(record, reading.options.country_from)
-        if raw is None:
-            raw = ""
-        else:
-            speaks = True
-        number = numbers.get(raw)
+    for position, (bits, first, length, place) in enumerate(networks, start=1):
+        number = numbers.get(place)
         if number is None:
+            raw = _country(record(place), reading.options.country_from)
+            speaks = speaks or raw is not None
             try:
-                number = numbers[raw] = read_code_number(raw)
+                number = read_code_number(raw or "")
             except ValueError as error:
-                reading.faults.add(f"{file.name}: record {position}", str(error))
-                continue
-        first = int(network.network_address)
-        # Not broadcast_address, which takes longer than everything else here together.
-        last = first | (1 << network.max_prefixlen - network.prefixlen) - 1
-        (ipv4 if network.version == 4 else ipv6).append(first, last, number, file=file.number)
+                number = str(error)
+            numbers[place] = number
+        if isinstance(number, str):
+            reading.faults.add(f"{file.name}: record {position}", number)
+            continue
+        last = first | (1 << bits - length) - 1
+        into = reading.into.ipv4 if bits == 32 else reading.into.ipv6
+        into.append(first, last, number, file=file.number)
     if position and not speaks:
         raise SourceError(f"{file.name}: its records hold no country")
 
 
-def _records(path: Path, name: str) -> Iterator[tuple[IPv4Network | IPv6Network, Record]]:
-    try:
-        import maxminddb  # noqa: PLC0415 - an extra: only MMDB files need it
-    except ImportError as error:
-        raise SourceError(
-            f"{name}: MMDB needs the package maxminddb: pip install 'geolookup[mmdb]'"
-        ) from error
-    try:
-        with maxminddb.open_database(path) as database:
-            known = database.metadata()
-            with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, prot=mmap.PROT_READ) as tree:
-                _check_tree(tree, known.node_count, known.record_size, known.ip_version)
-            yield from database
-    except (maxminddb.InvalidDatabaseError, ValueError, OverflowError, RecursionError) as error:
-        if isinstance(error, SourceError):
-            raise
-        raise SourceError(f"{name}: no MMDB database, or a damaged one") from error
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tree:
+    """The search tree of a database.
+
+    Attributes:
+        nodes: how many it has.
+        children: two a node: another node, *nodes* for none, or *nodes* more than how far
+            beyond the tree a record begins.
+        size: bytes that it takes.
+        bits: of the addresses.
+        ipv4: the node below which IPv4 lies, in a tree of IPv6; -1: none.
+    """
+
+    nodes: int
+    children: array[int]
+    size: int
+    bits: int
+    ipv4: int
+
+    @classmethod
+    def of(cls, content: mmap.mmap, nodes: int, record_size: int, version: int) -> _Tree:
+        """Read it. ValueError: there is a circle on the way to IPv4."""
+        bits = 128 if version == 6 else 32
+        size = nodes * record_size // 4
+        children = _children(content[:size], nodes, record_size)
+        way = [0]
+        while bits == 128 and len(way) <= 96 and way[-1] < nodes:
+            way.append(children[2 * way[-1]])
+        if len(set(way)) < len(way):
+            raise ValueError("a circle")
+        return cls(nodes, children, size, bits, way[96] if len(way) > 96 else -1)
+
+    @property
+    def data(self) -> int:
+        """Where the records begin."""
+        return self.size + 16
+
+    def check(self) -> None:
+        """Raise a ValueError for what is no tree, or deeper than addresses have bits."""
+        ways = {0: 1}  # to the nodes of a level
+        networks = 0
+        for depth in range(1, self.bits + 1):
+            below: dict[int, int] = {}
+            for node, count in ways.items():
+                for child in self.children[2 * node : 2 * node + 2]:
+                    if child < self.nodes:
+                        below[child] = below.get(child, 0) + count
+                    else:
+                        networks += count
+            ways = below
+            # Other branches end in the IPv4 part too, and are not followed.
+            if depth < 96:
+                ways.pop(self.ipv4, None)
+            elif depth == 96 and self.ipv4 in ways:
+                ways[self.ipv4] = 1
+            if networks > _MOST_WAYS * (self.nodes + 1):
+                raise ValueError("more networks than a tree has")
+            if not ways:
+                return
+        raise ValueError("too deep")
+
+    def networks(self) -> Iterator[_Network]:
+        """Yield those that have a record, in their order; those of IPv4 as IPv4."""
+        nodes, children, bits = self.nodes, self.children, self.bits
+        waiting = [(0, 0, 0)]
+        while waiting:
+            node, depth, first = waiting.pop()
+            if node < nodes:
+                if node != self.ipv4 or first == 0:
+                    right = first | 1 << bits - depth - 1
+                    waiting.append((children[2 * node + 1], depth + 1, right))
+                    waiting.append((children[2 * node], depth + 1, first))
+            elif node > nodes:
+                place = node - nodes + self.size
+                if bits == 32 or first >> 32 or depth < 96:
+                    yield bits, first, depth, place
+                if bits == 128 and first >> 32 == 0:
+                    # A shorter prefix than IPv4's answers for all of it.
+                    yield 32, first, max(depth - 96, 0), place
 
 
-def _check_tree(tree: mmap.mmap, nodes: int, record_size: int, version: int) -> None:
-    """Raise a ValueError for a search tree that is none, or deeper than addresses have bits."""
-    bits = 128 if version == 6 else 32
-    records = _search_tree(tree[: nodes * record_size // 4], nodes, record_size)
-    # Other branches end in the IPv4 part too, and the package leaves those out.
-    left = [0]
-    while version == 6 and len(left) <= 96 and left[-1] < nodes:
-        left.append(records[2 * left[-1]])
-    if len(set(left)) < len(left):
-        raise ValueError("a circle")
-    ipv4 = left[96] if len(left) > 96 else -1
-    ways = {0: 1}  # to the nodes of a level
-    networks = 0
-    for depth in range(1, bits + 1):
-        below: dict[int, int] = {}
-        for node, count in ways.items():
-            for child in records[2 * node : 2 * node + 2]:
-                if child < nodes:
-                    below[child] = below.get(child, 0) + count
-                else:
-                    networks += count
-        ways = below
-        if depth < 96:
-            ways.pop(ipv4, None)
-        elif depth == 96 and ipv4 in ways:
-            ways[ipv4] = 1
-        if networks > _MOST_WAYS * (nodes + 1):
-            raise ValueError("more networks than a tree has")
-        if not ways:
-            return
-    raise ValueError("too deep")
-
-
-def _search_tree(raw: bytes, nodes: int, record_size: int) -> array[int]:
-    """Return the two records of each node."""
+def _children(raw: bytes, nodes: int, record_size: int) -> array[int]:
+    """Return the two children of each node."""
     wide = bytearray(8 * nodes)
     if record_size == 28:  # the fourth of seven bytes has the upper four bits of both
         wide[0::8] = raw[3::7].translate(bytes(byte >> 4 for byte in range(256)))
@@ -157,10 +215,10 @@ def _search_tree(raw: bytes, nodes: int, record_size: int) -> array[int]:
         size = record_size // 8
         for at in range(size):
             wide[4 - size + at :: 4] = raw[at::size]
-    records = array("I", wide)
+    children = array("I", wide)
     if sys.byteorder == "little":
-        records.byteswap()
-    return records
+        children.byteswap()
+    return children
 
 
 def _country(record: Record, country_from: CountryFrom) -> str | None:
