@@ -227,7 +227,8 @@ def text(content: Iterator[bytes], name: str) -> Iterator[bytes]:
     are passed on as they are.
 
     Raises:
-        SourceError: text that begins as UTF-16 goes on as something else.
+        SourceError: text that begins as UTF-16 goes on as something else. What comes before
+            that has been yielded then.
     """
     head = next(content, b"")
     encoding = _UTF16.get(head[:2])
@@ -241,7 +242,8 @@ def text(content: Iterator[bytes], name: str) -> Iterator[bytes]:
         for block in content:
             yield decoder.decode(block).encode()
         decoder.decode(b"", final=True)
-    except UnicodeError as error:
+    except UnicodeDecodeError as error:
+        yield error.object[: error.start].decode(encoding).encode()
         # The error would show what it stumbled over.
         raise SourceError(f"{name}: begins as UTF-16 text, but is none") from error
 
