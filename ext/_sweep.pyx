@@ -309,12 +309,10 @@ cdef class RangeLines:
     cdef readonly list faults
 
     def __cinit__(self):
-        cdef size_t index
         self._known = <uint16_t *>malloc(65536 * sizeof(uint16_t))
         if self._known == NULL:
             raise MemoryError
-        for index in range(65536):
-            self._known[index] = NOT_SEEN
+        memset(self._known, NOT_SEEN & 0xFF, 65536 * sizeof(uint16_t))
 
     def __init__(
         self, Ranges ipv4 not None, Ranges ipv6 not None, read_code, *, Dialect dialect=None,
