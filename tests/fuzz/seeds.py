@@ -167,6 +167,11 @@ def mmdb() -> bytes:
 def reader(name: str) -> Seeds:
     if name == "mmdb":
         yield "small", b"\x07" + mmdb()
+        for size in (24, 28, 32):
+            tree = formats.search_tree([(1, 18), (18, 2)], size)
+            yield f"tree-{size}", b"\x07" + tree
+        four = formats.search_tree([(1, 18), (18, 2)], record=b"\xe1\x47country\x20\x0b\x42DE")
+        yield "tree-ipv4", b"\x07" + four.replace(b"ip_version\xa1\6", b"ip_version\xa1\4")
     elif name == "geolite2":
         for number, blocks in enumerate((formats.BLOCKS, formats.BLOCKS6)):
             both = formats.LOCATIONS + sources.SEPARATOR[1:] + blocks
