@@ -858,6 +858,19 @@ def test_a_record_of_mmdb_that_makes_no_sense_is_an_error(
     assert str(caught.value) == f"{path}: {what}"
 
 
+def test_mmdb_tells_of_its_progress(write: Write) -> None:
+    pytest.importorskip("maxminddb")
+    nodes = 2**16 - 1  # of a whole tree, in which child i of node n is node 2n + i
+    tree = [(2 * at + 1, 2 * at + 2) for at in range(nodes // 2)]
+    path = write("a.mmdb", search_tree([*tree, *[(nodes + 16, nodes + 16)] * (nodes // 2 + 1)]))
+    told: list[int] = []
+    assert len(readers.read([path], on_read=told.append)) == 2**16 + 1
+    assert len(told) > 3
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert path.stat().st_size // 2 < told[-1] <= path.stat().st_size
+
+
 def test_a_prefix_of_mmdb_that_is_shorter_than_ipv4_answers_for_all_of_it(write: Write) -> None:
     pytest.importorskip("maxminddb")
     path = write("a.mmdb", search_tree([(17, 1)]))

@@ -33,6 +33,8 @@ _MARKER = b"\xab\xcd\xefMaxMind.com"
 _HOLDS_NO_TEXT = b"\0"
 _Network = tuple[int, int, int, int]
 """Bits of its addresses, its first one, the length of its prefix, and where its record is."""
+_TOLD = 1 << 14
+"""Networks from one word of the progress to the next."""
 _MOST_WAYS = 16
 """Networks a node of the tree. A tree has one; a few more where parts of it are shared."""
 
@@ -54,11 +56,12 @@ def read(file: File, reading: Reading) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="geolookup-") as folder:
         # The package maps a file; what is compressed has to become one.
-        path = file.part.path
-        if not _is_plain(file):
-            path = Path(folder, "database.mmdb")
-            with path.open("wb") as plain:
-                plain.writelines(file.blocks())
+        if _is_plain(file):
+            _read_database(file.part.path, file, reading, file.on_read)
+            return
+        path = Path(folder, "database.mmdb")
+        with path.open("wb") as plain:
+            plain.writelines(file.blocks())
         _read_database(path, file, reading)
 
 
@@ -69,7 +72,9 @@ def _is_plain(file: File) -> bool:
         return raw.read(16) == file.head[:16]
 
 
-def _read_database(path: Path, file: File, reading: Reading) -> None:
+def _read_database(
+    path: Path, file: File, reading: Reading, on_read: Callable[[int], None] | None = None
+) -> None:
     try:
         import maxminddb  # noqa: PLC0415 - an extra: only MMDB files need it
         from maxminddb.decoder import Decoder  # noqa: PLC0415
@@ -87,12 +92,25 @@ def _read_database(path: Path, file: File, reading: Reading) -> None:
             tree = _Tree.of(content, known.node_count, known.record_size, known.ip_version)
             tree.check()
             decoder = Decoder(content, tree.data)
-            _add(tree.networks(), lambda place: decoder.decode(place)[0], file, reading)
+            networks = tree.networks()
+            if on_read is not None:
+                networks = _told(networks, tree.nodes + 1, file.part.size, on_read)
+            _add(networks, lambda place: decoder.decode(place)[0], file, reading)
     except SourceError:
         raise
     # TypeError: what has to be a number, or a name, is something else.
     except (maxminddb.InvalidDatabaseError, ValueError, TypeError, OverflowError) as error:
         raise SourceError(f"{file.name}: no MMDB database, or a damaged one") from error
+
+
+def _told(
+    networks: Iterable[_Network], most: int, size: int, on_read: Callable[[int], None]
+) -> Iterator[_Network]:
+    """Yield the networks, of which there are about *most*, and tell of the progress."""
+    for position, network in enumerate(networks):
+        if position % _TOLD == 0:
+            on_read(min(size * position // most, size))
+        yield network
 
 
 def _add(
