@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -808,7 +809,9 @@ EXPECTED_MMDB = [
 AUSTRALIA = b"\xe1\x4ccountry_code\x42AU"
 
 
-def search_tree(nodes: list[tuple[int, int]], size: int = 24, record: bytes = AUSTRALIA) -> bytes:
+def search_tree(
+    nodes: list[tuple[int, int]], size: int = 24, record: bytes = AUSTRALIA, **changed: bytes
+) -> bytes:
     """Return a database with a search tree of these nodes, and a record where it is left."""
     packed = [left << size | right for left, right in nodes]
     if size == 28:
@@ -823,6 +826,7 @@ def search_tree(nodes: list[tuple[int, int]], size: int = 24, record: bytes = AU
         "description": b"\xe1\x42en\x41t",
         "languages": b"\1\4\x42en",
         "build_epoch": b"\1\2\1",
+        **changed,
     }
     return (
         b"".join(node.to_bytes(size // 4) for node in packed)
@@ -871,6 +875,56 @@ def test_mmdb_tells_of_its_progress(write: Write) -> None:
     assert path.stat().st_size // 2 < told[-1] <= path.stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("nodes", "changed"),
+    [
+        pytest.param([(17, 1)], {"ip_version": b"\xa1\7"}, id="IPv7"),
+        pytest.param([(17, 1)], {"ip_version": b"\x416"}, id="a text for a number"),
+        pytest.param([(17, 1)], {"binary_format_major_version": b"\xa1\3"}, id="format 3"),
+        pytest.param([(17, 1)], {"node_count": b"\xc2\xff\xff"}, id="more nodes than bytes"),
+        pytest.param([(17, 1)], {"record_size": b"\xa1\x19"}, id="records of 25 bits"),
+        pytest.param([(2, 1)], {}, id="a record in the zeros"),
+        pytest.param([(15, 1)], {}, id="a record in the last of the zeros"),
+        pytest.param([(17 + len(AUSTRALIA), 1)], {}, id="a record in the marker"),
+        pytest.param([(17 + len(AUSTRALIA) + 14, 1)], {}, id="the metadata for a record"),
+        pytest.param([(0xFFFFFF, 1)], {}, id="a record beyond the file"),
+    ],
+)
+def test_mmdb_that_is_not_as_its_metadata_says_is_refused(
+    nodes: list[tuple[int, int]], changed: dict[str, bytes], write: Write
+) -> None:
+    pytest.importorskip("maxminddb")
+    path = write("a.mmdb", search_tree(nodes, **changed))
+    with pytest.raises(SourceError) as caught:
+        readers.read([path])
+    assert str(caught.value) == f"{path}: no MMDB database, or a damaged one"
+
+
+def test_mmdb_may_say_more_of_itself_than_we_know(write: Write) -> None:
+    pytest.importorskip("maxminddb")
+    path = write("a.mmdb", search_tree([(1, 17)], new_in_version_2_1=b"\x41t"))
+    assert [code for _, _, code in texts(readers.read([path]))] == ["AU"]
+
+
+@pytest.mark.parametrize(
+    ("pointers", "what"),
+    [(10, "its records hold no country"), (127, "no MMDB database, or a damaged one")],
+)
+def test_records_of_mmdb_that_share_too_much_are_refused(
+    pointers: int, what: str, write: Write
+) -> None:
+    """Each is a pointer to the same 3,000 values: some megabytes of it would take hours."""
+    pytest.importorskip("maxminddb")
+    shared = b"\x1e\4" + (3_000 - 285).to_bytes(2) + b"\x40" * 3_000
+    first = pointers + 1 + 16 + len(shared)
+    nodes = [(at + 1, first + 2 * at) for at in range(pointers)]
+    record = shared + b"\x20\0" * pointers
+    path = write("a.mmdb", search_tree([*nodes, (pointers + 1,) * 2], record=record))
+    with pytest.raises(SourceError) as caught:
+        readers.read([path])
+    assert str(caught.value) == f"{path}: {what}"
+
+
 def test_a_prefix_of_mmdb_that_is_shorter_than_ipv4_answers_for_all_of_it(write: Write) -> None:
     pytest.importorskip("maxminddb")
     path = write("a.mmdb", search_tree([(17, 1)]))
@@ -894,6 +948,10 @@ def test_a_search_tree_that_is_no_tree_is_refused(write: Write) -> None:
         [(leave(2), 1), (leave(2), 1)],
         chain,  # one bit too deep
         [(at + 1, at + 1) for at in range(127)] + [(leave(128), leave(128))],  # 2**128 networks
+        # 2**30 ways to where IPv4 lies, which are not followed there: 96 zeros, and its node
+        [(1, 97), *[(at + 1, 128) for at in range(1, 96)], (leave(128), leave(128))]
+        + [(at + 1, at + 1) for at in range(97, 127)]
+        + [(96, 96)],
     ):
         path = write("a.mmdb", search_tree(nodes))
         with pytest.raises(SourceError, match=r"no MMDB database, or a damaged one$"):
@@ -961,6 +1019,36 @@ def test_a_damaged_mmdb_is_named(cut: float, write: Write) -> None:
     with pytest.raises(SourceError) as caught:
         readers.read([path], format_name="mmdb")
     assert str(caught.value) == f"{path}: no MMDB database, or a damaged one"
+
+
+def test_a_faulty_record_of_mmdb_is_one_fault_whatever_it_answers_for(write: Write) -> None:
+    pytest.importorskip("maxminddb")
+    record = b"\xe1\x4ccountry_code\x42QQ"
+    path = write("a.mmdb", search_tree([(17, 17 + len(record))], record=record + AUSTRALIA))
+    faults = Faults(1)
+    assert [code for _, _, code in texts(readers.read([path], faults=faults))] == ["AU"]
+    assert faults.found == [f"{path}: record 1: 'QQ' is not a country code; left out"]
+
+
+def test_mmdb_that_can_not_be_unpacked_is_an_error(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("maxminddb")
+    path = write("a.mmdb", gzip.compress(search_tree([(17, 1)])))
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "database.mmdb").symlink_to("/dev/full")
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda **_: nullcontext(str(folder)))
+    with pytest.raises(SourceError) as caught:
+        readers.read([path], format_name="mmdb")
+    assert str(caught.value) == f"{path}: can't be unpacked into {folder}: No space left on device"
+
+
+def test_mmdb_asks_for_a_package_with_bounds(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("maxminddb"), "__version__", "2.8.2")
+    path = write("a.mmdb", search_tree([(17, 1)]))
+    with pytest.raises(SourceError, match="pip install 'geolookup"):
+        readers.read([path])
 
 
 def test_mmdb_without_its_package_says_what_to_install(

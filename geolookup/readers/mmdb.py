@@ -6,19 +6,21 @@ ask for ``country_from = "registered_country"``. The IPv6 copies of IPv4 network
 
 The package has a reader in C, which believes what a file says: damaged ones had it write
 beyond its memory and read from where a number pointed. So its decoder in Python is used, for
-each record once, and the search tree is measured and then walked here.
+each record once, and the search tree is measured and then walked here:
+https://maxmind.github.io/MaxMind-DB/
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geolookup.errors import SourceError
 from geolookup.readers.ranges import read_code_number
@@ -31,8 +33,16 @@ NAME = "mmdb"
 
 _MARKER = b"\xab\xcd\xefMaxMind.com"
 _HOLDS_NO_TEXT = b"\0"
-_Network = tuple[int, int, int, int]
-"""Bits of its addresses, its first one, the length of its prefix, and where its record is."""
+_BETWEEN = 16
+"""Bytes of zeros between the search tree and the records."""
+_MARKED_WITHIN = 128 << 10
+"""The last marker in so many bytes at a file's end is the one that counts."""
+_BOUNDED = (3, 2)
+"""The package's first version that has bounds for what a record makes it do."""
+_Network = tuple[int, int, int]
+"""Its first address, the length of its prefix, and where its record is."""
+_VALUES_A_BYTE = 8
+_VALUES_MORE = 1 << 17
 _TOLD = 1 << 14
 """Networks from one word of the progress to the next."""
 _MOST_WAYS = 16
@@ -55,13 +65,17 @@ def read(file: File, reading: Reading) -> None:
             of countries; a record too many can't be read: ``name: record n: what``.
     """
     with tempfile.TemporaryDirectory(prefix="geolookup-") as folder:
-        # The package maps a file; what is compressed has to become one.
         if _is_plain(file):
             _read_database(file.part.path, file, reading, file.on_read)
             return
+        # A database is read from a mapping; what is compressed has to become a file.
         path = Path(folder, "database.mmdb")
-        with path.open("wb") as plain:
-            plain.writelines(file.blocks())
+        try:
+            with path.open("wb") as plain:
+                plain.writelines(file.blocks())
+        except OSError as error:
+            what = os.strerror(error.errno or 0)
+            raise SourceError(f"{file.name}: can't be unpacked into {folder}: {what}") from error
         _read_database(path, file, reading)
 
 
@@ -76,31 +90,73 @@ def _read_database(
     path: Path, file: File, reading: Reading, on_read: Callable[[int], None] | None = None
 ) -> None:
     try:
-        import maxminddb  # noqa: PLC0415 - an extra: only MMDB files need it
+        from maxminddb import (  # noqa: PLC0415 - an extra: only MMDB files need it
+            InvalidDatabaseError,
+            __version__,
+        )
         from maxminddb.decoder import Decoder  # noqa: PLC0415
-    except ImportError as error:
+    except ImportError:
+        __version__ = "0"
+    if tuple(map(int, __version__.split(".")[:2])) < _BOUNDED:
         raise SourceError(
             f"{file.name}: MMDB needs the package maxminddb: pip install 'geolookup[mmdb]'"
-        ) from error
+        )
     try:
         with (
-            maxminddb.open_database(path, maxminddb.MODE_MMAP) as database,
             path.open("rb") as raw,
             mmap.mmap(raw.fileno(), 0, prot=mmap.PROT_READ) as content,
         ):
-            known = database.metadata()
-            tree = _Tree.of(content, known.node_count, known.record_size, known.ip_version)
+            marker = content.rfind(_MARKER, max(0, len(content) - _MARKED_WITHIN))
+            if marker < 0:
+                raise ValueError("no database")
+            place = marker + len(_MARKER)
+            tree = _Tree.of(content, marker, Decoder(content, place).decode(place)[0])
             tree.check()
-            decoder = Decoder(content, tree.data)
             networks = tree.networks()
             if on_read is not None:
                 networks = _told(networks, tree.nodes + 1, file.part.size, on_read)
-            _add(networks, lambda place: decoder.decode(place)[0], file, reading)
+            decoder = Decoder(content, tree.data)
+            records = _Records(decoder.decode, _VALUES_A_BYTE * len(content) + _VALUES_MORE)
+            _add(tree.bits, networks, records, file, reading)
     except SourceError:
         raise
     # TypeError: what has to be a number, or a name, is something else.
-    except (maxminddb.InvalidDatabaseError, ValueError, TypeError, OverflowError) as error:
+    except (InvalidDatabaseError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"{file.name}: no MMDB database, or a damaged one") from error
+
+
+@dataclass(slots=True)
+class _Records:
+    """Decodes records, as long as what they hold together is in proportion to the file.
+
+    Pointers may lead to the same values again and again, so that a small file can hold more
+    than anybody could wait for. In real ones most records share what they hold, too, but a
+    byte stands for less than a value.
+
+    Attributes:
+        decode: decodes one, which has at most 65,536 values; the package sees to that.
+        left: values that may still come.
+    """
+
+    decode: Callable[[int], tuple[Record, int]]
+    left: int
+
+    def at(self, place: int) -> Record:
+        """Return a record. ValueError: it is one too many."""
+        record, _ = self.decode(place)
+        waiting = [record]
+        while waiting:
+            self.left -= 1
+            value = waiting.pop()
+            if isinstance(value, dict):
+                waiting.extend(value.values())
+            elif isinstance(value, list):
+                waiting.extend(value)
+            elif isinstance(value, str | bytes | bytearray):
+                self.left -= len(value) // 64
+        if self.left < 0:
+            raise ValueError("more values than a database has")
+        return record
 
 
 def _told(
@@ -114,15 +170,16 @@ def _told(
 
 
 def _add(
-    networks: Iterable[_Network], record: Callable[[int], Record], file: File, reading: Reading
+    bits: int, networks: Iterable[_Network], records: _Records, file: File, reading: Reading
 ) -> None:
+    ipv4, ipv6 = reading.into.ipv4, reading.into.ipv6
     numbers: dict[int, int | str] = {}  # by place of a record; or what is wrong with it
     speaks = False
     position = 0
-    for position, (bits, first, length, place) in enumerate(networks, start=1):
+    for position, (first, length, place) in enumerate(networks, start=1):
         number = numbers.get(place)
         if number is None:
-            raw = _country(record(place), reading.options.country_from)
+            raw = _country(records.at(place), reading.options.country_from)
             speaks = speaks or raw is not None
             try:
                 number = read_code_number(raw or "")
@@ -133,8 +190,12 @@ def _add(
             reading.faults.add(f"{file.name}: record {position}", number)
             continue
         last = first | (1 << bits - length) - 1
-        into = reading.into.ipv4 if bits == 32 else reading.into.ipv6
-        into.append(first, last, number, file=file.number)
+        if last < 1 << 32:
+            ipv4.append(first, last, number, file=file.number)
+            continue
+        ipv6.append(first, last, number, file=file.number)
+        if first == 0:  # a shorter prefix than ::/96, which answers for all of IPv4
+            ipv4.append(0, (1 << 32) - 1, number, file=file.number)
     if position and not speaks:
         raise SourceError(f"{file.name}: its records hold no country")
 
@@ -148,6 +209,7 @@ class _Tree:
         children: two a node: another node, *nodes* for none, or *nodes* more than how far
             beyond the tree a record begins.
         size: bytes that it takes.
+        end: where the records end.
         bits: of the addresses.
         ipv4: the node below which IPv4 lies, in a tree of IPv6; -1: none.
     """
@@ -155,31 +217,45 @@ class _Tree:
     nodes: int
     children: array[int]
     size: int
+    end: int
     bits: int
     ipv4: int
 
     @classmethod
-    def of(cls, content: mmap.mmap, nodes: int, record_size: int, version: int) -> _Tree:
-        """Read it. ValueError: there is a circle on the way to IPv4."""
-        bits = 128 if version == 6 else 32
+    def of(cls, content: mmap.mmap, end: int, metadata: Any) -> _Tree:
+        """Read it as its metadata, which begins at *end*, describes it.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is of another version of the format, does
+                not fit into the file, or has a circle on the way to IPv4.
+        """
+        nodes, record_size = metadata["node_count"], metadata["record_size"]
         size = nodes * record_size // 4
+        if (
+            metadata["binary_format_major_version"] != 2
+            or record_size not in (24, 28, 32)
+            or metadata["ip_version"] not in (4, 6)
+            or not 0 <= size <= end - _BETWEEN
+        ):
+            raise ValueError("no database of this format")
+        bits = 128 if metadata["ip_version"] == 6 else 32
         children = _children(content[:size], nodes, record_size)
         way = [0]
         while bits == 128 and len(way) <= 96 and way[-1] < nodes:
             way.append(children[2 * way[-1]])
         if len(set(way)) < len(way):
             raise ValueError("a circle")
-        return cls(nodes, children, size, bits, way[96] if len(way) > 96 else -1)
+        return cls(nodes, children, size, end, bits, way[96] if len(way) > 96 else -1)
 
     @property
     def data(self) -> int:
         """Where the records begin."""
-        return self.size + 16
+        return self.size + _BETWEEN
 
     def check(self) -> None:
         """Raise a ValueError for what is no tree, or deeper than addresses have bits."""
         ways = {0: 1}  # to the nodes of a level
-        networks = 0
+        ended = 0
         for depth in range(1, self.bits + 1):
             below: dict[int, int] = {}
             for node, count in ways.items():
@@ -187,37 +263,41 @@ class _Tree:
                     if child < self.nodes:
                         below[child] = below.get(child, 0) + count
                     else:
-                        networks += count
+                        ended += count
             ways = below
             # Other branches end in the IPv4 part too, and are not followed.
             if depth < 96:
-                ways.pop(self.ipv4, None)
+                ended += ways.pop(self.ipv4, 0)
             elif depth == 96 and self.ipv4 in ways:
+                ended += ways[self.ipv4] - 1
                 ways[self.ipv4] = 1
-            if networks > _MOST_WAYS * (self.nodes + 1):
+            if ended + sum(ways.values()) > _MOST_WAYS * (self.nodes + 1):
                 raise ValueError("more networks than a tree has")
             if not ways:
                 return
         raise ValueError("too deep")
 
     def networks(self) -> Iterator[_Network]:
-        """Yield those that have a record, in their order; those of IPv4 as IPv4."""
-        nodes, children, bits = self.nodes, self.children, self.bits
+        """Yield those that have a record, in their order.
+
+        Raises:
+            ValueError: a record would begin where none can be.
+        """
+        nodes, children = self.nodes, self.children
+        least = nodes + _BETWEEN
         waiting = [(0, 0, 0)]
         while waiting:
             node, depth, first = waiting.pop()
             if node < nodes:
                 if node != self.ipv4 or first == 0:
-                    right = first | 1 << bits - depth - 1
+                    right = first | 1 << self.bits - depth - 1
                     waiting.append((children[2 * node + 1], depth + 1, right))
                     waiting.append((children[2 * node], depth + 1, first))
             elif node > nodes:
                 place = node - nodes + self.size
-                if bits == 32 or first >> 32 or depth < 96:
-                    yield bits, first, depth, place
-                if bits == 128 and first >> 32 == 0:
-                    # A shorter prefix than IPv4's answers for all of it.
-                    yield 32, first, max(depth - 96, 0), place
+                if node < least or place >= self.end:
+                    raise ValueError("a record outside of the records")
+                yield first, depth, place
 
 
 def _children(raw: bytes, nodes: int, record_size: int) -> array[int]:
