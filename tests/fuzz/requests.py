@@ -1,4 +1,4 @@
-"""Target: requests for rosters, whose answers protobuf, too, could give.
+"""Target: requests for rosters and single addresses, whose answers protobuf, too, could give.
 
 The handlers read requests and write responses in the core. Here the same is done by the
 protobuf runtime, `Dataset.classify` and `RosterResult`, and both must agree: on every
