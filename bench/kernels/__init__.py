@@ -18,17 +18,12 @@ class UnavailableError(Exception):
     """A contender can't take part here; the text is the reason."""
 
 
-CORE = Path(__file__).parents[2] / "ext"
-
-
-def load(name: str, *libraries: str, core: bool = False, define: str = "") -> ctypes.CDLL:
+def load(name: str, *libraries: str) -> ctypes.CDLL:
     """Build ``<name>.c`` of this folder unless it was built before, and load it.
 
     Args:
         name: the loop's.
         libraries: what it is linked with.
-        core: whether it includes the core's headers.
-        define: a macro that it is built with.
 
     Raises:
         UnavailableError: there is no compiler, or a header or library is missing.
@@ -37,16 +32,13 @@ def load(name: str, *libraries: str, core: bool = False, define: str = "") -> ct
     compiler = shutil.which("cc")
     if compiler is None:
         raise UnavailableError("no C compiler (cc)")
-    headers = sorted(CORE.glob("*.h")) if core else []
-    flags = [*FLAGS, *([f"-I{CORE}"] if core else []), *([f"-D{define}"] if define else [])]
-    contents = [file.read_bytes() for file in (source, *headers)]
-    recipe = repr((contents, flags, libraries)).encode()
+    recipe = repr((source.read_bytes(), FLAGS, libraries)).encode()
     built = cache_folder() / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}.so"
     if not built.exists():
         partial = built.with_suffix(".partial")
         links = [f"-l{library}" for library in libraries]
         done = subprocess.run(  # noqa: S603 - our own source, the machine's compiler
-            [compiler, *flags, str(source), "-o", str(partial), *links],
+            [compiler, *FLAGS, str(source), "-o", str(partial), *links],
             capture_output=True,
             text=True,
             check=False,
