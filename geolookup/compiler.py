@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from typing import Any
 
 from geolookup import evidence, readers, registry
 from geolookup._sweep import Ranges, merge_ipv4, merge_ipv6, renumber
@@ -225,6 +226,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
             "special_purpose": {"date": registry.DATE} if special_purpose else None,
             "nat64_prefixes": [registry.nat64_prefix(text).prefix for text in nat64_prefixes],
             "overrides": override.rows,
+            **_expiring(overrides, today),
         },
         sources=tuple(layers),
         overrides=override,
@@ -352,6 +354,21 @@ def _flatten_source(source: Source, ranges: SourceRanges, findings: list[str]) -
     if len(clashes) > MAX_FINDINGS:
         findings.append(f"{source.name}: {len(clashes) - MAX_FINDINGS:,} more such contradictions")
     return Layer(flat, len(ranges))
+
+
+def _expiring(overrides: Sequence[Override], today: date) -> dict[str, Any]:
+    """Return what the metadata says of overrides that apply now and have a last day."""
+    expiring = [
+        {
+            "number": number,
+            "expires": override.expires.isoformat(),
+            "comment": override.comment,
+        }
+        for number, override in enumerate(overrides, start=1)
+        if override.expires is not None and override.expires >= today
+    ]
+    # Left out where there are none: a dataset without them keeps its bytes.
+    return {"expiring_overrides": expiring} if expiring else {}
 
 
 def _flatten_overrides(

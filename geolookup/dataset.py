@@ -11,7 +11,7 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, cast
 
@@ -23,10 +23,12 @@ from geolookup.dataset_file import (
     FORMAT,
     Claims,
     Compiled,
+    ExpiringOverride,
     Image,
     SourceInfo,
     assemble,
     header_digest,
+    read_expiring,
     read_metadata,
 )
 from geolookup.errors import DatasetClosedError, DatasetError, RegionSetError
@@ -72,6 +74,7 @@ class Dataset:
     _claim: Callable[[Address], int]
     _claims: Claims
     _country: Callable[[Address], str]
+    _expiring: tuple[ExpiringOverride, ...]
     _id: str
     _image: Image | None
     _intervals: tuple[int, int]
@@ -141,6 +144,7 @@ class Dataset:
             _id=image.id,
             _image=image,
             _country=country,
+            _expiring=read_expiring(image, metadata),
             _kinds=_core.Kinds(claims.countries, claims.statuses),
             _intervals=(len(ipv4_first) // 4, len(ipv6_high) // 8),
             _metadata=metadata,
@@ -400,13 +404,33 @@ class Dataset:
         """What all the sources say, by claim number."""
         return self._claims
 
+    @property
+    def expiring_overrides(self) -> tuple[ExpiringOverride, ...]:
+        """The operator's overrides with a last day, in the manifest's order.
+
+        That day is held against the calendar when a dataset is compiled, and never by an
+        answer: in a dataset that stays in use they decide beyond it.
+        """
+        return self._expiring
+
+    def expired_overrides(self, today: date | None = None) -> tuple[ExpiringOverride, ...]:
+        """Return those of `expiring_overrides` that still decide and no longer should.
+
+        Args:
+            today: the day that decides. Default: the present day, UTC.
+        """
+        today = today or datetime.now(UTC).date()
+        return tuple(one for one in self._expiring if one.expires < today)
+
     def info(self) -> dict[str, Any]:
         """Return a description of the dataset that JSON can hold.
 
         Keys: "id", "format", "built" (RFC 3339), "ipv4_intervals",
         "ipv6_intervals", "claims" (their number), "sources" (a dict each, with
-        the attributes of `SourceInfo`), "attributions", and what else the
-        compiler noted, such as "special_purpose" and "nat64_prefixes".
+        the attributes of `SourceInfo`), "attributions", "expired_overrides" (a
+        dict each, with the attributes of `ExpiringOverride`, as of today), and
+        what else the compiler noted, such as "special_purpose", "nat64_prefixes",
+        and "expiring_overrides" where there are some.
         """
         # Through JSON, so that what the caller changes is a copy.
         return {
@@ -417,6 +441,10 @@ class Dataset:
             "ipv6_intervals": self._intervals[1],
             "claims": len(self._claims),
             "attributions": list(self.attributions),
+            "expired_overrides": [
+                {"number": one.number, "expires": one.expires.isoformat(), "comment": one.comment}
+                for one in self.expired_overrides()
+            ],
         }
 
     def intervals(self, family: Literal[4, 6]) -> Iterator[tuple[int, int, int]]:

@@ -13,7 +13,7 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Protocol, overload
 
@@ -473,6 +473,25 @@ class SourceInfo:
     ranges: int
 
 
+@dataclass(frozen=True, slots=True)
+class ExpiringOverride:
+    """An operator's override that has a last day, and applied when the dataset was compiled.
+
+    Attributes:
+        number: its position among the overrides of the manifest, from 1.
+        expires: the last day on which it applies.
+        comment: the operator's own; may be empty.
+    """
+
+    number: int
+    expires: date
+    comment: str
+
+    def __str__(self) -> str:
+        comment = f" ({self.comment})" if self.comment else ""
+        return f"override {self.number}{comment}: expired after {self.expires.isoformat()}"
+
+
 def read_metadata(image: Image) -> tuple[dict[str, Any], datetime, tuple[SourceInfo, ...]]:
     """Return the metadata, and of it when the dataset was built (UTC) and from what."""
     raw = bytes(image.section("metadata"))
@@ -493,6 +512,25 @@ def read_metadata(image: Image) -> tuple[dict[str, Any], datetime, tuple[SourceI
     except (TypeError, ValueError, KeyError, OverflowError):
         image.fail("section metadata: built or sources of the wrong form")
     return metadata, built, sources
+
+
+def read_expiring(image: Image, metadata: Mapping[str, Any]) -> tuple[ExpiringOverride, ...]:
+    """Return the overrides with a last day that the metadata lists; it may list none."""
+    try:
+        return tuple(
+            _read_expiring(entry["number"], entry["expires"], entry["comment"])
+            for entry in metadata.get("expiring_overrides", ())
+        )
+    except (TypeError, ValueError, KeyError):
+        image.fail("section metadata: expiring_overrides of the wrong form")
+
+
+def _read_expiring(number: object, expires: object, comment: object) -> ExpiringOverride:
+    if type(number) is not int or number < 1 or not isinstance(comment, str):
+        raise TypeError("number or comment")
+    if not isinstance(expires, str):
+        raise TypeError("expires")
+    return ExpiringOverride(number, date.fromisoformat(expires), comment)
 
 
 def _read_source(source: dict[str, Any]) -> SourceInfo:

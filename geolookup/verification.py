@@ -16,6 +16,7 @@ from geolookup._core import parse
 from geolookup.claims import EMBEDDED_NAT64_64, MAX_CLAIMS, NO_COUNTRY, Status
 from geolookup.codes import COUNTRIES
 from geolookup.dataset import Dataset
+from geolookup.dataset_file import ExpiringOverride
 from geolookup.errors import DatasetError, SourceError
 from geolookup.roster import Answer
 
@@ -114,6 +115,8 @@ class Verified:
         min_coverage: the share of IPv4 that was asked for.
         canaries: how many were asked.
         died: those whose answer is another than expected.
+        expired_overrides: those that still decide after their last day. They are named and
+            are no failure: the file says what it said when it was compiled.
     """
 
     dataset: str
@@ -122,6 +125,7 @@ class Verified:
     min_coverage: Fraction
     canaries: int
     died: tuple[Died, ...]
+    expired_overrides: tuple[ExpiringOverride, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -181,6 +185,7 @@ def verify(
         min_coverage=min_coverage,
         canaries=len(canaries),
         died=tuple(died),
+        expired_overrides=dataset.expired_overrides(),
     )
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from servers import no_thread_starts
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
+from geolookup.dataset_file import ExpiringOverride
 from geolookup.errors import ServiceError, ServiceUnavailableError
 from geolookup.service import Settings, log
 from geolookup.service.admin import CLIENTS_SERVICE, SERVICE, AdminServer
@@ -74,6 +75,7 @@ class MemoryControl:
                 WorkerStatus(1, 0, "waiting", "", STARTED, 7, 0),
             ],
             reloads={Outcome.SWAPPED: 3, Outcome.REFUSED: 1},
+            expired_overrides=[ExpiringOverride(2, date(2026, 6, 1), "office")],
         )
 
     def drain(self) -> None:
@@ -452,10 +454,14 @@ def test_the_command_shows_the_status(admin: AdminServer) -> None:
     assert done.returncode == 0, done.stderr
     assert "SERVING" in done.stdout
     assert NEW in done.stdout
+    assert "override 2 (office): expired after 2026-06-01" in done.stdout
     done = command("status", "--admin", str(admin.address), "--json")
     told = json.loads(done.stdout)
     assert told["dataset"] == NEW
     assert told["started"] == "2026-11-24T09:00:00Z"
+    assert told["expired_overrides"] == [
+        {"number": 2, "expires": "2026-06-01", "comment": "office"}
+    ]
     assert [worker["state"] for worker in told["workers"]] == ["serving", "waiting"]
 
 

@@ -450,11 +450,15 @@ def test_an_override_applies_until_the_end_of_its_last_day() -> None:
     on_time = compiler.compile([], overrides=ours, today=DAY)
     assert claim_of(on_time, "10.0.0.1").status is Status.OVERRIDE
     assert on_time.findings == ()
+    assert on_time.metadata["expiring_overrides"] == [
+        {"number": 1, "expires": "2026-06-01", "comment": ""}
+    ]
     late = compiler.compile([], overrides=ours, today=DAY + datetime.timedelta(days=1))
     assert claim_of(late, "10.0.0.1").status is Status.SPECIAL_PURPOSE
     assert claim_of(late, "11.0.0.1").status is Status.OVERRIDE
     assert late.findings == ("override 1: expired after 2026-06-01, not applied",)
     assert late.metadata["overrides"] == 1
+    assert "expiring_overrides" not in late.metadata, "a dataset without them keeps its bytes"
 
 
 def test_overrides_that_contradict_each_other_are_refused() -> None:

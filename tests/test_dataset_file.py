@@ -11,7 +11,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -369,6 +369,23 @@ DAMAGED: tuple[Damaged, ...] = (
         "SPECIAL_PURPOSE of the wrong form",
     ),
     # metadata
+    *(
+        (
+            f"expiring overrides: {name}",
+            partial(with_metadata, expiring_overrides=wrong),
+            "expiring_overrides of the wrong form",
+        )
+        for name, wrong in {
+            "a number": 1,
+            "a text": "1",
+            "no table": [1],
+            "no comment": [{"number": 1, "expires": "2026-06-01"}],
+            "position 0": [{"number": 0, "expires": "2026-06-01", "comment": ""}],
+            "position true": [{"number": True, "expires": "2026-06-01", "comment": ""}],
+            "no day": [{"number": 1, "expires": "2026-06-31", "comment": ""}],
+            "day as a number": [{"number": 1, "expires": 20260601, "comment": ""}],
+        }.items()
+    ),
     ("metadata empty", lambda: with_section(b"metadata", b""), "metadata: not canonical JSON"),
     ("metadata not JSON", lambda: with_section(b"metadata", b"{"), "not canonical JSON"),
     ("metadata not UTF-8", lambda: with_section(b"metadata", b'"\xff"'), "not canonical JSON"),

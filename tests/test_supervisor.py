@@ -314,6 +314,27 @@ def test_each_worker_has_a_unix_socket_of_its_own(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_log_says_where_it_listens(served: Path) -> None:
+    with controlled("--dataset", str(served), "--metrics", "127.0.0.1:0") as (running, _):
+        (line,) = [line for line in running.log().splitlines() if " ready " in line]
+        metrics = running.announced["metrics"][0].removeprefix("http://").removesuffix("/metrics")
+        assert f" listen={running.target} " in line
+        assert line.endswith(f" admin={running.announced['admin'][0]} metrics={metrics}")
+
+
+def test_status_names_overrides_that_have_expired(tmp_path: Path) -> None:
+    content = small_dataset.content()
+    content.metadata["expiring_overrides"] = [
+        {"number": 3, "expires": "2001-01-01", "comment": "office"},
+        {"number": 4, "expires": "9999-12-31", "comment": "lab"},
+    ]
+    path = tmp_path / "ours.geolookup"
+    path.write_bytes(geolookup.dataset.encode(content))
+    with controlled("--dataset", str(path)) as (_, control):
+        (expired,) = control.status().expired_overrides
+        assert (expired.number, expired.expires.isoformat()) == (3, "2001-01-01")
+
+
 # reload
 
 
@@ -346,6 +367,8 @@ def test_a_new_file_is_answered_from_by_every_worker(
         assert {worker.dataset for worker in status.workers} == {status.dataset}
         assert {dataset_id(running) for _ in range(8)} == {status.dataset}
         assert pids(status) == pids(before), "no worker was restarted for it"
+        line = next(line for line in running.log().splitlines() if " reload " in line)
+        assert re.search(rf"outcome=swapped dataset={status.dataset} .* seconds=\d+\.\d\d\d$", line)
 
 
 def test_rolling_back_is_one_call_and_so_is_rolling_back_from_that(

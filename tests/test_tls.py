@@ -416,8 +416,9 @@ def caller(authority: trustme.CA) -> trustme.LeafCert:
 
 
 def test_a_new_certificate_is_used_without_a_restart(
-    files: Files, watched: Watched, caller: trustme.LeafCert
+    files: Files, watched: Watched, caller: trustme.LeafCert, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "geolookup")
     first = serial(watched.target)
     with connected(watched.target, files.authority, caller) as channel:
         assert ask(channel) == {"meet.example"}
@@ -431,6 +432,9 @@ def test_a_new_certificate_is_used_without_a_restart(
         assert ask(channel) == {"meet.example"}
     assert watched.reads() == (0, 2)
     assert watched.meter.read()["handshakes"] == 5
+    (record,) = caplog.records
+    assert record.getMessage() == "certificate"
+    assert vars(record)["fields"]["outcome"] == "taken"
 
 
 def test_new_authorities_count_for_new_connections(
@@ -459,7 +463,14 @@ def test_a_bad_new_certificate_keeps_the_old_one_and_raises_the_alarm(
         assert serial(watched.target) == first
         assert (watched.reads(), watched.stale) == ((1, 1), 1)  # told once
     told = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(told) == 1
+    assert [record.getMessage() for record in told] == ["certificate"]
+    fields = vars(told[0])["fields"]
+    assert fields["outcome"] == "refused"
+    assert fields["reason"]
+    in_use = datetime.datetime.fromtimestamp(
+        watched.certificates.certificate.not_after, datetime.UTC
+    )
+    assert datetime.datetime.fromisoformat(fields["not_after"]) == in_use
     key = files.folder / "key"
     if key.is_dir():
         key.rmdir()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
+from datetime import date
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from geolookup import Dataset, DatasetError, SourceError, Status
 from geolookup.claims import INVALID, UNASSIGNED
 from geolookup.cli import main
 from geolookup.dataset import encode
+from geolookup.dataset import open as open_dataset
 from geolookup.verification import read_canaries, verify
 
 HIDDEN4, HIDDEN6 = "1.0.1.77", "2001:200::77"
@@ -48,6 +51,62 @@ def path(tmp_path: Path) -> Path:
 def small() -> Iterator[Dataset]:
     with Dataset.from_buffer(encode(small_dataset.content())) as opened:
         yield opened
+
+
+def with_expiring(path: Path, *expires: str) -> Path:
+    """Write a dataset whose manifest had an override for each last day."""
+    content = small_dataset.content()
+    content.metadata["expiring_overrides"] = [
+        {"number": number, "expires": day, "comment": f"office {number}"}
+        for number, day in enumerate(expires, start=1)
+    ]
+    path.write_bytes(encode(content))
+    return path
+
+
+# --- overrides that have expired ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("today", "expected"),
+    [("2026-06-01", []), ("2026-06-02", [1]), ("2026-06-03", [1, 2]), ("2030-01-01", [1, 2])],
+)
+def test_an_override_has_expired_from_the_day_after_its_last(
+    tmp_path: Path, today: str, expected: list[int]
+) -> None:
+    path = with_expiring(tmp_path / "ours.geolookup", "2026-06-01", "2026-06-02", "9999-12-31")
+    with open_dataset(path) as dataset:
+        expired = dataset.expired_overrides(date.fromisoformat(today))
+        assert [one.number for one in expired] == expected
+        assert [one.number for one in dataset.expiring_overrides] == [1, 2, 3]
+
+
+def test_overrides_that_have_expired_are_named_and_are_no_failure(run: Run, tmp_path: Path) -> None:
+    path = with_expiring(tmp_path / "ours.geolookup", "2001-01-01", "9999-12-31")
+    code, out, err = run(str(path), "--min-coverage", "0")
+    assert (code, err) == (0, "")
+    assert "override 1 (office 1): expired after 2001-01-01" in out
+    assert "office 2" not in out
+    code, out, _ = run(str(path), "--min-coverage", "0", "--json")
+    assert json.loads(out)["expired_overrides"] == [
+        {"number": 1, "expires": "2001-01-01", "comment": "office 1"}
+    ]
+
+
+def test_info_names_overrides_that_have_expired(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = with_expiring(tmp_path / "ours.geolookup", "2001-01-01", "9999-12-31")
+    with pytest.raises(SystemExit):
+        main(["info", "--dataset", str(path)])
+    shown = capsys.readouterr().out
+    assert re.search(r"^1 +2001-01-01 +office 1$", shown, re.M)
+    assert "office 2" not in shown
+
+
+def test_a_dataset_without_expiring_overrides_says_nothing_of_them(run: Run, path: Path) -> None:
+    _, out, _ = run(str(path), "--min-coverage", "0")
+    assert "expired" not in out
 
 
 # --- the file -------------------------------------------------------------------------

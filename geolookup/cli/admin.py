@@ -205,6 +205,10 @@ def _plain_status(status: ServiceStatus) -> dict[str, object]:
         "last_reload": status.last_reload and _plain_reload(status.last_reload),
         "last_reload_time": status.last_reload_time and _time(status.last_reload_time),
         "reloads": {str(outcome): count for outcome, count in status.reloads.items()},
+        "expired_overrides": [
+            {"number": one.number, "expires": one.expires.isoformat(), "comment": one.comment}
+            for one in status.expired_overrides
+        ],
         "workers": [_plain_worker(worker) for worker in status.workers],
     }
 
@@ -232,6 +236,7 @@ def _told(status: ServiceStatus) -> str:
         reason = f": {printable(status.last_reload.reason)}" if status.last_reload.reason else ""
         when = _time(status.last_reload_time)
         facts.append(["last reload", f"{status.last_reload.outcome} at {when}{reason}"])
+    facts += [["warning", printable(str(one))] for one in status.expired_overrides]
     rows = [["WORKER", "PID", "STATE", "DATASET", "STARTED", "RESTARTS", "IN FLIGHT"]]
     rows += [
         [

@@ -66,6 +66,11 @@ def _print_info(described: dict[str, Any]) -> None:
         ["claims", f"{described['claims']:,}"],
     ]
     blocks = [table(facts), table(rows, right=(5,))]
+    expired = described.get("expired_overrides")  # a service says so in its status
+    if expired:
+        rows = [["EXPIRED OVERRIDE", "LAST DAY", "COMMENT"]]
+        rows += [[str(one["number"]), one["expires"], printable(one["comment"])] for one in expired]
+        blocks.append(table(rows))
     if described["attributions"]:
         blocks.append("\n".join(printable(text) for text in described["attributions"]))
     click.echo("\n\n".join(blocks))

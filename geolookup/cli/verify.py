@@ -63,7 +63,10 @@ def verify_dataset(
       geolookup verify countries.geolookup
       geolookup verify countries.geolookup --canaries canaries.csv --min-coverage 80%
 
-    With --json: dataset, sections, ipv4, ipv6, canaries, died, failures.
+    Overrides that expired since the file was compiled are named. They still decide:
+    compile again.
+
+    With --json: dataset, sections, ipv4, ipv6, canaries, died, expired_overrides, failures.
     """
     least = read_coverage(min_coverage)
     # Only this command needs them.
@@ -114,6 +117,7 @@ def _text(found: Verified) -> str:
         ["canaries", f"{alive:,} of {found.canaries:,} as expected" if found.canaries else "none"],
         ["dataset", found.dataset],
     ]
+    facts += [["warning", printable(str(one))] for one in found.expired_overrides]
     return f"{table(rows, right=(1, 2, 3))}\n\n{table(facts)}"
 
 
@@ -141,6 +145,10 @@ def _record(found: Verified) -> dict[str, Any]:
                 "status": one.status.name,
             }
             for one in found.died
+        ],
+        "expired_overrides": [
+            {"number": one.number, "expires": one.expires.isoformat(), "comment": one.comment}
+            for one in found.expired_overrides
         ],
         "failures": list(found.failures),
     }

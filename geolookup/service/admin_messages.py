@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
+from geolookup.dataset_file import ExpiringOverride
 from geolookup.service.control import Outcome, Reload, ServiceStatus, WorkerStatus
 
 _OUTCOMES: Final = {
@@ -65,6 +66,10 @@ def status_message(status: ServiceStatus) -> admin_v1.GetStatusResponse:
         message.last_reload_time.CopyFrom(_timestamp(status.last_reload_time))
     for outcome, count in status.reloads.items():
         message.reload_counts.add(outcome=_OUTCOMES[outcome], count=count)
+    for expired in status.expired_overrides:
+        message.expired_overrides.add(
+            number=expired.number, expires=expired.expires.isoformat(), comment=expired.comment
+        )
     for worker in status.workers:
         message.workers.add(
             number=worker.number,
@@ -106,6 +111,10 @@ def status_of(message: admin_v1.GetStatusResponse) -> ServiceStatus:
             for worker in message.workers
         ],
         reloads={_outcome(one.outcome): one.count for one in message.reload_counts},
+        expired_overrides=[
+            ExpiringOverride(one.number, date.fromisoformat(one.expires), one.comment)
+            for one in message.expired_overrides
+        ],
     )
 
 

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from geolookup.dataset_file import ExpiringOverride
 
 
 class Outcome(StrEnum):
@@ -76,6 +79,8 @@ class ServiceStatus:
         last_reload_time: when that was.
         workers: every worker, by number.
         reloads: reloads and rollbacks since the start, by how they ended.
+        expired_overrides: the operator's overrides in the dataset in service that still
+            decide after their last day.
     """
 
     serving: bool
@@ -86,6 +91,7 @@ class ServiceStatus:
     last_reload_time: datetime | None
     workers: Sequence[WorkerStatus]
     reloads: Mapping[Outcome, int] = field(default_factory=dict)
+    expired_overrides: Sequence[ExpiringOverride] = ()
 
 
 class Control(Protocol):

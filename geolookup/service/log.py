@@ -55,9 +55,9 @@ class Fields(TypedDict, total=False):
     Attributes:
         version: of this package.
         transport: what carries calls, as in the setting of this name.
-        listen: where clients connect, as the operator said.
-        admin: where operators connect.
-        metrics: where Prometheus connects.
+        listen: where clients connect.
+        admin: where operators connect; absent where there is no such listener.
+        metrics: where Prometheus connects; absent likewise.
         workers: how many there are.
         worker: which of them, from 0.
         pid: its process.
@@ -71,7 +71,7 @@ class Fields(TypedDict, total=False):
         error: an exception as `describe` gives it.
         calls: how many.
         seconds: how long.
-        not_after: when a certificate ends, in UTC.
+        not_after: when the certificate in use ends, in UTC.
         signal: a signal's name.
     """
 

@@ -191,11 +191,15 @@ class Supervisor:
         self._serving = True
         sys.stdout.write("".join(f"{line}\n" for line in self._announcement(self._current)))
         sys.stdout.flush()
-        log.event(
-            "ready",
-            dataset=self._current.dataset.id,
-            listen=" ".join(map(str, self._reservation.addresses)),
-        )
+        fields: log.Fields = {
+            "dataset": self._current.dataset.id,
+            "listen": " ".join(map(str, self._reservation.addresses)),
+        }
+        if self._admin is not None:
+            fields["admin"] = str(self._admin.address)
+        if self._metrics is not None:
+            fields["metrics"] = str(self._metrics.address)
+        log.event("ready", **fields)
         self._look_for_shed(log.ShedReport(self._shed))
         if self._settings.watch:
             self._loop.after(self._settings.watch, self._look_at_files)
@@ -259,6 +263,7 @@ class Supervisor:
             last_reload_time=self._last_time,
             workers=self._crew.statuses(),
             reloads=dict(self._outcomes),
+            expired_overrides=() if current is None else current.dataset.expired_overrides(),
         )
 
     def drain(self) -> None:
@@ -308,6 +313,7 @@ class Supervisor:
             self._waiting.append(change)
             return
         self._changing = change
+        change.begun = self._loop.clock()
         change.begin(change)
 
     def _conclude(self, change: _Change, reload: Reload) -> None:
@@ -320,6 +326,7 @@ class Supervisor:
             fields["previous"] = reload.previous
         if reload.reason:
             fields["reason"] = reload.reason
+        fields["seconds"] = self._loop.clock() - change.begun
         log.event("reload", "error" if reload.outcome is Outcome.REFUSED else "info", **fields)
         change.future.set_result(reload)
         self._changing = None
@@ -443,4 +450,5 @@ class _Change:
 
     def __init__(self, begin: Callable[[_Change], None]) -> None:
         self.begin = begin
+        self.begun = 0.0  # by the loop's clock
         self.future: Future[Reload] = Future()

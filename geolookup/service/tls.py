@@ -15,12 +15,13 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
 import grpc
 
-from geolookup.service.log import describe, logger
+from geolookup.service import log
 from geolookup.service.settings import Settings, SettingsError
 from geolookup.service.settings.model import ADMIN, HEALTH, OTHERS
 
@@ -179,7 +180,7 @@ class Certificates:
             self._known, self._refused = signature, None
             self._certificate = certificate
             self._count(taken=True)
-            logger.info("a new TLS certificate is in use")
+            log.event("certificate", outcome="taken", not_after=self._end_of_use())
             return True
 
     def _refuse(self, signature: _Signature, error: Exception) -> None:
@@ -194,8 +195,15 @@ class Certificates:
             self._refused.told = True
             self._count(taken=False)
             told = isinstance(error, SettingsError)
-            why = str(error) if told else describe(error)
-            logger.error("the TLS certificate stays as it was: %s", why)
+            why = str(error) if told else log.describe(error)
+            log.event(
+                "certificate", "error", outcome="refused", reason=why, not_after=self._end_of_use()
+            )
+
+    def _end_of_use(self) -> str:
+        """Return when the certificate in use ends, RFC 3339."""
+        end = datetime.fromtimestamp(self._certificate.not_after, UTC)
+        return end.isoformat().replace("+00:00", "Z")
 
     def _count(self, *, taken: bool) -> None:
         if self._meter is not None:

@@ -69,7 +69,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("serving", "dataset", "previous", "start_time", "last_reload", "last_reload_time", "workers", "reload_counts")
+    __slots__ = ("serving", "dataset", "previous", "start_time", "last_reload", "last_reload_time", "workers", "reload_counts", "expired_overrides")
     SERVING_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class GetStatusResponse(_message.Message):
     LAST_RELOAD_TIME_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     RELOAD_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     serving: bool
     dataset: str
     previous: str
@@ -86,7 +87,18 @@ class GetStatusResponse(_message.Message):
     last_reload_time: _timestamp_pb2.Timestamp
     workers: _containers.RepeatedCompositeFieldContainer[Worker]
     reload_counts: _containers.RepeatedCompositeFieldContainer[ReloadCount]
-    def __init__(self, serving: bool = ..., dataset: _Optional[str] = ..., previous: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_reload: _Optional[_Union[Reload, _Mapping]] = ..., last_reload_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., reload_counts: _Optional[_Iterable[_Union[ReloadCount, _Mapping]]] = ...) -> None: ...
+    expired_overrides: _containers.RepeatedCompositeFieldContainer[ExpiredOverride]
+    def __init__(self, serving: bool = ..., dataset: _Optional[str] = ..., previous: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_reload: _Optional[_Union[Reload, _Mapping]] = ..., last_reload_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., reload_counts: _Optional[_Iterable[_Union[ReloadCount, _Mapping]]] = ..., expired_overrides: _Optional[_Iterable[_Union[ExpiredOverride, _Mapping]]] = ...) -> None: ...
+
+class ExpiredOverride(_message.Message):
+    __slots__ = ("number", "expires", "comment")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    expires: str
+    comment: str
+    def __init__(self, number: _Optional[int] = ..., expires: _Optional[str] = ..., comment: _Optional[str] = ...) -> None: ...
 
 class ReloadCount(_message.Message):
     __slots__ = ("outcome", "count")
