@@ -12,7 +12,7 @@ STRICT = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("GEOLOOKUP_WERROR") =
 # Who sets a level of optimisation in CFLAGS, as sanitizers do, gets it.
 LEVEL = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O3"]
 ARGS = [*LEVEL, "-std=c11", *STRICT]
-HEADERS = sorted(glob("ext/*.h"))
+HEADERS = sorted([*glob("ext/*.h"), *glob("ext/*.pxd")])
 
 setup(
     ext_modules=cythonize(
@@ -27,6 +27,7 @@ setup(
             for name in ("_core", "_sweep", "_meter")
         ],
         build_dir="build/cython",
+        include_path=["ext"],  # of the .pxd files
         language_level=3,
     )
 )

@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 MAX_WHEEL_BYTES = 12_000_000
+CORE = ("ext/_core.pyx", "ext/core_headers.pxd", "ext/index.h")
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def check_sdist(sdist: Path) -> None:
             or (member.name.endswith(".c") and b"Cython" in read(archive, member)[:100])
         ]
     assert not generated, f"{sdist.name} holds generated files: {generated}"
-    for needed in ("LICENSE", "NOTICE", "ext/_core.pyx", "data/geolookup.toml"):
+    for needed in ("LICENSE", "NOTICE", *CORE, "data/geolookup.toml"):
         assert needed in names, f"{sdist.name} lacks {needed}"
     print(f"{sdist.name}: {sdist.stat().st_size:,} bytes, {len(names)} files, no generated C")
 

@@ -12,55 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-
-cdef extern from "meter.h" nogil:
-    enum:
-        GL_METHODS
-        GL_CODES
-        GL_STATUSES
-        GL_DURATIONS
-        GL_SIZES
-        GL_NAMES
-        GL_SIMPLE_NAMES
-        GL_NAME_BYTES
-
-    const uint64_t gl_duration_bounds[]
-    const uint64_t gl_size_bounds[]
-
-    # Only what is used here; meter.h has the layout.
-    ctypedef struct gl_region_set:
-        uint64_t state
-        uint64_t name[8]
-        uint64_t verdicts[3]
-
-    ctypedef struct gl_counters:
-        uint64_t calls[10][17]
-        uint64_t durations[10][34]
-        uint64_t nanoseconds[10]
-        uint64_t shed[10]
-        uint64_t addresses[8]
-        uint64_t sizes[20]
-        uint64_t sizes_sum
-        uint64_t other_verdicts[3]
-        uint64_t handshakes
-        uint64_t certificate_reads[2]
-
-    ctypedef struct gl_meter:
-        uint64_t in_flight[10]
-        uint64_t certificate_end
-        uint64_t certificate_stale
-        gl_counters counters
-        gl_region_set region_sets[256]
-
-    void gl_add(uint64_t *slot, uint64_t n)
-    void gl_store(uint64_t *slot, uint64_t n)
-    bint gl_meter_open(gl_meter *m)
-    void gl_meter_ended(gl_meter *m, unsigned method, unsigned code, uint64_t nanoseconds)
-    void gl_meter_roster(gl_meter *m, const uint64_t *statuses)
-    uint64_t *gl_meter_verdicts(gl_meter *m, unsigned number)
-    unsigned gl_meter_name(gl_meter *m, const uint64_t *name, unsigned limit)
-    void gl_meter_absorb(gl_meter *m, const gl_meter *other)
-    void gl_meter_read(const gl_meter *m, gl_meter *copy)
+from meter_headers cimport *
 
 
 SIZE = <Py_ssize_t>sizeof(gl_meter)

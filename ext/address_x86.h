@@ -8,10 +8,8 @@
 #ifndef GEOLOOKUP_ADDRESS_X86_H
 #define GEOLOOKUP_ADDRESS_X86_H
 
-#include <immintrin.h>
-
 #include "address.h"
-#include "target.h"
+#include "instruction_sets.h"
 
 /* A text of 7 to 15 characters, with rubbish behind. */
 GL_TARGET_AVX2 static inline __m128i gl_load_short(const char *s, size_t n)

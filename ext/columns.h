@@ -11,13 +11,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "target.h"
+#include "instruction_sets.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
-#endif
-#if defined(GL_X86)
-#include <immintrin.h>
 #endif
 
 /* Position of the first claim that is not below `limit`, or n. */

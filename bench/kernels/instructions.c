@@ -9,7 +9,8 @@
  */
 #include <stdio.h>
 
-#include "answer.h"
+#include "index_build.h"
+#include "roster_answer.h"
 
 typedef struct {
     uint8_t *data;

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "isa.h"
+#include "cpu_dispatch.h"
 
 /* The same text with its last byte before a page that can't be read. */
 static char *at_end_of_page(const uint8_t *data, size_t n)

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "isa.h"
+#include "index_build.h"
+#include "cpu_dispatch.h"
 
 #define MOST 700
 #define CLAIMS 200

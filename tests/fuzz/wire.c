@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "answer.h"
+#include "index_build.h"
+#include "roster_answer.h"
 
 /* ---------------------------------------------------------------- the plain reader */
 

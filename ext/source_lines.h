@@ -1,13 +1,85 @@
-/* Lines of sources in the dialects of the field: how fields are told apart, and which of
- * them hold the addresses and the code.
+/* Lines of source files: how they are split into fields, and which fields hold the addresses
+ * and the code.
  *
- * The plain dialect, "first,last,code", is in sweep.h. Like there, this is plain C11 that
- * knows nothing of Python, of files or of codes.
+ * Plain C11. Nothing here depends on Python, on files or on what a code means.
  */
-#ifndef GEOLOOKUP_LINES_H
-#define GEOLOOKUP_LINES_H
+#ifndef GEOLOOKUP_SOURCE_LINES_H
+#define GEOLOOKUP_SOURCE_LINES_H
 
 #include "sweep.h"
+
+/* --- the plain dialect: lines "first,last,code" ------------------------------------ */
+
+typedef enum {
+    GL_LINE_OK,
+    GL_LINE_FIELDS,   /* not three fields */
+    GL_LINE_FIRST,    /* the first field is no address */
+    GL_LINE_LAST,     /* the second field is no address */
+    GL_LINE_FAMILIES, /* one is IPv4 and the other IPv6 */
+    GL_LINE_ORDER     /* the last address lies before the first */
+} gl_line_fault;
+
+typedef struct {
+    gl_range range;   /* without code, file and line */
+    int family;       /* 4 or 6 */
+    const char *code; /* the third field, within the line */
+    size_t code_size;
+    size_t column; /* of the fault, from 1 */
+} gl_line;
+
+/* Unlike gl_parse, without zones: a source speaks of no interfaces. */
+static inline int gl_parse_field(const char *s, size_t n, uint64_t *high, uint64_t *low)
+{
+    uint8_t address[16];
+    if (n == 0)
+        return 0;
+    if (memchr(s, ':', n) != NULL) {
+        if (!gl_parse_ipv6(s, n, address))
+            return 0;
+        *high = gl_load_be64(address);
+        *low = gl_load_be64(address + 8);
+        return 6;
+    }
+    if (!gl_parse_ipv4(s, n, address))
+        return 0;
+    *high = 0;
+    *low = gl_load_be32(address);
+    return 4;
+}
+
+static inline gl_line_fault gl_read_line(const char *s, size_t n, gl_line *out)
+{
+    const char *end = s + n;
+    out->column = 1;
+    const char *first_end = n ? memchr(s, ',', n) : NULL;
+    if (first_end == NULL)
+        return GL_LINE_FIELDS;
+    const char *last = first_end + 1;
+    const char *last_end = last < end ? memchr(last, ',', (size_t)(end - last)) : NULL;
+    if (last_end == NULL)
+        return GL_LINE_FIELDS;
+    out->code = last_end + 1;
+    out->code_size = (size_t)(end - out->code);
+    if (out->code_size && memchr(out->code, ',', out->code_size) != NULL)
+        return GL_LINE_FIELDS;
+
+    gl_range *r = &out->range;
+    out->family = gl_parse_field(s, (size_t)(first_end - s), &r->first_high, &r->first_low);
+    if (out->family == 0)
+        return GL_LINE_FIRST;
+    out->column = (size_t)(last - s) + 1;
+    int family = gl_parse_field(last, (size_t)(last_end - last), &r->last_high, &r->last_low);
+    if (family == 0)
+        return GL_LINE_LAST;
+    if (family != out->family)
+        return GL_LINE_FAMILIES;
+    if (gl_last(r) < gl_first(r))
+        return GL_LINE_ORDER;
+    out->column = (size_t)(out->code - s) + 1;
+    return GL_LINE_OK;
+}
+
+/* --- the dialects of the field ------------------------------------------------------ */
 
 /* Fields beyond are counted, but can't hold anything of interest. */
 #define GL_MAX_FIELDS 32

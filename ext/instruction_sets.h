@@ -1,10 +1,10 @@
 /* The instruction sets that the hot functions are compiled for.
  *
  * Their bodies are inline, so that a body takes on the instruction set of the function
- * it is inlined into; the constant `isa` tells it which that is. isa.h has the list.
+ * it is inlined into; the constant `isa` tells it which that is. cpu_dispatch.h has the list.
  */
-#ifndef GEOLOOKUP_TARGET_H
-#define GEOLOOKUP_TARGET_H
+#ifndef GEOLOOKUP_INSTRUCTION_SETS_H
+#define GEOLOOKUP_INSTRUCTION_SETS_H
 
 #include <stdint.h>
 
@@ -21,6 +21,7 @@ enum { GL_PORTABLE = 0, GL_AVX2 = 1, GL_AVX512 = 2 };
 
 #if defined(__x86_64__)
 #define GL_X86 1
+#include <immintrin.h>
 #define GL_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
 #define GL_TARGET_AVX512                                                                  \
     __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,"         \

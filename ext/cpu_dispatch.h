@@ -1,9 +1,9 @@
 /* The hot functions, compiled once for each instruction set that is worth it. */
-#ifndef GEOLOOKUP_ISA_H
-#define GEOLOOKUP_ISA_H
+#ifndef GEOLOOKUP_CPU_DISPATCH_H
+#define GEOLOOKUP_CPU_DISPATCH_H
 
 #include "roaring.h"
-#include "table.h"
+#include "roster_text.h"
 
 #ifdef GL_X86
 #include <cpuid.h>

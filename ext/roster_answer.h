@@ -4,10 +4,10 @@
  * caller can look up between the pieces. The columns of the response are made while what
  * was found is in the cache, and kept until all is known that its size hangs on.
  */
-#ifndef GEOLOOKUP_ANSWER_H
-#define GEOLOOKUP_ANSWER_H
+#ifndef GEOLOOKUP_ROSTER_ANSWER_H
+#define GEOLOOKUP_ROSTER_ANSWER_H
 
-#include "isa.h"
+#include "cpu_dispatch.h"
 #include "wire.h"
 
 /* Numbers of a Status are below this. */

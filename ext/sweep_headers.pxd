@@ -1,0 +1,85 @@
+# The C headers of geolookup._sweep, as far as it uses them; the headers have the contracts.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "sweep.h" nogil:
+    ctypedef struct gl_range:
+        uint64_t first_high
+        uint64_t first_low
+        uint64_t last_high
+        uint64_t last_low
+        uint32_t line
+        uint16_t file
+        uint16_t code
+
+    ctypedef struct gl_ranges:
+        gl_range *rows
+        size_t n
+
+    ctypedef struct gl_clash:
+        uint32_t row
+        uint32_t other
+
+    ctypedef struct gl_clashes:
+        gl_clash *rows
+        size_t n
+
+    ctypedef struct gl_column:
+        uint8_t *data
+        size_t n
+
+    ctypedef struct gl_layer:
+        const gl_range *at
+        const gl_range *end
+
+    ctypedef struct gl_merge:
+        gl_layer *layers
+        uint16_t *codes
+        size_t n
+
+    int gl_push_range(gl_ranges *to, const gl_range *row)
+    int gl_push_value(gl_column *to, uint64_t value, unsigned size)
+    int gl_is_flat(const gl_ranges *ranges)
+    int gl_flatten(const gl_ranges *ranges, gl_ranges *out, gl_clashes *clashes)
+    void gl_merge_begin(gl_merge *merge, unsigned bits)
+    int gl_merge_step(gl_merge *merge)
+    uint64_t gl_merge_high(const gl_merge *merge)
+    uint64_t gl_merge_low(const gl_merge *merge)
+
+
+cdef extern from "source_lines.h" nogil:
+    ctypedef enum gl_form:
+        GL_RANGES
+        GL_NETWORKS
+        GL_DELEGATIONS
+
+    enum:
+        GL_LINE_SKIPPED
+        GL_LINE_FIELDS
+        GL_MAX_FIELDS
+
+    ctypedef struct gl_line:
+        gl_range range
+        int family
+        const char *code
+        size_t code_size
+        size_t column
+
+    ctypedef struct gl_dialect:
+        gl_form form
+        char separator
+        char quote
+        int comments
+        int spaces
+        int integers
+        unsigned least
+        unsigned most
+        unsigned first
+        unsigned last
+        unsigned code
+        unsigned no_code
+
+    int gl_read_line(const char *s, size_t n, gl_line *out)
+    int gl_read_dialect(const gl_dialect *d, const char *s, size_t n, gl_line *out)
+    void gl_unmap(gl_line *line)
