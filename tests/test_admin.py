@@ -356,6 +356,7 @@ def identified(server: AdminServer, files: Files, name: str) -> RemoteControl:
 def test_those_on_the_list_may(secured: AdminServer, files: Files) -> None:
     with identified(secured, files, "ops.example") as remote:
         assert remote.reload().dataset == NEW
+    assert secured.denied == 0
 
 
 def test_others_may_not(secured: AdminServer, files: Files, control: MemoryControl) -> None:
@@ -365,6 +366,7 @@ def test_others_may_not(secured: AdminServer, files: Files, control: MemoryContr
                 ask()
     assert control.asked == []
     assert control.serving
+    assert secured.denied == 5
 
 
 def test_health_and_reflection_are_for_those_on_the_list_too(

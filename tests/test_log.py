@@ -172,12 +172,13 @@ def test_a_record_that_can_not_be_formatted_is_not_shown(
 def test_shed_calls_are_summed_up_at_intervals(lines: Callable[..., list[str]]) -> None:
     lines("json")
     now, shed = 1_000.0, 5
-    report = log.ShedReport(lambda: shed, 10, lambda: now)
+    report = log.CountReport("shed", lambda: shed, 10, lambda: now)
     report.look()
     assert lines() == []  # what was before is not news
     shed = 6
     report.look()
     assert [record["calls"] for record in parsed(lines())] == [1]  # the first at once
+    assert parsed(lines())[0]["event"] == "shed"
     for _ in range(9):
         now, shed = now + 1, shed + 100
         report.look()

@@ -61,6 +61,7 @@ class AdminServer:
 
     Attributes:
         address: where it listens, with the port that was really taken.
+        denied: calls refused up to now since `allow` does not name the client.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -75,6 +76,8 @@ class AdminServer:
         self._watches = Watches(("", CLIENTS_SERVICE, SERVICE))
         self._lasting = LastingCalls()
         self._stopping = threading.Event()
+        self.denied = 0
+        self._counting = threading.Lock()  # guards `denied`
         self._pools = [
             Pool(number, f"geolookup-admin-{name}")
             # One more of each kind, to refuse what is over the limit.
@@ -121,7 +124,7 @@ class AdminServer:
             pool.shutdown(wait=False)
 
     def _add_services(self, settings: Settings) -> None:
-        admitted = _admission(settings)
+        admitted = _admission(settings, self._count_denied)
         servicer = _AdminServicer(self._control, self._mirror)
         for method in admin_v1.DESCRIPTOR.services_by_name["AdminService"].methods:
             behaviour = _private(method.name, getattr(servicer, method.name))
@@ -146,6 +149,10 @@ class AdminServer:
             admitted(self._lasting.tracked(reflecting.ServerReflectionInfo))
         )
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, self._server)
+
+    def _count_denied(self) -> None:
+        with self._counting:
+            self.denied += 1
 
     def _mirror(self) -> None:
         """Have health say what the service is."""
@@ -240,13 +247,19 @@ def _private(name: str, behaviour: Behaviour) -> Behaviour:
     return guarded
 
 
-def _admission(settings: Settings) -> Callable[[Behaviour], Behaviour]:
-    """Return what has a behaviour answer only those who may ask here."""
+def _admission(settings: Settings, denied: Callable[[], None]) -> Callable[[Behaviour], Behaviour]:
+    """Return what has a behaviour answer only those who may ask here.
+
+    Args:
+        settings: whose `allow` decides.
+        denied: called for each call that is refused.
+    """
 
     def admitted(behaviour: Behaviour) -> Behaviour:
         def admitting(request: object, context: grpc.ServicerContext, *rest: object) -> object:
             who = tls.identities(context.auth_context())  # type: ignore[arg-type]  # of sequences
             if not tls.permitted(settings, ADMIN, who):
+                denied()
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, tls.refusal(ADMIN))
             return behaviour(request, context, *rest)
 

@@ -28,6 +28,7 @@ Event = Literal[
     "ready",  # it answers
     "reload",  # a reload or rollback ended
     "shed",  # calls were refused because of the load
+    "denied",  # calls were refused since `allow` does not name the client
     "drain",  # health says NOT_SERVING, calls are answered
     "resume",  # drain was taken back
     "certificate",  # the TLS certificate was read again
@@ -254,23 +255,26 @@ def silence_grpc(environment: MutableMapping[str, str] = os.environ) -> None:
     environment.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-class ShedReport:
-    """Says how many calls were shed, in one line now and then and not one a call.
+class CountReport:
+    """Writes how many calls were refused, in one line now and then and not one per call.
 
     For one thread, which calls `look` at least every few seconds.
 
     Args:
-        count: returns how many calls were shed since the start.
+        name: the event.
+        count: returns how many calls were refused since the start.
         interval: seconds between two lines.
         clock: returns seconds that never go back.
     """
 
     def __init__(
         self,
+        name: Event,
         count: Callable[[], int],
         interval: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._name: Event = name
         self._count = count
         self._interval = interval
         self._clock = clock
@@ -278,12 +282,12 @@ class ShedReport:
         self._last = clock() - interval
 
     def look(self) -> None:
-        """Write a line if calls were shed since the last one, and that is long enough ago."""
+        """Write a line if calls were refused since the last one, and that is long enough ago."""
         now = self._clock()
         if now - self._last < self._interval:
             return
         count = self._count()
         if count > self._told:
-            # The first line of an overload comes at once, so of the time before there is none.
-            event("shed", "warning", calls=count - self._told)
+            # The first line comes at once, so it counts nothing of the time before.
+            event(self._name, "warning", calls=count - self._told)
             self._told, self._last = count, now

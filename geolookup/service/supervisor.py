@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from geolookup.service.metrics import MetricsServer
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
-_SHED_LOOK: Final = 1.0
-"""Seconds between looks at how many calls were shed."""
+_REFUSALS_LOOK: Final = 1.0
+"""Seconds between looks at how many calls were refused."""
 
 
 def serve(settings: Settings) -> None:
@@ -200,7 +200,11 @@ class Supervisor:
         if self._metrics is not None:
             fields["metrics"] = str(self._metrics.address)
         log.event("ready", **fields)
-        self._look_for_shed(log.ShedReport(self._shed))
+        for report in (
+            log.CountReport("shed", self._shed),
+            log.CountReport("denied", self._denied),
+        ):
+            self._look_for_refusals(report)
         if self._settings.watch:
             self._loop.after(self._settings.watch, self._look_at_files)
 
@@ -417,13 +421,18 @@ class Supervisor:
             self._change(_Change(self._load_again))
         self._loop.after(self._settings.watch, self._look_at_files)
 
-    def _look_for_shed(self, report: log.ShedReport) -> None:
+    def _look_for_refusals(self, report: log.CountReport) -> None:
         report.look()
         if not self._stopping:
-            self._loop.after(_SHED_LOOK, lambda: self._look_for_shed(report))
+            self._loop.after(_REFUSALS_LOOK, lambda: self._look_for_refusals(report))
 
     def _shed(self) -> int:
         return sum(meter.total(self._crew.meters()).shed)
+
+    def _denied(self) -> int:
+        code = meter.CODES.index("PERMISSION_DENIED")
+        denied = sum(counts[code] for counts in meter.total(self._crew.meters()).calls)
+        return denied + (0 if self._admin is None else self._admin.denied)
 
     # --- work beside the loop
 
