@@ -1,8 +1,8 @@
 # cython: embedsignature=True, embedsignature.format=clinic, auto_pickle=False, autotestdict=False
 """The core: packed or text addresses in, claims out, and columns over claims.
 
-Knows nothing of files, gRPC or country names; of messages, those that carry a lookup,
-a roster and its answer. This file checks arguments and makes the result objects; the
+Nothing here depends on files, gRPC or country names; of messages, only on those that carry
+a lookup, a roster and its answer. This file checks arguments and makes the result objects; the
 loops are in the C headers beside it. _core.pyi has the contract.
 """
 
@@ -47,7 +47,7 @@ cdef const gl_isa *_find_isa(name) except NULL:
 
 
 cdef bytes _reserve(size_t size):
-    """Return a bytes object whose content the caller writes before anyone sees it."""
+    """Return a bytes object whose content the caller writes before it is used elsewhere."""
     if size > PY_SSIZE_T_MAX:
         raise MemoryError
     return PyBytes_FromStringAndSize(NULL, size)
@@ -72,8 +72,8 @@ cdef int _read(const gl_isa *path, addresses, bint packed, gl_roster *roster) ex
     roster.families = <uint8_t *>malloc((16 + 4 + 1) * n + 1)
     if roster.families == NULL:
         raise MemoryError
-    roster.four = roster.families + n
-    roster.six = roster.four + 4 * n
+    roster.ipv4 = roster.families + n
+    roster.ipv6 = roster.ipv4 + 4 * n
     begin = 0
     while begin < n:  # a range with a step of this kind would be a Python object
         count = min(n - begin, <size_t>GL_BATCH)
@@ -86,12 +86,12 @@ cdef int _read(const gl_isa *path, addresses, bint packed, gl_roster *roster) ex
                 size = PyUnicode_GET_LENGTH(item)
                 text = gl_ascii(item)
                 if text != NULL and size <= GL_LONGEST_TEXT:
-                    items[i].at = text
+                    items[i].data = text
                     items[i].form = size
             elif packed and PyBytes_Check(item):
                 size = bytes_size(item)
                 if size == 4 or size == 16:
-                    items[i].at = bytes_data(item)
+                    items[i].data = bytes_data(item)
                     items[i].form = GL_PACKED4 if size == 4 else GL_PACKED6
             else:
                 expected = "str or bytes" if packed else "str"
@@ -150,7 +150,7 @@ cdef class Table:
         t.claim6 = <const uint16_t *>self.views[4].buf
         t.n6 = counts[2]
         fault = gl_table_check(t, <unsigned>limit, &position)
-        if fault != GL_SOUND:
+        if fault != GL_NO_FAULT:
             text = {
                 GL_FIRST4_START: "ipv4_first: does not begin at 0",
                 GL_FIRST4_ORDER: "ipv4_first: does not ascend",
@@ -216,7 +216,7 @@ cdef class Table:
     @cython.binding(False)
     def label(self, address, /):
         """Return the label of one address's claim, like labels[claim(address)]."""
-        # Table.__cinit__ saw to it that every claim has a label.
+        # Table.__cinit__ checked that every claim has a label.
         return <object>PyTuple_GET_ITEM(self.labels, self._claim(address))
 
     def classify_ipv4(self, packed, /):
@@ -300,7 +300,7 @@ def parse_many(addresses, /, *, isa=None):
     try:
         _read(_find_isa(isa), addresses, False, &roster)
         packed = _reserve(16 * roster.n)
-        gl_write_wide(&roster, <uint8_t *>PyBytes_AS_STRING(packed))
+        gl_write_padded(&roster, <uint8_t *>PyBytes_AS_STRING(packed))
         families = PyBytes_FromStringAndSize(<char *>roster.families, roster.n)
     finally:
         free(roster.families)
@@ -319,7 +319,7 @@ cdef size_t _count_claims(bytes claims, size_t limit) except? 0:
     """Return how many claims there are, all below the limit."""
     cdef size_t n = _count_pairs(claims, "claims"), position
     cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(claims)
-    position = gl_find_beyond(source, n, limit)
+    position = gl_find_unknown_claim(source, n, limit)
     if position < n:
         raise ValueError(f"claims: unknown claim at position {position}")
     return n
@@ -388,7 +388,7 @@ def count16(bytes column not None, /):
             gl_count_letters(source, n, few)
         for i in range(1024):
             if few[i]:
-                value = gl_pair(i)
+                value = gl_pair_from_number(i)
                 result[PyBytes_FromStringAndSize(<char *>&value, 2)] = few[i]
         return result
     counts = <uint64_t *>calloc(65536, sizeof(uint64_t))
@@ -565,7 +565,7 @@ def read_lookup(bytes body not None, /):
     cdef gl_request request
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(body)
     cdef const char *address
-    if not gl_read_lookup(at, PyBytes_GET_SIZE(body), &request):
+    if not gl_read_lookup_request(at, PyBytes_GET_SIZE(body), &request):
         return None
     address = <const char *>request.addresses
     return (
@@ -583,7 +583,7 @@ cdef str _region_set(const gl_request *request):
 
 @cython.final
 cdef class Replies:
-    """What lookups were answered with, to answer others that come to the same."""
+    """Replies to lookups, by claim, policy and region set."""
 
     cdef Table table
     cdef dict kept
@@ -600,14 +600,14 @@ cdef class Replies:
         return len(self.kept)
 
     cdef bytes _key(self, bytes body):
-        """Return what a request comes to: claim, policy and region set; None: it can't be read."""
+        """Return a request's claim, policy and region set; None: it can't be read."""
         cdef gl_request request
         cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(body)
         cdef Table table = self.table
         cdef uint16_t claim
         cdef bytes key
         cdef char *out
-        if table is None or not gl_read_lookup(at, PyBytes_GET_SIZE(body), &request):
+        if table is None or not gl_read_lookup_request(at, PyBytes_GET_SIZE(body), &request):
             return None
         at = request.addresses
         if request.form == GL_TEXT:
@@ -618,14 +618,14 @@ cdef class Replies:
         out = PyBytes_AS_STRING(key)
         memcpy(out, &claim, sizeof(claim))
         memcpy(out + sizeof(claim), &request.policy, sizeof(request.policy))
-        if request.region_set_bytes:  # else it may be nowhere, which memcpy must not be told
+        if request.region_set_bytes:  # else it may be NULL, which memcpy does not allow
             memcpy(out + sizeof(claim) + sizeof(request.policy), request.region_set,
                    request.region_set_bytes)
         return key
 
     @cython.binding(False)
     def find(self, bytes body not None, /):
-        """Return what was kept for such a request; None: nothing."""
+        """Return the reply that was kept for an equal request; None: there is none."""
         cdef bytes key = self._key(body)
         cdef PyObject *reply
         if key is None:
@@ -634,7 +634,7 @@ cdef class Replies:
         return None if reply == NULL else <object>reply
 
     def keep(self, bytes body not None, reply, /):
-        """Keep the reply for all requests that come to the same."""
+        """Keep the reply for all requests with the same claim, policy and region set."""
         cdef bytes key = self._key(body)
         if key is None:
             return
@@ -643,7 +643,7 @@ cdef class Replies:
         self.kept[key] = reply
 
     def close(self):
-        """Let go of the table and of all that was kept."""
+        """Release the table and all replies."""
         self.table = None
         self.kept.clear()
 
@@ -672,7 +672,7 @@ cdef class WireRoster:
 
     @property
     def region_set(self):
-        """The region set that is asked for; empty: none."""
+        """The requested region set; empty: none."""
         return _region_set(&self.request)
 
     @property
@@ -682,7 +682,7 @@ cdef class WireRoster:
 
     @property
     def record(self):
-        """Whether a decision record is asked for."""
+        """Whether a decision record is requested."""
         return self.request.record
 
 
@@ -693,9 +693,9 @@ def read_roster(bytes body not None, bint wrapped=False, /):
     cdef size_t bytes_ = PyBytes_GET_SIZE(body)
     cdef size_t width
     if wrapped:
-        if not gl_read_wrapped(at, bytes_, &roster.request):
+        if not gl_read_stream_request(at, bytes_, &roster.request):
             return None
-    elif not gl_read_request(at, bytes_, &roster.request):
+    elif not gl_read_roster_request(at, bytes_, &roster.request):
         return None
     roster.body = body
     if roster.request.form == GL_TEXT:
@@ -708,10 +708,10 @@ def read_roster(bytes body not None, bint wrapped=False, /):
 
 
 @cython.final
-cdef class Kinds:
-    """The country and the status of each claim, as answers to rosters are made of them."""
+cdef class ClaimResults:
+    """The country and the status of each claim, from which answers to rosters are made."""
 
-    cdef gl_kinds kinds
+    cdef gl_results results
 
     def __cinit__(self, bytes countries not None, bytes statuses not None, /):
         cdef size_t n = _count_pairs(countries, "countries"), i
@@ -725,14 +725,14 @@ cdef class Kinds:
         for i in range(n):
             if numbers[i] >= GL_STATUSES:
                 raise ValueError(f"statuses: unknown status at position {i}")
-        if not gl_kinds_build(&self.kinds, letters, numbers, n):
+        if not gl_results_build(&self.results, letters, numbers, n):
             raise MemoryError
 
     def __dealloc__(self):
-        gl_kinds_free(&self.kinds)
+        gl_results_free(&self.results)
 
     def __len__(self):
-        return self.kinds.claims
+        return self.results.claims
 
 
 @cython.final
@@ -741,7 +741,7 @@ cdef class RosterAnswer:
 
     cdef gl_answer answer
     cdef Table table
-    cdef Kinds kinds
+    cdef ClaimResults results
     cdef bytes verdicts_of
     cdef WireRoster roster
     cdef bint busy  # a step is under way, perhaps without the GIL
@@ -749,25 +749,25 @@ cdef class RosterAnswer:
     cdef bint written  # which can't be repeated, as it uses up what was measured
 
     def __cinit__(
-        self, Table table not None, Kinds kinds not None, bytes verdicts,
+        self, Table table not None, ClaimResults results not None, bytes verdicts,
         WireRoster roster not None, /,
     ):
         cdef gl_answer *a = &self.answer
         cdef size_t limit = min(<size_t>len(table.labels), GL_MAX_CLAIMS)
         if roster.rest:
             raise ValueError("roster: its last address is not whole")
-        if kinds.kinds.claims < limit:
-            raise ValueError(f"kinds: {kinds.kinds.claims} claims, but the table has {limit}")
+        if results.results.claims < limit:
+            raise ValueError(f"results: {results.results.claims} claims, but the table has {limit}")
         if verdicts is not None and <size_t>PyBytes_GET_SIZE(verdicts) < limit:
             raise ValueError(
                 f"verdicts: {PyBytes_GET_SIZE(verdicts)} claims, but the table has {limit}")
         self.table = table
-        self.kinds = kinds
+        self.results = results
         self.verdicts_of = verdicts
         self.roster = roster
         a.isa = table.isa
         a.table = &table.table
-        a.kinds = &kinds.kinds
+        a.results = &results.results
         if verdicts is not None:
             a.verdict = <const uint8_t *>PyBytes_AS_STRING(verdicts)
         if not gl_answer_begin(a, &roster.request, roster.size):
@@ -781,7 +781,7 @@ cdef class RosterAnswer:
         cdef gl_answer *a = &self.answer
         if self.busy or self.complete:
             raise RuntimeError("step: under way in another thread, or none is left")
-        if min(a.n - a.done, <size_t>GL_PIECE) > <size_t>GL_BATCH:
+        if min(a.n - a.done, <size_t>GL_STEP_ADDRESSES) > <size_t>GL_BATCH:
             self.busy = True
             with nogil:
                 gl_answer_step(a)
@@ -805,8 +805,8 @@ cdef class RosterAnswer:
 
     @property
     def verdicts(self):
-        """Addresses inside, outside and undetermined; None: no region set was asked for."""
-        cdef uint64_t *n = self.answer.split
+        """Addresses inside, outside and undetermined; None: no region set was requested."""
+        cdef uint64_t *n = self.answer.by_verdict
         self._check_complete()
         return None if self.verdicts_of is None else (n[0], n[1], n[2])
 

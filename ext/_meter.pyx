@@ -1,7 +1,7 @@
 # cython: embedsignature=True, embedsignature.format=clinic, auto_pickle=False, autotestdict=False
 """One worker's numbers, added to in memory that another process reads.
 
-Knows nothing of gRPC, files or names: methods, codes and statuses are numbers. This
+Nothing here depends on gRPC, files or names: methods, codes and statuses are numbers. This
 file checks arguments; the layout and the additions are in meter.h. _meter.pyi has the
 contract.
 """
@@ -58,7 +58,7 @@ cdef class Meter:
         """Count a call that was begun, with its code and the time it took."""
         _check(method, GL_METHODS, "method")
         _check(code, GL_CODES, "code")
-        gl_meter_ended(self.m, method, code, nanoseconds if nanoseconds > 0 else 0)
+        gl_meter_end_call(self.m, method, code, nanoseconds if nanoseconds > 0 else 0)
 
     def shed(self, unsigned int method, /):
         """Count a call that was refused because of the load."""
@@ -91,7 +91,7 @@ cdef class Meter:
             _read(verdicts, "verdicts", split, 3)
             for i in range(3):
                 gl_add(&gl_meter_verdicts(self.m, region_set)[i], split[i])
-        gl_meter_roster(self.m, counts)
+        gl_meter_add_roster(self.m, counts)
 
     def number(self, bytes name not None, unsigned int limit, /):
         """Return the number of a region set's name; REGION_SETS if none is free."""
@@ -102,7 +102,7 @@ cdef class Meter:
         _check(limit, GL_NAMES + 1, "limit")
         memset(padded, 0, sizeof(padded))
         memcpy(padded, PyBytes_AS_STRING(name), size)
-        return gl_meter_name(self.m, padded, limit)
+        return gl_meter_number(self.m, padded, limit)
 
     def handshake(self):
         """Count a TLS handshake that a client began."""
@@ -121,7 +121,7 @@ cdef class Meter:
         gl_meter_absorb(self.m, other.m)
 
     def abandon(self):
-        """Forget the calls in flight, of a worker that is no more."""
+        """Set the calls in flight, of a worker that has ended, to zero."""
         for method in range(GL_METHODS):
             gl_store(&self.m.in_flight[method], 0)
 

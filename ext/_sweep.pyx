@@ -2,7 +2,7 @@
 # (a `__test__` that is not in the stub)
 """The compile-time sweeps: lines into ranges, ranges into disjoint ones, layers into one line.
 
-Knows nothing of files or of country names. This file checks arguments and makes
+Nothing here depends on files or on country names. This file checks arguments and makes
 the result objects; the loops are in sweep.h and source_lines.h. Nothing here releases the GIL: the
 compiler has one thread, and ranges that grow meanwhile would have to be locked.
 """
@@ -131,7 +131,7 @@ cdef class Ranges:
             free(clashes.rows)
 
     def intervals(self):
-        cdef gl_column high, low, codes
+        cdef gl_buffer high, low, codes
         cdef const gl_range *row
         cdef uint64_t next_high = 0, next_low = 0
         cdef size_t index
@@ -160,13 +160,13 @@ cdef class Ranges:
             free(codes.data)
 
     cdef int put(
-        self, gl_column *high, gl_column *low, gl_column *codes,
+        self, gl_buffer *high, gl_buffer *low, gl_buffer *codes,
         uint64_t first_high, uint64_t first_low, uint16_t code,
     ) except -1:
         if not (
-            (self.bits == 32 or gl_push_value(high, first_high, 8))
-            and gl_push_value(low, first_low, 4 if self.bits == 32 else 8)
-            and gl_push_value(codes, code, 2)
+            (self.bits == 32 or gl_append_value(high, first_high, 8))
+            and gl_append_value(low, first_low, 4 if self.bits == 32 else 8)
+            and gl_append_value(codes, code, 2)
         ):
             raise MemoryError
         return 0
@@ -193,7 +193,7 @@ cdef class Dialect:
         for column in (first, last, 0 if code is None else code):
             if not 0 <= column < least:
                 raise ValueError("a column is below the least number of fields")
-        self._dialect.form = FORMS[form]
+        self._dialect.layout = FORMS[form]
         self._dialect.separator = <char>ord(separator)
         self._dialect.quote = c'"' if quotes else 0
         self._dialect.comments = comments
@@ -292,9 +292,9 @@ cdef class RangeLines:
         if self._line <= self._skip:
             return 0
         if self._dialect is None:
-            fault = gl_read_line(text, size, &line)
+            fault = gl_read_plain_line(text, size, &line)
         else:
-            fault = gl_read_dialect(&self._dialect._dialect, text, size, &line)
+            fault = gl_read_dialect_line(&self._dialect._dialect, text, size, &line)
             if fault == GL_LINE_SKIPPED:
                 return 0
         if fault:
@@ -308,7 +308,7 @@ cdef class RangeLines:
             code = self.learn(&line)
             if code < 0:
                 return 0
-        gl_unmap(&line)
+        gl_unmap_ipv4(&line)
         line.range.code = <uint16_t>code
         line.range.file = <uint16_t>self._file
         line.range.line = <uint32_t>self._line
@@ -352,7 +352,7 @@ def merge_ipv6(layers, claim_of):
 
 cdef tuple merge(tuple layers, object claim_of, int bits):
     cdef gl_merge state
-    cdef gl_column high, low, claims
+    cdef gl_buffer high, low, claims
     cdef dict known = {}
     cdef Ranges layer
     cdef bytes codes
@@ -393,9 +393,9 @@ cdef tuple merge(tuple layers, object claim_of, int bits):
                 continue
             before = claim
             if not (
-                (bits == 32 or gl_push_value(&high, gl_merge_high(&state), 8))
-                and gl_push_value(&low, gl_merge_low(&state), 4 if bits == 32 else 8)
-                and gl_push_value(&claims, <uint64_t>claim, 2)
+                (bits == 32 or gl_append_value(&high, gl_merge_high(&state), 8))
+                and gl_append_value(&low, gl_merge_low(&state), 4 if bits == 32 else 8)
+                and gl_append_value(&claims, <uint64_t>claim, 2)
             ):
                 raise MemoryError
         return (

@@ -1,8 +1,7 @@
 /* Addresses: the strict text parser and the embedded IPv4 forms.
  *
- * Plain C11. Nothing here knows of Python, of tables or of files, so the fuzzers
- * and the compiler's sweeps use it as it stands. No function reads beyond the
- * length it was given, and none keeps state.
+ * Plain C11. Nothing here depends on Python, on tables or on files, so the fuzzers and the
+ * compiler's sweeps use it, too. No function reads beyond the given length or keeps state.
  */
 #ifndef GEOLOOKUP_ADDRESS_H
 #define GEOLOOKUP_ADDRESS_H
@@ -11,8 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The longest zone that is accepted. Interface names end at 15 bytes on Linux and
- * 63 elsewhere; a longer one is rubbish or an attack on whoever prints it. */
+/* The longest zone that is accepted. Interface names have up to 15 bytes on Linux and 63
+ * elsewhere; longer text is invalid or hostile. */
 #define GL_MAX_ZONE 64
 /* The longest address in text: eight groups, the last two as dotted IPv4. */
 #define GL_MAX_PLAIN 45
@@ -97,7 +96,7 @@ static inline int gl_parse_ipv4(const char *s, size_t n, uint8_t out[4])
 /* RFC 4291 text, without a zone. "::" stands for one group of zeros at least. */
 static inline int gl_parse_ipv6(const char *text, size_t n, uint8_t out[16])
 {
-    /* A copy, so that four characters can be looked at anywhere. */
+    /* A copy, so that four characters can be read at any position. */
     char copy[GL_MAX_PLAIN + 4];
     const char *s = copy, *end;
     uint8_t groups[16];
@@ -115,7 +114,7 @@ static inline int gl_parse_ipv6(const char *text, size_t n, uint8_t out[16])
         s += 2;
     }
     while (s < end) {
-        /* Digits are counted without branches: their number is anyone's guess. */
+        /* Digits are counted without branches, which could not be predicted. */
         unsigned a = gl_hex_digit(s[0]), b = gl_hex_digit(s[1]), c = gl_hex_digit(s[2]);
         unsigned d = gl_hex_digit(s[3]);
         unsigned one = a < 16, two = one & (b < 16), three = two & (c < 16);
@@ -161,7 +160,7 @@ static inline int gl_parse_ipv6(const char *text, size_t n, uint8_t out[16])
 /* Parses an address in text. Returns 4 with the address in out[0..3], 6 with it in
  * out[0..15], both in network order, or 0 for what is no address (out is then
  * undefined). A zone is accepted on fe80::/10 only and dropped. */
-static inline int gl_parse(const char *s, size_t n, uint8_t out[16])
+static inline int gl_parse_address(const char *s, size_t n, uint8_t out[16])
 {
     size_t length = n;
 
@@ -188,7 +187,7 @@ static inline int gl_parse(const char *s, size_t n, uint8_t out[16])
     return 6;
 }
 
-/* Claims that say where an IPv6 address carries the IPv4 address that answers it.
+/* Claims for embedded forms: where an IPv6 address carries the IPv4 address to be looked up.
  * The same numbers as EMBEDDED_* in geolookup/claims.py. */
 enum {
     GL_EMBEDDED_NAT64_64 = 0xFFF8,
@@ -202,9 +201,9 @@ enum {
     GL_EMBEDDED_FIRST = GL_EMBEDDED_NAT64_64
 };
 
-/* The IPv4 address inside an IPv6 address, of one of the embedded forms. Bits 64
- * to 71, which RFC 6052 reserves, are skipped and not looked at. */
-static inline uint32_t gl_embedded(unsigned form, uint64_t high, uint64_t low)
+/* The IPv4 address inside an IPv6 address of an embedded form. Bits 64 to 71, which RFC 6052
+ * reserves, are skipped. */
+static inline uint32_t gl_embedded_ipv4(unsigned form, uint64_t high, uint64_t low)
 {
     switch (form) {
     case GL_EMBEDDED_TEREDO:

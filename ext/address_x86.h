@@ -1,8 +1,8 @@
 /* The text parser for x86-64 processors with AVX2, and for those with AVX-512.
  *
  * Both find the separators of a whole text at once and then move every digit to its
- * place, so that no branch depends on how long a number is. Text that is not plain
- * (zones, dotted tails, whatever is wrong) is left to the portable parser. None reads
+ * position, so that no branch depends on how long a number is. Text that is not plain
+ * (zones, dotted tails, anything wrong) is left to the portable parser. None reads
  * beyond the text.
  */
 #ifndef GEOLOOKUP_ADDRESS_X86_H
@@ -11,7 +11,7 @@
 #include "address.h"
 #include "instruction_sets.h"
 
-/* A text of 7 to 15 characters, with rubbish behind. */
+/* A text of 7 to 15 characters; the bytes behind it are undefined. */
 GL_TARGET_AVX2 static inline __m128i gl_load_short(const char *s, size_t n)
 {
     uint64_t low, high;
@@ -36,27 +36,29 @@ GL_TARGET_AVX512 static inline __m128i gl_load_masked(const char *s, size_t n)
 /* How a dotted IPv4 address is written: which characters are the hundreds, tens and ones
  * of its four numbers. There are 81 ways, as each number has one to three digits. */
 typedef struct {
-    uint8_t from[16]; /* for each number 3 characters and a filler, GL_NONE where it has none */
-    uint8_t least[4]; /* what a number of so many digits is at least */
+    uint8_t from[16]; /* for each number: positions of 3 digits, then GL_ZERO_LANE; also where a
+                         number has fewer digits */
+    uint8_t least[4]; /* the least number of so many digits */
     uint32_t ends;    /* bit i: character i ends a number */
 } __attribute__((aligned(32))) gl_dotted;
 
 /* Makes a shuffle give 0. */
-#define GL_NONE 0x80
+#define GL_ZERO_LANE 0x80
 
-/* The ends of four numbers of a, b, c and d digits, and where their entry is: no two of
- * the 81 meet there, or the compiler would say that one overrides another. */
+/* The ends of four numbers of a, b, c and d digits, and the index of their entry. The 81 indexes
+ * differ, or the compiler would warn of an entry that overrides another. */
 #define GL_ENDS(a, b, c, d) \
     (1u << (a) | 1u << ((a) + (b) + 1) | 1u << ((a) + (b) + (c) + 2) | \
      1u << ((a) + (b) + (c) + (d) + 3))
-#define GL_SLOT(ends) ((ends) * 6639u >> 13 & 255)
+#define GL_DOTTED_INDEX(ends) ((ends) * 6639u >> 13 & 255)
 
 #define GL_FROM(start, digits)                                                            \
-    (digits) > 2 ? (start) : GL_NONE, (digits) > 1 ? (start) + (digits) - 2 : GL_NONE,    \
-        (start) + (digits) - 1, GL_NONE
+    (digits) > 2 ? (start) : GL_ZERO_LANE,                                                \
+        (digits) > 1 ? (start) + (digits) - 2 : GL_ZERO_LANE, (start) + (digits) - 1,     \
+        GL_ZERO_LANE
 #define GL_LEAST(digits) ((digits) > 2 ? 100 : (digits) > 1 ? 10 : 0)
 #define GL_DOTTED(a, b, c, d)                                                             \
-    [GL_SLOT(GL_ENDS(a, b, c, d))] = {                                                    \
+    [GL_DOTTED_INDEX(GL_ENDS(a, b, c, d))] = {                                                    \
         {GL_FROM(0, a), GL_FROM((a) + 1, b), GL_FROM((a) + (b) + 2, c),                   \
          GL_FROM((a) + (b) + (c) + 3, d)},                                                \
         {GL_LEAST(a), GL_LEAST(b), GL_LEAST(c), GL_LEAST(d)},                             \
@@ -65,7 +67,7 @@ typedef struct {
 #define GL_DOTTED2(a, b) GL_DOTTED3(a, b, 1) GL_DOTTED3(a, b, 2) GL_DOTTED3(a, b, 3)
 #define GL_DOTTED1(a) GL_DOTTED2(a, 1) GL_DOTTED2(a, 2) GL_DOTTED2(a, 3)
 
-/* The entries without a use have no ends, which no text has. */
+/* Unused entries have no ends, which matches no text. */
 static const gl_dotted gl_dotteds[256] = {GL_DOTTED1(1) GL_DOTTED1(2) GL_DOTTED1(3)};
 
 /* Dotted IPv4 of 7 to 15 characters in `text`. Looking the shape up is the idea of Wojciech
@@ -76,7 +78,7 @@ GL_TARGET_AVX2 static inline int gl_parse_ipv4_x86(__m128i text, size_t n, uint8
     int32_t bounds;
 
     ends = _bzhi_u32(ends, (unsigned)n) | 1u << n;
-    const gl_dotted *dotted = gl_dotteds + GL_SLOT(ends);
+    const gl_dotted *dotted = gl_dotteds + GL_DOTTED_INDEX(ends);
     __m128i from = _mm_load_si128((const __m128i *)dotted->from);
     __m128i digits = _mm_shuffle_epi8(_mm_sub_epi8(text, _mm_set1_epi8('0')), from);
     __m128i value = _mm_madd_epi16(
@@ -95,14 +97,14 @@ GL_TARGET_AVX2 static inline int gl_parse_ipv4_x86(__m128i text, size_t n, uint8
     return 1;
 }
 
-/* What a text of hexadecimal digits and colons looks like. Bit i stands for character
+/* The shape of a text of hexadecimal digits and colons. Bit i stands for character
  * i; `ends` are the last digits of the groups. */
 typedef struct {
     uint64_t digits, colons, gap, ends;
     unsigned groups, before; /* in all, and before the "::" */
 } gl_shape;
 
-/* Zero unless the groups are right in number and the colons in place. */
+/* Fills the rest of a shape. Returns 0 unless the number of groups and all colons are right. */
 GL_TARGET_AVX2 static inline int gl_find_shape(gl_shape *shape, size_t n)
 {
     uint64_t digits = shape->digits, colons = shape->colons;
@@ -167,7 +169,7 @@ GL_TARGET_AVX2 static inline __m128i gl_four_groups(const uint8_t *a, const uint
  * not plain. */
 GL_TARGET_AVX2 static inline int gl_parse_ipv6_avx2(const char *s, size_t n, uint8_t out[16])
 {
-    const __m128i places = _mm_set_epi64x(0x0F0E0D0C0B0A0908, 0x0706050403020100);
+    const __m128i indexes = _mm_set_epi64x(0x0F0E0D0C0B0A0908, 0x0706050403020100);
     uint64_t all = ((uint64_t)1 << n) - 1;
     __m256i text = gl_load_long(s, n), rest = _mm256_setzero_si256();
     uint32_t digits[2] = {0, 0}, colons[2] = {0, 0};
@@ -214,14 +216,13 @@ GL_TARGET_AVX2 static inline int gl_parse_ipv6_avx2(const char *s, size_t n, uin
     groups = _mm256_permute4x64_epi64(_mm256_packus_epi16(groups, groups), 0x08);
     __m128i bytes = _mm256_castsi256_si128(groups);
     /* The groups after the "::" go to the end. */
-    __m128i before = _mm_cmpgt_epi8(_mm_set1_epi8((char)(2 * shape.before)), places);
-    __m128i moved = _mm_sub_epi8(places, _mm_set1_epi8((char)(16 - 2 * shape.groups)));
+    __m128i before = _mm_cmpgt_epi8(_mm_set1_epi8((char)(2 * shape.before)), indexes);
+    __m128i moved = _mm_sub_epi8(indexes, _mm_set1_epi8((char)(16 - 2 * shape.groups)));
     __m128i after = _mm_shuffle_epi8(_mm_andnot_si128(before, bytes), moved);
     _mm_storeu_si128((__m128i *)out, _mm_or_si128(_mm_and_si128(before, bytes), after));
     return 1;
 }
 
-/* As gl_parse_ipv6_avx2, from 2 characters on. */
 /* As gl_parse_ipv6_avx2. */
 GL_TARGET_AVX512 static inline int gl_parse_ipv6_avx512(const char *s, size_t n, uint8_t out[16])
 {
@@ -259,8 +260,8 @@ GL_TARGET_AVX512 static inline int gl_parse_ipv6_avx512(const char *s, size_t n,
         _mm256_maddubs_epi16(full, _mm256_set1_epi16(0x0110)));
     /* The groups after the "::" go to the end. */
     unsigned after = shape.groups - shape.before;
-    __mmask8 places = (__mmask8)(((1u << shape.before) - 1) | ~(0xFFu >> after));
-    _mm_storeu_si128((__m128i *)out, _mm_maskz_expand_epi16(places, bytes));
+    __mmask8 present8 = (__mmask8)(((1u << shape.before) - 1) | ~(0xFFu >> after));
+    _mm_storeu_si128((__m128i *)out, _mm_maskz_expand_epi16(present8, bytes));
     return 1;
 }
 

@@ -1,8 +1,8 @@
 /* Columns over claims: mapped through tables, counted, and turned into positions.
  *
- * Plain C11. Nothing here knows of Python or of addresses. Which positions hold a value
- * is first made a bitmap, 64 positions a word, so that a mixed roster takes hardly
- * longer than a uniform one.
+ * Plain C11. Nothing here depends on Python or on addresses. The positions that hold a value
+ * are first made a bitmap, 64 positions in a word, so that a mixed roster takes hardly longer
+ * than a uniform one.
  */
 #ifndef GEOLOOKUP_COLUMNS_H
 #define GEOLOOKUP_COLUMNS_H
@@ -17,8 +17,8 @@
 #include <emmintrin.h>
 #endif
 
-/* Position of the first claim that is not below `limit`, or n. */
-static inline size_t gl_find_beyond(const uint16_t *claims, size_t n, size_t limit)
+/* Position of the first claim that is not below `limit`; n: there is none. */
+static inline size_t gl_find_unknown_claim(const uint16_t *claims, size_t n, size_t limit)
 {
     unsigned most = 0;
 
@@ -47,8 +47,8 @@ static inline void gl_map16(const uint16_t *claims, size_t n, const uint16_t *co
         out[i] = column[claims[i]];
 }
 
-/* Adds to counts[value]. Four counters a value, because a column often repeats one and
- * each addition would wait for the one before. */
+/* Adds to counts[value]. Each value has four counters, because a column often repeats a value
+ * and each addition would wait for the one before. */
 static inline void gl_count8(const uint8_t *column, size_t n, uint64_t counts[256])
 {
     uint64_t lanes[4][256];
@@ -68,18 +68,18 @@ static inline void gl_count8(const uint8_t *column, size_t n, uint64_t counts[25
 }
 
 /* Number of a pair of capital letters (and the six characters around them): ten bits. */
-static inline unsigned gl_letters(uint16_t pair)
+static inline unsigned gl_pair_number(uint16_t pair)
 {
     return (pair & 31u) | (pair >> 3 & (31u << 5));
 }
 
 /* The pair with the number. */
-static inline uint16_t gl_pair(unsigned number)
+static inline uint16_t gl_pair_from_number(unsigned number)
 {
     return (uint16_t)(0x4040 | (number & 31) | (number >> 5) << 8);
 }
 
-/* Whether gl_letters tells all the values of a column apart. */
+/* Whether all the values of a column are letters by gl_pair_number, which then differ in it. */
 static inline int gl_is_letters(const uint16_t *column, size_t n)
 {
     uint16_t other = 0;
@@ -89,7 +89,7 @@ static inline int gl_is_letters(const uint16_t *column, size_t n)
     return other == 0;
 }
 
-/* Adds to counts[gl_letters(value)]; lanes as in gl_count8. */
+/* Adds to counts[gl_pair_number(value)]; lanes as in gl_count8. */
 static inline void gl_count_letters(const uint16_t *column, size_t n, uint64_t counts[1024])
 {
     uint32_t lanes[2][1024];
@@ -98,11 +98,11 @@ static inline void gl_count_letters(const uint16_t *column, size_t n, uint64_t c
         size_t part = n < UINT32_MAX / 2 ? n : UINT32_MAX / 2, i = 0;
         memset(lanes, 0, sizeof lanes);
         for (; i + 2 <= part; i += 2) {
-            lanes[0][gl_letters(column[i])]++;
-            lanes[1][gl_letters(column[i + 1])]++;
+            lanes[0][gl_pair_number(column[i])]++;
+            lanes[1][gl_pair_number(column[i + 1])]++;
         }
         if (i < part)
-            lanes[0][gl_letters(column[i])]++;
+            lanes[0][gl_pair_number(column[i])]++;
         for (unsigned k = 0; k < 1024; k++)
             counts[k] += (uint64_t)lanes[0][k] + lanes[1][k];
         column += part;
@@ -191,34 +191,34 @@ GL_INLINE unsigned gl_bitmap(const gl_selection *s, size_t begin, size_t n, uint
     return count;
 }
 
-/* gl_collect writes up to this many more than there are. */
-#define GL_SPARE 32
+/* gl_bit_positions writes up to this many items beyond its result. */
+#define GL_OVERRUN 32
 
 #ifdef GL_X86
-GL_TARGET_AVX512 static inline size_t gl_collect_avx512(const uint64_t *words, unsigned count,
-                                                        uint16_t *out)
+GL_TARGET_AVX512 static inline size_t gl_bit_positions_avx512(const uint64_t *words, unsigned count,
+                                                              uint16_t *out)
 {
     const __m512i step = _mm512_set1_epi16(32);
-    __m512i places = _mm512_cvtepu8_epi16(_mm256_set_epi64x(
+    __m512i positions = _mm512_cvtepu8_epi16(_mm256_set_epi64x(
         0x1F1E1D1C1B1A1918, 0x1716151413121110, 0x0F0E0D0C0B0A0908, 0x0706050403020100));
     uint16_t *at = out;
 
     for (unsigned i = 0; i < 2 * count; i++) {
         __mmask32 mask = (__mmask32)(words[i / 2] >> 32 * (i % 2));
-        _mm512_storeu_si512(at, _mm512_maskz_compress_epi16(mask, places));
+        _mm512_storeu_si512(at, _mm512_maskz_compress_epi16(mask, positions));
         at += __builtin_popcount(mask);
-        places = _mm512_add_epi16(places, step);
+        positions = _mm512_add_epi16(positions, step);
     }
     return (size_t)(at - out);
 }
 #endif
 
-/* The numbers of the bits set in up to 1,024 words; returns how many there are. */
-GL_INLINE size_t gl_collect(const uint64_t *words, unsigned count, uint16_t *out, int isa)
+/* Writes the positions of the bits set in up to 1,024 words; returns their number. */
+GL_INLINE size_t gl_bit_positions(const uint64_t *words, unsigned count, uint16_t *out, int isa)
 {
 #ifdef GL_X86
     if (isa == GL_AVX512)
-        return gl_collect_avx512(words, count, out);
+        return gl_bit_positions_avx512(words, count, out);
 #endif
     (void)isa;
     uint16_t *at = out;
@@ -228,16 +228,16 @@ GL_INLINE size_t gl_collect(const uint64_t *words, unsigned count, uint16_t *out
     return (size_t)(at - out);
 }
 
-/* Positions that are collected at a time, in buffers that the first-level cache holds. */
-#define GL_STRIDE 4096
+/* Positions that are handled at a time, in buffers that fit the first-level cache. */
+#define GL_COLUMN_PART 4096
 
 GL_INLINE size_t gl_count_selected(const gl_selection *s, int isa)
 {
-    uint64_t words[GL_STRIDE / 64];
+    uint64_t words[GL_COLUMN_PART / 64];
     size_t total = 0;
 
-    for (size_t begin = 0; begin < s->n; begin += GL_STRIDE) {
-        size_t n = s->n - begin < GL_STRIDE ? s->n - begin : GL_STRIDE;
+    for (size_t begin = 0; begin < s->n; begin += GL_COLUMN_PART) {
+        size_t n = s->n - begin < GL_COLUMN_PART ? s->n - begin : GL_COLUMN_PART;
         unsigned count = gl_bitmap(s, begin, n, words);
         for (unsigned i = 0; i < count; i++)
             total += gl_count_bits64(words[i], isa);
@@ -245,17 +245,17 @@ GL_INLINE size_t gl_count_selected(const gl_selection *s, int isa)
     return total;
 }
 
-/* Writes the positions, for as many as gl_count_selected counted. */
+/* Writes the positions; gl_count_selected is their number. */
 GL_INLINE void gl_select(const gl_selection *s, uint32_t *out, int isa)
 {
-    uint64_t words[GL_STRIDE / 64];
-    uint16_t places[GL_STRIDE + GL_SPARE];
+    uint64_t words[GL_COLUMN_PART / 64];
+    uint16_t positions[GL_COLUMN_PART + GL_OVERRUN];
 
-    for (size_t begin = 0; begin < s->n; begin += GL_STRIDE) {
-        size_t n = s->n - begin < GL_STRIDE ? s->n - begin : GL_STRIDE;
-        n = gl_collect(words, gl_bitmap(s, begin, n, words), places, isa);
+    for (size_t begin = 0; begin < s->n; begin += GL_COLUMN_PART) {
+        size_t n = s->n - begin < GL_COLUMN_PART ? s->n - begin : GL_COLUMN_PART;
+        n = gl_bit_positions(words, gl_bitmap(s, begin, n, words), positions, isa);
         for (size_t i = 0; i < n; i++)
-            *out++ = (uint32_t)begin + places[i];
+            *out++ = (uint32_t)begin + positions[i];
     }
 }
 

@@ -20,7 +20,7 @@ cdef extern from "index.h" nogil:
 
 cdef extern from "index_build.h" nogil:
     ctypedef enum gl_fault:
-        GL_SOUND
+        GL_NO_FAULT
         GL_FIRST4_START
         GL_FIRST4_ORDER
         GL_CLAIM4_UNKNOWN
@@ -41,23 +41,23 @@ cdef extern from "bulk.h" nogil:
 
 cdef extern from "roster_text.h" nogil:
     ctypedef struct gl_item:
-        const char *at
+        const char *data
         size_t form
 
     ctypedef struct gl_roster:
         uint8_t *families
-        uint8_t *four
-        uint8_t *six
+        uint8_t *ipv4
+        uint8_t *ipv6
         size_t n
-        size_t fours
-        size_t sixes
+        size_t ipv4_count
+        size_t ipv6_count
 
     size_t GL_LONGEST_TEXT
     size_t GL_PACKED4
     size_t GL_PACKED6
     size_t GL_UNREADABLE
 
-    void gl_write_wide(const gl_roster *roster, uint8_t *out) noexcept
+    void gl_write_padded(const gl_roster *roster, uint8_t *out) noexcept
 
 
 cdef extern from "columns.h" nogil:
@@ -72,14 +72,14 @@ cdef extern from "columns.h" nogil:
         gl_choice choice
         uint16_t value
 
-    size_t gl_find_beyond(const uint16_t *claims, size_t n, size_t limit) noexcept
+    size_t gl_find_unknown_claim(const uint16_t *claims, size_t n, size_t limit) noexcept
     void gl_map8(
         const uint16_t *claims, size_t n, const uint8_t *column, uint8_t *out) noexcept
     void gl_map16(
         const uint16_t *claims, size_t n, const uint16_t *column, uint16_t *out) noexcept
     void gl_count8(const uint8_t *column, size_t n, uint64_t *counts) noexcept
     bint gl_is_letters(const uint16_t *column, size_t n) noexcept
-    uint16_t gl_pair(unsigned number) noexcept
+    uint16_t gl_pair_from_number(unsigned number) noexcept
     void gl_count_letters(const uint16_t *column, size_t n, uint64_t *counts) noexcept
     void gl_count16(const uint16_t *column, size_t n, uint64_t *counts) noexcept
 
@@ -135,36 +135,36 @@ cdef extern from "wire.h" nogil:
         GL_TEXT
         GL_IPV4
 
-    bint gl_read_lookup(const uint8_t *at, size_t bytes, gl_request *request) noexcept
-    bint gl_read_request(const uint8_t *at, size_t bytes, gl_request *request) noexcept
-    bint gl_read_wrapped(const uint8_t *at, size_t bytes, gl_request *request) noexcept
+    bint gl_read_lookup_request(const uint8_t *at, size_t bytes, gl_request *request) noexcept
+    bint gl_read_roster_request(const uint8_t *at, size_t bytes, gl_request *request) noexcept
+    bint gl_read_stream_request(const uint8_t *at, size_t bytes, gl_request *request) noexcept
     size_t gl_field_bytes(size_t bytes) noexcept
     uint8_t *gl_put_field(uint8_t *out, unsigned field, size_t bytes) noexcept
 
 
 cdef extern from "roster_answer.h" nogil:
-    ctypedef struct gl_kinds:
+    ctypedef struct gl_results:
         size_t claims
         size_t count
 
     ctypedef struct gl_answer:
         const gl_isa *isa
         const gl_table *table
-        const gl_kinds *kinds
+        const gl_results *results
         const uint8_t *verdict
         size_t n
         size_t done
         void *memory
         uint64_t *by_status
-        uint64_t *split
+        uint64_t *by_verdict
 
     enum:
         GL_STATUSES
-        GL_PIECE
+        GL_STEP_ADDRESSES
 
-    bint gl_kinds_build(
-        gl_kinds *k, const uint16_t *countries, const uint8_t *statuses, size_t claims) noexcept
-    void gl_kinds_free(gl_kinds *k) noexcept
+    bint gl_results_build(
+        gl_results *k, const uint16_t *countries, const uint8_t *statuses, size_t claims) noexcept
+    void gl_results_free(gl_results *k) noexcept
     bint gl_answer_begin(gl_answer *a, const gl_request *request, size_t n) noexcept
     void gl_answer_step(gl_answer *a) noexcept
     size_t gl_answer_bytes(const gl_answer *a) noexcept

@@ -29,7 +29,7 @@ typedef struct {
 #define GL_DEFINE_ISA(NAME, TARGET, ISA)                                                       \
     TARGET static int gl_parse_##NAME(const char *s, size_t n, uint8_t out[16])                \
     {                                                                                          \
-        return gl_parse_exact(s, n, out, ISA);                                                 \
+        return gl_parse(s, n, out, ISA);                                                 \
     }                                                                                          \
     TARGET static void gl_read_items_##NAME(const gl_item *items, size_t n,                    \
                                             gl_roster *roster)                                 \

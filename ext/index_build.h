@@ -1,6 +1,6 @@
 /* Checks sorted interval arrays and builds the index over them.
  *
- * Plain C11.
+ * Plain C11. index.h has the layout.
  */
 #ifndef GEOLOOKUP_INDEX_BUILD_H
 #define GEOLOOKUP_INDEX_BUILD_H
@@ -15,11 +15,11 @@
 
 /* The ranges of top4 are /16s, and /19s where so many intervals begin that the children of
  * a /16 would mostly be nodes. */
-#define GL_MANY4 ((size_t)1 << 20)
+#define GL_MANY_INTERVALS4 ((size_t)1 << 20)
 
 typedef struct {
     void *data;
-    size_t count, room;
+    size_t count, capacity;
 } gl_vector;
 
 /* Makes room for `more` items; 0 when there is no memory. */
@@ -27,219 +27,222 @@ static inline int gl_reserve(gl_vector *v, size_t more, size_t width)
 {
     if (more > GL_MAX_SLOTS || v->count > GL_MAX_SLOTS - more)
         return 0;
-    if (v->room - v->count < more) {
-        size_t room = v->room + v->room / 2 + more + 1024;
-        void *data = realloc(v->data, room * width);
+    if (v->capacity - v->count < more) {
+        size_t capacity = v->capacity + v->capacity / 2 + more + 1024;
+        void *data = realloc(v->data, capacity * width);
         if (data == NULL)
             return 0;
         v->data = data;
-        v->room = room;
+        v->capacity = capacity;
     }
     return 1;
 }
 
-/* Part of the IPv4 line: 2^width addresses from `start`, which interval `at` covers;
- * `until` is the last that begins there. */
+/* A block of IPv4: 2^width addresses from `start`, and the first and the last of the intervals
+ * that cover it. */
 typedef struct {
     uint64_t start;
-    size_t at, until;
+    size_t first, last;
     unsigned width;
     uint32_t slot;
-} gl_part4;
+} gl_block4;
 
-/* An interval of the IPv6 line as its tree sees it: the /56 at which it begins, its claim or
- * GL_SOUGHT, and which interval of the arrays covers its beginning. */
+/* An interval of the tree of IPv6: the /56 at which it begins, the interval of the arrays that
+ * covers its first address, and its claim or GL_SEARCH_ARRAYS. */
 typedef struct {
-    uint64_t cell;
-    uint32_t at;
+    uint64_t prefix;
+    uint32_t interval;
     uint16_t claim;
 } gl_entry6;
 
-/* An index in the making. */
 typedef struct {
     gl_vector slots, pages;
-    gl_vector waiting; /* parts of IPv4 whose nodes are still to be filled */
-    gl_vector entries; /* of the /24 of IPv6 that is being done */
-    uint32_t *uniform; /* by claim: what all ranges without another share, plus one */
-} gl_works;
+    gl_vector pending; /* blocks of IPv4 whose nodes are still to be filled */
+    gl_vector entries; /* of the present /24 of IPv6 */
+    /* By claim: the slot base, or page, that all ranges with this claim alone share, plus one;
+     * 0: none yet. */
+    uint32_t *uniform;
+} gl_builder;
 
-/* The part that begins at `start`, where interval `at` is the last that begins before. */
-static inline gl_part4 gl_cut4(const gl_table *t, uint64_t start, unsigned width, size_t at)
+/* The block that begins at `start`; interval `at` is the last that begins before it. */
+static inline gl_block4 gl_make_block4(const gl_table *t, uint64_t start, unsigned width, size_t at)
 {
     uint64_t end = start + ((uint64_t)1 << width);
     if (at + 1 < t->n4 && t->first4[at + 1] == start)
         at++;
-    size_t until = at; /* One after the other: most parts hold few. */
-    while (until + 1 < t->n4 && t->first4[until + 1] < end)
-        until++;
-    return (gl_part4){start, at, until, width, 0};
+    size_t last = at; /* One after the other: most blocks hold few. */
+    while (last + 1 < t->n4 && t->first4[last + 1] < end)
+        last++;
+    return (gl_block4){start, at, last, width, 0};
 }
 
-static inline int16_t gl_key4(unsigned bits)
+static inline int16_t gl_boundary_key4(unsigned bits)
 {
     return (int16_t)((int)bits - 0x8001);
 }
 
-static inline void gl_fill_leaf4(const gl_table *t, gl_part4 part, gl_slot *slot)
+static inline void gl_fill_leaf4(const gl_table *t, gl_block4 block, gl_slot *slot)
 {
-    size_t count = part.until - part.at;
+    size_t count = block.last - block.first;
 
     *slot = (gl_slot){.leaf4 = {.unused = 0}};
-    for (size_t i = 0; i < GL_KEYS4; i++)
+    for (size_t i = 0; i < GL_LEAF4_KEYS; i++)
         slot->leaf4.keys[i] =
-            i < count ? gl_key4((uint16_t)t->first4[part.at + 1 + i]) : INT16_MAX;
-    for (size_t i = 0; i <= GL_KEYS4; i++)
-        slot->leaf4.claims[i] = t->claim4[part.at + (i < count ? i : count)];
+            i < count ? gl_boundary_key4((uint16_t)t->first4[block.first + 1 + i]) : INT16_MAX;
+    for (size_t i = 0; i <= GL_LEAF4_KEYS; i++)
+        slot->leaf4.claims[i] = t->claim4[block.first + (i < count ? i : count)];
 }
 
-/* Divides a part into 2^bits children, at most 64, and fills their slots. Sets *base to the
- * first slot less one, and in *begins the bits of the children that begin another. */
-static inline int gl_divide4(const gl_table *t, gl_works *works, gl_part4 part, unsigned bits,
-                             uint32_t *base, uint64_t *begins)
+/* Divides a block into 2^bits children, at most 64, and fills their slots. Sets *base to the
+ * first slot less one, and *begins to a bit for each child that begins a slot. */
+static inline int gl_divide_block4(const gl_table *t, gl_builder *builder, gl_block4 block,
+                                   unsigned bits, uint32_t *base, uint64_t *begins)
 {
-    gl_part4 parts[64];
-    unsigned step = part.width - bits, count = 0;
-    /* Single addresses have the places that their lower six bits say. */
-    unsigned first = step == 0 ? (unsigned)part.start & 63 : 0;
-    size_t at = part.at;
-    int open = 0; /* the last of `parts` is a leaf that may take more children */
+    gl_block4 blocks[64];
+    unsigned step = block.width - bits, count = 0;
+    /* The number of a single address is its lower six bits. */
+    unsigned first = step == 0 ? (unsigned)block.start & 63 : 0;
+    size_t at = block.first;
+    int open = 0; /* the last of `blocks` is a leaf that may take more children */
 
     *begins = 0;
     for (unsigned child = 0; child < 1u << bits; child++) {
-        if (open && at == part.until)
+        if (open && at == block.last)
             break;
         if (open) /* on to the next child in which an interval begins */
-            child = (unsigned)((t->first4[at + 1] - part.start) >> step);
-        gl_part4 one = gl_cut4(t, part.start + ((uint64_t)child << step), step, at);
-        at = one.until;
-        if (open && at - parts[count - 1].at <= GL_KEYS4) {
-            parts[count - 1].until = at;
+            child = (unsigned)((t->first4[at + 1] - block.start) >> step);
+        gl_block4 one = gl_make_block4(t, block.start + ((uint64_t)child << step), step, at);
+        at = one.last;
+        if (open && at - blocks[count - 1].first <= GL_LEAF4_KEYS) {
+            blocks[count - 1].last = at;
             continue;
         }
         *begins |= (uint64_t)1 << (first + child);
-        parts[count++] = one;
-        open = one.until - one.at <= GL_KEYS4;
+        blocks[count++] = one;
+        open = one.last - one.first <= GL_LEAF4_KEYS;
     }
-    if (!gl_reserve(&works->slots, count, sizeof(gl_slot)) ||
-        !gl_reserve(&works->waiting, count, sizeof(gl_part4)))
+    if (!gl_reserve(&builder->slots, count, sizeof(gl_slot)) ||
+        !gl_reserve(&builder->pending, count, sizeof(gl_block4)))
         return 0;
-    *base = (uint32_t)works->slots.count - 1;
+    *base = (uint32_t)builder->slots.count - 1;
     for (unsigned i = 0; i < count; i++) {
-        parts[i].slot = (uint32_t)works->slots.count++;
-        if (parts[i].until - parts[i].at <= GL_KEYS4)
-            gl_fill_leaf4(t, parts[i], (gl_slot *)works->slots.data + parts[i].slot);
+        blocks[i].slot = (uint32_t)builder->slots.count++;
+        if (blocks[i].last - blocks[i].first <= GL_LEAF4_KEYS)
+            gl_fill_leaf4(t, blocks[i], (gl_slot *)builder->slots.data + blocks[i].slot);
         else
-            ((gl_part4 *)works->waiting.data)[works->waiting.count++] = parts[i];
+            ((gl_block4 *)builder->pending.data)[builder->pending.count++] = blocks[i];
     }
     return 1;
 }
 
-static inline int gl_build4(const gl_table *t, gl_works *works, gl_top4 *top)
+static inline int gl_build_index4(const gl_table *t, gl_builder *builder, gl_top4 *top)
 {
     size_t at = 0;
 
-    memset(works->uniform, 0, 65536 * sizeof *works->uniform);
+    memset(builder->uniform, 0, 65536 * sizeof *builder->uniform);
     for (uint64_t i = 0; i << t->shift4 >> 32 == 0; i++) {
-        gl_part4 part = gl_cut4(t, i << t->shift4, t->shift4, at);
-        int mixed = part.until > part.at;
-        uint32_t *shared = mixed ? NULL : works->uniform + t->claim4[part.at];
+        gl_block4 block = gl_make_block4(t, i << t->shift4, t->shift4, at);
+        int mixed = block.last > block.first;
+        uint32_t *shared = mixed ? NULL : builder->uniform + t->claim4[block.first];
         uint32_t base;
         uint64_t begins = 1;
-        at = part.until;
+        at = block.last;
         if (shared != NULL && *shared != 0)
             base = *shared - 1;
-        else if (!gl_divide4(t, works, part, 5, &base, &begins))
+        else if (!gl_divide_block4(t, builder, block, 5, &base, &begins))
             return 0;
         if (shared != NULL)
             *shared = base + 1;
         top[i] = (gl_top4){(uint32_t)begins, base};
     }
-    for (size_t done = 0; done < works->waiting.count; done++) {
-        gl_part4 part = ((gl_part4 *)works->waiting.data)[done];
-        unsigned bits = part.width < 6 ? part.width : 6;
-        gl_node4 node = {.no_claim = GL_NO_CLAIM, .shift = (uint16_t)(part.width - bits)};
-        for (int k = 0; k < GL_KEYS4; k++)
+    for (size_t done = 0; done < builder->pending.count; done++) {
+        gl_block4 block = ((gl_block4 *)builder->pending.data)[done];
+        unsigned bits = block.width < 6 ? block.width : 6;
+        gl_node4 node = {.mark = GL_NODE_MARK, .shift = (uint16_t)(block.width - bits)};
+        for (int k = 0; k < GL_LEAF4_KEYS; k++)
             node.keys[k] = INT16_MAX;
-        if (!gl_divide4(t, works, part, bits, &node.base, &node.bits))
+        if (!gl_divide_block4(t, builder, block, bits, &node.base, &node.bits))
             return 0;
-        ((gl_slot *)works->slots.data)[part.slot].node4 = node;
+        ((gl_slot *)builder->slots.data)[block.slot].node4 = node;
     }
     return 1;
 }
 
-/* Of an upper half, the /56 that it lies in. Keys are the lower 32 bits of that. */
-GL_INLINE uint64_t gl_cell6(uint64_t high)
+/* The /56 of the upper half of an address. Keys are its lower 32 bits. */
+GL_INLINE uint64_t gl_prefix56(uint64_t high)
 {
     return high >> 8;
 }
 
-/* Lists the intervals of a /24 that begins at `start`, where interval *at is the last that
- * begins before; moves *at to the last that begins there. A cell that is divided is one
- * interval that says GL_SOUGHT. */
-static inline int gl_list6(const gl_table *t, gl_works *works, uint64_t start, size_t *at)
+/* Makes the entries of the /24 that begins at `start`. Interval *at is the last that begins
+ * before it, afterwards the last that begins in it. A divided /56 becomes one entry with
+ * GL_SEARCH_ARRAYS. Returns 0 when there is no memory. */
+static inline int gl_make_entries6(const gl_table *t, gl_builder *builder, uint64_t start,
+                                   size_t *at)
 {
     const uint64_t last = start | 0xFFFFFFFFFF;
     size_t i = *at, count = 1;
     gl_entry6 *entries;
 
-    if (!gl_reserve(&works->entries, 1, sizeof *entries))
+    if (!gl_reserve(&builder->entries, 1, sizeof *entries))
         return 0;
-    entries = works->entries.data;
+    entries = builder->entries.data;
     if (i + 1 < t->n6 && t->high6[i + 1] == start && t->low6[i + 1] == 0)
         i++;
-    entries[0] = (gl_entry6){gl_cell6(start), (uint32_t)i, t->claim6[i]};
+    entries[0] = (gl_entry6){gl_prefix56(start), (uint32_t)i, t->claim6[i]};
     while (i + 1 < t->n6 && t->high6[i + 1] <= last) {
         size_t before = i++;
-        uint64_t cell = gl_cell6(t->high6[i]);
-        if (count + 2 > works->entries.room) {
-            works->entries.count = count;
-            if (!gl_reserve(&works->entries, 2, sizeof *entries))
+        uint64_t prefix = gl_prefix56(t->high6[i]);
+        if (count + 2 > builder->entries.capacity) {
+            builder->entries.count = count;
+            if (!gl_reserve(&builder->entries, 2, sizeof *entries))
                 return 0;
-            entries = works->entries.data;
+            entries = builder->entries.data;
         }
         if ((t->high6[i] & 0xFF) == 0 && t->low6[i] == 0) {
-            /* A cell that was divided before had claimed this one for what follows it. */
-            count -= entries[count - 1].cell == cell;
-            entries[count++] = (gl_entry6){cell, (uint32_t)i, t->claim6[i]};
+            /* The entry that follows a divided /56 may have been made for this one already. */
+            count -= entries[count - 1].prefix == prefix;
+            entries[count++] = (gl_entry6){prefix, (uint32_t)i, t->claim6[i]};
             continue;
         }
-        if (entries[count - 1].cell == cell)
-            entries[count - 1].claim = GL_SOUGHT;
+        if (entries[count - 1].prefix == prefix)
+            entries[count - 1].claim = GL_SEARCH_ARRAYS;
         else
-            entries[count++] = (gl_entry6){cell, (uint32_t)before, GL_SOUGHT};
+            entries[count++] = (gl_entry6){prefix, (uint32_t)before, GL_SEARCH_ARRAYS};
         while (i + 1 < t->n6 && t->high6[i + 1] <= (t->high6[i] | 0xFF))
             i++;
         if ((t->high6[i] | 0xFF) != last)
-            entries[count++] = (gl_entry6){cell + 1, (uint32_t)i, t->claim6[i]};
+            entries[count++] = (gl_entry6){prefix + 1, (uint32_t)i, t->claim6[i]};
     }
-    works->entries.count = count;
+    builder->entries.count = count;
     *at = i;
     return 1;
 }
 
-static inline int32_t gl_key6(gl_entry6 entry)
+static inline int32_t gl_boundary_key6(gl_entry6 entry)
 {
-    return (int32_t)(((uint32_t)entry.cell - 1) ^ 0x80000000);
+    return (int32_t)(((uint32_t)entry.prefix - 1) ^ 0x80000000);
 }
 
-/* Fills a leaf for what lies in the divided cells of a leaf. Its keys are the cell's place
- * there and the eighth byte of the address. Returns 0 where it can't hold them all. */
-static inline int gl_fill_fine6(const gl_table *t, const gl_entry6 *entries, size_t count,
-                                gl_leaf4 *fine)
+/* Fills a fine leaf: the intervals of the divided /56s of a leaf. A key is the number of the
+ * entry in the leaf, then the eighth byte of the address. Returns 0 where there are too many
+ * intervals, or one begins below a /64. */
+static inline int gl_fill_fine_leaf6(const gl_table *t, const gl_entry6 *entries, size_t count,
+                                     gl_leaf4 *fine_leaf)
 {
-    uint16_t keys[GL_KEYS4 + 1];
+    uint16_t keys[GL_LEAF4_KEYS + 1];
     size_t used = 0;
 
-    for (size_t place = 0; place < count; place++) {
-        size_t at = entries[place].at;
-        if (entries[place].claim != GL_SOUGHT)
+    for (size_t entry = 0; entry < count; entry++) {
+        size_t at = entries[entry].interval;
+        if (entries[entry].claim != GL_SEARCH_ARRAYS)
             continue;
         for (unsigned octet = 0;;) {
-            if (used > GL_KEYS4)
+            if (used > GL_LEAF4_KEYS)
                 return 0;
-            keys[used] = (uint16_t)(place << 8 | octet);
-            fine->claims[used++] = t->claim6[at];
-            if (at + 1 == t->n6 || gl_cell6(t->high6[at + 1]) != entries[place].cell)
+            keys[used] = (uint16_t)(entry << 8 | octet);
+            fine_leaf->claims[used++] = t->claim6[at];
+            if (at + 1 == t->n6 || gl_prefix56(t->high6[at + 1]) != entries[entry].prefix)
                 break;
             at++;
             if (t->low6[at] != 0)
@@ -247,119 +250,122 @@ static inline int gl_fill_fine6(const gl_table *t, const gl_entry6 *entries, siz
             octet = t->high6[at] & 0xFF;
         }
     }
-    for (size_t i = used; i <= GL_KEYS4; i++)
-        fine->claims[i] = fine->claims[used - 1];
-    for (size_t i = 0; i < GL_KEYS4; i++)
-        fine->keys[i] = i + 1 < used ? gl_key4(keys[i + 1]) : INT16_MAX;
+    for (size_t i = used; i <= GL_LEAF4_KEYS; i++)
+        fine_leaf->claims[i] = fine_leaf->claims[used - 1];
+    for (size_t i = 0; i < GL_LEAF4_KEYS; i++)
+        fine_leaf->keys[i] = i + 1 < used ? gl_boundary_key4(keys[i + 1]) : INT16_MAX;
     return 1;
 }
 
-static inline int gl_fill_leaf6(const gl_table *t, gl_works *works, const gl_entry6 *entries,
+static inline int gl_fill_leaf6(const gl_table *t, gl_builder *builder, const gl_entry6 *entries,
                                 size_t count, uint32_t slot)
 {
-    gl_leaf6 leaf = {.at = entries[0].at};
+    gl_leaf6 leaf = {.interval = entries[0].interval};
     int divided = 0;
 
-    for (size_t i = 0; i < GL_KEYS6; i++)
-        leaf.keys[i] = i + 1 < count ? gl_key6(entries[i + 1]) : INT32_MAX;
-    for (size_t i = 0; i <= GL_KEYS6; i++) {
+    for (size_t i = 0; i < GL_LEAF6_KEYS; i++)
+        leaf.keys[i] = i + 1 < count ? gl_boundary_key6(entries[i + 1]) : INT32_MAX;
+    for (size_t i = 0; i <= GL_LEAF6_KEYS; i++) {
         leaf.claims[i] = entries[i < count ? i : count - 1].claim;
-        divided |= leaf.claims[i] == GL_SOUGHT;
+        divided |= leaf.claims[i] == GL_SEARCH_ARRAYS;
     }
     if (divided) {
-        if (!gl_reserve(&works->slots, 1, sizeof(gl_slot)))
+        if (!gl_reserve(&builder->slots, 1, sizeof(gl_slot)))
             return 0;
-        gl_slot *fine = (gl_slot *)works->slots.data + works->slots.count;
-        memset(fine, 0, sizeof *fine);
-        if (gl_fill_fine6(t, entries, count, &fine->leaf4))
-            leaf.fine = (uint32_t)works->slots.count++;
+        gl_slot *fine_leaf = (gl_slot *)builder->slots.data + builder->slots.count;
+        memset(fine_leaf, 0, sizeof *fine_leaf);
+        if (gl_fill_fine_leaf6(t, entries, count, &fine_leaf->leaf4))
+            leaf.fine_leaf = (uint32_t)builder->slots.count++;
     }
-    ((gl_slot *)works->slots.data)[slot].leaf6 = leaf;
+    ((gl_slot *)builder->slots.data)[slot].leaf6 = leaf;
     return 1;
 }
 
 /* Makes the tree over the entries. Returns the reference to it, or 0 for no memory. */
-static inline uint32_t gl_plant6(const gl_table *t, gl_works *works)
+static inline uint32_t gl_build_tree6(const gl_table *t, gl_builder *builder)
 {
-    const gl_entry6 *entries = works->entries.data;
+    const gl_entry6 *entries = builder->entries.data;
     /* Slots of a level, and the entries below each of them, full ones first. */
-    size_t n = works->entries.count, span = GL_KEYS6 + 1, count = (n + span - 1) / span;
+    size_t n = builder->entries.count, span = GL_LEAF6_KEYS + 1, count = (n + span - 1) / span;
     uint32_t level = 1, base;
 
-    if (!gl_reserve(&works->slots, count, sizeof(gl_slot)))
+    if (!gl_reserve(&builder->slots, count, sizeof(gl_slot)))
         return 0;
-    base = (uint32_t)works->slots.count;
-    works->slots.count += count;
+    base = (uint32_t)builder->slots.count;
+    builder->slots.count += count;
     for (size_t i = 0; i < count; i++)
-        if (!gl_fill_leaf6(t, works, entries + i * span,
+        if (!gl_fill_leaf6(t, builder, entries + i * span,
                            n - i * span < span ? n - i * span : span, base + (uint32_t)i))
             return 0;
     for (; count > 1; level++) {
         size_t below = count;
-        count = (below + GL_KEYS_BRANCH) / (GL_KEYS_BRANCH + 1);
-        if (!gl_reserve(&works->slots, count, sizeof(gl_slot)))
+        count = (below + GL_BRANCH6_KEYS) / (GL_BRANCH6_KEYS + 1);
+        if (!gl_reserve(&builder->slots, count, sizeof(gl_slot)))
             return 0;
-        gl_slot *slots = (gl_slot *)works->slots.data + works->slots.count;
+        gl_slot *slots = (gl_slot *)builder->slots.data + builder->slots.count;
         for (size_t i = 0; i < count; i++) {
-            size_t child = i * (GL_KEYS_BRANCH + 1);
+            size_t child = i * (GL_BRANCH6_KEYS + 1);
             slots[i].branch6.base = base + (uint32_t)child;
-            for (int k = 0; k < GL_KEYS_BRANCH; k++)
+            for (int k = 0; k < GL_BRANCH6_KEYS; k++)
                 slots[i].branch6.keys[k] =
-                    ++child < below ? gl_key6(entries[child * span]) : INT32_MAX;
+                    ++child < below ? gl_boundary_key6(entries[child * span]) : INT32_MAX;
         }
-        base = (uint32_t)works->slots.count;
-        works->slots.count += count;
-        span *= GL_KEYS_BRANCH + 1;
+        base = (uint32_t)builder->slots.count;
+        builder->slots.count += count;
+        span *= GL_BRANCH6_KEYS + 1;
     }
     return level * GL_LEVEL | base;
 }
 
-static inline int gl_build6(const gl_table *t, gl_works *works, uint16_t *top)
+static inline int gl_build_index6(const gl_table *t, gl_builder *builder, uint16_t *top)
 {
     size_t at = 0;
 
-    memset(works->uniform, 0, 65536 * sizeof *works->uniform);
+    memset(builder->uniform, 0, 65536 * sizeof *builder->uniform);
     for (uint64_t i = 0; i < 65536; i++) {
         const uint8_t octets[2] = {(uint8_t)(i >> 8), (uint8_t)i};
         uint16_t *page = top + gl_load_native16(octets);
         uint64_t start = i << 48;
         size_t first = at;
-        if (at + 1 < t->n6 && gl_begins6(t, at + 1, start, 0))
+        if (at + 1 < t->n6 && gl_begins_by6(t, at + 1, start, 0))
             first++;
         int mixed = first + 1 < t->n6 && t->high6[first + 1] <= (start | 0xFFFFFFFFFFFF);
-        uint32_t *shared = mixed ? NULL : works->uniform + t->claim6[first];
+        uint32_t *shared = mixed ? NULL : builder->uniform + t->claim6[first];
         if (shared != NULL && *shared != 0) {
             *page = (uint16_t)(*shared - 1);
             at = first;
             continue;
         }
-        *page = (uint16_t)(works->pages.count / 256);
+        *page = (uint16_t)(builder->pages.count / 256);
         if (shared != NULL)
             *shared = *page + 1u;
-        if (!gl_reserve(&works->pages, 256, sizeof(uint32_t)))
+        if (!gl_reserve(&builder->pages, 256, sizeof(uint32_t)))
             return 0;
         for (uint64_t child = 0; child < 256; child++) {
             uint32_t ref;
-            if (!gl_list6(t, works, start + (child << 40), &at))
+            if (!gl_make_entries6(t, builder, start + (child << 40), &at))
                 return 0;
-            ref = ((const gl_entry6 *)works->entries.data)[0].claim;
-            if ((works->entries.count > 1 || ref == GL_SOUGHT) && (ref = gl_plant6(t, works)) == 0)
-                return 0;
-            ((uint32_t *)works->pages.data)[works->pages.count++] = ref;
+            ref = ((const gl_entry6 *)builder->entries.data)[0].claim;
+            if (builder->entries.count > 1 || ref == GL_SEARCH_ARRAYS) {
+                ref = gl_build_tree6(t, builder);
+                if (ref == 0)
+                    return 0;
+            }
+            ((uint32_t *)builder->pages.data)[builder->pages.count++] = ref;
         }
     }
     return 1;
 }
 
 /* Memory in huge pages where the system has them: an index is read at random, and with
- * small pages much of the time goes into finding them. */
-static inline void *gl_allocate(size_t bytes)
+ * small pages address translation takes much of the time. */
+static inline void *gl_allocate_huge_pages(size_t bytes)
 {
     const size_t huge = (size_t)2 << 20;
     void *memory = aligned_alloc(huge, (bytes + huge - 1) / huge * huge);
 
 #if defined(MADV_HUGEPAGE)
-    /* The rest stays in small pages: much of a huge one might never be used. */
+    /* The rest stays in small pages: most of a huge one could remain unused. */
     if (memory != NULL && bytes >= huge)
         madvise(memory, bytes / huge * huge, MADV_HUGEPAGE);
 #endif
@@ -367,20 +373,20 @@ static inline void *gl_allocate(size_t bytes)
 }
 
 /* Puts the pieces of an index side by side, where they stay. */
-static inline int gl_place(gl_table *t, const gl_works *works, const gl_top4 *top4,
-                           const uint16_t *top6)
+static inline int gl_assemble_index(gl_table *t, const gl_builder *builder, const gl_top4 *top4,
+                                    const uint16_t *top6)
 {
-    size_t slots = works->slots.count * sizeof *t->slots;
+    size_t slots = builder->slots.count * sizeof *t->slots;
     size_t tops = sizeof *top4 << (32 - t->shift4);
-    size_t pages = works->pages.count * sizeof *t->pages6;
+    size_t pages = builder->pages.count * sizeof *t->pages6;
     size_t bytes = slots + tops + pages + 65536 * sizeof *top6;
-    char *memory = gl_allocate(bytes);
+    char *memory = gl_allocate_huge_pages(bytes);
 
     if (memory == NULL)
         return 0;
-    t->slots = memcpy(memory, works->slots.data, slots);
+    t->slots = memcpy(memory, builder->slots.data, slots);
     t->top4 = memcpy(memory + slots, top4, tops);
-    t->pages6 = memcpy(memory + slots + tops, works->pages.data, pages);
+    t->pages6 = memcpy(memory + slots + tops, builder->pages.data, pages);
     t->top6 = memcpy(memory + slots + tops + pages, top6, 65536 * sizeof *top6);
     t->index_bytes = bytes;
     return 1;
@@ -388,7 +394,7 @@ static inline int gl_place(gl_table *t, const gl_works *works, const gl_top4 *to
 
 /* What is wrong with a table's arrays. */
 typedef enum {
-    GL_SOUND = 0,
+    GL_NO_FAULT = 0,
     GL_FIRST4_START,
     GL_FIRST4_ORDER,
     GL_CLAIM4_UNKNOWN,
@@ -399,8 +405,8 @@ typedef enum {
 } gl_fault;
 
 /* Checks arrays of the right lengths, one item at least: they must ascend strictly from
- * 0 and hold claims below `limit`, or in IPv6 an embedded form. The first fault's place
- * goes to *position. The loops look at everything, which is quicker than leaving early. */
+ * 0 and hold claims below `limit`, or in IPv6 an embedded form. Sets *position to that of the
+ * first fault. The loops read everything, which is quicker than to leave early. */
 static inline gl_fault gl_table_check(const gl_table *t, unsigned limit, size_t *position)
 {
     unsigned wrong = 0;
@@ -430,9 +436,9 @@ static inline gl_fault gl_table_check(const gl_table *t, unsigned limit, size_t 
         return GL_CLAIM4_UNKNOWN;
     }
     for (i = 1; i < t->n6; i++)
-        wrong |= (unsigned)gl_begins6(t, i, t->high6[i - 1], t->low6[i - 1]);
+        wrong |= (unsigned)gl_begins_by6(t, i, t->high6[i - 1], t->low6[i - 1]);
     if (wrong) {
-        for (i = 1; !gl_begins6(t, i, t->high6[i - 1], t->low6[i - 1]); i++)
+        for (i = 1; !gl_begins_by6(t, i, t->high6[i - 1], t->low6[i - 1]); i++)
             ;
         *position = i;
         return GL_FIRST6_ORDER;
@@ -445,33 +451,33 @@ static inline gl_fault gl_table_check(const gl_table *t, unsigned limit, size_t 
         *position = i;
         return GL_CLAIM6_UNKNOWN;
     }
-    return GL_SOUND;
+    return GL_NO_FAULT;
 }
 
-/* Builds the index over arrays that gl_table_check finds sound, at most
+/* Builds the index over arrays without a fault by gl_table_check, at most
  * GL_MAX_INTERVALS6 of IPv6, with a limit of at most GL_MAX_CLAIMS. The index members
  * must be 0. Returns 0 when there is no memory; gl_table_free is due in either case. */
 static inline int gl_table_build(gl_table *t)
 {
-    t->shift4 = t->n4 < GL_MANY4 ? 16 : 13;
+    t->shift4 = t->n4 < GL_MANY_INTERVALS4 ? 16 : 13;
 
-    gl_works works = {.uniform = malloc(65536 * sizeof *works.uniform)};
+    gl_builder builder = {.uniform = malloc(65536 * sizeof *builder.uniform)};
     gl_top4 *top4 = malloc(sizeof *top4 << (32 - t->shift4));
     uint16_t *top6 = malloc(65536 * sizeof *top6);
-    int complete = works.uniform != NULL && top4 != NULL && top6 != NULL &&
-                   gl_build4(t, &works, top4) && gl_build6(t, &works, top6) &&
-                   gl_place(t, &works, top4, top6);
+    int complete = builder.uniform != NULL && top4 != NULL && top6 != NULL &&
+                   gl_build_index4(t, &builder, top4) && gl_build_index6(t, &builder, top6) &&
+                   gl_assemble_index(t, &builder, top4, top6);
 
     free(top4);
     free(top6);
-    free(works.uniform);
-    free(works.slots.data);
-    free(works.pages.data);
-    free(works.waiting.data);
-    free(works.entries.data);
-    size_t at = gl_seek6(t, 0, 0, 0xFFFF00000000);
-    t->mapped = t->claim6[at] == GL_EMBEDDED_LOW32 &&
-                (at + 1 == t->n6 || !gl_begins6(t, at + 1, 0, 0xFFFFFFFFFFFF));
+    free(builder.uniform);
+    free(builder.slots.data);
+    free(builder.pages.data);
+    free(builder.pending.data);
+    free(builder.entries.data);
+    size_t at = gl_find_interval6(t, 0, 0, 0xFFFF00000000);
+    t->mapped_is_embedded = t->claim6[at] == GL_EMBEDDED_LOW32 &&
+                            (at + 1 == t->n6 || !gl_begins_by6(t, at + 1, 0, 0xFFFFFFFFFFFF));
     return complete;
 }
 

@@ -1,7 +1,7 @@
 /* The instruction sets that the hot functions are compiled for.
  *
- * Their bodies are inline, so that a body takes on the instruction set of the function
- * it is inlined into; the constant `isa` tells it which that is. cpu_dispatch.h has the list.
+ * Their bodies are always inlined, so that a body is compiled for the instruction set of the
+ * function around it; the constant `isa` is that instruction set. cpu_dispatch.h has the functions.
  */
 #ifndef GEOLOOKUP_INSTRUCTION_SETS_H
 #define GEOLOOKUP_INSTRUCTION_SETS_H

@@ -5,7 +5,7 @@
  * and processes may write the same meter, a reader sees each number whole, and a writer
  * that is killed leaves nothing half done but what its calls in flight had begun.
  *
- * This file knows the layout and no names: methods, codes and statuses are numbers.
+ * This file has the layout and no names: methods, codes and statuses are numbers.
  */
 #ifndef GL_METER_H
 #define GL_METER_H
@@ -51,7 +51,7 @@ typedef struct {
     uint64_t verdicts[3];
 } gl_region_set;
 
-/* Numbers that a dead worker's successor goes on with. */
+/* Numbers that the successor of a dead worker continues. */
 typedef struct {
     uint64_t calls[GL_METHODS][GL_CODES];
     uint64_t durations[GL_METHODS][GL_DURATIONS + 1];
@@ -60,7 +60,7 @@ typedef struct {
     uint64_t addresses[GL_STATUSES];
     uint64_t sizes[GL_SIZES + 1];
     uint64_t sizes_sum;
-    uint64_t other_verdicts[3]; /* of region sets that found no place */
+    uint64_t other_verdicts[3]; /* of region sets without counters of their own */
     uint64_t handshakes;
     uint64_t certificate_reads[2]; /* refused, taken */
 } gl_counters;
@@ -98,7 +98,7 @@ static inline unsigned gl_bucket(const uint64_t *bounds, unsigned n, uint64_t va
     return bucket;
 }
 
-/* Whether the memory is a meter's, which fresh memory becomes here. */
+/* Makes zeroed memory a meter. Returns whether the memory is a meter then. */
 static inline int gl_meter_open(gl_meter *m)
 {
     uint64_t found = 0;
@@ -108,7 +108,8 @@ static inline int gl_meter_open(gl_meter *m)
            || found == GL_METER_MAGIC;
 }
 
-static inline void gl_meter_ended(gl_meter *m, unsigned method, unsigned code, uint64_t nanoseconds)
+static inline void gl_meter_end_call(gl_meter *m, unsigned method, unsigned code,
+                                     uint64_t nanoseconds)
 {
     gl_counters *c = &m->counters;
 
@@ -118,8 +119,8 @@ static inline void gl_meter_ended(gl_meter *m, unsigned method, unsigned code, u
     gl_add(&m->in_flight[method], UINT64_MAX); /* less one */
 }
 
-/* Counts a roster of which so many addresses have each status, and none has none. */
-static inline void gl_meter_roster(gl_meter *m, const uint64_t *statuses)
+/* Counts a roster by the number of its addresses of each status; every address has one. */
+static inline void gl_meter_add_roster(gl_meter *m, const uint64_t *statuses)
 {
     uint64_t size = 0;
 
@@ -138,11 +139,10 @@ static inline uint64_t *gl_meter_verdicts(gl_meter *m, unsigned number)
     return number < GL_NAMES ? m->region_sets[number].verdicts : m->counters.other_verdicts;
 }
 
-/* The number of a name (padded with zeros), which gets one if it has none and one of the
- * first *limit* is free; else GL_NAMES. Two processes that bring one name at one moment may
- * both give it a number: readers add up what has the same name.
- */
-static inline unsigned gl_meter_name(gl_meter *m, const uint64_t *name, unsigned limit)
+/* The number of a name (padded with zeros). A name without one gets a free one of the first
+ * `limit`; GL_NAMES: none is free. Two processes that use a new name at one moment may each give
+ * it a number: readers add up the counters of one name. */
+static inline unsigned gl_meter_number(gl_meter *m, const uint64_t *name, unsigned limit)
 {
     for (unsigned number = 0; number < limit; number++) {
         gl_region_set *set = &m->region_sets[number];
@@ -176,7 +176,7 @@ static inline void gl_meter_absorb(gl_meter *m, const gl_meter *other)
 
         if (__atomic_load_n(&set->state, __ATOMIC_ACQUIRE) != 2)
             continue;
-        verdicts = gl_meter_verdicts(m, gl_meter_name(m, set->name, GL_NAMES));
+        verdicts = gl_meter_verdicts(m, gl_meter_number(m, set->name, GL_NAMES));
         for (unsigned i = 0; i < 3; i++)
             gl_add(&verdicts[i], gl_load(&set->verdicts[i]));
     }

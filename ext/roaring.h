@@ -13,9 +13,9 @@
 #define GL_CONTAINER 65536
 #define GL_CONTAINER_WORDS (GL_CONTAINER / 64)
 #define GL_BITSET_BYTES (GL_CONTAINER / 8)
-/* Readers take a container without runs for a bitset from one more on. */
+/* Readers expect a bitset in a container without runs that holds more. */
 #define GL_MOST_IN_ARRAY 4096
-/* The two cookies, and from how many containers on a bitmap with runs has offsets. */
+/* The two cookies, and the containers from which on a bitmap with runs has offsets. */
 #define GL_ROARING_PLAIN 12346u
 #define GL_ROARING_RUNS 12347u
 #define GL_ROARING_OFFSETS 4
@@ -41,7 +41,7 @@ static inline int gl_has_runs(gl_container c)
     return gl_runs_bytes(c) < gl_plain_bytes(c);
 }
 
-/* What comes before the containers, of which there are `used`. */
+/* Bytes before the `used` containers. */
 static inline size_t gl_roaring_header(size_t used, int has_runs)
 {
     if (!has_runs)
@@ -97,11 +97,11 @@ static inline uint8_t *gl_put32(uint8_t *out, uint32_t x)
 
 GL_INLINE uint8_t *gl_put_array(uint8_t *out, const uint64_t *words, unsigned count, int isa)
 {
-    uint16_t places[GL_MOST_IN_ARRAY + GL_SPARE];
-    size_t n = gl_collect(words, count, places, isa);
+    uint16_t positions[GL_MOST_IN_ARRAY + GL_OVERRUN];
+    size_t n = gl_bit_positions(words, count, positions, isa);
 
     for (size_t i = 0; i < n; i++)
-        gl_put16(out + 2 * i, places[i]);
+        gl_put16(out + 2 * i, positions[i]);
     return out + 2 * n;
 }
 
@@ -119,7 +119,7 @@ GL_INLINE uint8_t *gl_put_runs(uint8_t *out, uint64_t *words, unsigned count, ui
                                int isa)
 {
     uint64_t lasts[GL_CONTAINER_WORDS];
-    uint16_t first[GL_BITSET_BYTES / 4 + GL_SPARE], last[GL_BITSET_BYTES / 4 + GL_SPARE];
+    uint16_t first[GL_BITSET_BYTES / 4 + GL_OVERRUN], last[GL_BITSET_BYTES / 4 + GL_OVERRUN];
     uint64_t before = 0;
 
     for (unsigned i = 0; i < count; i++) {
@@ -128,8 +128,8 @@ GL_INLINE uint8_t *gl_put_runs(uint8_t *out, uint64_t *words, unsigned count, ui
         words[i] = word & ~(word << 1 | before);
         before = word >> 63;
     }
-    gl_collect(words, count, first, isa);
-    gl_collect(lasts, count, last, isa);
+    gl_bit_positions(words, count, first, isa);
+    gl_bit_positions(lasts, count, last, isa);
     out = gl_put16(out, runs);
     for (uint32_t i = 0; i < runs; i++)
         gl_put32(out + 4 * (size_t)i, first[i] | (uint32_t)(last[i] - first[i]) << 16);

@@ -1,8 +1,8 @@
 /* The answer to a roster, from the bytes of its request to those of its response.
  *
- * Plain C11. The addresses are read where they came in, a piece at a time, so that the
- * caller can look up between the pieces. The columns of the response are made while what
- * was found is in the cache, and kept until all is known that its size hangs on.
+ * Plain C11. The addresses are read where they lie in the request, in steps, so that the
+ * caller can do other work between them. The columns of the response are made while the claims
+ * are in the cache, and kept until the size of the response is known.
  */
 #ifndef GEOLOOKUP_ROSTER_ANSWER_H
 #define GEOLOOKUP_ROSTER_ANSWER_H
@@ -13,46 +13,46 @@
 /* Numbers of a Status are below this. */
 #define GL_STATUSES 8
 
-/* Addresses a piece: a millisecond of texts. */
-#define GL_PIECE 65536
+/* Addresses in a step: texts take a millisecond. */
+#define GL_STEP_ADDRESSES 65536
 
 /* Addresses that are classified and counted at a time, while they are in the cache. */
-#define GL_STRETCH 1024
+#define GL_COLUMN_CHUNK 1024
 
-/* A country and a status, and the number of the pair: its kind. There are a tenth as many
- * kinds as claims, so that they can be counted, and what is counted once is the number of
- * addresses of each country and of each status. */
-typedef uint32_t gl_look;
+/* The result of a lookup: a country's two letters, a status, and the number of this pair. There
+ * are a tenth as many results as claims, so they are what is counted; the numbers of addresses of
+ * each country and each status follow from it. */
+typedef uint32_t gl_result;
 
 typedef struct {
-    gl_look *look; /* by claim */
+    gl_result *by_claim;
     size_t claims;
-    gl_look *kinds; /* by kind, in the order of countries */
+    gl_result *by_number; /* in the order of countries */
     size_t count;
-} gl_kinds;
+} gl_results;
 
-static inline gl_look gl_look_of(uint16_t letters, unsigned status, unsigned kind)
+static inline gl_result gl_make_result(uint16_t letters, unsigned status, unsigned number)
 {
-    return letters | status << 16 | kind << 19;
+    return letters | status << 16 | number << 19;
 }
 
-static inline uint16_t gl_letters_of(gl_look look)
+static inline uint16_t gl_result_letters(gl_result result)
 {
-    return (uint16_t)look;
+    return (uint16_t)result;
 }
 
-static inline unsigned gl_status_of(gl_look look)
+static inline unsigned gl_result_status(gl_result result)
 {
-    return look >> 16 & (GL_STATUSES - 1);
+    return result >> 16 & (GL_STATUSES - 1);
 }
 
-static inline unsigned gl_kind_of(gl_look look)
+static inline unsigned gl_result_number(gl_result result)
 {
-    return look >> 19;
+    return result >> 19;
 }
 
-/* Number of a kind among all that there could be, in the alphabet's order. */
-static inline unsigned gl_place_of(uint16_t letters, unsigned status)
+/* Index of a pair among all that there could be, in alphabetical order. */
+static inline unsigned gl_result_index(uint16_t letters, unsigned status)
 {
     uint8_t pair[2];
 
@@ -60,76 +60,76 @@ static inline unsigned gl_place_of(uint16_t letters, unsigned status)
     return (pair[0] & 31u) << 8 | (pair[1] & 31u) << 3 | status;
 }
 
-/* Numbers the kinds of claims, whose countries gl_is_letters finds good and whose statuses
- * are below GL_STATUSES. Returns 0 when there is no memory; gl_kinds_free is due in either
- * case. */
-static inline int gl_kinds_build(gl_kinds *k, const uint16_t *countries,
-                                 const uint8_t *statuses, size_t claims)
+/* Numbers the results of claims. Their countries are letters by gl_is_letters, their statuses
+ * below GL_STATUSES. Returns 0 when there is no memory; gl_results_free is due in either case. */
+static inline int gl_results_build(gl_results *k, const uint16_t *countries,
+                                   const uint8_t *statuses, size_t claims)
 {
     uint16_t number[1024 * GL_STATUSES] = {0};
     uint16_t letters;
 
     k->claims = claims;
-    k->look = malloc((claims + 1) * sizeof(gl_look));
-    k->kinds = malloc((claims + 1) * sizeof(gl_look));
-    if (k->look == NULL || k->kinds == NULL)
+    k->by_claim = malloc((claims + 1) * sizeof(gl_result));
+    k->by_number = malloc((claims + 1) * sizeof(gl_result));
+    if (k->by_claim == NULL || k->by_number == NULL)
         return 0;
     for (size_t i = 0; i < claims; i++)
-        number[gl_place_of(countries[i], statuses[i])] = 1;
-    for (unsigned place = 0; place < 1024 * GL_STATUSES; place++) {
-        if (number[place]) {
-            uint8_t pair[2] = {(uint8_t)(0x40 | place >> 8), (uint8_t)(0x40 | (place >> 3 & 31))};
+        number[gl_result_index(countries[i], statuses[i])] = 1;
+    for (unsigned index = 0; index < 1024 * GL_STATUSES; index++) {
+        if (number[index]) {
+            uint8_t pair[2] = {(uint8_t)(0x40 | index >> 8), (uint8_t)(0x40 | (index >> 3 & 31))};
             memcpy(&letters, pair, 2);
-            number[place] = (uint16_t)k->count;
-            k->kinds[k->count] = gl_look_of(letters, place % GL_STATUSES, (unsigned)k->count);
+            number[index] = (uint16_t)k->count;
+            k->by_number[k->count] =
+                gl_make_result(letters, index % GL_STATUSES, (unsigned)k->count);
             k->count++;
         }
     }
     for (size_t i = 0; i < claims; i++)
-        k->look[i] = k->kinds[number[gl_place_of(countries[i], statuses[i])]];
+        k->by_claim[i] = k->by_number[number[gl_result_index(countries[i], statuses[i])]];
     return 1;
 }
 
-static inline void gl_kinds_free(gl_kinds *k)
+static inline void gl_results_free(gl_results *k)
 {
-    free(k->look);
-    free(k->kinds);
+    free(k->by_claim);
+    free(k->by_number);
 }
 
 typedef struct {
     const gl_isa *isa;
     const gl_table *table;
-    const gl_kinds *kinds;
-    const uint8_t *verdict; /* by claim; NULL: no region set was asked for */
+    const gl_results *results;
+    const uint8_t *verdict; /* by claim; NULL: no region set was requested */
     unsigned form;
     const uint8_t *at, *end; /* the addresses that are still to be read */
     size_t n, done;
     void *memory;
-    uint16_t *countries; /* the columns: two letters an address, and so on */
+    uint16_t *countries; /* the columns, one item for each address: two letters, ... */
     uint8_t *statuses;
     uint8_t *verdicts;
-    uint32_t *tally[2]; /* addresses of each kind, in two parts */
-    /* What is known at the end. */
-    size_t counts; /* countries that occur: tally[0] has their letters, tally[1] addresses */
+    uint32_t *tally[2]; /* addresses of each result, in two parts */
+    /* Complete after the last step. tally[0] has the letters of the countries that occur then,
+     * tally[1] the number of addresses of each. */
+    size_t country_count;
     uint64_t by_status[GL_STATUSES]; /* addresses */
-    uint64_t split[3];               /* inside, outside, undetermined */
+    uint64_t by_verdict[3]; /* addresses: inside, outside, undetermined */
     size_t bitmap_bytes[3];
     gl_container *containers[3];
     uint64_t *words[3];
 } gl_answer;
 
-/* Begins the answer to a request whose addresses have whole lengths; `table` has no claims
- * that `kinds` doesn't, and `verdict` as many as `kinds`. Returns 0 when there is no memory;
- * free(a->memory) is due in either case. */
+/* Begins the answer to a request of `n` whole addresses. `results` and `verdict` have all claims
+ * of `table`. Returns 0 when there is no memory; free(a->memory) is due in either case. */
 static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_t n)
 {
     size_t containers = (n + GL_CONTAINER - 1) / GL_CONTAINER;
-    size_t asked = a->verdict != NULL ? 3 : 0;
-    size_t words = asked * GL_CONTAINER_WORDS * sizeof(uint64_t);
-    size_t tally = 2 * a->kinds->count * sizeof(uint32_t);
+    size_t bitmaps = a->verdict != NULL ? 3 : 0;
+    size_t words = bitmaps * GL_CONTAINER_WORDS * sizeof(uint64_t);
+    size_t tally = 2 * a->results->count * sizeof(uint32_t);
     /* The widest items first, so that all are aligned. */
-    uint8_t *next = malloc(words + asked * containers * sizeof(gl_container) + tally +
-                           n * (sizeof(uint16_t) + 1) + (asked ? n : 0) + 1);
+    uint8_t *next = malloc(words + bitmaps * containers * sizeof(gl_container) + tally +
+                           n * (sizeof(uint16_t) + 1) + (bitmaps ? n : 0) + 1);
 
     a->memory = next;
     if (next == NULL)
@@ -138,13 +138,13 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     a->at = request->addresses;
     a->end = request->addresses + request->bytes;
     a->n = n;
-    for (size_t i = 0; i < asked; i++, next += words / 3)
+    for (size_t i = 0; i < bitmaps; i++, next += words / 3)
         a->words[i] = (uint64_t *)next;
-    for (size_t i = 0; i < asked; i++, next += containers * sizeof(gl_container))
+    for (size_t i = 0; i < bitmaps; i++, next += containers * sizeof(gl_container))
         a->containers[i] = (gl_container *)next;
     memset(next, 0, tally);
     a->tally[0] = (uint32_t *)next;
-    a->tally[1] = a->tally[0] + a->kinds->count;
+    a->tally[1] = a->tally[0] + a->results->count;
     a->countries = (uint16_t *)(next + tally);
     a->statuses = (uint8_t *)(a->countries + n);
     a->verdicts = a->statuses + n;
@@ -152,16 +152,16 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
 }
 
 /* Claims of the next texts, at most GL_BATCH. */
-static inline void gl_answer_texts(gl_answer *a, size_t n, uint16_t *out)
+static inline void gl_answer_classify_texts(gl_answer *a, size_t n, uint16_t *out)
 {
     gl_item items[GL_BATCH];
-    uint8_t families[GL_BATCH], four[4 * GL_BATCH], six[16 * GL_BATCH];
-    gl_roster roster = {families, four, six, 0, 0, 0};
+    uint8_t families[GL_BATCH], ipv4[4 * GL_BATCH], ipv6[16 * GL_BATCH];
+    gl_roster roster = {families, ipv4, ipv6, 0, 0, 0};
 
     for (size_t i = 0; i < n; i++) {
         size_t size = 0;
-        gl_next_text(&a->at, a->end, &size); /* gl_count_texts has seen it */
-        items[i].at = (const char *)a->at;
+        gl_next_text(&a->at, a->end, &size); /* gl_count_texts found it valid */
+        items[i].data = (const char *)a->at;
         items[i].form = size <= GL_LONGEST_TEXT ? size : GL_UNREADABLE;
         a->at += size;
     }
@@ -169,11 +169,11 @@ static inline void gl_answer_texts(gl_answer *a, size_t n, uint16_t *out)
     a->isa->classify_roster(a->table, &roster, out);
 }
 
-/* Makes columns of the claims of the next addresses, and counts them. Two tallies, because
- * a roster often repeats a kind and each addition would wait for the one before. */
-static inline void gl_answer_note(gl_answer *a, const uint16_t *restrict claims, size_t n)
+/* Writes the columns for the claims of the next addresses, and counts them. There are two tallies
+ * because a roster often repeats a result, and each addition would wait for the one before. */
+static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *restrict claims, size_t n)
 {
-    const gl_look *restrict look = a->kinds->look;
+    const gl_result *restrict by_claim = a->results->by_claim;
     uint16_t *restrict countries = a->countries + a->done;
     uint8_t *restrict statuses = a->statuses + a->done;
     uint32_t *restrict even = a->tally[0], *restrict odd = a->tally[1];
@@ -183,19 +183,19 @@ static inline void gl_answer_note(gl_answer *a, const uint16_t *restrict claims,
         gl_map8(claims, n, a->verdict, a->verdicts + a->done);
     GL_UNROLL
     for (; i + 2 <= n; i += 2) {
-        gl_look one = look[claims[i]], two = look[claims[i + 1]];
-        countries[i] = gl_letters_of(one);
-        countries[i + 1] = gl_letters_of(two);
-        statuses[i] = (uint8_t)gl_status_of(one);
-        statuses[i + 1] = (uint8_t)gl_status_of(two);
-        even[gl_kind_of(one)]++;
-        odd[gl_kind_of(two)]++;
+        gl_result one = by_claim[claims[i]], two = by_claim[claims[i + 1]];
+        countries[i] = gl_result_letters(one);
+        countries[i + 1] = gl_result_letters(two);
+        statuses[i] = (uint8_t)gl_result_status(one);
+        statuses[i + 1] = (uint8_t)gl_result_status(two);
+        even[gl_result_number(one)]++;
+        odd[gl_result_number(two)]++;
     }
     if (i < n) {
-        gl_look last = look[claims[i]];
-        countries[i] = gl_letters_of(last);
-        statuses[i] = (uint8_t)gl_status_of(last);
-        even[gl_kind_of(last)]++;
+        gl_result last = by_claim[claims[i]];
+        countries[i] = gl_result_letters(last);
+        statuses[i] = (uint8_t)gl_result_status(last);
+        even[gl_result_number(last)]++;
     }
 }
 
@@ -208,21 +208,21 @@ static inline gl_selection gl_answer_selection(const gl_answer *a, unsigned verd
     return selection;
 }
 
-/* Adds up what was counted, and measures the bitmaps. */
-static inline void gl_answer_settle(gl_answer *a)
+/* Adds up the tallies, and measures the bitmaps. */
+static inline void gl_answer_total(gl_answer *a)
 {
-    for (size_t k = 0; k < a->kinds->count; k++) {
+    for (size_t k = 0; k < a->results->count; k++) {
         uint32_t n = a->tally[0][k] + a->tally[1][k];
-        uint16_t letters = gl_letters_of(a->kinds->kinds[k]);
+        uint16_t letters = gl_result_letters(a->results->by_number[k]);
         if (n == 0)
             continue;
-        a->by_status[gl_status_of(a->kinds->kinds[k])] += n;
-        /* Kinds of one country are neighbours. */
-        if (a->counts > 0 && a->tally[0][a->counts - 1] == letters) {
-            a->tally[1][a->counts - 1] += n;
+        a->by_status[gl_result_status(a->results->by_number[k])] += n;
+        /* The results of one country are neighbours. */
+        if (a->country_count > 0 && a->tally[0][a->country_count - 1] == letters) {
+            a->tally[1][a->country_count - 1] += n;
         } else {
-            a->tally[0][a->counts] = letters;
-            a->tally[1][a->counts++] = n;
+            a->tally[0][a->country_count] = letters;
+            a->tally[1][a->country_count++] = n;
         }
     }
     for (unsigned i = 0; a->verdict != NULL && i < 3; i++) {
@@ -230,22 +230,21 @@ static inline void gl_answer_settle(gl_answer *a)
         a->bitmap_bytes[i] =
             a->isa->roaring_measure(&selection, a->containers[i], a->words[i]);
         for (size_t c = 0; c * GL_CONTAINER < a->n; c++)
-            a->split[i] += a->containers[i][c].size;
+            a->by_verdict[i] += a->containers[i][c].size;
     }
 }
 
-/* Classifies the next piece; after the last one all counts are known. Not to be called
- * after that. */
+/* Classifies the addresses of the next step. Must not be called after the last one. */
 static inline void gl_answer_step(gl_answer *a)
 {
-    size_t end = a->n - a->done < GL_PIECE ? a->n : a->done + GL_PIECE;
-    size_t most = a->form == GL_TEXT ? GL_BATCH : GL_STRETCH;
-    uint16_t claims[GL_STRETCH];
+    size_t end = a->n - a->done < GL_STEP_ADDRESSES ? a->n : a->done + GL_STEP_ADDRESSES;
+    size_t most = a->form == GL_TEXT ? GL_BATCH : GL_COLUMN_CHUNK;
+    uint16_t claims[GL_COLUMN_CHUNK];
 
     while (a->done < end) {
         size_t n = end - a->done < most ? end - a->done : most;
         if (a->form == GL_TEXT) {
-            gl_answer_texts(a, n, claims);
+            gl_answer_classify_texts(a, n, claims);
         } else if (a->form == GL_IPV4) {
             a->isa->classify4(a->table, a->at, n, claims);
             a->at += 4 * n;
@@ -253,11 +252,11 @@ static inline void gl_answer_step(gl_answer *a)
             a->isa->classify6(a->table, a->at, n, claims);
             a->at += 16 * n;
         }
-        gl_answer_note(a, claims, n);
+        gl_answer_add_columns(a, claims, n);
         a->done += n;
     }
     if (a->done == a->n)
-        gl_answer_settle(a);
+        gl_answer_total(a);
 }
 
 /* An entry of the map `counts`: "CN" and a number. */
@@ -273,7 +272,7 @@ static inline size_t gl_answer_bytes(const gl_answer *a)
 
     if (a->n > 0)
         bytes = gl_number_bytes(a->n) + gl_field_bytes(2 * a->n) + gl_field_bytes(a->n);
-    for (size_t i = 0; i < a->counts; i++)
+    for (size_t i = 0; i < a->country_count; i++)
         bytes += gl_field_bytes(gl_entry_bytes(a->tally[1][i]));
     for (unsigned i = 0; a->verdict != NULL && i < 3; i++)
         bytes += gl_field_bytes(a->bitmap_bytes[i]);
@@ -294,7 +293,7 @@ static inline uint8_t *gl_answer_write(const gl_answer *a, uint8_t *out)
         out = gl_put_column(gl_put_number(out, 1, a->n), 2, a->countries, 2 * a->n);
         out = gl_put_column(out, 3, a->statuses, a->n);
     }
-    for (size_t i = 0; i < a->counts; i++) {
+    for (size_t i = 0; i < a->country_count; i++) {
         uint16_t letters = (uint16_t)a->tally[0][i];
         out = gl_put_field(gl_put_field(out, 4, gl_entry_bytes(a->tally[1][i])), 1, 2);
         memcpy(out, &letters, 2);

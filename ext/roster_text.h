@@ -12,8 +12,8 @@
 #include "address_x86.h"
 #endif
 
-/* As gl_parse. */
-GL_INLINE int gl_parse_exact(const char *s, size_t n, uint8_t out[16], int isa)
+/* As gl_parse_address, by the means of an instruction set. */
+GL_INLINE int gl_parse(const char *s, size_t n, uint8_t out[16], int isa)
 {
 #ifdef GL_X86
     if (isa >= GL_AVX2 && n - 7 <= 15 - 7) {
@@ -30,36 +30,36 @@ GL_INLINE int gl_parse_exact(const char *s, size_t n, uint8_t out[16], int isa)
 #else
     (void)isa;
 #endif
-    return gl_parse(s, n, out);
+    return gl_parse_address(s, n, out);
 }
 
-/* Where one address of a roster lies, and in which form: as many characters of text, at
- * most GL_LONGEST_TEXT, or one of these. */
+/* The form of an address in a roster: the length of its text, at most GL_LONGEST_TEXT, or one of
+ * these. */
 enum { GL_PACKED4 = 0xF4, GL_PACKED6 = 0xF6, GL_UNREADABLE = 0xFF };
 
 typedef struct {
-    const char *at;
+    const char *data;
     size_t form;
 } gl_item;
 
-/* A roster that was read: the addresses of each family in their order, and which family
- * each of the `n` has: 4, 6, or 0 for what is no address. */
+/* A roster that was read: the packed addresses of each family in their order, and the family of
+ * each of the `n`: 4, 6, or 0 for what is no address. */
 typedef struct {
-    uint8_t *families, *four, *six;
-    size_t n, fours, sixes;
+    uint8_t *families, *ipv4, *ipv6;
+    size_t n, ipv4_count, ipv6_count;
 } gl_roster;
 
-/* Reads one item into out; as gl_parse. */
+/* Reads one item into out; as gl_parse_address. */
 GL_INLINE int gl_read_item(gl_item item, uint8_t out[16], int isa)
 {
     if (item.form <= GL_LONGEST_TEXT)
-        return gl_parse_exact(item.at, item.form, out, isa);
+        return gl_parse(item.data, item.form, out, isa);
     if (item.form == GL_PACKED4) {
-        memcpy(out, item.at, 4);
+        memcpy(out, item.data, 4);
         return 4;
     }
     if (item.form == GL_PACKED6) {
-        memcpy(out, item.at, 16);
+        memcpy(out, item.data, 16);
         return 6;
     }
     return 0;
@@ -69,71 +69,72 @@ GL_INLINE int gl_read_item(gl_item item, uint8_t out[16], int isa)
 GL_INLINE void gl_read_items(const gl_item *items, size_t n, gl_roster *roster, int isa)
 {
     uint8_t *families = roster->families + roster->n;
-    uint8_t *four = roster->four + 4 * roster->fours;
-    uint8_t *six = roster->six + 16 * roster->sixes;
+    uint8_t *ipv4 = roster->ipv4 + 4 * roster->ipv4_count;
+    uint8_t *ipv6 = roster->ipv6 + 16 * roster->ipv6_count;
 
     for (size_t i = 0; i < n; i++) {
         uint8_t address[16];
         int family = gl_read_item(items[i], address, isa);
         families[i] = (uint8_t)family;
         if (family == 4) {
-            memcpy(four, address, 4);
-            four += 4;
+            memcpy(ipv4, address, 4);
+            ipv4 += 4;
         } else if (family == 6) {
-            memcpy(six, address, 16);
-            six += 16;
+            memcpy(ipv6, address, 16);
+            ipv6 += 16;
         }
     }
     roster->n += n;
-    roster->fours = (size_t)(four - roster->four) / 4;
-    roster->sixes = (size_t)(six - roster->six) / 16;
+    roster->ipv4_count = (size_t)(ipv4 - roster->ipv4) / 4;
+    roster->ipv6_count = (size_t)(ipv6 - roster->ipv6) / 16;
 }
 
-/* Writes 16 bytes an address, IPv4 in the last four. */
-static inline void gl_write_wide(const gl_roster *roster, uint8_t *out)
+/* Writes 16 bytes for each address, IPv4 in the last four of them. */
+static inline void gl_write_padded(const gl_roster *roster, uint8_t *out)
 {
-    const uint8_t *four = roster->four, *six = roster->six;
+    const uint8_t *ipv4 = roster->ipv4, *ipv6 = roster->ipv6;
 
     for (size_t i = 0; i < roster->n; i++, out += 16) {
         if (roster->families[i] == 6) {
-            memcpy(out, six, 16);
-            six += 16;
+            memcpy(out, ipv6, 16);
+            ipv6 += 16;
         } else {
             memset(out, 0, 16);
             if (roster->families[i] == 4) {
-                memcpy(out + 12, four, 4);
-                four += 4;
+                memcpy(out + 12, ipv4, 4);
+                ipv4 += 4;
             }
         }
     }
 }
 
+/* Claims in the order of the roster; 0 for what is no address. */
 GL_INLINE void gl_classify_roster(const gl_table *t, const gl_roster *roster, uint16_t *out,
                                   int isa)
 {
-    const uint8_t *families = roster->families, *four = roster->four, *six = roster->six;
+    const uint8_t *families = roster->families, *ipv4 = roster->ipv4, *ipv6 = roster->ipv6;
     uint16_t claims[2][GL_BATCH + 1];
 
-    if (roster->fours == roster->n) {
-        gl_classify4(t, four, roster->n, out, isa);
+    if (roster->ipv4_count == roster->n) {
+        gl_classify4(t, ipv4, roster->n, out, isa);
         return;
     }
     for (size_t rest = roster->n; rest > 0;) {
-        unsigned n = rest < GL_BATCH ? (unsigned)rest : GL_BATCH, fours = 0, sixes = 0;
+        unsigned n = rest < GL_BATCH ? (unsigned)rest : GL_BATCH, ipv4_count = 0, ipv6_count = 0;
         for (unsigned i = 0; i < n; i++) {
-            fours += families[i] == 4;
-            sixes += families[i] == 6;
+            ipv4_count += families[i] == 4;
+            ipv6_count += families[i] == 6;
         }
-        gl_batch4(t, four, fours, claims[0], isa);
-        gl_batch6(t, six, sixes, claims[1], isa);
-        four += 4 * fours;
-        six += 16 * sixes;
-        fours = sixes = 0;
+        gl_classify_batch4(t, ipv4, ipv4_count, claims[0], isa);
+        gl_classify_batch6(t, ipv6, ipv6_count, claims[1], isa);
+        ipv4 += 4 * ipv4_count;
+        ipv6 += 16 * ipv6_count;
+        ipv4_count = ipv6_count = 0;
         for (unsigned i = 0; i < n; i++) {
-            unsigned is_four = families[i] == 4, is_six = families[i] == 6;
-            out[i] = is_four ? claims[0][fours] : is_six ? claims[1][sixes] : 0;
-            fours += is_four;
-            sixes += is_six;
+            unsigned is_ipv4 = families[i] == 4, is_ipv6 = families[i] == 6;
+            out[i] = is_ipv4 ? claims[0][ipv4_count] : is_ipv6 ? claims[1][ipv6_count] : 0;
+            ipv4_count += is_ipv4;
+            ipv6_count += is_ipv6;
         }
         rest -= n;
         families += n;
@@ -145,7 +146,7 @@ GL_INLINE void gl_classify_roster(const gl_table *t, const gl_roster *roster, ui
 GL_INLINE unsigned gl_claim_text(const gl_table *t, const char *s, size_t n, int isa)
 {
     uint8_t address[16];
-    int family = gl_parse_exact(s, n, address, isa);
+    int family = gl_parse(s, n, address, isa);
 
     if (family == 4)
         return gl_claim4(t, address, isa);

@@ -27,7 +27,7 @@ typedef struct {
     size_t column; /* of the fault, from 1 */
 } gl_line;
 
-/* Unlike gl_parse, without zones: a source speaks of no interfaces. */
+/* Unlike gl_parse_address, without zones: no source names interfaces. */
 static inline int gl_parse_field(const char *s, size_t n, uint64_t *high, uint64_t *low)
 {
     uint8_t address[16];
@@ -47,7 +47,7 @@ static inline int gl_parse_field(const char *s, size_t n, uint64_t *high, uint64
     return 4;
 }
 
-static inline gl_line_fault gl_read_line(const char *s, size_t n, gl_line *out)
+static inline gl_line_fault gl_read_plain_line(const char *s, size_t n, gl_line *out)
 {
     const char *end = s + n;
     out->column = 1;
@@ -81,31 +81,31 @@ static inline gl_line_fault gl_read_line(const char *s, size_t n, gl_line *out)
 
 /* --- the dialects of the field ------------------------------------------------------ */
 
-/* Fields beyond are counted, but can't hold anything of interest. */
+/* Fields beyond these are counted and not read. */
 #define GL_MAX_FIELDS 32
 
 typedef enum {
     GL_RANGES,     /* two fields: the first and the last address */
     GL_NETWORKS,   /* one field: a prefix, or an address that stands for itself */
-    GL_DELEGATIONS /* the registries' own: an address, and a count or a prefix length */
-} gl_form;
+    GL_DELEGATIONS /* the registries' format: an address, and a count or a prefix length */
+} gl_line_layout;
 
 typedef struct {
-    gl_form form;
+    gl_line_layout layout;
     char separator;
     char quote; /* 0: a quote is a character like any other */
     int comments; /* lines that begin with # and empty ones are skipped */
     int spaces;   /* spaces and tabs around fields are no part of them */
     int integers; /* addresses are decimal numbers */
-    unsigned least; /* fields a line */
-    unsigned most;  /* 0: what follows the least is not looked at */
+    unsigned least; /* fields in a line */
+    unsigned most;  /* 0: fields after the least are not read */
     unsigned first, last, code; /* columns, from 0; below GL_MAX_FIELDS and `least` */
     unsigned no_code; /* the code is not in the line: an empty text stands for it */
 } gl_dialect;
 
 /* Continue gl_line_fault. */
 enum {
-    GL_LINE_SKIPPED = -1, /* no fault: says nothing of a range */
+    GL_LINE_SKIPPED = -1, /* no fault: a line without a range */
     GL_LINE_QUOTE = GL_LINE_ORDER + 1, /* a quote that does not end, or text after one */
     GL_LINE_NETWORK,                   /* neither a prefix nor an address */
     GL_LINE_BITS,                      /* a prefix with bits beyond its length */
@@ -130,8 +130,8 @@ static inline int gl_field_is(gl_field field, const char *text)
 }
 
 /* Fills `fields` (GL_MAX_FIELDS) and their number. Returns 0, or a fault with its column. */
-static inline int gl_split(const gl_dialect *d, const char *s, size_t n, gl_field *fields,
-                           unsigned *count, size_t *column)
+static inline int gl_split_fields(const gl_dialect *d, const char *s, size_t n, gl_field *fields,
+                                  unsigned *count, size_t *column)
 {
     const char *at = s, *end = s + n;
     for (*count = 0;; at++) {
@@ -215,8 +215,9 @@ static inline int gl_read_ranges(const gl_dialect *d, const gl_field *fields, gl
     return gl_last(r) < gl_first(r) ? GL_LINE_ORDER : GL_LINE_OK;
 }
 
-/* Makes the range of a prefix, whose first address is there already. */
-static inline int gl_end_prefix(gl_line *out, gl_u128 length)
+/* Sets the last address of a prefix from its first one. Returns 1, 0 for a length that is too
+ * large, or -1 for bits beyond the length. */
+static inline int gl_set_prefix_end(gl_line *out, gl_u128 length)
 {
     gl_range *r = &out->range;
     unsigned bits = out->family == 4 ? 32 : 128;
@@ -242,7 +243,7 @@ static inline int gl_read_network(gl_field field, gl_line *out)
     length = out->family == 4 ? 32 : 128;
     if (slash != NULL && !gl_read_number((gl_field){slash + 1, field.n - size - 1}, &length))
         return GL_LINE_NETWORK;
-    int done = gl_end_prefix(out, length);
+    int done = gl_set_prefix_end(out, length);
     return done < 0 ? GL_LINE_BITS : done ? GL_LINE_OK : GL_LINE_NETWORK;
 }
 
@@ -277,7 +278,7 @@ static inline int gl_read_delegation(const gl_field *fields, unsigned count, con
     if (!gl_read_number(fields[4], &value))
         return GL_LINE_VALUE;
     if (wanted == 6) {
-        int done = gl_end_prefix(out, value);
+        int done = gl_set_prefix_end(out, value);
         return done < 0 ? GL_LINE_BITS : done ? GL_LINE_OK : GL_LINE_VALUE;
     }
     if (value == 0 || value > ((gl_u128)1 << 32) - r->first_low)
@@ -288,7 +289,7 @@ static inline int gl_read_delegation(const gl_field *fields, unsigned count, con
 }
 
 /* Returns GL_LINE_OK with `out` filled, GL_LINE_SKIPPED, or a fault with its column. */
-static inline int gl_read_dialect(const gl_dialect *d, const char *s, size_t n, gl_line *out)
+static inline int gl_read_dialect_line(const gl_dialect *d, const char *s, size_t n, gl_line *out)
 {
     gl_field fields[GL_MAX_FIELDS];
     unsigned count;
@@ -300,12 +301,12 @@ static inline int gl_read_dialect(const gl_dialect *d, const char *s, size_t n, 
         if (i == n || s[i] == '#')
             return GL_LINE_SKIPPED;
     }
-    int fault = gl_split(d, s, n, fields, &count, &out->column);
+    int fault = gl_split_fields(d, s, n, fields, &count, &out->column);
     if (fault)
         return fault;
-    if (d->form == GL_DELEGATIONS) {
+    if (d->layout == GL_DELEGATIONS) {
         fault = gl_read_delegation(fields, count, &where, out);
-    } else if (d->form == GL_NETWORKS) {
+    } else if (d->layout == GL_NETWORKS) {
         where = fields[d->first].s;
         fault = gl_read_network(fields[d->first], out);
     } else {
@@ -321,9 +322,9 @@ static inline int gl_read_dialect(const gl_dialect *d, const char *s, size_t n, 
     return GL_LINE_OK;
 }
 
-/* An IPv6 range of IPv4-mapped addresses (::ffff:0:0/96) says the same as the IPv4 range
- * inside, which is the one that answers. */
-static inline void gl_unmap(gl_line *line)
+/* Replaces an IPv6 range of IPv4-mapped addresses (::ffff:0:0/96) by the IPv4 range inside, where
+ * such addresses are looked up. */
+static inline void gl_unmap_ipv4(gl_line *line)
 {
     gl_range *r = &line->range;
     if (line->family != 6 || r->first_high || r->last_high || r->first_low >> 32 != 0xFFFF ||

@@ -1,7 +1,8 @@
-/* Compile-time sweeps: ranges as sources give them, made disjoint and laid over each other.
+/* Compile-time sweeps: the ranges of each source are made disjoint, then those of all sources
+ * are merged.
  *
- * Plain C11 that knows nothing of Python or of files. Both families use the same code: an
- * address is a 128-bit number, and IPv4 is the line from 0 to 2^32 - 1.
+ * Plain C11. Nothing here depends on Python or on files. Both families use the same code: an
+ * address is a 128-bit number, and those of IPv4 are the numbers from 0 to 2^32 - 1.
  */
 #ifndef GEOLOOKUP_SWEEP_H
 #define GEOLOOKUP_SWEEP_H
@@ -15,12 +16,12 @@
 #endif
 __extension__ typedef unsigned __int128 gl_u128;
 
-/* A range with what a source says of it, and where: the source's own file and line. */
+/* A range with the code that a source gives it, in the source's own file and line. */
 typedef struct {
     uint64_t first_high, first_low, last_high, last_low;
     uint32_t line;
     uint16_t file;
-    uint16_t code; /* two letters as a big-endian number; 0 is silence */
+    uint16_t code; /* two letters as a big-endian number; 0: no code */
 } gl_range;
 
 typedef struct {
@@ -28,7 +29,7 @@ typedef struct {
     size_t n, capacity;
 } gl_ranges;
 
-/* Two rows that say different things of the same addresses with the same right. */
+/* Two rows of one size that give the same addresses different codes. */
 typedef struct {
     uint32_t row, other;
 } gl_clash;
@@ -41,7 +42,7 @@ typedef struct {
 typedef struct {
     uint8_t *data;
     size_t n, capacity;
-} gl_column;
+} gl_buffer;
 
 static inline gl_u128 gl_first(const gl_range *r)
 {
@@ -90,7 +91,7 @@ static inline int gl_push_clash(gl_clashes *to, uint32_t row, uint32_t other)
 }
 
 /* Appends the lowest `size` bytes of a value, little-endian on every machine. */
-static inline int gl_push_value(gl_column *to, uint64_t value, unsigned size)
+static inline int gl_append_value(gl_buffer *to, uint64_t value, unsigned size)
 {
     if (to->capacity - to->n < size) {
         size_t wanted = to->capacity < 4096 ? 4096 : to->capacity + to->capacity / 2;
@@ -119,12 +120,12 @@ typedef struct {
     gl_u128 size, first; /* size: addresses less one, since 2^128 does not fit */
     uint32_t row;
     uint16_t code;
-} gl_rank;
+} gl_sized_range;
 
 /* Smaller ranges come first; then a total order, so that equal inputs give equal outputs. */
-static inline int gl_compare_ranks(const void *left, const void *right)
+static inline int gl_compare_sizes(const void *left, const void *right)
 {
-    const gl_rank *a = left, *b = right;
+    const gl_sized_range *a = left, *b = right;
     if (a->size != b->size)
         return a->size < b->size ? -1 : 1;
     if (a->first != b->first)
@@ -140,24 +141,24 @@ static inline int gl_compare_addresses(const void *left, const void *right)
     return *a < *b ? -1 : *a > *b;
 }
 
-/* The line is cut at every boundary of a range; the pieces are painted with the row that
- * decides them, from the smallest range to the largest, and no piece twice. */
+/* The addresses, cut at every boundary of a range. Each piece is assigned the row that decides
+ * it, from the smallest range to the largest, and no piece twice. */
 typedef struct {
     gl_u128 *starts;
-    uint32_t *owner; /* of each piece: a row, perhaps with GL_SILENT */
-    uint32_t *next;  /* a piece at or after this one that is not painted yet, as far as known */
+    uint32_t *row;  /* of each piece, perhaps with GL_SILENT; or GL_NO_ROW */
+    uint32_t *next; /* where to search for a piece at or after this one without a row */
     size_t n;
-} gl_canvas;
+} gl_pieces;
 
 #define GL_SILENT 0x80000000u
-#define GL_NOBODY 0xFFFFFFFFu
+#define GL_NO_ROW 0xFFFFFFFFu
 
-static inline size_t gl_piece_at(const gl_canvas *canvas, gl_u128 start)
+static inline size_t gl_find_piece(const gl_pieces *pieces, gl_u128 start)
 {
-    size_t low = 0, high = canvas->n;
+    size_t low = 0, high = pieces->n;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (canvas->starts[middle] < start)
+        if (pieces->starts[middle] < start)
             low = middle + 1;
         else
             high = middle;
@@ -165,62 +166,63 @@ static inline size_t gl_piece_at(const gl_canvas *canvas, gl_u128 start)
     return low;
 }
 
-static inline size_t gl_unpainted(gl_canvas *canvas, size_t piece)
+static inline size_t gl_next_unassigned(gl_pieces *pieces, size_t piece)
 {
-    while (canvas->next[piece] != piece) {
-        canvas->next[piece] = canvas->next[canvas->next[piece]];
-        piece = canvas->next[piece];
+    while (pieces->next[piece] != piece) {
+        pieces->next[piece] = pieces->next[pieces->next[piece]];
+        piece = pieces->next[piece];
     }
     return piece;
 }
 
-static inline void gl_paint(gl_canvas *canvas, gl_u128 first, gl_u128 last, uint32_t owner)
+static inline void gl_assign_pieces(gl_pieces *pieces, gl_u128 first, gl_u128 last, uint32_t row)
 {
-    size_t end = last == ~(gl_u128)0 ? canvas->n : gl_piece_at(canvas, last + 1);
-    size_t piece = gl_unpainted(canvas, gl_piece_at(canvas, first));
+    size_t end = last == ~(gl_u128)0 ? pieces->n : gl_find_piece(pieces, last + 1);
+    size_t piece = gl_next_unassigned(pieces, gl_find_piece(pieces, first));
     while (piece < end) {
-        canvas->owner[piece] = owner;
-        canvas->next[piece] = (uint32_t)piece + 1;
-        piece = gl_unpainted(canvas, piece);
+        pieces->row[piece] = row;
+        pieces->next[piece] = (uint32_t)piece + 1;
+        piece = gl_next_unassigned(pieces, piece);
     }
 }
 
-static inline int gl_paint_all(const gl_ranges *in, const gl_rank *ranks, gl_canvas *canvas,
-                               gl_clashes *clashes)
+static inline int gl_assign_all(const gl_ranges *in, const gl_sized_range *order, gl_pieces *pieces,
+                                gl_clashes *clashes)
 {
     size_t group = 0, group_end;
     for (; group < in->n; group = group_end) {
         for (group_end = group; group_end < in->n; group_end++)
-            if (ranks[group_end].size != ranks[group].size)
+            if (order[group_end].size != order[group].size)
                 break;
-        /* Ranges of one size that overlap are each as specific as the other. Where such
-         * ranges say different things, two neighbours in this order do. */
+        /* Ranges of one size that overlap are equally specific. Where such ranges have
+         * different codes, two neighbours in this order do. */
         for (size_t i = group + 1; i < group_end; i++) {
-            gl_u128 before = gl_last(in->rows + ranks[i - 1].row);
-            if (ranks[i].code == ranks[i - 1].code || ranks[i].first > before)
+            gl_u128 before = gl_last(in->rows + order[i - 1].row);
+            if (order[i].code == order[i - 1].code || order[i].first > before)
                 continue;
-            if (!gl_push_clash(clashes, ranks[i].row, ranks[i - 1].row))
+            if (!gl_push_clash(clashes, order[i].row, order[i - 1].row))
                 return 0;
-            gl_paint(canvas, ranks[i].first, before, ranks[i].row | GL_SILENT);
+            gl_assign_pieces(pieces, order[i].first, before, order[i].row | GL_SILENT);
         }
         for (size_t i = group; i < group_end; i++)
-            gl_paint(canvas, ranks[i].first, gl_last(in->rows + ranks[i].row), ranks[i].row);
+            gl_assign_pieces(pieces, order[i].first, gl_last(in->rows + order[i].row),
+                             order[i].row);
     }
     return 1;
 }
 
-static inline int gl_collect(const gl_ranges *in, const gl_canvas *canvas, gl_ranges *out)
+static inline int gl_collect_pieces(const gl_ranges *in, const gl_pieces *pieces, gl_ranges *out)
 {
-    for (size_t piece = 0; piece < canvas->n;) {
-        uint32_t owner = canvas->owner[piece];
-        gl_u128 first = canvas->starts[piece++];
-        if (owner == GL_NOBODY)
+    for (size_t piece = 0; piece < pieces->n;) {
+        uint32_t assigned = pieces->row[piece];
+        gl_u128 first = pieces->starts[piece++];
+        if (assigned == GL_NO_ROW)
             continue;
-        while (piece < canvas->n && canvas->owner[piece] == owner)
+        while (piece < pieces->n && pieces->row[piece] == assigned)
             piece++;
-        gl_u128 last = (piece < canvas->n ? canvas->starts[piece] : 0) - 1;
-        gl_range row = in->rows[owner & ~GL_SILENT];
-        if (owner & GL_SILENT)
+        gl_u128 last = (piece < pieces->n ? pieces->starts[piece] : 0) - 1;
+        gl_range row = in->rows[assigned & ~GL_SILENT];
+        if (assigned & GL_SILENT)
             row.code = 0;
         row.first_high = (uint64_t)(first >> 64);
         row.first_low = (uint64_t)first;
@@ -233,48 +235,48 @@ static inline int gl_collect(const gl_ranges *in, const gl_canvas *canvas, gl_ra
 }
 
 /* Fills `out` with disjoint rows in ascending order: of several ranges that hold an address
- * the smallest decides; where the smallest are several and say different things, silence
- * does, and they are listed in `clashes`. At most 2^30 rows. Takes O(n log n) whatever the
+ * the smallest decides; where several of the smallest size have different codes the address has
+ * none, and the ranges are listed in `clashes`. At most 2^30 rows. Takes O(n log n) whatever the
  * ranges are. Returns 0 when there is no memory. */
 static inline int gl_flatten(const gl_ranges *in, gl_ranges *out, gl_clashes *clashes)
 {
     size_t n = in->n;
     int done = 0;
-    gl_canvas canvas = {0};
-    gl_rank *ranks = malloc((n + 1) * sizeof *ranks);
-    canvas.starts = malloc((2 * n + 1) * sizeof *canvas.starts);
-    canvas.owner = malloc((2 * n + 1) * sizeof *canvas.owner);
-    canvas.next = malloc((2 * n + 1) * sizeof *canvas.next);
-    if (!ranks || !canvas.starts || !canvas.owner || !canvas.next)
+    gl_pieces pieces = {0};
+    gl_sized_range *order = malloc((n + 1) * sizeof *order);
+    pieces.starts = malloc((2 * n + 1) * sizeof *pieces.starts);
+    pieces.row = malloc((2 * n + 1) * sizeof *pieces.row);
+    pieces.next = malloc((2 * n + 1) * sizeof *pieces.next);
+    if (!order || !pieces.starts || !pieces.row || !pieces.next)
         goto end;
 
     size_t boundaries = 0;
     for (size_t i = 0; i < n; i++) {
         gl_u128 first = gl_first(in->rows + i), last = gl_last(in->rows + i);
-        ranks[i] = (gl_rank){last - first, first, (uint32_t)i, in->rows[i].code};
-        canvas.starts[boundaries++] = first;
+        order[i] = (gl_sized_range){last - first, first, (uint32_t)i, in->rows[i].code};
+        pieces.starts[boundaries++] = first;
         if (last != ~(gl_u128)0)
-            canvas.starts[boundaries++] = last + 1;
+            pieces.starts[boundaries++] = last + 1;
     }
-    qsort(ranks, n, sizeof *ranks, gl_compare_ranks);
-    qsort(canvas.starts, boundaries, sizeof *canvas.starts, gl_compare_addresses);
+    qsort(order, n, sizeof *order, gl_compare_sizes);
+    qsort(pieces.starts, boundaries, sizeof *pieces.starts, gl_compare_addresses);
     for (size_t i = 0; i < boundaries; i++)
-        if (i == 0 || canvas.starts[i] != canvas.starts[i - 1])
-            canvas.starts[canvas.n++] = canvas.starts[i];
-    for (size_t i = 0; i <= canvas.n; i++) {
-        canvas.owner[i] = GL_NOBODY;
-        canvas.next[i] = (uint32_t)i;
+        if (i == 0 || pieces.starts[i] != pieces.starts[i - 1])
+            pieces.starts[pieces.n++] = pieces.starts[i];
+    for (size_t i = 0; i <= pieces.n; i++) {
+        pieces.row[i] = GL_NO_ROW;
+        pieces.next[i] = (uint32_t)i;
     }
-    done = gl_paint_all(in, ranks, &canvas, clashes) && gl_collect(in, &canvas, out);
+    done = gl_assign_all(in, order, &pieces, clashes) && gl_collect_pieces(in, &pieces, out);
 end:
-    free(ranks);
-    free(canvas.starts);
-    free(canvas.owner);
-    free(canvas.next);
+    free(order);
+    free(pieces.starts);
+    free(pieces.row);
+    free(pieces.next);
     return done;
 }
 
-/* --- several layers: one line of stretches on which none of them changes ----------- */
+/* --- several layers: intervals on which none of them changes ------------------------- */
 
 typedef struct {
     const gl_range *at, *end;
@@ -282,11 +284,11 @@ typedef struct {
 
 typedef struct {
     gl_layer *layers; /* each disjoint and ascending */
-    uint16_t *codes;  /* of each layer, on the present stretch; 0 in its gaps */
+    uint16_t *codes;  /* of each layer, on the present interval; 0 in its gaps */
     size_t n;
-    gl_u128 first; /* of the present stretch */
-    gl_u128 next;  /* where the one after it begins */
-    gl_u128 top;   /* the last address of the line */
+    gl_u128 first; /* of the present interval */
+    gl_u128 next;  /* of the one after it */
+    gl_u128 top;   /* the last address of the family */
     int ended;
 } gl_merge;
 
@@ -307,7 +309,7 @@ static inline uint64_t gl_merge_low(const gl_merge *merge)
     return (uint64_t)merge->first;
 }
 
-/* Moves to the next stretch, at first to the one that begins at 0. Returns 0 at the end. */
+/* Moves to the next interval, at first to the one that begins at 0. Returns 0 at the end. */
 static inline int gl_merge_step(gl_merge *merge)
 {
     if (merge->ended)

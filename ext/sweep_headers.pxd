@@ -25,7 +25,7 @@ cdef extern from "sweep.h" nogil:
         gl_clash *rows
         size_t n
 
-    ctypedef struct gl_column:
+    ctypedef struct gl_buffer:
         uint8_t *data
         size_t n
 
@@ -39,7 +39,7 @@ cdef extern from "sweep.h" nogil:
         size_t n
 
     int gl_push_range(gl_ranges *to, const gl_range *row)
-    int gl_push_value(gl_column *to, uint64_t value, unsigned size)
+    int gl_append_value(gl_buffer *to, uint64_t value, unsigned size)
     int gl_is_flat(const gl_ranges *ranges)
     int gl_flatten(const gl_ranges *ranges, gl_ranges *out, gl_clashes *clashes)
     void gl_merge_begin(gl_merge *merge, unsigned bits)
@@ -49,7 +49,7 @@ cdef extern from "sweep.h" nogil:
 
 
 cdef extern from "source_lines.h" nogil:
-    ctypedef enum gl_form:
+    ctypedef enum gl_line_layout:
         GL_RANGES
         GL_NETWORKS
         GL_DELEGATIONS
@@ -67,7 +67,7 @@ cdef extern from "source_lines.h" nogil:
         size_t column
 
     ctypedef struct gl_dialect:
-        gl_form form
+        gl_line_layout layout
         char separator
         char quote
         int comments
@@ -80,6 +80,6 @@ cdef extern from "source_lines.h" nogil:
         unsigned code
         unsigned no_code
 
-    int gl_read_line(const char *s, size_t n, gl_line *out)
-    int gl_read_dialect(const gl_dialect *d, const char *s, size_t n, gl_line *out)
-    void gl_unmap(gl_line *line)
+    int gl_read_plain_line(const char *s, size_t n, gl_line *out)
+    int gl_read_dialect_line(const gl_dialect *d, const char *s, size_t n, gl_line *out)
+    void gl_unmap_ipv4(gl_line *line)

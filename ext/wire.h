@@ -1,7 +1,7 @@
-/* The wire form of lookups and rosters: a reader of what comes, and the pieces of what goes.
+/* The wire form of lookups and rosters: a reader of requests, and the parts of a response.
  *
  * Plain C11. proto/geolookup/v1/geolookup.proto has the fields that are named here by
- * their numbers; nothing here knows of addresses, or of any other message.
+ * their numbers; nothing here depends on addresses, or on any other message.
  *
  * The reader takes the form in which serialisers write: each field at most once, of the
  * type that it is declared with, no other fields, and every number in as few bytes as it
@@ -105,7 +105,7 @@ typedef struct {
     int record;
 } gl_request;
 
-/* Moves to the next text of TextAddresses and tells its size; 0: there is none. */
+/* Moves to the next text of TextAddresses and sets its size; returns 0 where there is none. */
 static inline int gl_next_text(const uint8_t **at, const uint8_t *end, size_t *size)
 {
     const uint8_t *p = *at;
@@ -153,8 +153,8 @@ static inline unsigned gl_read_field(const uint8_t **at, const uint8_t *end, uns
     return tag;
 }
 
-static inline void gl_note_addresses(gl_request *request, unsigned form, const uint8_t *at,
-                                     size_t size)
+static inline void gl_set_addresses(gl_request *request, unsigned form, const uint8_t *at,
+                                    size_t size)
 {
     request->form = form;
     request->addresses = at;
@@ -162,7 +162,7 @@ static inline void gl_note_addresses(gl_request *request, unsigned form, const u
 }
 
 /* Returns 0 for what isn't text. */
-static inline int gl_note_region_set(gl_request *request, const uint8_t *at, size_t size)
+static inline int gl_set_region_set(gl_request *request, const uint8_t *at, size_t size)
 {
     request->region_set = at;
     request->region_set_bytes = size;
@@ -171,7 +171,7 @@ static inline int gl_note_region_set(gl_request *request, const uint8_t *at, siz
 
 /* Reads a LookupRequest, which has an address; 0 for what isn't in the reader's form, or a
  * packed address that is none. */
-static inline int gl_read_lookup(const uint8_t *at, size_t bytes, gl_request *request)
+static inline int gl_read_lookup_request(const uint8_t *at, size_t bytes, gl_request *request)
 {
     const uint8_t *end = at + bytes;
     unsigned seen = 0;
@@ -186,15 +186,15 @@ static inline int gl_read_lookup(const uint8_t *at, size_t bytes, gl_request *re
         case GL_TAG_BYTES(1):
             if (!gl_is_utf8(at, size))
                 return 0;
-            gl_note_addresses(request, GL_TEXT, at, size);
+            gl_set_addresses(request, GL_TEXT, at, size);
             break;
         case GL_TAG_BYTES(2):
             if (size != 4 && size != 16)
                 return 0;
-            gl_note_addresses(request, size == 4 ? GL_IPV4 : GL_IPV6, at, size);
+            gl_set_addresses(request, size == 4 ? GL_IPV4 : GL_IPV6, at, size);
             break;
         case GL_TAG_BYTES(3):
-            if (!gl_note_region_set(request, at, size))
+            if (!gl_set_region_set(request, at, size))
                 return 0;
             break;
         case GL_TAG_VARINT(4):
@@ -209,7 +209,7 @@ static inline int gl_read_lookup(const uint8_t *at, size_t bytes, gl_request *re
 }
 
 /* Reads a ClassifyRosterRequest; 0 for what isn't in the reader's form. */
-static inline int gl_read_request(const uint8_t *at, size_t bytes, gl_request *request)
+static inline int gl_read_roster_request(const uint8_t *at, size_t bytes, gl_request *request)
 {
     const uint8_t *end = at + bytes;
     unsigned seen = 0;
@@ -228,10 +228,10 @@ static inline int gl_read_request(const uint8_t *at, size_t bytes, gl_request *r
             /* fall through */
         case GL_TAG_BYTES(GL_IPV4):
         case GL_TAG_BYTES(GL_IPV6):
-            gl_note_addresses(request, tag >> 3, at, size);
+            gl_set_addresses(request, tag >> 3, at, size);
             break;
         case GL_TAG_BYTES(4):
-            if (!gl_note_region_set(request, at, size))
+            if (!gl_set_region_set(request, at, size))
                 return 0;
             break;
         case GL_TAG_VARINT(5):
@@ -248,8 +248,8 @@ static inline int gl_read_request(const uint8_t *at, size_t bytes, gl_request *r
     return 1;
 }
 
-/* Reads a StreamRostersRequest, which holds one roster; as gl_read_request. */
-static inline int gl_read_wrapped(const uint8_t *at, size_t bytes, gl_request *request)
+/* Reads a StreamRostersRequest, which holds one roster; as gl_read_roster_request. */
+static inline int gl_read_stream_request(const uint8_t *at, size_t bytes, gl_request *request)
 {
     const uint8_t *end = at + bytes;
     size_t size;
@@ -257,7 +257,7 @@ static inline int gl_read_wrapped(const uint8_t *at, size_t bytes, gl_request *r
     if (bytes > GL_MAX_MESSAGE || bytes == 0 || *at++ != GL_TAG_BYTES(1))
         return 0;
     return gl_read_size(&at, end, &size) && size == (size_t)(end - at) &&
-           gl_read_request(at, size, request);
+           gl_read_roster_request(at, size, request);
 }
 
 static inline size_t gl_varint_bytes(uint64_t value)

@@ -151,9 +151,9 @@ class WireRoster:
         nbytes: bytes that the addresses take.
         size: number of whole addresses.
         rest: bytes after the last whole address.
-        region_set: the region set that is asked for; empty: none.
+        region_set: the requested region set; empty: none.
         policy: the number that stands for the policy; any int32.
-        record: whether a decision record is asked for.
+        record: whether a decision record is requested.
     """
 
     @property
@@ -172,27 +172,26 @@ class WireRoster:
     def record(self) -> bool: ...
 
 def read_lookup(body: bytes, /) -> tuple[str | bytes, str, int] | None:
-    """Return what a LookupRequest asks; None: a protobuf runtime must read it, or refuse it.
+    """Return the parts of a LookupRequest; None: a protobuf runtime must read it, or refuse it.
 
     What is read is as for `read_roster`; besides, there must be an address, and a packed
     one must have 4 or 16 bytes.
 
     Returns:
         address: text, or packed.
-        region_set: the region set that is asked for; empty: none.
+        region_set: the requested region set; empty: none.
         policy: the number that stands for the policy; any int32.
     """
 
 @final
 class Replies:
-    """What lookups were answered with, to answer others that come to the same.
+    """Replies to lookups, by claim, policy and region set (in its spelling).
 
-    Requests come to the same that have the region set, in the same spelling, and the policy
-    in common, and whose addresses have one claim. No address is kept. Thread-safe.
+    No address is kept. Thread-safe.
 
     Args:
         table: where addresses are looked up.
-        limit: replies kept at most; with one more all others are forgotten.
+        limit: replies kept at most; one more discards all others.
 
     Raises:
         ValueError: a limit below 1.
@@ -203,7 +202,7 @@ class Replies:
         """Return the number of replies that are kept."""
 
     def find(self, body: bytes, /) -> Any:
-        """Return what was kept for such a request; None: nothing.
+        """Return the reply that was kept for an equal request; None: there is none.
 
         Args:
             body: a LookupRequest. For one that `read_lookup` leaves to a protobuf runtime
@@ -211,10 +210,10 @@ class Replies:
         """
 
     def keep(self, body: bytes, reply: object, /) -> None:
-        """Keep the reply for all requests that come to the same as this one."""
+        """Keep the reply for all requests with the claim, policy and region set of this one."""
 
     def close(self) -> None:
-        """Let go of the table and of all that was kept; nothing is kept from now on."""
+        """Release the table and all replies; nothing is kept from now on."""
 
 def read_roster(body: bytes, wrapped: bool = False, /) -> WireRoster | None:
     """Return the roster in a request, without a copy of it; None: a protobuf runtime must read it.
@@ -226,23 +225,23 @@ def read_roster(body: bytes, wrapped: bool = False, /) -> WireRoster | None:
 
     Args:
         body: a ClassifyRosterRequest.
-        wrapped: it is a StreamRostersRequest, of which None also says that it
+        wrapped: it is a StreamRostersRequest, of which None also means that it
             has no roster.
     """
 
 @final
-class Kinds:
-    """The country and the status of each claim, as answers to rosters are made of them.
+class ClaimResults:
+    """The country and the status of each claim, from which answers to rosters are made.
 
     Args:
-        countries: 2 capital letters a claim.
-        statuses: 1 byte a claim: a number below 8.
+        countries: 2 capital letters for each claim.
+        statuses: 1 byte for each claim: a number below 8.
 
     Raises:
         ValueError: other values, or columns of different lengths.
     """
 
-    def __new__(cls, countries: bytes, statuses: bytes, /) -> Kinds: ...
+    def __new__(cls, countries: bytes, statuses: bytes, /) -> ClaimResults: ...
     def __len__(self) -> int:
         """Return the number of claims."""
 
@@ -250,23 +249,23 @@ class Kinds:
 class RosterAnswer:
     """The answer to one roster in the making, from bytes to bytes.
 
-    `step` until it says that no piece is left, then take the counts, then `finish`.
+    `step` until it returns False, then take the counts, then `finish`.
     For one thread; different answers may be in the making at once.
 
     Args:
         table: where addresses are looked up.
-        kinds: those of its claims.
+        results: those of its claims.
         verdicts: one byte a claim: 1 inside, 2 outside, else undetermined; None: no
-            region set was asked for.
+            region set was requested.
         roster: what to answer.
 
     Raises:
-        ValueError: the table has claims beyond *kinds* or *verdicts*, or the
+        ValueError: the table has claims beyond *results* or *verdicts*, or the
             roster's last address is not whole.
     """
 
     def __new__(
-        cls, table: Table, kinds: Kinds, verdicts: bytes | None, roster: WireRoster, /
+        cls, table: Table, results: ClaimResults, verdicts: bytes | None, roster: WireRoster, /
     ) -> RosterAnswer: ...
     def step(self) -> bool:
         """Classify up to 65,536 more addresses; return whether another step is needed.
@@ -280,7 +279,7 @@ class RosterAnswer:
 
     @property
     def verdicts(self) -> tuple[int, int, int] | None:
-        """Addresses inside, outside and undetermined; None: no region set was asked for.
+        """Addresses inside, outside and undetermined; None: no region set was requested.
 
         RuntimeError: a step is missing.
         """

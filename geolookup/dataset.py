@@ -78,7 +78,7 @@ class Dataset:
     _id: str
     _image: Image | None
     _intervals: tuple[int, int]
-    _kinds: _core.Kinds
+    _claim_results: _core.ClaimResults
     _metadata: dict[str, Any]
     _perspective_of: Callable[[str | RegionSet, Policy], Perspective]
     _plain: Perspective
@@ -145,7 +145,7 @@ class Dataset:
             _image=image,
             _country=country,
             _expiring=read_expiring(image, metadata),
-            _kinds=_core.Kinds(claims.countries, claims.statuses),
+            _claim_results=_core.ClaimResults(claims.countries, claims.statuses),
             _intervals=(len(ipv4_first) // 4, len(ipv6_high) // 8),
             _metadata=metadata,
             _perspective_of=_cached_perspectives(claims, plain, region_sets),
@@ -290,7 +290,7 @@ class Dataset:
         table = self._table
         if isinstance(table, _ClosedTable):
             raise _closed()
-        return _core.RosterAnswer(table, self._kinds, verdicts, roster)
+        return _core.RosterAnswer(table, self._claim_results, verdicts, roster)
 
     @property
     def replies(self) -> _core.Replies:

@@ -88,7 +88,7 @@ COUNTRIES = [first + second for first in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" for second
 COLUMN = [(COUNTRIES[n * 7 % 78], 1 + n * 5 % 7) for n in range(core_tables.CLAIMS)]
 """The country and the status of each claim of a shape."""
 
-KINDS = _core.Kinds(
+RESULTS = _core.ClaimResults(
     "".join(country for country, _ in COLUMN).encode(), bytes(status for _, status in COLUMN)
 )
 VERDICTS = bytes([3, 1, 2, 1, 2, 2, 0, 255][n * 11 % 8] for n in range(core_tables.CLAIMS))
@@ -150,7 +150,7 @@ def test_rosters_of_every_size_are_answered(isa: str, form: str, verdicts: bytes
         chosen = draw.choices(pool, k=size)
         claims = [claim for _, claim in chosen]
         roster = read(request_of(form, [address for address, _ in chosen]))
-        answer = _core.RosterAnswer(table, KINDS, verdicts, roster)
+        answer = _core.RosterAnswer(table, RESULTS, verdicts, roster)
         steps = 1
         while answer.step():
             steps += 1
@@ -174,7 +174,9 @@ def test_bitmaps_of_many_containers_are_those_of_pyroaring(isa: str, share: floa
     draw = random.Random(share)
     places = [draw.random() < share for _ in range(4 * 65_536 + 77)]
     packed = [b"\x80\0\0\0" if high else b"\0\0\0\0" for high in places]
-    answer = _core.RosterAnswer(shape.table(isa), KINDS, VERDICTS, read(request_of("ipv4", packed)))
+    answer = _core.RosterAnswer(
+        shape.table(isa), RESULTS, VERDICTS, read(request_of("ipv4", packed))
+    )
     while answer.step():
         pass
     response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
@@ -191,7 +193,7 @@ def test_tables_of_other_shapes_answer_too(name: str, isa: str) -> None:
         ("ipv6", shape.probes6(), shape.claim6, 16),
     ):
         body = request_of(form, [address.to_bytes(width, "big") for address in probes])
-        answer = _core.RosterAnswer(table, KINDS, None, read(body))
+        answer = _core.RosterAnswer(table, RESULTS, None, read(body))
         assert not answer.step()
         response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
         check_answer(response, [claim_of(address) for address in probes], None)
@@ -206,7 +208,7 @@ def test_what_else_the_response_has_is_appended() -> None:
     for rest in (v1.ClassifyRosterResponse(), named):
         whole = []
         for wrapped in (False, True):
-            answer = _core.RosterAnswer(shape.table(), KINDS, VERDICTS, read(body))
+            answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, read(body))
             answer.step()
             whole.append(answer.finish(rest.SerializeToString(), wrapped))
         plain = v1.ClassifyRosterResponse.FromString(whole[0])
@@ -222,7 +224,7 @@ def test_countries_come_sorted() -> None:
     """Maps have no order on the wire; one order makes equal answers equal bytes."""
     shape, pool = shape_and_pool("ipv6")
     body = request_of("ipv6", [address for address, _ in pool])
-    answer = _core.RosterAnswer(shape.table(), KINDS, None, read(body))
+    answer = _core.RosterAnswer(shape.table(), RESULTS, None, read(body))
     answer.step()
     response = answer.finish(b"")
     counts = v1.ClassifyRosterResponse.FromString(response).counts
@@ -234,13 +236,13 @@ def test_countries_come_sorted() -> None:
     assert response.endswith(b"".join(one_by_one))
 
 
-# what RosterAnswer and Kinds refuse
+# what RosterAnswer and ClaimResults refuse
 
 
 def test_an_answer_is_finished_after_its_steps_and_once() -> None:
     shape, pool = shape_and_pool("ipv4")
     body = request_of("ipv4", [address for address, _ in pool[:9]])
-    answer = _core.RosterAnswer(shape.table(), KINDS, VERDICTS, read(body))
+    answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, read(body))
     for early in (lambda: answer.statuses, lambda: answer.verdicts, lambda: answer.finish(b"")):
         with pytest.raises(RuntimeError, match=r"^a step is missing$"):
             early()
@@ -256,20 +258,20 @@ def test_an_answer_is_finished_after_its_steps_and_once() -> None:
 def test_columns_that_the_table_s_claims_exceed_are_refused() -> None:
     table = SHAPES["one interval"].table()
     roster = read(request_of("ipv4", [bytes(4)]))
-    few = _core.Kinds(b"CN" * 599, bytes([1]) * 599)
-    with pytest.raises(ValueError, match=r"^kinds: 599 claims, but the table has 600$"):
+    few = _core.ClaimResults(b"CN" * 599, bytes([1]) * 599)
+    with pytest.raises(ValueError, match=r"^results: 599 claims, but the table has 600$"):
         _core.RosterAnswer(table, few, None, roster)
     with pytest.raises(ValueError, match=r"^verdicts: 599 claims, but the table has 600$"):
-        _core.RosterAnswer(table, KINDS, bytes(599), roster)
+        _core.RosterAnswer(table, RESULTS, bytes(599), roster)
     for wrong in (None, b"", roster):
         with pytest.raises(TypeError):
-            _core.RosterAnswer(wrong, KINDS, None, roster)  # type: ignore[arg-type]
+            _core.RosterAnswer(wrong, RESULTS, None, roster)  # type: ignore[arg-type]
         with pytest.raises(TypeError):
             _core.RosterAnswer(table, wrong, None, roster)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        _core.RosterAnswer(table, KINDS, None, None)  # type: ignore[arg-type]
+        _core.RosterAnswer(table, RESULTS, None, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        _core.RosterAnswer(table, KINDS, "12", roster)  # type: ignore[arg-type]
+        _core.RosterAnswer(table, RESULTS, "12", roster)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("form", "length"), [("ipv4", 7), ("ipv4", 1), ("ipv6", 15), ("ipv6", 33)])
@@ -278,25 +280,25 @@ def test_half_an_address_is_refused(form: str, length: int) -> None:
     width = 4 if form == "ipv4" else 16
     assert (roster.size, roster.rest, roster.nbytes) == (length // width, length % width, length)
     with pytest.raises(ValueError, match=r"^roster: its last address is not whole$"):
-        _core.RosterAnswer(SHAPES["one interval"].table(), KINDS, None, roster)
+        _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, None, roster)
 
 
-def test_kinds_are_letters_and_statuses() -> None:
-    assert len(_core.Kinds(b"", b"")) == 0
-    assert len(KINDS) == core_tables.CLAIMS
+def test_claim_results_are_letters_and_statuses() -> None:
+    assert len(_core.ClaimResults(b"", b"")) == 0
+    assert len(RESULTS) == core_tables.CLAIMS
     with pytest.raises(ValueError, match=r"^countries: 3 bytes are no multiple of 2$"):
-        _core.Kinds(b"CNX", b"\1")
+        _core.ClaimResults(b"CNX", b"\1")
     with pytest.raises(ValueError, match=r"^statuses: 2 items, but countries has 1$"):
-        _core.Kinds(b"CN", b"\1\1")
+        _core.ClaimResults(b"CN", b"\1\1")
     for wrong in (b"cn", b"C1", b"\xffN", b"C "):
         with pytest.raises(ValueError, match=r"^countries: not all are capital letters$"):
-            _core.Kinds(b"CN" + wrong, b"\1\1")
+            _core.ClaimResults(b"CN" + wrong, b"\1\1")
     with pytest.raises(ValueError, match=r"^statuses: unknown status at position 1$"):
-        _core.Kinds(b"CNCN", b"\1\x08")
+        _core.ClaimResults(b"CNCN", b"\1\x08")
 
 
 def test_an_empty_roster_needs_no_addresses() -> None:
-    answer = _core.RosterAnswer(SHAPES["one interval"].table(), KINDS, VERDICTS, read(b""))
+    answer = _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, VERDICTS, read(b""))
     assert not answer.step()
     assert answer.statuses == (0,) * 8
     assert answer.verdicts == (0, 0, 0)
@@ -309,7 +311,7 @@ def test_threads_that_share_an_answer_break_nothing() -> None:
     shape, pool = shape_and_pool("ipv6")
     chosen = random.Random(3).choices(pool, k=500_000)
     roster = read(request_of("ipv6", [address for address, _ in chosen]))
-    answer = _core.RosterAnswer(shape.table(), KINDS, VERDICTS, roster)
+    answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, roster)
     done: list[bool] = []
 
     def step_on() -> None:
@@ -545,7 +547,7 @@ def test_a_roster_outlives_the_bytes_that_it_was_read_from() -> None:
     roster = read(bytes(bytearray(request_of("text", ["1.0.1.1"] * 1000, region_set="CN"))))
     junk = [bytes(8000) for _ in range(50)]
     assert roster.region_set == "CN"
-    answer = _core.RosterAnswer(SHAPES["two halves"].table(), KINDS, None, roster)
+    answer = _core.RosterAnswer(SHAPES["two halves"].table(), RESULTS, None, roster)
     del roster, junk
     answer.step()
     assert sum(answer.statuses) == 1000

@@ -1,4 +1,4 @@
-/* The core's hot loops over rosters from files, for an instruction counter to look at.
+/* The core's hot loops over rosters from files, for an instruction counter.
  *
  *     instructions FOLDER [PREFIX]
  *
@@ -22,7 +22,7 @@ typedef struct job {
     void (*run)(const struct job *job);
     const gl_isa *isa;
     const gl_table *table;
-    const gl_kinds *kinds;
+    const gl_results *results;
     const uint8_t *verdicts;
     file in;
     unsigned form; /* of a request's addresses */
@@ -94,20 +94,20 @@ static void run_texts(const job *j)
 static void run_single(const job *j)
 {
     for (size_t i = 0; i < j->n; i++)
-        j->out[i] = (uint8_t)j->isa->claim_text(j->table, j->items[i].at, j->items[i].form);
+        j->out[i] = (uint8_t)j->isa->claim_text(j->table, j->items[i].data, j->items[i].form);
 }
 
 static void run_request(const job *j)
 {
     gl_request request;
-    j->out[0] = (uint8_t)gl_read_request(j->in.data, j->in.size, &request);
+    j->out[0] = (uint8_t)gl_read_roster_request(j->in.data, j->in.size, &request);
 }
 
 static void begin_answer(const job *j, gl_answer *answer)
 {
     gl_request request = {.form = j->form, .addresses = j->in.data, .bytes = j->in.size};
     *answer = (gl_answer){
-        .isa = j->isa, .table = j->table, .kinds = j->kinds, .verdict = j->verdicts};
+        .isa = j->isa, .table = j->table, .results = j->results, .verdict = j->verdicts};
     if (!gl_answer_begin(answer, &request, j->n))
         checked(NULL);
     while (answer->done < answer->n)
@@ -134,7 +134,7 @@ static const char *chosen = "";
 
 static void count(const char *loop, const job *j)
 {
-    /* The compiler must not know what it calls, or it would make a copy for each number. */
+    /* Volatile: else the compiler would see the callee, and make a copy for each number. */
     void (*volatile call)(const job *, int) = measured;
     char name[128];
 
@@ -219,7 +219,7 @@ static void count_answer(const char *loop, const char *write, job j, size_t n)
 int main(int argc, char **argv)
 {
     gl_table table = {0};
-    gl_kinds kinds = {0};
+    gl_results results = {0};
     size_t position;
 
     if (argc < 2 || argc > 3) {
@@ -240,9 +240,9 @@ int main(int argc, char **argv)
     table.low6 = (const uint64_t *)low6.data;
     table.claim6 = (const uint16_t *)claim6.data;
     table.n6 = high6.size / 8;
-    if (gl_table_check(&table, (unsigned)statuses.size, &position) != GL_SOUND ||
+    if (gl_table_check(&table, (unsigned)statuses.size, &position) != GL_NO_FAULT ||
         !gl_table_build(&table) ||
-        !gl_kinds_build(&kinds, (const uint16_t *)countries.data, statuses.data, statuses.size))
+        !gl_results_build(&results, (const uint16_t *)countries.data, statuses.data, statuses.size))
         checked(NULL);
 
     file assigned4 = load(folder, "assigned4"), boundary4 = load(folder, "boundary4");
@@ -252,7 +252,7 @@ int main(int argc, char **argv)
     size_t n = assigned4.size / 4;
 
     for (int i = 0; i < gl_count_isas(); i++) {
-        job j = {.isa = gl_isas + i, .table = &table, .kinds = &kinds};
+        job j = {.isa = gl_isas + i, .table = &table, .results = &results};
         j.in = assigned4;
         count_packed("packed IPv4", j, 4);
         j.in = boundary4;

@@ -1,4 +1,4 @@
-/* What the fuzz targets in C require: told with its place before the program ends. */
+/* A requirement of the fuzz targets in C: printed with its line before the program ends. */
 #ifndef GEOLOOKUP_FUZZ_CHECK_H
 #define GEOLOOKUP_FUZZ_CHECK_H
 

@@ -37,7 +37,7 @@ static int read_zone(const char *zone)
     return size >= 1 && size <= 64;
 }
 
-/* What inet_pton says of a text without a NUL. It agrees with us, but for zones. */
+/* The result of inet_pton for a text without a NUL, with zones as ours. */
 static int expect(const uint8_t *data, size_t n, uint8_t out[16])
 {
     char text[128];
@@ -74,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         CHECK(memcmp(out, right, family == 0 ? 0 : family == 4 ? 4 : 16) == 0);
         gl_isas[i].read_items(&item, 1, &roster);
         CHECK(roster.n == 1 && families[0] == family);
-        CHECK(roster.fours == (family == 4) && roster.sixes == (family == 6));
+        CHECK(roster.ipv4_count == (family == 4) && roster.ipv6_count == (family == 6));
         CHECK(family != 4 || memcmp(four, right, 4) == 0);
         CHECK(family != 6 || memcmp(six, right, 16) == 0);
     }

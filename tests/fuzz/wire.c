@@ -190,7 +190,7 @@ static const uint8_t verdicts[CLAIMS] = {3, 2, 2, 1, 2, 0};
 static const char letters[2 * CLAIMS + 1] = "ZZZZZZCNDECN";
 
 static gl_table table;
-static gl_kinds kinds;
+static gl_results results;
 
 static void make_dataset(void)
 {
@@ -200,9 +200,9 @@ static void make_dataset(void)
     memcpy(countries, letters, sizeof countries);
     table = (gl_table){.first4 = first4, .claim4 = claim4, .n4 = sizeof first4 / 4,
                        .high6 = high6, .low6 = low6, .claim6 = claim6, .n6 = sizeof high6 / 8};
-    CHECK(gl_table_check(&table, CLAIMS, &position) == GL_SOUND);
+    CHECK(gl_table_check(&table, CLAIMS, &position) == GL_NO_FAULT);
     CHECK(gl_table_build(&table));
-    CHECK(gl_kinds_build(&kinds, countries, statuses, CLAIMS));
+    CHECK(gl_results_build(&results, countries, statuses, CLAIMS));
 }
 
 /* --------------------------------------------------------------------- the answer */
@@ -278,7 +278,7 @@ static void check_answer(const gl_request *request, int asked)
     CHECK((claims = malloc(n + 1)) != NULL);
     look_up(request, n, claims);
     for (int i = 0; i < gl_count_isas(); i++) {
-        gl_answer answer = {.isa = gl_isas + i, .table = &table, .kinds = &kinds,
+        gl_answer answer = {.isa = gl_isas + i, .table = &table, .results = &results,
                             .verdict = asked ? verdicts : NULL};
         uint64_t split[3] = {0};
         CHECK(gl_answer_begin(&answer, request, n));
@@ -287,7 +287,7 @@ static void check_answer(const gl_request *request, int asked)
         while (answer.done < n);
         for (size_t k = 0; asked && k < n; k++)
             split[verdicts[claims[k]] == 1 ? 0 : verdicts[claims[k]] == 2 ? 1 : 2]++;
-        CHECK(memcmp(split, answer.split, sizeof split) == 0);
+        CHECK(memcmp(split, answer.by_verdict, sizeof split) == 0);
         size_t bytes_of = gl_answer_bytes(&answer);
         uint8_t *out = malloc(bytes_of);
         CHECK(out != NULL && gl_answer_write(&answer, out) == out + bytes_of);
@@ -310,15 +310,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (table.slots == NULL)
         make_dataset();
-    int read = gl_read_lookup(data, size, &request);
+    int read = gl_read_lookup_request(data, size, &request);
     CHECK(read == plain_lookup(in, &right));
     if (read)
         check_same(&request, &right);
-    read = gl_read_wrapped(data, size, &request);
+    read = gl_read_stream_request(data, size, &request);
     CHECK(read == plain_wrapped(in, &right));
     if (read)
         check_same(&request, &right);
-    read = gl_read_request(data, size, &request);
+    read = gl_read_roster_request(data, size, &request);
     CHECK(read == plain_request(in, &right));
     if (!read)
         return 0;
