@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.intervals import Intervals, read_intervals
-from geolookup.claims import Status
-from geolookup.dataset import Dataset
+from geolookup.answer.claims import Status
+from geolookup.answer.dataset import Dataset
 
 SEED = 20260617
 DRAWS = ("assigned", "boundary")

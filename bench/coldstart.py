@@ -29,7 +29,7 @@ KINDS = {
     "bare interpreter": BEGIN + END,
     "import geolookup": BEGIN + "import geolookup" + END,
     "open and first lookup, imports done": (
-        "import geolookup, geolookup.dataset\n"
+        "import geolookup, geolookup.answer.dataset\n"
         + BEGIN
         + "geolookup.open().country('1.0.1.1')"
         + END
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
                 inside[kind].append(own)
                 whole[kind].append(all_of_it)
     timing.progress("")
-    imports = import_times("import geolookup, geolookup.dataset")[: chosen.top]
+    imports = import_times("import geolookup, geolookup.answer.dataset")[: chosen.top]
     report = {
         "machine": timing.machine(),
         "runs": chosen.runs,

@@ -26,7 +26,7 @@ from bench.intervals import prefixes, read_intervals
 from bench.kernels import UnavailableError, load
 from bench.mmdb import PATH, mmdb_of
 from bench.own_formats import NOWHERE, geoip2fast_of, ip2location_of
-from geolookup.dataset import Dataset
+from geolookup.answer.dataset import Dataset
 
 Call = Callable[[], Any]
 

@@ -35,7 +35,7 @@ from typing import Any
 import geolookup
 from bench.addresses import DRAWS, draw, mixed_texts
 from geolookup import _core
-from geolookup.dataset import Dataset
+from geolookup.answer.dataset import Dataset
 from geolookup.v1 import geolookup_pb2 as v1
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from geolookup.claims import MAX_CLAIMS, Status
-from geolookup.dataset import Dataset
+from geolookup.answer.claims import MAX_CLAIMS, Status
+from geolookup.answer.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 import geolookup
 from bench.mmdb import cache_folder
-from geolookup.claims import MAX_CLAIMS, Claim, Status
-from geolookup.dataset import Dataset, write
+from geolookup.answer.claims import MAX_CLAIMS, Claim, Status
+from geolookup.answer.dataset import Dataset, write
 
 SEED = 20260617
 NEAR = 8
@@ -45,7 +45,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Larger:
-    """What `geolookup.dataset.write` needs."""
+    """What `geolookup.answer.dataset.write` needs."""
 
     ipv4_first: bytes
     ipv4_claims: bytes

@@ -18,7 +18,7 @@ from mmdb_writer import MMDBWriter, SearchTreeLeaf, SearchTreeNode
 
 from bench.intervals import merged, read_intervals
 from bench.timing import progress
-from geolookup.dataset import Dataset
+from geolookup.answer.dataset import Dataset
 
 Tree = SearchTreeNode | SearchTreeLeaf | None
 

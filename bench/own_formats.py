@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.intervals import merged, prefixes, read_intervals
 from bench.mmdb import cached
-from geolookup.dataset import Dataset
+from geolookup.answer.dataset import Dataset
 
 NOWHERE = "-"
 """How IP2Location's files say that there is no country."""

@@ -21,7 +21,7 @@ from bench import timing
 from bench.addresses import DRAWS, Addresses, draw
 from bench.contenders import CONTENDERS, Call, Contender, GeoLookup
 from bench.kernels import UnavailableError
-from geolookup.dataset import Dataset
+from geolookup.answer.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,12 @@ import grpc.aio
 import geolookup
 from bench import h2load, timing
 from bench.addresses import draw
-from geolookup.dataset import Dataset
-from geolookup.service import Limits, Server, Settings, handlers
-from geolookup.service.calls import SERVICE, UNARY, Calls
-from geolookup.service.handlers import Snapshot
-from geolookup.service.meter import Meter
+from geolookup.answer.dataset import Dataset
+from geolookup.service import Limits, Server, Settings
+from geolookup.service.monitoring.counters import Meter
+from geolookup.service.rpc import handlers
+from geolookup.service.rpc.calls import SERVICE, UNARY, Calls
+from geolookup.service.rpc.handlers import Snapshot
 from geolookup.v1 import geolookup_pb2 as v1
 
 EMPTY = "empty, threads"

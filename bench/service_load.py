@@ -27,8 +27,8 @@ from typing import Any
 import geolookup
 from bench import h2load, timing
 from bench.addresses import draw, mixed_packed
+from geolookup.answer.dataset import Dataset
 from geolookup.client import Client
-from geolookup.dataset import Dataset
 from geolookup.v1 import geolookup_pb2 as v1
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -35,7 +35,7 @@ from bench.larger import larger_file
 from bench.peers import Field, Work
 from bench.timing import Timing
 from geolookup import _core
-from geolookup.dataset import Dataset
+from geolookup.answer.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS: tuple[type[Contender], ...] = (GeoLookup, MaxMindDB, MaxMindDBRust, LibMaxMindDB, MemoryLoop)
@@ -44,7 +44,7 @@ REGION_SET = "EU"
 MIB = 2**20
 
 OPEN = """
-import gc, time, geolookup, geolookup.dataset
+import gc, time, geolookup, geolookup.answer.dataset
 begin = time.perf_counter()
 opened = geolookup.open()
 print((time.perf_counter() - begin) * 1e3)
@@ -52,7 +52,7 @@ print((time.perf_counter() - begin) * 1e3)
 """Imports are not in it: a service has done them long before it opens a dataset."""
 
 SHARE = """
-import os, sys, geolookup, geolookup.dataset
+import os, sys, geolookup, geolookup.answer.dataset
 def private():
     lines = open("/proc/self/smaps_rollup").read().splitlines()[1:]
     sizes = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}

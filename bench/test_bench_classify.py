@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.addresses import DRAWS, draw, mixed_packed, mixed_texts
 from geolookup import Dataset
-from geolookup.roster import RosterResult
+from geolookup.answer.results import RosterResult
 
 SIZES = (1, 100, 1_000, 100_000)
 FORMS = ("ipv4", "ipv6", "mixed", "text IPv4", "text IPv6", "text mixed")

@@ -7,8 +7,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.addresses import draw
 from geolookup import Dataset
-from geolookup.service import handlers
-from geolookup.service.handlers import Snapshot
+from geolookup.service.rpc import handlers
+from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.settings import Settings
 from geolookup.v1 import geolookup_pb2 as v1
 

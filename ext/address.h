@@ -188,7 +188,7 @@ static inline int gl_parse_address(const char *s, size_t n, uint8_t out[16])
 }
 
 /* Claims for embedded forms: where an IPv6 address carries the IPv4 address to be looked up.
- * The same numbers as EMBEDDED_* in geolookup/claims.py. */
+ * The same numbers as EMBEDDED_* in geolookup/answer/claims.py. */
 enum {
     GL_EMBEDDED_NAT64_64 = 0xFFF8,
     GL_EMBEDDED_NAT64_56 = 0xFFF9,

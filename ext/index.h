@@ -26,7 +26,7 @@
 #include "address.h"
 #include "instruction_sets.h"
 
-/* Claims from here on are the core's own. Same as MAX_CLAIMS in geolookup/claims.py. */
+/* Claims from here on are the core's own. Same as MAX_CLAIMS in geolookup/answer/claims.py. */
 #define GL_MAX_CLAIMS 0xFF00
 
 /* As a claim in a leaf of IPv6: the arrays must be searched. Below all embedded forms. */

@@ -8,8 +8,11 @@
 BitMap([0])
 """
 
-from geolookup.claims import Policy, Status, Verdict
-from geolookup.dataset import Dataset, open  # noqa: A004 - geolookup.open() is what one looks for
+from geolookup import _moved
+from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.dataset import Dataset, open  # noqa: A004 - geolookup.open() is what one looks for
+from geolookup.answer.region_sets import RegionSet
+from geolookup.answer.results import Answer, RosterResult
 from geolookup.errors import (
     DatasetClosedError,
     DatasetError,
@@ -21,8 +24,6 @@ from geolookup.errors import (
     ServiceUnavailableError,
     SourceError,
 )
-from geolookup.regions import RegionSet
-from geolookup.roster import Answer, RosterResult
 
 __version__ = "0.1.0"
 
@@ -46,3 +47,13 @@ __all__ = [
     "__version__",
     "open",
 ]
+
+
+_moved.install()
+
+
+def __getattr__(name: str) -> object:
+    """Say where a module is that was here once."""
+    raise AttributeError(
+        _moved.new_place(name) or f"module {__name__!r} has no attribute {name!r}", name=name
+    )

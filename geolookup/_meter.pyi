@@ -1,6 +1,6 @@
 """Types of the compiled meter. Held to the module by mypy's stubtest.
 
-`geolookup.service.meter` names what is a number here. All numbers are uint64
+`geolookup.service.monitoring.counters` names what is a number here. All numbers are uint64
 and wrap. Every method may be called from any thread, and by processes that
 share the memory. ValueError: a number that is out of range.
 """

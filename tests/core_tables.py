@@ -13,7 +13,8 @@ from array import array
 from dataclasses import dataclass
 
 from geolookup import _core
-from geolookup.claims import (
+from geolookup.answer.claims import MAX_CLAIMS
+from geolookup.answer.embedded_ipv4 import (
     EMBEDDED_6TO4,
     EMBEDDED_LOW32,
     EMBEDDED_NAT64_32,
@@ -22,7 +23,6 @@ from geolookup.claims import (
     EMBEDDED_NAT64_56,
     EMBEDDED_NAT64_64,
     EMBEDDED_TEREDO,
-    MAX_CLAIMS,
 )
 
 Arrays = tuple["array[int]", "array[int]", "array[int]", "array[int]", "array[int]"]

@@ -2,7 +2,7 @@
 
 A *canary* is an address that nothing but the test sends. `Scanner` knows how it looks as
 a whole and in part (an IPv4 /24, the halves of an IPv6 address), as text, packed, as a
-number, and through the usual encodings. tests/test_leaks.py plants each form and holds the
+number, and through the usual encodings. tests/service/test_leaks.py plants each form and holds the
 scanner to finding it.
 """
 

@@ -11,16 +11,8 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from geolookup.claims import (
-    EMBEDDED_6TO4,
-    EMBEDDED_LOW32,
-    EMBEDDED_TEREDO,
-    FIXED_CLAIMS,
-    SPECIAL_PURPOSE,
-    UNASSIGNED,
-    Claim,
-    Status,
-)
+from geolookup.answer.claims import FIXED_CLAIMS, SPECIAL_PURPOSE, UNASSIGNED, Claim, Status
+from geolookup.answer.embedded_ipv4 import EMBEDDED_6TO4, EMBEDDED_LOW32, EMBEDDED_TEREDO
 
 CLAIMS = (
     *FIXED_CLAIMS,
@@ -88,7 +80,7 @@ ONE_OF_EACH = {
 
 @dataclass
 class Content:
-    """A compiled dataset, as `geolookup.dataset.write` takes it."""
+    """A compiled dataset, as `geolookup.answer.dataset.write` takes it."""
 
     ipv4_first: bytes
     ipv4_claims: bytes

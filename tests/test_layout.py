@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,24 +12,29 @@ from pathlib import Path
 
 import pytest
 
+from geolookup import _moved
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "geolookup"
 
-# Each part may import the parts above it, and itself.
+# Each part may import the parts above it, and itself. Where a room has an order of its own,
+# its modules stand here by their names; the others of a room rank as the room.
 PARTS = (
-    ("errors", "atomic", "line"),
+    ("_moved", "errors", "atomic", "_core", "_meter", "_sweep"),
     ("tomlfile",),
-    ("claims", "codes", "_core", "_meter", "_sweep", "signature"),
-    ("regions", "registry", "addresses", "sources", "limits"),
-    ("readers",),
-    ("manifest", "evidence"),
-    ("compiler",),
-    ("record",),
-    ("roster", "explain"),
-    ("dataset_file",),
-    ("dataset",),
-    ("__init__",),
-    ("agreement", "difference", "report", "verification"),
+    ("answer.claims", "answer.country_codes", "answer.intervals", "answer.signature"),
+    ("answer.region_sets", "answer.embedded_ipv4", "answer.addresses", "answer.evidence"),
+    ("answer.explanation", "answer.decision_record"),
+    ("answer.results",),
+    ("answer.file_format",),
+    ("answer.dataset",),
+    ("__init__", "answer"),
+    ("change_limits",),
+    ("build.sources", "build.special_purpose"),
+    ("build.readers",),
+    ("build.manifest", "build.evidence_section"),
+    ("build.compiler", "build"),
+    ("review", "review.verification"),
     ("export", "pictures", "update"),
     ("v1", "admin"),
     ("service", "client"),
@@ -43,8 +50,8 @@ GRPC = (
 MAY_USE_GRPC = ("service", "client", "v1", "admin")
 
 MAY_OPEN_FILES = (
-    *("atomic", "tomlfile", "readers", "manifest", "dataset", "signature", "verification"),
-    *("update", "service", "cli", "record"),
+    *("atomic", "tomlfile", "answer.dataset", "answer.decision_record", "answer.signature"),
+    *("build.readers", "build.manifest", "review.verification", "update", "service", "cli"),
 )
 OPENERS = {
     *("open", "fdopen", "mmap", "read_text", "read_bytes", "write_text", "write_bytes"),
@@ -55,9 +62,11 @@ MODULES = sorted(path.relative_to(ROOT) for path in PACKAGE.rglob("*.py"))
 
 
 def part_of(module: str) -> str:
-    """Return the part of ``geolookup.readers.csv``: ``readers``; of ``geolookup``: ``__init__``."""
-    names = module.split(".")
-    return names[1] if len(names) > 1 else "__init__"
+    """Return the longest part that a module belongs to: ``cli`` for ``geolookup.cli.csv``."""
+    names = module.split(".")[1:] or ["__init__"]
+    while names and ".".join(names) not in RANK:
+        names.pop()
+    return ".".join(names)
 
 
 def dotted(path: Path) -> str:
@@ -142,7 +151,7 @@ def test_files_are_opened_in_few_places(path: Path) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and called_name(node) in OPENERS
     ]
-    if part == "registry":  # its package data, which is no file of the user's
+    if part == "build.special_purpose":  # its package data, which is no file of the user's
         assert "importlib.resources" in set(imports(path, tree))
         calls = [call for call in calls if not isinstance(call.func, ast.Attribute)]
     assert not calls, f"{path} opens a file in line {[call.lineno for call in calls]}"
@@ -180,7 +189,7 @@ def test_importing_geolookup_is_light() -> None:
 
 def test_answering_needs_nothing_heavy_either() -> None:
     loaded = loaded_by("import geolookup\nwith geolookup.open() as d: d.country('1.0.1.1')")
-    assert "geolookup.dataset" in loaded
+    assert "geolookup.answer.dataset" in loaded
     assert HEAVY.isdisjoint(loaded)
 
 
@@ -191,3 +200,31 @@ def test_public_names_are_listed_and_exist() -> None:
         "for name in geolookup.__all__: getattr(geolookup, name)"
     )
     assert "geolookup" in loaded_by(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import geolookup.regions",
+        "import geolookup.regions as regions",
+        "from geolookup import regions",
+        "from geolookup.regions import RegionSet",
+        "import geolookup; geolookup.regions",
+    ],
+)
+def test_old_module_name_fails_with_the_new_one(code: str) -> None:
+    with pytest.raises(
+        (ImportError, AttributeError), match=r"geolookup\.regions is now geolookup\.answer\.region"
+    ):
+        exec(code, {})  # noqa: S102 - import statements are what is tested
+
+
+def test_every_old_module_name_has_a_place_that_exists() -> None:
+    for old, new in _moved._MOVED.items():
+        assert importlib.util.find_spec(f"geolookup.{new}")
+        assert not (PACKAGE / f"{old}.py").exists()
+
+
+def test_unknown_module_fails_as_usual() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'geolookup\.nowhere'"):
+        importlib.import_module("geolookup.nowhere")

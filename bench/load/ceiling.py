@@ -23,7 +23,7 @@ import geolookup
 from bench.load.crew import Crew
 from bench.load.plan import Plan
 from bench.load.targets import Target
-from geolookup.service import handlers
+from geolookup.service.rpc import handlers
 from geolookup.service.server import Server
 from geolookup.service.settings import Settings
 from geolookup.v1 import geolookup_pb2 as v1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.load import generator
 from bench.load.plan import Plan, Result
-from geolookup.service.process import Signals
+from geolookup.service.processes.operating_system import Signals
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

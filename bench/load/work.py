@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.addresses import SEED, draw
+from geolookup.answer.dataset import Dataset
 from geolookup.client.wire import CLASSIFY_ROSTER, LOOKUP, STREAM_ROSTERS
-from geolookup.dataset import Dataset
 from geolookup.v1 import geolookup_pb2 as v1
 
 DEFAULT_MIX = {"joins": 94.0, "roster-10": 5.0, "roster-1000": 1.0}

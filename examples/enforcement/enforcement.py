@@ -21,7 +21,8 @@ from pathlib import Path
 
 from meetings import Meeting, Participant
 
-from geolookup import Dataset, Policy, Verdict, record
+from geolookup import Dataset, Policy, Verdict
+from geolookup.answer import decision_record
 from geolookup.client import Client
 from geolookup.errors import ServiceUnavailableError
 
@@ -158,6 +159,6 @@ class Enforcement:
         if left or case not in self._recorded:
             self._recorded.add(case)
             assert result.record is not None  # noqa: S101 - it was asked for
-            record.append(self._records, result.record.with_reference(measure.reference))
+            decision_record.append(self._records, result.record.with_reference(measure.reference))
         logger.info("measure %s: %d of %d left", measure.reference, len(left), len(people))
         return left

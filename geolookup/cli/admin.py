@@ -14,8 +14,8 @@ from geolookup.cli.options import json_option
 from geolookup.cli.output import printable, table
 
 if TYPE_CHECKING:
-    from geolookup.service.control import Reload, ServiceStatus, WorkerStatus
-    from geolookup.service.remote import RemoteControl
+    from geolookup.service.admin.client import RemoteControl
+    from geolookup.service.admin.control import Reload, ServiceStatus, WorkerStatus
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -161,7 +161,7 @@ def _connect(
     if ca is None and (client_certificate, server_name) != (None, None):
         raise click.UsageError("--certificate and --server-name are for TLS; add --ca")
     # gRPC takes longer to import than all else together.
-    from geolookup.service.remote import RemoteControl  # noqa: PLC0415
+    from geolookup.service.admin.client import RemoteControl  # noqa: PLC0415
 
     identity = None
     if client_certificate is not None and client_key is not None:

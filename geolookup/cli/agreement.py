@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.options import json_option
 from geolookup.cli.output import Progress, printable, share, table
-from geolookup.dataset import open as open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from geolookup.agreement import Agreement, Amount, Region
+    from geolookup.review.agreement import Agreement, Amount, Region
 
 _REGION_SETS = ("CN", "HK", "MO", "TW", "DE", "US", "EU", "EEA")
 
@@ -57,7 +57,7 @@ def show_agreement(
     With --json: dataset, ipv4, ipv6; in each unit, routable, statuses, pairs (null where the
     dataset does not tell which source said what), region_sets.
     """
-    from geolookup.agreement import measure  # noqa: PLC0415
+    from geolookup.review.agreement import measure  # noqa: PLC0415
 
     with open_dataset(file, region_sets=region_sets) as dataset, Progress("comparing") as progress:
         views = dataset.views()
@@ -148,7 +148,7 @@ def _pairs(measured: Agreement) -> str:
 
 
 def _policies(measured: Agreement, region: Region) -> list[list[str]]:
-    from geolookup.claims import Policy, Verdict  # noqa: PLC0415
+    from geolookup.answer.claims import Policy, Verdict  # noqa: PLC0415
 
     rows = []
     for policy in Policy:

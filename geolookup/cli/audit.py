@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geolookup.answer.dataset import open as open_dataset
+from geolookup.answer.decision_record import RecordError, from_mapping, scan
+from geolookup.answer.region_sets import RegionSet
 from geolookup.cli.options import dataset_options, json_option
 from geolookup.cli.output import printable
 from geolookup.cli.rosters import AddressFile
-from geolookup.dataset import open as open_dataset
 from geolookup.errors import RegionSetError
-from geolookup.record import RecordError, from_mapping, scan
-from geolookup.regions import RegionSet
 
 if TYPE_CHECKING:
-    from geolookup.claims import Status, Verdict
-    from geolookup.dataset import Dataset
-    from geolookup.record import DecisionRecord
+    from geolookup.answer.claims import Status, Verdict
+    from geolookup.answer.dataset import Dataset
+    from geolookup.answer.decision_record import DecisionRecord
 
 _PIECE = 100_000
 """Addresses at a time: some megabytes."""

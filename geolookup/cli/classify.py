@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.claims import Policy, Status
+from geolookup.answer.claims import Policy, Status
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.dataset import Dataset
 from geolookup.cli.options import (
     dataset_options,
     json_option,
@@ -23,14 +25,12 @@ from geolookup.cli.options import (
 )
 from geolookup.cli.output import Progress, share, table
 from geolookup.cli.rosters import AddressFile
-from geolookup.codes import COUNTRIES
-from geolookup.dataset import Dataset
 from geolookup.errors import RosterError, RosterTooLargeError
 
 if TYPE_CHECKING:
     from pyroaring import BitMap
 
-    from geolookup.roster import RosterResult
+    from geolookup.answer.results import RosterResult
 
 _TIMEOUT = 60.0
 _PIECE = 100_000

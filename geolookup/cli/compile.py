@@ -46,8 +46,9 @@ def compile_dataset(manifest: str, output: Path, no_evidence: bool, lenient: int
     if not output.absolute().parent.is_dir():
         raise click.UsageError(f"there is no folder {output.absolute().parent}")
     # Only this command needs the compiler.
-    from geolookup import compiler, dataset  # noqa: PLC0415
-    from geolookup.manifest import load  # noqa: PLC0415
+    from geolookup.answer import dataset  # noqa: PLC0415
+    from geolookup.build import compiler  # noqa: PLC0415
+    from geolookup.build.manifest import load  # noqa: PLC0415
 
     with Progress("reading") as progress:
         compiled = compiler.compile_manifest(

@@ -6,7 +6,7 @@ import re
 
 import click
 
-from geolookup.codes import COUNTRIES
+from geolookup.answer.country_codes import COUNTRIES
 
 _SAFE = re.compile(r"[A-Za-z]{1,10}")
 """What an error may repeat. An address in the wrong place is not among it."""

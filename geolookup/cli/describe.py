@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.region_sets import RegionSets
 from geolookup.cli.options import (
     connect,
     dataset_options,
@@ -16,14 +18,12 @@ from geolookup.cli.options import (
     server_options,
 )
 from geolookup.cli.output import printable, table
-from geolookup.codes import COUNTRIES
 from geolookup.errors import RegionSetError
-from geolookup.regions import RegionSets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from geolookup.regions import RegionSet
+    from geolookup.answer.region_sets import RegionSet
 
 _TIMEOUT = 5.0
 _SHORT = 60

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.claims import NO_COUNTRY
+from geolookup.answer.claims import NO_COUNTRY
+from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.options import json_option, public_key_option
 from geolookup.cli.output import Progress, table
-from geolookup.dataset import open as open_dataset
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
-    from geolookup.difference import CodeChange, Difference, FamilyDifference, Moved, Weight
+    from geolookup.review.difference import CodeChange, Difference, FamilyDifference, Moved, Weight
 
 _LISTED = 20
 """Codes in the table; --json has all."""
@@ -70,7 +70,7 @@ def show_difference(
     """
     limits = {**_limits_of(manifest), **read_limits(max_change)}
     # Only this command needs it.
-    from geolookup.difference import compare  # noqa: PLC0415
+    from geolookup.review.difference import compare  # noqa: PLC0415
 
     with (
         open_dataset(old, public_key=public_key) as before,
@@ -87,14 +87,14 @@ def show_difference(
 def _limits_of(manifest: str | None) -> Mapping[str, Fraction]:
     if manifest is None:
         return {}
-    from geolookup.manifest import load_limits  # noqa: PLC0415
+    from geolookup.build.manifest import load_limits  # noqa: PLC0415
 
     return load_limits(manifest).max_change
 
 
 def read_limits(given: tuple[str, ...]) -> dict[str, Fraction]:
     """Return the limits that --max-change gives."""
-    from geolookup.limits import LimitError, read_limited, read_share  # noqa: PLC0415
+    from geolookup.change_limits import LimitError, read_limited, read_share  # noqa: PLC0415
 
     limits = {}
     for position, text in enumerate(given, start=1):
@@ -204,7 +204,7 @@ def _shown(one: FamilyDifference, weight: Weight) -> str:
 
 def _amount(one: FamilyDifference, addresses: int) -> str:
     """Return a number of units; a part of one is not nothing."""
-    from geolookup.difference import UNIT  # noqa: PLC0415
+    from geolookup.review.difference import UNIT  # noqa: PLC0415
 
     unit = UNIT[one.family]
     return f"{-(-addresses // unit):,}"
@@ -273,7 +273,7 @@ def _family_record(one: FamilyDifference) -> dict[str, Any]:
 
 
 def _size(one: FamilyDifference, addresses: int) -> float:
-    from geolookup.difference import UNIT  # noqa: PLC0415
+    from geolookup.review.difference import UNIT  # noqa: PLC0415
 
     unit = UNIT[one.family]
     return addresses if unit == 1 else addresses / unit

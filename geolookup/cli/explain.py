@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.claims import NO_COUNTRY
+from geolookup.answer.claims import NO_COUNTRY
+from geolookup.answer.country_codes import COUNTRIES
 from geolookup.cli.options import dataset_options, json_option, open_answerer, server_options
 from geolookup.cli.output import printable, table
-from geolookup.codes import COUNTRIES
 
 if TYPE_CHECKING:
-    from geolookup.explain import Explanation
+    from geolookup.answer.explanation import Explanation
 
 _TIMEOUT = 5.0
 

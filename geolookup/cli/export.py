@@ -10,9 +10,9 @@ from typing import BinaryIO, Literal
 
 import click
 
+from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.country_code import read_country_code
 from geolookup.cli.output import Progress
-from geolookup.dataset import open as open_dataset
 
 # As in geolookup.export, which takes a while to import.
 _FORMATS = ("mmdb", "csv", "geofeed", "nftables", "parquet")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.claims import NO_COUNTRY, Policy
+from geolookup.answer.claims import NO_COUNTRY, Policy
+from geolookup.answer.country_codes import COUNTRIES
 from geolookup.cli.options import (
     dataset_options,
     json_option,
@@ -19,12 +20,11 @@ from geolookup.cli.options import (
 )
 from geolookup.cli.output import printable, table
 from geolookup.cli.rosters import AddressFile
-from geolookup.codes import COUNTRIES
 
 if TYPE_CHECKING:
+    from geolookup.answer.dataset import Dataset
+    from geolookup.answer.results import Answer
     from geolookup.client import Client
-    from geolookup.dataset import Dataset
-    from geolookup.roster import Answer
 
 _TIMEOUT = 5.0
 

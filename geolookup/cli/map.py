@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.country_code import read_country_code
 from geolookup.cli.picture import picture_format, written_picture
-from geolookup.dataset import open as open_dataset
 
 if TYPE_CHECKING:
-    from geolookup.dataset import Dataset
+    from geolookup.answer.dataset import Dataset
     from geolookup.pictures.subjects import Subject
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from geolookup.claims import Policy
-from geolookup.dataset import Dataset
-from geolookup.dataset import open as open_dataset
+from geolookup.answer.claims import Policy
+from geolookup.answer.dataset import Dataset
+from geolookup.answer.dataset import open as open_dataset
 
 if TYPE_CHECKING:
     from geolookup.client import Client

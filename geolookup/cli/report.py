@@ -15,7 +15,7 @@ from geolookup.cli.picture import picture_format, written_picture
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
-    from geolookup.report import Row
+    from geolookup.review.transparency_report import Row
 
 _HEADINGS = (
     *("MONTH", "REGION SET", "DECISIONS", "DEMANDS", "DATASETS"),
@@ -49,14 +49,14 @@ def report_records(*, records: tuple[str, ...], plot: Path | None, as_json: bool
     With --json: rows, each with month, region_set, decisions, references, datasets,
     addresses, inside, outside, undetermined.
     """
-    from geolookup import record  # noqa: PLC0415
-    from geolookup.report import tabulate  # noqa: PLC0415
+    from geolookup.answer import decision_record  # noqa: PLC0415
+    from geolookup.review.transparency_report import tabulate  # noqa: PLC0415
 
     image_format = None if plot is None else picture_format(plot, "--plot")
     found = []
     for name in records:
         try:
-            found += record.read(name)
+            found += decision_record.read(name)
         except OSError as error:
             raise GeoLookupError(f"{name}: {error.strerror}") from None
     rows = tabulate(found)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from geolookup.dataset import open as open_dataset
+from geolookup.answer.dataset import open as open_dataset
 
 
 @click.command(name="sign", short_help="Sign a dataset file.")
@@ -33,7 +33,7 @@ def sign_dataset(file: str, key: str) -> None:
       geolookup info --dataset countries.geolookup --public-key public.pem
     """
     # Only this command needs them.
-    from geolookup import signature  # noqa: PLC0415
+    from geolookup.answer import signature  # noqa: PLC0415
     from geolookup.atomic import replacing  # noqa: PLC0415
 
     with open_dataset(file) as dataset:

@@ -16,8 +16,8 @@ from geolookup.cli.verify import read_coverage
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
-    from geolookup.compiler import Compiled
-    from geolookup.manifest import Manifest
+    from geolookup.build.compiler import Compiled
+    from geolookup.build.manifest import Manifest
     from geolookup.update import Catalogue, Check, Publisher, Refreshed
 
 _EPILOG = """\b
@@ -178,10 +178,10 @@ def _checks(
     canaries: Path | None,
 ) -> tuple[Check, ...]:
     """Return what a new dataset is asked; what is given here wins over the manifest's limits."""
-    from geolookup.limits import Limits  # noqa: PLC0415
-    from geolookup.manifest import load_canaries, load_limits  # noqa: PLC0415
+    from geolookup.build.manifest import load_canaries, load_limits  # noqa: PLC0415
+    from geolookup.change_limits import Limits  # noqa: PLC0415
+    from geolookup.review.verification import read_canaries  # noqa: PLC0415
     from geolookup.update import alike, plausible  # noqa: PLC0415
-    from geolookup.verification import read_canaries  # noqa: PLC0415
 
     limits = Limits() if manifest is None else load_limits(manifest)
     if canaries is None and manifest is not None:
@@ -227,7 +227,7 @@ def _rows(refreshed: tuple[Refreshed, ...]) -> list[tuple[str, ...]]:
 
 
 def _compiled(manifest: Manifest, progress: Progress, with_evidence: bool) -> Compiled:
-    from geolookup.compiler import compile_manifest  # noqa: PLC0415
+    from geolookup.build.compiler import compile_manifest  # noqa: PLC0415
 
     compiled = compile_manifest(
         manifest,

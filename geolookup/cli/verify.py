@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.options import json_option, public_key_option
 from geolookup.cli.output import Progress, printable, share, table
-from geolookup.dataset import open as open_dataset
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from geolookup.verification import Verified
+    from geolookup.review.verification import Verified
 
 _LISTED = 20
 """Failures that the error text names; --json has all."""
@@ -70,10 +70,10 @@ def verify_dataset(
     """
     least = read_coverage(min_coverage)
     # Only this command needs them.
-    from geolookup import verification  # noqa: PLC0415
+    from geolookup.review import verification  # noqa: PLC0415
 
     if manifest is not None:
-        from geolookup.manifest import load_canaries, load_limits  # noqa: PLC0415
+        from geolookup.build.manifest import load_canaries, load_limits  # noqa: PLC0415
 
         canaries = canaries or load_canaries(manifest)
         least = load_limits(manifest).min_coverage if least is None else least
@@ -94,7 +94,7 @@ def verify_dataset(
 
 def read_coverage(text: str | None) -> Fraction | None:
     """Return the share that --min-coverage gives."""
-    from geolookup.limits import LimitError, read_share  # noqa: PLC0415
+    from geolookup.change_limits import LimitError, read_share  # noqa: PLC0415
 
     if text is None:
         return None

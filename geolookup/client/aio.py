@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import grpc.aio
 
-from geolookup.claims import Policy
+from geolookup.answer.claims import Policy
 from geolookup.client import wire
 from geolookup.client.channel import (
     DEFAULT_AHEAD,
@@ -24,17 +24,17 @@ from geolookup.client.channel import (
 from geolookup.client.coalescing import Coalescing
 from geolookup.client.coalescing_aio import AsyncCoalescer
 from geolookup.client.failures import closed, failure, late
-from geolookup.client.pace import Pace
+from geolookup.client.stream_timeout import Pace
 
 if TYPE_CHECKING:
     from typing import Self, TypeAlias
 
     from typing_extensions import Buffer
 
-    from geolookup.addresses import Address, Roster
-    from geolookup.explain import Explanation
-    from geolookup.regions import RegionSet
-    from geolookup.roster import Answer, RosterResult
+    from geolookup.answer.addresses import Address, Roster
+    from geolookup.answer.explanation import Explanation
+    from geolookup.answer.region_sets import RegionSet
+    from geolookup.answer.results import Answer, RosterResult
 
     _Unary: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
     _Stream: TypeAlias = grpc.aio.StreamStreamMultiCallable[bytes, bytes]

@@ -18,7 +18,7 @@ from geolookup.client.failures import Remedy, closed, failure, late, remedy
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
-    from geolookup.roster import Answer
+    from geolookup.answer.results import Answer
 
 _Key: TypeAlias = tuple[wire.Question, bool]
 

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from geolookup import _core
-from geolookup.addresses import core_address, core_roster, packed_buffer
-from geolookup.claims import Policy, Status, Verdict
+from geolookup.answer.addresses import core_address, core_roster, packed_buffer
+from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.decision_record import RecordError, from_mapping
+from geolookup.answer.evidence import RegistryEntry
+from geolookup.answer.explanation import Explanation, OverrideView, SourceView
+from geolookup.answer.region_sets import RegionSet
+from geolookup.answer.results import Answer, RosterResult
 from geolookup.errors import RegionSetError, RosterError, ServiceError
-from geolookup.evidence import RegistryEntry
-from geolookup.explain import Explanation, OverrideView, SourceView
-from geolookup.record import RecordError, from_mapping
-from geolookup.regions import RegionSet
-from geolookup.roster import Answer, RosterResult
 from geolookup.v1 import geolookup_pb2 as v1
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from geolookup.addresses import Address, Roster
-    from geolookup.record import DecisionRecord
+    from geolookup.answer.addresses import Address, Roster
+    from geolookup.answer.decision_record import DecisionRecord
 
 _Message = TypeVar("_Message", bound=Message)
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
-from geolookup.dataset import Dataset
+from geolookup.answer.dataset import Dataset
 from geolookup.errors import GeoLookupError
 from geolookup.export.rows import Disputed, Progress, Rows
 

@@ -22,7 +22,8 @@ from typing import BinaryIO
 
 from mmdb_writer import SearchTreeLeaf, SearchTreeNode, TreeWriter
 
-from geolookup.claims import EMBEDDED_6TO4, EMBEDDED_LOW32, EMBEDDED_NAT64_32, NO_COUNTRY
+from geolookup.answer.claims import NO_COUNTRY
+from geolookup.answer.embedded_ipv4 import EMBEDDED_6TO4, EMBEDDED_LOW32, EMBEDDED_NAT64_32
 from geolookup.export.rows import Row, Rows, Said
 
 Tree = SearchTreeNode | SearchTreeLeaf | None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from geolookup.codes import COUNTRIES
+from geolookup.answer.country_codes import COUNTRIES
 from geolookup.export.rows import FAMILIES, Family, Rows, text
 
 # An element a line is what people can compare; nft reads any layout.

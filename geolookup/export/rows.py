@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from geolookup.claims import MAX_CLAIMS, NO_COUNTRY, Claim, Status
-from geolookup.dataset import Dataset
+from geolookup.answer.claims import MAX_CLAIMS, NO_COUNTRY, Claim, Status
+from geolookup.answer.dataset import Dataset
 
 Disputed = Literal["omit", "primary"]
 Family = Literal[4, 6]
@@ -39,7 +39,7 @@ class Said:
         claimed: all codes that sources claim where they do not all name the same
             one (DISPUTED, UNCONFIRMED), sorted; else empty.
         form: where the IPv4 address lies, one of the `EMBEDDED_*` numbers of
-            `geolookup.claims`; 0 for all other rows.
+            `geolookup.answer.claims`; 0 for all other rows.
     """
 
     code: str

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from geolookup.pictures.drawing import FAINT, INK, ImageFormat
-from geolookup.report import Row
+from geolookup.review.transparency_report import Row
 
 # Told apart by those who see few colours, and in print: blue, yellow and grey of different
 # lightness, from Okabe and Ito, https://jfly.uni-koeln.de/color/

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geolookup.dataset import Dataset
+from geolookup.answer.dataset import Dataset
 
 SPACE = 1 << 32
 

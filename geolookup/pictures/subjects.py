@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from geolookup.claims import NO_COUNTRY, Claim, Status
-from geolookup.codes import COUNTRIES
-from geolookup.dataset import Dataset
+from geolookup.answer.claims import NO_COUNTRY, Claim, Status
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.dataset import Dataset
 from geolookup.pictures.cells import Line, claim_line
 
 LARGEST_CODES: Final = 10

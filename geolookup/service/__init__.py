@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from geolookup.service.settings import Limits, ListenError, Settings, SettingsError
 
 if TYPE_CHECKING:
+    from geolookup.service.processes.supervisor import serve
     from geolookup.service.server import Server
-    from geolookup.service.supervisor import serve
 
 __all__ = ["Limits", "ListenError", "Server", "Settings", "SettingsError", "serve"]
 
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> object:
 
         return Server
     if name == "serve":
-        from geolookup.service.supervisor import serve  # noqa: PLC0415
+        from geolookup.service.processes.supervisor import serve  # noqa: PLC0415
 
         return serve
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,15 +9,15 @@ from geolookup.service import log
 
 log.silence_grpc()  # before gRPC is loaded
 
-from geolookup.service.calls import Calls  # noqa: E402
-from geolookup.service.handlers import Snapshot  # noqa: E402
-from geolookup.service.meter import Meter  # noqa: E402
+from geolookup.service.monitoring.counters import Meter  # noqa: E402
+from geolookup.service.monitoring.tracing import tracer  # noqa: E402
+from geolookup.service.rpc.calls import Calls  # noqa: E402
+from geolookup.service.rpc.handlers import Snapshot  # noqa: E402
+from geolookup.service.rpc.transports import open_transport  # noqa: E402
 from geolookup.service.settings import ListenAddress, Settings  # noqa: E402
-from geolookup.service.tracing import tracer  # noqa: E402
-from geolookup.service.transports import open_transport  # noqa: E402
 
 if TYPE_CHECKING:
-    from geolookup.dataset import Dataset
+    from geolookup.answer.dataset import Dataset
 
 
 class Server:

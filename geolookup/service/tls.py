@@ -39,7 +39,7 @@ _Signature = tuple[tuple[int, ...], ...]
 
 
 class CertificateMeter(Protocol):
-    """What is counted: `geolookup.service.meter.Meter`."""
+    """What is counted: `geolookup.service.monitoring.counters.Meter`."""
 
     def handshake(self) -> None:
         """Count a TLS handshake that a client began."""

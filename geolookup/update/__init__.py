@@ -3,7 +3,7 @@
 Three steps, each of which leaves everything as it was when it fails:
 
 - `refresh` brings the publishers' files into a `Cache`, with conditional requests;
-- `write_manifest` describes them, for `geolookup.manifest` and `geolookup.compiler`;
+- `write_manifest` describes them, for `geolookup.build.manifest` and `geolookup.build.compiler`;
 - `replace` compiles, checks and puts the new dataset in the place of the old one.
 
 What is downloaded, and from where, says a `Catalogue`. Nothing here reads the

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from geolookup import dataset, difference, verification
+from geolookup.answer import dataset
+from geolookup.review import difference, verification
+from geolookup.review.verification import MIN_COVERAGE, Canary
 from geolookup.update.problems import UpdateError
-from geolookup.verification import MIN_COVERAGE, Canary
 
 Check = Callable[[Path, Path | None], None]
 """A question asked of a new dataset: (the new file, the one it would replace or None).

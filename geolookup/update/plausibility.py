@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from io import BufferedRandom
 from typing import Final
 
-from geolookup.readers import FORMATS
+from geolookup.build.readers import FORMATS
 from geolookup.update.cache import Version
 from geolookup.update.catalogue import EXPORTED, PublishedFile
 from geolookup.update.problems import UpdateError

@@ -13,10 +13,11 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from geolookup import dataset, manifest
+from geolookup.answer import dataset
 from geolookup.atomic import replacing
-from geolookup.compiler import Compiled
-from geolookup.manifest import Manifest, SourceFiles
+from geolookup.build import manifest
+from geolookup.build.compiler import Compiled
+from geolookup.build.manifest import Manifest, SourceFiles
 from geolookup.update.cache import Cache
 from geolookup.update.catalogue import Catalogue, Publisher
 from geolookup.update.checks import Check

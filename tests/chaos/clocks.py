@@ -20,7 +20,7 @@ import http2
 
 from chaos.outcome import Fault, Outcome
 from chaos.subject import Controlled, controlled, seconds_until
-from geolookup.service.control import Outcome as Ended
+from geolookup.service.admin.control import Outcome as Ended
 
 _SOURCE: Final = Path(__file__).with_name("clock.c")
 _HOUR: Final = 3_600

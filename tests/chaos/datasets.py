@@ -12,10 +12,10 @@ from typing import Final
 import small_dataset
 
 from chaos.subject import PACKED
-from geolookup.claims import Claim, Status
-from geolookup.dataset import EMBEDDED, encode
-from geolookup.dataset_file import HEADER_SIZE, Claims, Image, read_metadata
-from geolookup.line import covering_ipv4
+from geolookup.answer.claims import Claim, Status
+from geolookup.answer.dataset import EMBEDDED, encode
+from geolookup.answer.file_format import HEADER_SIZE, Claims, Image, read_metadata
+from geolookup.answer.intervals import covering_ipv4
 
 COUNTRY: Final = "CN"
 """Of `ADDRESS`, in a dataset that nobody has changed."""

@@ -15,7 +15,7 @@ from servers import SPARE, serving
 
 from chaos.outcome import Fault, Outcome
 from chaos.subject import Caller, Controlled, OpenStream, Waiting, controlled, seconds_until
-from geolookup.service.control import WorkerStatus
+from geolookup.service.admin.control import WorkerStatus
 
 _BETWEEN: Final = 6.0
 """Seconds before each kill of a worker, in turn: each has served for the 10 s by then after which

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 from chaos.datasets import Version, damaged, versions
 from chaos.outcome import Fault, Outcome
 from chaos.subject import Caller, Controlled, OpenStream, controlled, seconds_until
-from geolookup.service.control import Outcome as Ended
-from geolookup.service.control import ServiceStatus
-from geolookup.signature import SUFFIX, sign
+from geolookup.answer.signature import SUFFIX, sign
+from geolookup.service.admin.control import Outcome as Ended
+from geolookup.service.admin.control import ServiceStatus
 
 _REFUSED: Final = Ended.REFUSED
 _LONG: Final = 300.0

@@ -26,7 +26,7 @@ from servers import Service, serving, stub_of
 from geolookup.client import Client
 from geolookup.client.channel import DEFAULT_RETRY, Retry
 from geolookup.errors import GeoLookupError
-from geolookup.service.remote import RemoteControl
+from geolookup.service.admin.client import RemoteControl
 from geolookup.v1 import geolookup_pb2 as v1
 
 ADDRESS: Final = "1.0.1.1"

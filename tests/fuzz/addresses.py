@@ -11,7 +11,7 @@ from core_tables import SHAPES, column
 from pyroaring import BitMap
 
 from geolookup import _core
-from geolookup.claims import INVALID
+from geolookup.answer.claims import INVALID
 
 ISAS = _core.isa_paths()
 NAMES = tuple(SHAPES)

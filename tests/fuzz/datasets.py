@@ -13,13 +13,13 @@ import random
 import struct
 from datetime import date
 
-from geolookup import compiler
-from geolookup.claims import MAX_CLAIMS, Policy, Status
-from geolookup.dataset import Dataset, encode
+from geolookup.answer.claims import MAX_CLAIMS, Policy, Status
+from geolookup.answer.dataset import Dataset, encode
+from geolookup.answer.results import RosterResult
+from geolookup.build import compiler
+from geolookup.build.readers import SourceRanges
+from geolookup.build.sources import Override, Source, read_prefix
 from geolookup.errors import DatasetError, RosterError
-from geolookup.readers import SourceRanges
-from geolookup.roster import RosterResult
-from geolookup.sources import Override, Source, read_prefix
 
 HEADER = struct.Struct("<8sIIQII")
 ENTRY = struct.Struct("<16sIIQQ32s")

@@ -15,12 +15,14 @@ import small_dataset
 from google.protobuf.message import DecodeError
 
 from geolookup import Dataset, _core
-from geolookup.claims import Policy, Status
-from geolookup.dataset import encode
+from geolookup.answer.claims import Policy, Status
+from geolookup.answer.dataset import encode
 from geolookup.errors import RegionSetError
-from geolookup.service import Limits, handlers
-from geolookup.service.handlers import Call, Code, RequestError, Snapshot
-from geolookup.service.recording import record_message
+from geolookup.service import Limits
+from geolookup.service.rpc import handlers
+from geolookup.service.rpc.handlers import Snapshot
+from geolookup.service.rpc.recording import record_message
+from geolookup.service.rpc.request import Call, Code, RequestError
 from geolookup.v1 import geolookup_pb2 as v1
 
 LIMITS = Limits(roster=12)

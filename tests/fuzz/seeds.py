@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))  # where tests find each other
+for folder in (HERE.parent, HERE.parent / "build", HERE.parent / "core"):
+    sys.path.insert(0, str(folder))  # where tests find each other
 
 import test_readers_formats as formats  # noqa: E402 - needs the path above
 from core_tables import packed4, packed6  # noqa: E402

@@ -7,9 +7,9 @@ import functools
 import tempfile
 from pathlib import Path
 
-from geolookup import manifest as manifests
+from geolookup.answer.region_sets import RegionSets
+from geolookup.build import manifest as manifests
 from geolookup.errors import RegionSetError, SourceError
-from geolookup.regions import RegionSets
 
 MANIFEST_WORDS = (
     *(b"[[source]]\n", b"[[override]]\n", b"[limits]\n", b"max_change", b"min_coverage"),

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from geolookup import readers
+from geolookup.build import readers
+from geolookup.build.readers import FORMATS, Faults, Options, SourceRanges, decompression
+from geolookup.build.readers.source_file import File, Reading
 from geolookup.errors import SourceError
-from geolookup.readers import FORMATS, Faults, Options, SourceRanges, opening
-from geolookup.readers.reading import File, Reading
 
 from .settings import folder
 
@@ -31,7 +31,7 @@ SEPARATOR = b"\n----\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Memory(opening.Part):
+class Memory(decompression.Part):
     """A file that is in memory, and comes in blocks of a given size."""
 
     content: bytes

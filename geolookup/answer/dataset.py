@@ -1,0 +1,797 @@
+"""Datasets: one compiled file, opened, and the questions one can ask of it.
+
+Reading a file's bytes is `Dataset.from_buffer`; `open` is a thin layer over that.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import mmap
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, cast
+
+from geolookup import _core
+from geolookup.answer.addresses import core_address, core_roster, packed_buffer
+from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.file_format import (
+    FORMAT,
+    Claims,
+    Compiled,
+    ExpiringOverride,
+    Image,
+    SourceInfo,
+    assemble,
+    header_digest,
+    read_expiring,
+    read_metadata,
+)
+from geolookup.answer.region_sets import RegionSet, RegionSets
+from geolookup.answer.results import Answer, Perspective, RosterResult
+from geolookup.atomic import replacing
+from geolookup.errors import DatasetClosedError, DatasetError, RegionSetError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Buffer
+
+    from geolookup.answer.addresses import Address, Roster
+    from geolookup.answer.decision_record import DecisionRecord
+    from geolookup.answer.evidence import Evidence, SourceLine
+    from geolookup.answer.explanation import Explanation
+
+_CACHED_REGION_SETS: Final = 256
+"""Verdict tables kept of each dataset, at one byte a claim."""
+
+_KEPT_REPLIES: Final = 100_000
+"""Ten times the claims of a dataset; some 20 MB."""
+
+_UNANIMOUS: Final = Policy.UNANIMOUS
+
+
+class Dataset:
+    """One dataset, opened: it says in which country an address is, and where a roster.
+
+    Made by `geolookup.open` and `from_buffer`. Immutable, and safe to use from
+    several threads. A context manager that closes it at the end.
+
+    An address is text, 4 or 16 packed bytes in network order, or an `ipaddress`
+    object. What is no address by its value ("1.2.3", 5 bytes) gets an answer
+    whose status is INVALID; what is none by its type (an int, None) is a
+    TypeError. IPv6 addresses that carry an IPv4 address are answered by that.
+
+    `region_set` is a `RegionSet` or an expression such as "CN", "EU" or
+    "EEA-NO"; `policy` a `Policy` or its name in any letter case.
+    """
+
+    _answers: tuple[list[Answer | None], ...]
+    _built: datetime
+    _claim: Callable[[Address], int]
+    _claims: Claims
+    _country: Callable[[Address], str]
+    _expiring: tuple[ExpiringOverride, ...]
+    _id: str
+    _image: Image | None
+    _intervals: tuple[int, int]
+    _claim_results: _core.ClaimResults
+    _metadata: dict[str, Any]
+    _perspective_of: Callable[[str | RegionSet, Policy], Perspective]
+    _plain: Perspective
+    _region_sets: RegionSets
+    _replies: _core.Replies
+    _sources: tuple[SourceInfo, ...]
+    _table: _core.Table
+
+    def __init__(self) -> None:
+        raise TypeError("use geolookup.open() or Dataset.from_buffer()")
+
+    @classmethod
+    def from_buffer(
+        cls, buffer: Buffer, name: str = "dataset", *, region_sets: RegionSets | None = None
+    ) -> Dataset:
+        """Return the dataset whose file is in *buffer*.
+
+        Args:
+            buffer: the file's bytes. `bytes` and read-only `mmap` objects are
+                used in place; anything else, which may change, is copied.
+            name: how error texts call it, such as the path.
+            region_sets: what `region_set` may name; the built-in sets if None.
+
+        Raises:
+            DatasetError: damaged, or of an unknown format. The text begins with
+                *name* and says what and where.
+        """
+        view = memoryview(buffer)
+        if not (view.readonly and type(buffer) in (bytes, mmap.mmap)):
+            view = memoryview(view.tobytes())
+        self = cls.__new__(cls)
+        self._read(Image(view, name), region_sets or RegionSets.builtin())
+        return self
+
+    def _read(self, image: Image, region_sets: RegionSets) -> None:
+        claims = Claims(image)
+        ipv4_first = image.section("ipv4.first")
+        ipv6_high = image.section("ipv6.high")
+        try:
+            table = _core.Table(
+                ipv4_first,
+                image.section("ipv4.claims"),
+                ipv6_high,
+                image.section("ipv6.low"),
+                image.section("ipv6.claims"),
+                _core.pairs(claims.countries),
+                convert=core_address,
+            )
+        except ValueError as error:
+            image.fail(str(error))
+        metadata, built, sources = read_metadata(image)
+        plain = Perspective(image.id, claims.countries, claims.statuses)
+        # The labels are the codes.
+        country = cast("Callable[[Address], str]", table.label)
+        self._set(
+            # Before the method of this name, whose call would take as long as the answer.
+            country=country,
+            # By verdict, and there by claim; verdict 0: no region set was asked for.
+            _answers=tuple([None] * len(claims) for _ in range(len(Verdict) + 1)),
+            _built=built,
+            _claim=table.claim,
+            _claims=claims,
+            _id=image.id,
+            _image=image,
+            _country=country,
+            _expiring=read_expiring(image, metadata),
+            _claim_results=_core.ClaimResults(claims.countries, claims.statuses),
+            _intervals=(len(ipv4_first) // 4, len(ipv6_high) // 8),
+            _metadata=metadata,
+            _perspective_of=_cached_perspectives(claims, plain, region_sets),
+            _plain=plain,
+            _region_sets=region_sets,
+            _replies=_core.Replies(table, _KEPT_REPLIES),
+            _sources=sources,
+            _table=table,
+        )
+
+    # --- one address
+
+    def country(self, address: Address) -> str:
+        """Return the code of an address: two letters, "ZZ" for no country.
+
+        Where sources disagree this is what the first that speaks says; `lookup`
+        tells such answers from the others.
+
+        Raises:
+            TypeError: *address* is none by its type.
+            DatasetClosedError: after `close`.
+        """
+        return self._country(address)
+
+    def lookup(
+        self,
+        address: Address,
+        region_set: str | RegionSet | None = None,
+        policy: Policy | str = _UNANIMOUS,
+    ) -> Answer:
+        """Return what is known of an address, and where it is seen from a region set.
+
+        Args:
+            address: see the class.
+            region_set: see the class; without one the answer has no verdict.
+            policy: see the class.
+
+        Raises:
+            TypeError: an argument's type.
+            RegionSetError: an unknown region set.
+            ValueError: an unknown policy.
+            DatasetClosedError: after `close`.
+        """
+        verdicts = None
+        if region_set is not None or policy is not _UNANIMOUS:
+            verdicts = self._perspective(region_set, policy).verdicts
+        claim = self._claim(address)
+        verdict = 0 if verdicts is None else verdicts[claim]
+        return self._answers[verdict][claim] or self._answer(claim, verdict)
+
+    def _answer(self, claim: int, verdict: int) -> Answer:
+        known = self._claims[claim]
+        answer = Answer(
+            country=known.country,
+            status=known.status,
+            claimed=known.claimed if known.status is Status.DISPUTED else (),
+            verdict=Verdict(verdict) if verdict else None,
+            dataset=self._id,
+        )
+        # Two threads may both make it; they are equal, and either may stay.
+        self._answers[verdict][claim] = answer
+        return answer
+
+    # --- many addresses
+
+    def classify(
+        self,
+        roster: Roster | None = None,
+        *,
+        ipv4: Buffer | None = None,
+        ipv6: Buffer | None = None,
+        region_set: str | RegionSet | None = None,
+        policy: Policy | str = _UNANIMOUS,
+        record: bool = False,
+    ) -> RosterResult:
+        """Return what is known of each address of a roster, in its order.
+
+        Exactly one of the first three is given. In buffers of any kind (bytes,
+        memoryview, numpy arrays) the bytes count, whatever the type of the items.
+
+        Args:
+            roster: addresses (see the class) in any mixture.
+            ipv4: 4 bytes an address, in network order.
+            ipv6: 16 bytes an address, in network order; IPv4 addresses stand
+                there in IPv4-mapped form.
+            region_set: see the class; without one the result has no verdicts.
+            policy: see the class.
+            record: whether the result has a decision record; see `DecisionRecord`.
+
+        Raises:
+            TypeError: an argument's type, or that of an item of the roster: the
+                text names its position.
+            RosterError: a buffer that can't be packed addresses.
+            RegionSetError: an unknown region set.
+            ValueError: an unknown policy, or a record without a region set.
+            DatasetClosedError: after `close`.
+        """
+        perspective = self._perspective(region_set, policy)
+        table = self._table
+        if (roster is None) + (ipv4 is None) + (ipv6 is None) != 2:
+            raise TypeError("classify: expected exactly one of roster, ipv4 and ipv6")
+        if ipv4 is not None:
+            claims = table.classify_ipv4(packed_buffer(ipv4, "ipv4", 4))
+        elif ipv6 is not None:
+            claims = table.classify_ipv6(packed_buffer(ipv6, "ipv6", 16))
+        else:
+            claims = _claims_of_roster(table, roster)
+        result = RosterResult(claims, perspective)
+        if record:
+            if region_set is None or perspective.policy is None:
+                raise ValueError("record: needs a region set; name one with region_set=")
+            inside, outside, undetermined = result.verdict_counts().values()
+            result.record = self.record(
+                region_set,
+                perspective.policy,
+                statuses=result.status_counts(),
+                inside=inside,
+                outside=outside,
+                undetermined=undetermined,
+            )
+        return result
+
+    def answer(
+        self, roster: _core.WireRoster, region_set: str | None, policy: Policy
+    ) -> _core.RosterAnswer:
+        """Begin the answer to a roster that lies in the bytes of a request.
+
+        For the service, which takes and gives bytes; others `classify`.
+
+        Args:
+            roster: its last address is whole.
+            region_set: an expression; None: no verdicts are asked for.
+            policy: how claims become verdicts.
+
+        Raises:
+            RegionSetError: an unknown region set.
+            DatasetClosedError: after `close`.
+        """
+        verdicts = None
+        if region_set is not None:
+            verdicts = self._perspective_of(region_set, policy).verdicts
+        table = self._table
+        if isinstance(table, _ClosedTable):
+            raise _closed()
+        return _core.RosterAnswer(table, self._claim_results, verdicts, roster)
+
+    @property
+    def replies(self) -> _core.Replies:
+        """Where the service keeps what it answers to lookups.
+
+        They are found by claim: the dataset's answers never change, and no address is kept.
+        """
+        return self._replies
+
+    def record(
+        self,
+        region_set: str | RegionSet,
+        policy: Policy,
+        *,
+        statuses: Mapping[Status, int],
+        inside: int,
+        outside: int,
+        undetermined: int,
+        time: datetime | None = None,
+    ) -> DecisionRecord:
+        """Return the record of a decision of which the counts are known.
+
+        Args:
+            region_set: see the class. A `RegionSet` is recorded by its codes, since its
+                name may mean another set elsewhere.
+            policy: how claims became verdicts.
+            statuses: addresses for each status that occurs.
+            inside: addresses inside the region set.
+            outside: addresses outside.
+            undetermined: addresses of which neither can be said.
+            time: when it was decided; None: now.
+
+        Raises:
+            RegionSetError: an unknown region set.
+            RecordError: counts that contradict each other.
+        """
+        from geolookup.answer.decision_record import DecisionRecord  # noqa: PLC0415
+
+        if isinstance(region_set, RegionSet):
+            region_set = "+".join(sorted(region_set.codes))
+        resolved = self._region_sets.resolve(region_set)
+        return DecisionRecord(
+            time=(time or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0),
+            dataset=self._id,
+            dataset_built=self._built.replace(microsecond=0),
+            region_set=region_set,
+            region_set_version=resolved.version,
+            codes=tuple(sorted(resolved.codes)),
+            policy=policy,
+            size=inside + outside + undetermined,
+            inside=inside,
+            outside=outside,
+            undetermined=undetermined,
+            statuses=statuses,
+        )
+
+    def verdict_column(
+        self, region_set: str | RegionSet, policy: Policy | str = _UNANIMOUS
+    ) -> bytes:
+        """Return one byte a claim, in the order of `claims`: the number of its `Verdict`.
+
+        Raises:
+            RegionSetError, ValueError, TypeError, DatasetClosedError: as `lookup`.
+        """
+        verdicts = self._perspective(region_set, policy).verdicts
+        if verdicts is None:
+            raise TypeError("region_set: expected str or RegionSet, not NoneType")
+        return verdicts
+
+    def _perspective(self, region_set: str | RegionSet | None, policy: Policy | str) -> Perspective:
+        if type(policy) is not Policy:
+            policy = _read_policy(policy)
+        if region_set is None:
+            return self._plain
+        if not isinstance(region_set, (str, RegionSet)):
+            raise TypeError(
+                f"region_set: expected str or RegionSet, not {type(region_set).__name__}"
+            )
+        return self._perspective_of(region_set, policy)
+
+    # --- about the dataset
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits (SHA-256) that pin every byte of the dataset."""
+        return self._id
+
+    @property
+    def built(self) -> datetime:
+        """When it was built, in UTC; reproducible builds state their newest source's date."""
+        return self._built
+
+    @property
+    def sources(self) -> tuple[SourceInfo, ...]:
+        """What it was built from, in order of precedence."""
+        return self._sources
+
+    @property
+    def attributions(self) -> tuple[str, ...]:
+        """The texts that the sources' licences ask to be shown, each once."""
+        texts = (source.attribution for source in self._sources)
+        return tuple(dict.fromkeys(text for text in texts if text))
+
+    @property
+    def region_sets(self) -> RegionSets:
+        """The named region sets that `region_set` may use."""
+        return self._region_sets
+
+    @property
+    def claims(self) -> Claims:
+        """What all the sources say, by claim number."""
+        return self._claims
+
+    @property
+    def expiring_overrides(self) -> tuple[ExpiringOverride, ...]:
+        """The operator's overrides with a last day, in the manifest's order.
+
+        That day is held against the calendar when a dataset is compiled, and never by an
+        answer: in a dataset that stays in use they decide beyond it.
+        """
+        return self._expiring
+
+    def expired_overrides(self, today: date | None = None) -> tuple[ExpiringOverride, ...]:
+        """Return those of `expiring_overrides` that still decide and no longer should.
+
+        Args:
+            today: the day that decides. Default: the present day, UTC.
+        """
+        today = today or datetime.now(UTC).date()
+        return tuple(one for one in self._expiring if one.expires < today)
+
+    def info(self) -> dict[str, Any]:
+        """Return a description of the dataset that JSON can hold.
+
+        Keys: "id", "format", "built" (RFC 3339), "ipv4_intervals",
+        "ipv6_intervals", "claims" (their number), "sources" (a dict each, with
+        the attributes of `SourceInfo`), "attributions", "expired_overrides" (a
+        dict each, with the attributes of `ExpiringOverride`, as of today), and
+        what else the compiler noted, such as "special_purpose", "nat64_prefixes",
+        and "expiring_overrides" where there are some.
+        """
+        # Through JSON, so that what the caller changes is a copy.
+        return {
+            **json.loads(json.dumps(self._metadata)),
+            "id": self._id,
+            "format": FORMAT,
+            "ipv4_intervals": self._intervals[0],
+            "ipv6_intervals": self._intervals[1],
+            "claims": len(self._claims),
+            "attributions": list(self.attributions),
+            "expired_overrides": [
+                {"number": one.number, "expires": one.expires.isoformat(), "comment": one.comment}
+                for one in self.expired_overrides()
+            ],
+        }
+
+    def intervals(self, family: Literal[4, 6]) -> Iterator[tuple[int, int, int]]:
+        """Yield the address line of one family, without gaps: first, last, claim number.
+
+        Addresses are numbers, ascending from 0; an interval ends at its last
+        address. IPv6 addresses that carry an IPv4 address have one of the
+        `geolookup.answer.embedded_ipv4.EMBEDDED_*` numbers, which is no index into `claims`.
+
+        The file stays mapped until the iterator ends, `close` or not.
+
+        Raises:
+            ValueError: *family* is neither 4 nor 6.
+            DatasetError: the content was damaged since it was opened.
+            DatasetClosedError: after `close`.
+        """
+        image = self._image
+        if image is None:
+            raise _closed()
+        if family == 4:
+            first: Iterable[int] = image.section("ipv4.first").cast("I")
+            numbers = image.section("ipv4.claims").cast("H")
+        elif family == 6:
+            high, low = image.section("ipv6.high").cast("Q"), image.section("ipv6.low").cast("Q")
+            first = (upper << 64 | lower for upper, lower in zip(high, low, strict=True))
+            numbers = image.section("ipv6.claims").cast("H")
+        else:
+            raise ValueError("family: expected 4 or 6")
+        return _walk(first, numbers, end=1 << (32 if family == 4 else 128))
+
+    def explain(self, address: Address) -> Explanation:
+        """Return why an address has the answer it has.
+
+        Slow beside `lookup`: for people who must account for single decisions.
+
+        Raises:
+            TypeError: *address* is none by its type.
+            DatasetError: the evidence is damaged.
+            DatasetClosedError: after `close`.
+        """
+        # Only explanations need these.
+        from geolookup.answer.explanation import explain  # noqa: PLC0415
+
+        form = core_address(address)
+        image = self._image
+        if image is None:
+            raise _closed()
+        return explain(form, image.interval, self._claims, self._evidence(), self._id)
+
+    def views(self) -> tuple[SourceLine, ...]:
+        """Return what each source says, in order of precedence; nothing without evidence.
+
+        Raises:
+            DatasetError: the evidence is damaged.
+            DatasetClosedError: after `close`.
+        """
+        evidence = self._evidence()
+        return () if evidence is None else evidence.lines
+
+    def _evidence(self) -> Evidence | None:
+        from geolookup.answer.evidence import SECTION, Evidence  # noqa: PLC0415
+
+        known = self.__dict__.get("_evidence_read")
+        if known is None:
+            section = self.optional_section(SECTION)
+            if section is None or self._image is None:
+                return None
+            known = Evidence(section, self._image.name)
+            # Two threads may both read it; the second reading is as good.
+            self._set(_evidence_read=known)
+        return known
+
+    def optional_section(self, name: str) -> memoryview | None:
+        """Return a section of the file, held against its checksum; None: it has none of that name.
+
+        Opening reads all sections that answers need. What else the file holds
+        is read here, when it is wanted.
+
+        Raises:
+            DatasetError: its content is damaged.
+            DatasetClosedError: after `close`.
+        """
+        image = self._image
+        if image is None:
+            raise _closed()
+        return image.section(name) if name in image.sections else None
+
+    def check_sections(self) -> dict[str, int]:
+        """Hold all sections against their checksums, and return the size of each by name.
+
+        Opening leaves alone what answers don't need, such as the evidence; so this is for
+        those who want to know that the whole file is sound.
+
+        Raises:
+            DatasetError: a section is damaged.
+            DatasetClosedError: after `close`.
+        """
+        image = self._image
+        if image is None:
+            raise _closed()
+        sizes = {name: len(image.section(name)) for name in image.sections}
+        self._evidence()
+        return sizes
+
+    # --- life
+
+    def close(self) -> None:
+        """Let go of the file; may be called again.
+
+        Calls that other threads have under way finish, and results that were
+        made stay usable. Later questions raise `DatasetClosedError`; what
+        describes the dataset (`id`, `sources`, `info` and so on) stays.
+        """
+        self._replies.close()
+        self._set(
+            _claim=_refuse,
+            _evidence_read=None,
+            _image=None,
+            _country=_refuse,
+            country=_refuse,
+            _perspective_of=_refuse,
+            _table=_ClosedTable(),
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._image is None
+
+    def __enter__(self) -> Self:
+        if self.closed:
+            raise _closed()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _set(self, **values: object) -> None:
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Dataset is immutable: {name} can't be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Dataset is immutable: {name} can't be deleted")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Dataset can't be pickled or copied: open its file where it is needed")
+
+    def __repr__(self) -> str:
+        state = ", closed" if self.closed else ""
+        return f"<Dataset {self._id[:12]}..., built {self._built:%Y-%m-%d}{state}>"
+
+
+def _walk(first: Iterable[int], numbers: Iterable[int], end: int) -> Iterator[tuple[int, int, int]]:
+    pairs = zip(first, numbers, strict=True)
+    start, number = next(pairs)
+    for following, other in pairs:
+        yield start, following - 1, number
+        start, number = following, other
+    yield start, end - 1, number
+
+
+class _ClosedTable:
+    """Stands where the table was, so that no call needs to ask whether it is there."""
+
+    def classify_ipv4(self, packed: object) -> NoReturn:
+        _refuse(packed)
+
+    classify_ipv6 = classify_text = classify_ipv4
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise _closed()
+
+
+def _closed() -> DatasetClosedError:
+    return DatasetClosedError("the dataset was closed")
+
+
+def _claims_of_roster(table: _core.Table, roster: object) -> bytes:
+    if isinstance(roster, (list, tuple)):
+        try:
+            return table.classify_text(roster)
+        except TypeError:
+            pass  # other forms among them, or no addresses at all
+    return table.classify_text(core_roster(roster))
+
+
+def _read_policy(policy: object) -> Policy:
+    if not isinstance(policy, str):
+        raise TypeError(f"policy: expected Policy or its name, not {type(policy).__name__}")
+    # Not by an exception, which would keep what the caller sent in its context.
+    known = Policy.__members__.get(policy.upper())
+    if known is None:
+        raise ValueError(f"policy: unknown; expected one of {', '.join(Policy.__members__)}")
+    return known
+
+
+def _cached_perspectives(
+    claims: Claims, plain: Perspective, region_sets: RegionSets
+) -> Callable[[str | RegionSet, Policy], Perspective]:
+    # Of a service's clients each may send expressions of its own, hence the bounds.
+    @lru_cache(_CACHED_REGION_SETS)
+    def column(codes: frozenset[str], policy: Policy) -> bytes:
+        return claims.verdicts(codes, policy)
+
+    @lru_cache(_CACHED_REGION_SETS)
+    def perspective(region_set: str | RegionSet, policy: Policy) -> Perspective:
+        if isinstance(region_set, str):
+            region_set = region_sets.resolve(region_set)
+        return Perspective(
+            plain.dataset,
+            plain.countries,
+            plain.statuses,
+            region_set=region_set.name,
+            policy=policy,
+            verdicts=column(region_set.codes, policy),
+        )
+
+    return perspective
+
+
+# --- opening -------------------------------------------------------------------------
+
+EMBEDDED: Final = os.path.join(
+    os.path.dirname(os.path.dirname(__file__)), "data", "embedded.geolookup"
+)
+"""The file of the dataset that comes with geolookup."""
+
+
+def open(  # noqa: A001 - geolookup.open() is what one looks for
+    path: str | os.PathLike[str] | None = None,
+    *,
+    region_sets: str | os.PathLike[str] | None = None,
+    public_key: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """Open a dataset file; without a path the one that came with geolookup.
+
+    The file is mapped into memory and stays so until the dataset is closed.
+    Replace it by renaming another over it, as `write` does: whoever writes into
+    an open file changes the answers of those who have it open, or worse.
+
+    Args:
+        path: a file that `geolookup compile` made.
+        region_sets: a TOML file that defines more region sets.
+        public_key: a file with one or more Ed25519 public keys (PEM). The dataset must
+            be signed with one of them, in a file of its name and ``.sig``. Needs the
+            package `cryptography`.
+
+    Raises:
+        DatasetError: damaged, unreadable or of an unknown format, or not signed as
+            it should be.
+        RegionSetError: the region sets can't be read.
+        GeoLookupError: the public key can't be used, or `cryptography` is missing.
+    """
+    sets = None if region_sets is None else _read_region_sets(os.fsdecode(region_sets))
+    name = EMBEDDED if path is None else os.fsdecode(path)
+    try:
+        mapped = _map(name)
+    except OSError as error:
+        raise DatasetError(f"{name}: can't be read: {error.strerror}") from error
+    except ValueError as error:  # no path, or the file shrinks meanwhile
+        raise DatasetError(f"{name!r}: can't be read: {error}") from error
+    dataset = Dataset.from_buffer(mapped, name, region_sets=sets)
+    if public_key is not None:
+        from geolookup.answer import signature  # noqa: PLC0415
+
+        try:
+            signature.check(name, dataset.id, public_key)
+        except BaseException:
+            dataset.close()
+            raise
+    return dataset
+
+
+def _map(path: str) -> mmap.mmap | bytes:
+    # A pipe would wait for a writer for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path}: not a regular file")
+        if status.st_size == 0:
+            return b""  # which can't be mapped
+        return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
+
+
+def _read_region_sets(path: str) -> RegionSets:
+    try:
+        with builtins.open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise RegionSetError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise RegionSetError(f"{path}: not UTF-8") from None
+    return RegionSets.builtin().extended(text, path)
+
+
+# --- writing -------------------------------------------------------------------------
+
+
+def encode(compiled: Compiled, *, optional: Mapping[str, bytes] | None = None) -> bytes:
+    """Return the dataset file of what was compiled; the same input gives the same bytes.
+
+    Args:
+        compiled: the content.
+        optional: sections that a reader may leave unread, by names of up to 16
+            ASCII characters; see `Dataset.optional_section`.
+
+    Raises:
+        DatasetError: the content is not that of a dataset; `Dataset.from_buffer`
+            would refuse the file.
+    """
+    image = assemble(compiled, optional or {})
+    Dataset.from_buffer(image, "the compiled dataset")
+    return image
+
+
+def write(
+    compiled: Compiled,
+    path: str | os.PathLike[str],
+    *,
+    optional: Mapping[str, bytes] | None = None,
+) -> str:
+    """Write the dataset file of what was compiled and return the dataset's id.
+
+    A crash at any point leaves the old file, the new one, or none, but never a
+    part of one; see `geolookup.atomic.replacing`.
+
+    Args:
+        compiled: the content.
+        path: an existing file is replaced; datasets open from it stay whole.
+        optional: as in `encode`.
+
+    Raises:
+        DatasetError: as in `encode`; nothing was written.
+        OSError: as the operating system has it, such as a full disk.
+    """
+    image = encode(compiled, optional=optional)
+    with replacing(path) as file:
+        file.write(image)
+    return header_digest(image).hex()

@@ -1,0 +1,175 @@
+"""Explanations: why an address has the answer it has, for those who must account for it."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from geolookup._core import parse
+from geolookup.answer.claims import INVALID, MAX_CLAIMS, Claim, Status
+from geolookup.answer.embedded_ipv4 import embedded_ipv4
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from geolookup.answer.evidence import Evidence, Family, OverrideEntry, RegistryEntry
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """What one source says of an address.
+
+    Attributes:
+        source: its name.
+        country: the code; None: the source is silent.
+        first: first address of the source's range, or of the gap between its
+            ranges. Where the source's own more specific ranges cut a range,
+            this is the piece that holds the address.
+        last: last address of the same.
+    """
+
+    source: str
+    country: str | None
+    first: str = field(repr=False)
+    last: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideView:
+    """The operator's override that decided.
+
+    Attributes:
+        country: its code; "ZZ": no country.
+        comment: why, as the operator wrote it.
+        expires: the last day on which it applies (YYYY-MM-DD), or empty.
+        first: first address of its range.
+        last: last address of it.
+    """
+
+    country: str
+    comment: str
+    expires: str
+    first: str = field(repr=False)
+    last: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why an address has the answer it has. Its repr shows no address.
+
+    Attributes:
+        country: as in `Answer`.
+        status: as in `Answer`.
+        claimed: every code that a source claims, sorted, whatever the status.
+        votes: for each of these, the number of origins whose vote it has.
+        abstentions: origins with a full source that cast no vote.
+        form: how the address was given: "IPv4", "IPv6", "IPv4-mapped", "6to4",
+            "Teredo", "NAT64", or "none" for what is no address.
+        looked_up: the address that was looked up, in canonical text: for the
+            forms that carry an IPv4 address, that one. Empty if there is none.
+        first: first address of the interval that it lies in, all of which has
+            this answer.
+        last: last address of the same.
+        sources: what each source says, in their order of precedence; empty
+            without evidence.
+        override: the override that decided, if one did.
+        special_purpose: the registry's row that decided, if one did.
+        evidence: whether the dataset carries evidence. Without it the last
+            three say nothing.
+        dataset: id of the dataset.
+    """
+
+    country: str
+    status: Status
+    claimed: tuple[str, ...]
+    votes: tuple[int, ...]
+    abstentions: int
+    form: str
+    looked_up: str = field(repr=False)
+    first: str = field(repr=False)
+    last: str = field(repr=False)
+    sources: tuple[SourceView, ...]
+    override: OverrideView | None
+    special_purpose: RegistryEntry | None
+    evidence: bool
+    dataset: str
+
+
+def explain(
+    address: str | bytes,
+    interval_of: Callable[[Family, int], tuple[int, int, int]],
+    claims: Sequence[Claim],
+    evidence: Evidence | None,
+    dataset: str,
+) -> Explanation:
+    """Return the explanation of an address.
+
+    Args:
+        address: text, or packed bytes in network order.
+        interval_of: the interval that holds an address: (first, last, claim number).
+        claims: by number.
+        evidence: that of the dataset, if it has any.
+        dataset: its id.
+    """
+    packed = parse(address) if isinstance(address, str) else address
+    if packed is None or len(packed) not in (4, 16):
+        claim = claims[INVALID]
+        return Explanation(
+            claim.country, claim.status, (), (), 0, "none", "", "", "", (), None, None,
+            evidence is not None, dataset,
+        )  # fmt: skip
+    family: Family = 4 if len(packed) == 4 else 6
+    value = int.from_bytes(packed)
+    form = f"IPv{family}"
+    first, last, number = interval_of(family, value)
+    if number >= MAX_CLAIMS:
+        form, value = embedded_ipv4(number, value)
+        family = 4
+        first, last, number = interval_of(family, value)
+    claim = claims[number]
+    override: OverrideEntry | None = None
+    special: RegistryEntry | None = None
+    views: tuple[SourceView, ...] = ()
+    if evidence is not None:
+        if claim.status is Status.OVERRIDE:
+            override = evidence.override(family, value)
+        elif claim.status is Status.SPECIAL_PURPOSE:
+            special = evidence.special_purpose(family, value)
+        views = tuple(
+            SourceView(
+                says.source, says.country, _text(family, says.first), _text(family, says.last)
+            )
+            for says in evidence.sources(family, value)
+        )
+    return Explanation(
+        country=claim.country,
+        status=claim.status,
+        claimed=claim.claimed,
+        votes=tuple(count for _, count in claim.votes),
+        abstentions=claim.abstentions,
+        form=form,
+        looked_up=_text(family, value),
+        first=_text(family, first),
+        last=_text(family, last),
+        sources=views,
+        override=None if override is None else _override_view(family, override),
+        special_purpose=special,
+        evidence=evidence is not None,
+        dataset=dataset,
+    )
+
+
+def _override_view(family: Family, entry: OverrideEntry) -> OverrideView:
+    return OverrideView(
+        entry.country,
+        entry.comment,
+        entry.expires,
+        _text(family, entry.first),
+        _text(family, entry.last),
+    )
+
+
+def _text(family: Literal[4, 6], value: int) -> str:
+    # Not ip_address(), which takes small numbers for IPv4.
+    return str(ipaddress.IPv4Address(value) if family == 4 else ipaddress.IPv6Address(value))

@@ -1,0 +1,553 @@
+"""The dataset file, format 1, as bytes: put together, checked and taken apart.
+
+docs/dataset-format.md describes it. Nothing here opens files or answers for an
+address. What comes out of `Image` and what is made from it was checked: a fault
+in the file is a `DatasetError` that begins with the file's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Protocol, overload
+
+from geolookup import _core
+from geolookup.answer.claims import (
+    FIXED_CLAIMS,
+    MAX_CLAIMS,
+    NO_COUNTRY,
+    Claim,
+    Policy,
+    Status,
+    Verdict,
+)
+from geolookup.answer.intervals import covering_ipv4, covering_ipv6
+from geolookup.errors import DatasetError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+MAGIC: Final = b"\x89GLK\r\n\x1a\n"
+"""Like PNG's: no text, and broken by transfers that take it for text."""
+FORMAT: Final = 1
+HEADER_SIZE: Final = 4096
+"""One page: the table has room for 56 sections."""
+ALIGNMENT: Final = 64
+"""A cache line, and more than any item of a section needs."""
+
+_LITTLE_ENDIAN = 1
+_DIGEST_SIZE = 32
+_HEADER = struct.Struct("<8sIIQII")  # magic, format, byte order, file size, sections, zero
+_ENTRY = struct.Struct("<16sIIQQ32s")  # name, flags, zero, offset, size, SHA-256
+_MAX_SECTIONS = (HEADER_SIZE - _DIGEST_SIZE - _HEADER.size) // _ENTRY.size
+_NEEDED = 1
+"""Flag of a section without which the file can't be read rightly."""
+
+# Bytes an item. The order is that of the file.
+_SECTIONS = {
+    "ipv4.first": 4,
+    "ipv4.claims": 2,
+    "ipv6.high": 8,
+    "ipv6.low": 8,
+    "ipv6.claims": 2,
+    "claim.status": 1,
+    "claim.country": 2,
+    "claim.silent": 1,
+    "claim.abstained": 2,
+    "claim.votes": 1,
+    "vote.country": 2,
+    "vote.count": 2,
+    "metadata": 1,
+}
+
+# The address lines, and the `struct` format of their items.
+_LINES: Final[dict[str, Literal["H", "I", "Q"]]] = {
+    "ipv4.first": "I",
+    "ipv4.claims": "H",
+    "ipv6.high": "Q",
+    "ipv6.low": "Q",
+    "ipv6.claims": "H",
+}
+
+_LETTERS = bytes(range(ord("A"), ord("Z") + 1))
+
+
+class Compiled(Protocol):
+    """What `write` needs of a compiled dataset; see `geolookup.build.compiler.Compiled`.
+
+    The arrays are little-endian and may be any buffer.
+    """
+
+    @property
+    def ipv4_first(self) -> Buffer:
+        """First address of each IPv4 interval: uint32, ascending from 0."""
+
+    @property
+    def ipv4_claims(self) -> Buffer:
+        """Claim number of each IPv4 interval: uint16."""
+
+    @property
+    def ipv6_first_high(self) -> Buffer:
+        """Upper half of the first address of each IPv6 interval: uint64."""
+
+    @property
+    def ipv6_first_low(self) -> Buffer:
+        """Lower half: uint64."""
+
+    @property
+    def ipv6_claims(self) -> Buffer:
+        """Claim number, or embedded form, of each IPv6 interval: uint16."""
+
+    @property
+    def claims(self) -> Sequence[Claim]:
+        """The claims by number; the first are `FIXED_CLAIMS`."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What JSON can hold: "built", "sources" and more."""
+
+
+def assemble(compiled: Compiled, optional: Mapping[str, bytes]) -> bytes:
+    """Return the file of what was compiled; the same input gives the same bytes.
+
+    Whether the content makes sense is not looked at here.
+
+    Raises:
+        DatasetError: something does not fit the format.
+    """
+    claims = compiled.claims
+    votes = [vote for claim in claims for vote in claim.votes]
+    try:
+        content = {
+            "ipv4.first": _bytes(compiled.ipv4_first),
+            "ipv4.claims": _bytes(compiled.ipv4_claims),
+            "ipv6.high": _bytes(compiled.ipv6_first_high),
+            "ipv6.low": _bytes(compiled.ipv6_first_low),
+            "ipv6.claims": _bytes(compiled.ipv6_claims),
+            "claim.status": bytes(claim.status for claim in claims),
+            "claim.country": "".join(claim.country for claim in claims).encode("ascii"),
+            "claim.silent": bytes(claim.silent for claim in claims),
+            "claim.abstained": _uint16(claim.abstentions for claim in claims),
+            "claim.votes": bytes(len(claim.votes) for claim in claims),
+            "vote.country": "".join(code for code, _ in votes).encode("ascii"),
+            "vote.count": _uint16(count for _, count in votes),
+            "metadata": _canonical_json(compiled.metadata),
+        }
+    except (struct.error, ValueError, TypeError) as error:
+        raise DatasetError(f"the compiled content does not fit the format: {error}") from error
+    sections = [(name, _NEEDED, data) for name, data in content.items()]
+    sections += [(name, 0, data) for name, data in sorted(optional.items())]
+    return _assemble_sections(sections)
+
+
+def _assemble_sections(sections: Sequence[tuple[str, int, bytes]]) -> bytes:
+    if len(sections) > _MAX_SECTIONS:
+        raise DatasetError(f"{len(sections)} sections; the format has room for {_MAX_SECTIONS}")
+    entries = []
+    body = bytearray()
+    for name, flags, data in sections:
+        if not (1 <= len(name) <= 16 and name.isascii() and name.isprintable()):
+            raise DatasetError("a section's name is not 1 to 16 printable ASCII characters")
+        body += bytes(-len(body) % ALIGNMENT)
+        offset = HEADER_SIZE + len(body)
+        digest = hashlib.sha256(data).digest()
+        entries.append(_ENTRY.pack(name.encode(), flags, 0, offset, len(data), digest))
+        body += data
+    header = _HEADER.pack(
+        MAGIC, FORMAT, _LITTLE_ENDIAN, HEADER_SIZE + len(body), len(sections), 0
+    ) + b"".join(entries)
+    header = header.ljust(HEADER_SIZE - _DIGEST_SIZE, b"\0")
+    return header + hashlib.sha256(header).digest() + bytes(body)
+
+
+def header_digest(image: bytes | memoryview) -> bytes:
+    """Return the stored digest of the header, which pins every byte of the file."""
+    return bytes(image[HEADER_SIZE - _DIGEST_SIZE : HEADER_SIZE])
+
+
+def _bytes(buffer: Buffer) -> bytes:
+    return memoryview(buffer).tobytes()
+
+
+def _uint16(values: Iterable[int]) -> bytes:
+    listed = list(values)
+    return struct.pack(f"<{len(listed)}H", *listed)
+
+
+def _canonical_json(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+class _Section(NamedTuple):
+    """Where a section lies and what it must hold."""
+
+    offset: int
+    size: int
+    digest: bytes
+    needed: bool
+
+
+class Image:
+    """A dataset file in memory. Its header was checked; a section is when it is taken."""
+
+    __slots__ = ("_lines", "_view", "id", "name", "sections")
+
+    def __init__(self, view: memoryview, name: str) -> None:
+        self._view = view
+        self._lines: dict[str, memoryview[int]] | None = None
+        self.name = name
+        count = self._check_header()
+        self.id = header_digest(view).hex()
+        self.sections = self._read_table(count)
+        self._check_sections()
+
+    def section(self, name: str) -> memoryview:
+        """Return a section's bytes, held against their checksum."""
+        section = self.sections[name]
+        content = self._view[section.offset : section.offset + section.size]
+        if hashlib.sha256(content).digest() != section.digest:
+            self.fail(f"section {name}: the content does not match its checksum")
+        return content
+
+    def interval(self, family: Literal[4, 6], address: int) -> tuple[int, int, int]:
+        """Return the interval that holds an address: first, last, claim number."""
+        if self._lines is None:
+            # Their checksums were right when the file was opened.
+            self._lines = {
+                name: self._view[section.offset : section.offset + section.size].cast(kind)
+                for name, kind in _LINES.items()
+                for section in (self.sections[name],)
+            }
+        lines = self._lines
+        if family == 4:
+            at, first, last = covering_ipv4(lines["ipv4.first"], address)
+            return first, last, lines["ipv4.claims"][at]
+        at, first, last = covering_ipv6(lines["ipv6.high"], lines["ipv6.low"], address)
+        return first, last, lines["ipv6.claims"][at]
+
+    def fail(self, what: str) -> NoReturn:
+        """Raise a `DatasetError` that begins with the file's name."""
+        raise DatasetError(f"{self.name}: {what}")
+
+    def _check_header(self) -> int:
+        """Return the number of sections."""
+        view = self._view
+        if bytes(view[: len(MAGIC)]) != MAGIC:
+            self.fail("not a geolookup dataset: it does not begin like one")
+        if len(view) < HEADER_SIZE:
+            self.fail(f"truncated: {len(view)} bytes, shorter than the header")
+        _, version, order, size, count, zero = _HEADER.unpack_from(view)
+        if version != FORMAT:
+            self.fail(
+                f"dataset format {version} is unknown; this geolookup reads format {FORMAT}: "
+                "compile the dataset again, or upgrade geolookup"
+            )
+        if hashlib.sha256(view[: HEADER_SIZE - _DIGEST_SIZE]).digest() != header_digest(view):
+            self.fail("damaged: the header does not match its checksum")
+        if order != _LITTLE_ENDIAN:
+            self.fail("the header names an unknown byte order")
+        if sys.byteorder != "little":
+            self.fail("format 1 holds little-endian numbers, and this machine is big-endian")
+        if size != len(view):
+            state = "truncated" if len(view) < size else "bytes were added"
+            self.fail(f"{state}: {len(view)} bytes, and the header says {size}")
+        if zero:
+            self.fail("the header uses bytes that format 1 keeps zero")
+        if count > _MAX_SECTIONS:
+            self.fail(f"the header says {count} sections, and has room for {_MAX_SECTIONS}")
+        return int(count)
+
+    def _read_table(self, count: int) -> dict[str, _Section]:
+        """Return the sections by name; they lie in order and fill the file."""
+        sections: dict[str, _Section] = {}
+        end = HEADER_SIZE
+        for i in range(count):
+            at = _HEADER.size + i * _ENTRY.size
+            raw, flags, zero, offset, size, digest = _ENTRY.unpack_from(self._view, at)
+            raw = raw.rstrip(b"\0")
+            if not raw.isascii() or not raw.decode("ascii").isprintable() or not raw:
+                self.fail(f"section {i + 1}: its name is not printable ASCII")
+            name = raw.decode("ascii")
+            if name in sections:
+                self.fail(f"section {name} stands there twice")
+            if flags & ~_NEEDED or zero:
+                self.fail(f"section {name}: unknown flags")
+            padded = end + -end % ALIGNMENT
+            if offset != padded or size > len(self._view) - offset:
+                self.fail(f"section {name}: it does not lie where the one before it ends")
+            if any(self._view[end:offset]):
+                self.fail(f"damaged: the padding before section {name} is not zero")
+            sections[name] = _Section(offset, size, digest, bool(flags & _NEEDED))
+            end = offset + size
+        if end != len(self._view):
+            self.fail("the sections do not fill the file")
+        if any(self._view[_HEADER.size + count * _ENTRY.size : HEADER_SIZE - _DIGEST_SIZE]):
+            self.fail("the header's padding is not zero")
+        return sections
+
+    def _check_sections(self) -> None:
+        for name, section in self.sections.items():
+            if section.needed and name not in _SECTIONS:
+                self.fail(f"section {name} is needed and unknown; upgrade geolookup")
+        for name, width in _SECTIONS.items():
+            if name not in self.sections:
+                self.fail(f"section {name} is missing")
+            size = self.sections[name].size
+            if size % width:
+                self.fail(f"section {name}: {size} bytes are no multiple of {width}")
+
+
+class Claims(Sequence[Claim]):
+    """The claims of a dataset by their numbers; each is made when it is asked for."""
+
+    __slots__ = (
+        "_abstained",
+        "_at",
+        "_codes",
+        "_counts",
+        "_shapes",
+        "_silent",
+        "_votes",
+        "countries",
+        "statuses",
+    )
+
+    def __init__(self, image: Image) -> None:
+        self.statuses = bytes(image.section("claim.status"))
+        self.countries = bytes(image.section("claim.country"))
+        self._silent = bytes(image.section("claim.silent"))
+        self._votes = bytes(image.section("claim.votes"))
+        self._codes = bytes(image.section("vote.country"))
+        # Copies, so that they outlive the file and don't hold it.
+        self._abstained = memoryview(bytes(image.section("claim.abstained"))).cast("H")
+        self._counts = memoryview(bytes(image.section("vote.count"))).cast("H")
+        # Made when they are first needed.
+        self._at: list[int] | None = None
+        self._shapes: list[tuple[list[int], list[tuple[str, ...]]]] | None = None
+        self._check(image)
+
+    def _check(self, image: Image) -> None:
+        n = len(self.statuses)
+        if not len(FIXED_CLAIMS) <= n <= MAX_CLAIMS:
+            image.fail(
+                f"section claim.status: {n} claims, not in {len(FIXED_CLAIMS)}..{MAX_CLAIMS}"
+            )
+        votes = sum(self._votes)
+        for name, items, expected in (
+            ("claim.country", len(self.countries) // 2, n),
+            ("claim.silent", len(self._silent), n),
+            ("claim.abstained", len(self._abstained), n),
+            ("claim.votes", len(self._votes), n),
+            ("vote.country", len(self._codes) // 2, votes),
+            ("vote.count", len(self._counts), votes),
+        ):
+            if items != expected:
+                image.fail(f"section {name}: {items} items, expected {expected}")
+        for name, column, allowed in (
+            ("claim.status", self.statuses, bytes(Status)),
+            ("claim.country", self.countries, _LETTERS),
+            ("claim.silent", self._silent, b"\0\1"),
+            ("vote.country", self._codes, _LETTERS),
+        ):
+            if column.translate(None, allowed):
+                image.fail(f"section {name}: unknown values")
+        if tuple(self[: len(FIXED_CLAIMS)]) != FIXED_CLAIMS:
+            image.fail("section claim.status: the first claims are not the fixed ones")
+        # Thousands of claims, and a few hundred of these.
+        kinds = set(
+            zip(self.statuses, self.countries[::2], self.countries[1::2], self._votes, strict=True)
+        )
+        for status, first, second, count in kinds:
+            if not _possible(Status(status), chr(first) + chr(second), count):
+                image.fail(f"section claim.status: {Status(status).name} of the wrong form")
+
+    def __len__(self) -> int:
+        return len(self.statuses)
+
+    @overload
+    def __getitem__(self, number: int) -> Claim: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[Claim, ...]: ...
+    def __getitem__(self, number: int | slice) -> Claim | tuple[Claim, ...]:
+        if isinstance(number, slice):
+            return tuple(self[i] for i in range(*number.indices(len(self))))
+        number = range(len(self))[number]
+        return Claim(
+            status=Status(self.statuses[number]),
+            country=self.countries[2 * number : 2 * number + 2].decode("ascii"),
+            votes=self.votes(number),
+            abstentions=self._abstained[number],
+            silent=bool(self._silent[number]),
+        )
+
+    def __iter__(self) -> Iterator[Claim]:
+        return map(self.__getitem__, range(len(self)))
+
+    def votes(self, number: int) -> tuple[tuple[str, int], ...]:
+        """Return the votes of one claim; see `Claim.votes`."""
+        if self._at is None:
+            self._at = list(accumulate(self._votes, initial=0))
+        return tuple(
+            (self._codes[2 * i : 2 * i + 2].decode("ascii"), self._counts[i])
+            for i in range(self._at[number], self._at[number + 1])
+        )
+
+    def verdicts(self, codes: Set[str], policy: Policy) -> bytes:
+        """Return one byte a claim, in order: the number of its `Verdict`.
+
+        As `claims.verdict_column` does, in a fraction of the time: of the claims
+        that have the same shape and the same of their codes in the region set,
+        one is asked for its verdict.
+        """
+        if self._shapes is None:
+            self._shapes = self._by_shape()
+        column = bytearray(len(self))
+        for numbers, slots in self._shapes:
+            verdicts: dict[tuple[bool, ...], Verdict] = {}
+            patterns = zip(*(map(codes.__contains__, slot) for slot in slots), strict=True)
+            for number, pattern in zip(numbers, patterns, strict=True):
+                verdict = verdicts.get(pattern)
+                if verdict is None:
+                    verdict = verdicts[pattern] = self[number].verdict(codes, policy)
+                column[number] = verdict
+        return bytes(column)
+
+    def _by_shape(self) -> list[tuple[list[int], list[tuple[str, ...]]]]:
+        """Return the claims' numbers, and their codes slot by slot, for each shape.
+
+        The shape is all that a verdict depends on but the codes. The slots are
+        the country and the votes' codes.
+        """
+        counts = self._counts.tolist()
+        codes = _core.pairs(self._codes)
+        countries = _core.pairs(self.countries)
+        columns = (self.statuses, countries, self._silent, self._abstained.tolist(), self._votes)
+        rows: dict[tuple[object, ...], list[tuple[str, ...]]] = {}
+        numbers: dict[tuple[object, ...], list[int]] = {}
+        at = 0
+        for number, (status, country, silent, abstained, votes) in enumerate(
+            zip(*columns, strict=True)
+        ):
+            end = at + votes
+            shape = (status, country == NO_COUNTRY, silent, abstained, *counts[at:end])
+            rows.setdefault(shape, []).append((country, *codes[at:end]))
+            numbers.setdefault(shape, []).append(number)
+            at = end
+        return [(numbers[shape], list(zip(*rows[shape], strict=True))) for shape in rows]
+
+
+def _possible(status: Status, country: str, votes: int) -> bool:
+    """Say whether a claim can have this form; `Claim.verdict` relies on it."""
+    if status is Status.OVERRIDE:
+        return True
+    if status in (Status.ASSIGNED, Status.UNCONFIRMED):
+        return country != NO_COUNTRY and votes == 1
+    if status is Status.DISPUTED:
+        return country != NO_COUNTRY and votes > 1
+    return country == NO_COUNTRY and votes == 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """One input of a dataset.
+
+    Attributes:
+        name: its name in this dataset.
+        licence: SPDX identifier or name.
+        date: of its data, YYYY-MM-DD.
+        coverage: "full": its silence counts; "partial": it counts where it speaks.
+        origin: sources of one origin are one vote.
+        attribution: the text that the licence asks for; may be empty.
+        url: where it comes from; may be empty.
+        ranges: how many it holds.
+    """
+
+    name: str
+    licence: str
+    date: str
+    coverage: str
+    origin: str
+    attribution: str
+    url: str
+    ranges: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiringOverride:
+    """An operator's override that has a last day, and applied when the dataset was compiled.
+
+    Attributes:
+        number: its position among the overrides of the manifest, from 1.
+        expires: the last day on which it applies.
+        comment: the operator's own; may be empty.
+    """
+
+    number: int
+    expires: date
+    comment: str
+
+    def __str__(self) -> str:
+        comment = f" ({self.comment})" if self.comment else ""
+        return f"override {self.number}{comment}: expired after {self.expires.isoformat()}"
+
+
+def read_metadata(image: Image) -> tuple[dict[str, Any], datetime, tuple[SourceInfo, ...]]:
+    """Return the metadata, and of it when the dataset was built (UTC) and from what."""
+    raw = bytes(image.section("metadata"))
+    try:
+        metadata = json.loads(raw.decode())
+        # One text a value: no double keys, no NaN, no lone surrogates.
+        canonical = _canonical_json(metadata) == raw
+    except (ValueError, RecursionError):
+        canonical = False
+    if not canonical:
+        image.fail("section metadata: not canonical JSON")
+    try:
+        built = datetime.fromisoformat(metadata["built"])
+        if built.utcoffset() is None:
+            raise ValueError("no time zone")
+        built = built.astimezone(UTC)
+        sources = tuple(_read_source(source) for source in metadata["sources"])
+    except (TypeError, ValueError, KeyError, OverflowError):
+        image.fail("section metadata: built or sources of the wrong form")
+    return metadata, built, sources
+
+
+def read_expiring(image: Image, metadata: Mapping[str, Any]) -> tuple[ExpiringOverride, ...]:
+    """Return the overrides with a last day that the metadata lists; it may list none."""
+    try:
+        return tuple(
+            _read_expiring(entry["number"], entry["expires"], entry["comment"])
+            for entry in metadata.get("expiring_overrides", ())
+        )
+    except (TypeError, ValueError, KeyError):
+        image.fail("section metadata: expiring_overrides of the wrong form")
+
+
+def _read_expiring(number: object, expires: object, comment: object) -> ExpiringOverride:
+    if type(number) is not int or number < 1 or not isinstance(comment, str):
+        raise TypeError("number or comment")
+    if not isinstance(expires, str):
+        raise TypeError("expires")
+    return ExpiringOverride(number, date.fromisoformat(expires), comment)
+
+
+def _read_source(source: dict[str, Any]) -> SourceInfo:
+    info = SourceInfo(**{name: source[name] for name in SourceInfo.__slots__})
+    texts = (info.name, info.licence, info.date, info.origin, info.attribution, info.url)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("not a text")
+    if info.coverage not in ("full", "partial"):
+        raise ValueError("coverage")
+    if type(info.ranges) is not int or info.ranges < 0:
+        raise ValueError("ranges")
+    return info

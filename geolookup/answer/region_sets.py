@@ -1,0 +1,436 @@
+"""Region sets: named sets of country codes, and the small algebra over their names.
+
+Every country code is the name of the set of itself. Larger sets are written
+down here, dated and sourced, or by an operator in a TOML file; nothing is ever
+widened silently. "EU" holds the codes of the 27 member states and not those of
+territories with a code of their own, even where EU law applies in them ("AX",
+"GF", "GP", "MF", "MQ", "RE", "YT").
+
+The M49 regions are as the UN Statistics Division publishes them. M49 lists
+neither "TW" nor "XK", so no M49 region contains them ("ASIA+TW" does), and it
+puts "AQ" in no region. "EASTERN_ASIA" and "ASIA" contain "CN", "HK" and "MO",
+each as a code of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from types import MappingProxyType
+from typing import NoReturn
+
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.errors import RegionSetError
+
+MAX_EXPRESSION = 1_000
+"""Characters in an expression: all 250 codes joined by "+" have 749."""
+
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_CODE = re.compile(r"[A-Z]{2}")
+
+# What may be repeated in an error text: nothing that an address could look like,
+# in case one was typed into the wrong field. See _repeatable.
+_REPEATABLE = re.compile(r"[A-Za-z0-9_+-]{1,64}")
+_MAX_DIGITS = 4
+_HEX = re.compile(r"[0-9A-Fa-f]{6,}")
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSet:
+    """A set of country codes, with who defined it and when.
+
+    Attributes:
+        name: its name, or the expression that it came from.
+        codes: two capital letters each; at least one, and not "ZZ".
+        version: date of the definition (YYYY-MM-DD) or the operator's own text.
+        source: who defines it.
+
+    Raises:
+        RegionSetError: *codes* is empty or holds what can't be a country code.
+    """
+
+    name: str
+    codes: frozenset[str]
+    version: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codes", frozenset(self.codes))
+        if not self.codes:
+            raise RegionSetError("region set: it holds no code")
+        # "cn" or "CHN" would silently leave every address outside.
+        if not all(_CODE.fullmatch(code) and code != "ZZ" for code in self.codes):
+            raise RegionSetError("region set: a code is not two capital letters, or is ZZ")
+
+
+class RegionSets:
+    """The named region sets, and what expressions over names mean.
+
+    Immutable: `extended` returns a new object. Iteration gives the named sets
+    sorted by name; the country codes are not among them.
+    """
+
+    __slots__ = ("_named",)
+
+    def __init__(self, named: Iterable[RegionSet] = ()) -> None:
+        ordered = sorted(named, key=lambda region_set: region_set.name)
+        self._named: Mapping[str, RegionSet] = MappingProxyType(
+            {region_set.name: region_set for region_set in ordered}
+        )
+
+    @staticmethod
+    @cache
+    def builtin() -> RegionSets:
+        """Return the sets that geolookup defines: EU, EEA, EFTA and the UN M49 regions."""
+        return RegionSets(_builtin_sets())
+
+    def extended(self, toml_text: str, origin: str) -> RegionSets:
+        """Return these sets and those that an operator's TOML text defines.
+
+        Args:
+            toml_text: tables ``[region_sets.NAME]`` and nothing else.
+            origin: the file's name; error texts begin with it.
+
+        Raises:
+            RegionSetError: not TOML, or a definition that makes no sense. The
+                text names the key.
+        """
+        # Most processes define no sets of their own and need no TOML parser.
+        import tomllib  # noqa: PLC0415
+
+        try:
+            document = tomllib.loads(toml_text)
+        except tomllib.TOMLDecodeError as error:
+            raise RegionSetError(f"{origin}: not TOML: {error}") from None
+        except RecursionError:
+            raise RegionSetError(f"{origin}: not TOML: nested too deeply") from None
+        unknown = sorted(document.keys() - {"region_sets"})
+        if unknown:
+            raise RegionSetError(
+                f"{origin}: unknown key {_shown(unknown[0])}; expected region_sets"
+            )
+        return self.defined(document.get("region_sets", {}), origin)
+
+    def defined(self, definitions: object, origin: str) -> RegionSets:
+        """Return these sets and those of a parsed ``region_sets`` table.
+
+        A definition has `version`, `source`, and either `codes` (a list) or
+        `expression`, which may use sets defined later in the same table.
+
+        Raises:
+            RegionSetError: as in `extended`.
+        """
+        if not isinstance(definitions, Mapping):
+            raise RegionSetError(f"{origin}: region_sets: expected tables [region_sets.NAME]")
+        parsed = [
+            self._definition(name, position, definition, origin)
+            for position, (name, definition) in enumerate(definitions.items())
+        ]
+        known = dict(self._named)
+        for definition in _in_order(parsed, origin):
+            known[definition.name] = definition.region_set(RegionSets(known.values()))
+        return RegionSets(known.values())
+
+    def _definition(self, name: str, position: int, table: object, origin: str) -> _Definition:
+        if not _NAME.fullmatch(name):
+            raise RegionSetError(
+                f"{origin}: region_sets: the name of table {position + 1}, {_shown(name)}, "
+                "is not of capital letters, digits and _"
+            )
+        place = f"{origin}: region_sets.{name}"
+        if _CODE.fullmatch(name) and name not in self._named:
+            raise RegionSetError(f"{place}: names of two letters are kept for country codes")
+        if name in self._named:
+            raise RegionSetError(f"{place}: there is a set of this name already")
+        if not isinstance(table, Mapping):
+            raise RegionSetError(f"{place}: expected a table")
+        unknown = sorted(table.keys() - {"codes", "expression", "version", "source"})
+        if unknown:
+            raise RegionSetError(
+                f"{place}: unknown key {_shown(unknown[0])}; "
+                "expected codes or expression, version, source"
+            )
+        if ("codes" in table) == ("expression" in table):
+            raise RegionSetError(f"{place}: expected either codes or expression")
+        version = table.get("version")
+        if type(version) is date:  # TOML has dates of its own
+            version = version.isoformat()
+        for key, value in (("version", version), ("source", table.get("source"))):
+            if not isinstance(value, str) or not value.strip():
+                raise RegionSetError(f"{place}.{key}: expected a text, not empty")
+        if "codes" in table:
+            expression = "+".join(_code_list(table["codes"], place))
+        else:
+            expression = table["expression"]
+            if not isinstance(expression, str):
+                raise RegionSetError(f"{place}.expression: expected a text")
+        return _Definition(name, expression, str(version), table["source"], place)
+
+    def resolve(self, expression: str) -> RegionSet:
+        """Return the set that an expression names.
+
+        An expression is a country code or a set's name, or several joined by
+        "+" (and those of the next) and "-" (without those of the next), worked
+        from left to right, such as "EEA-NO". Names are case-sensitive.
+
+        Raises:
+            RegionSetError: an unknown name (the text suggests the nearest), an
+                expression over 1,000 characters, or one that leaves no code.
+        """
+        named = self._named.get(expression)
+        if named is not None:
+            return named
+        if expression in COUNTRIES:
+            return _of_code(expression)
+        return self._evaluate(expression)
+
+    def _evaluate(self, expression: str) -> RegionSet:
+        operands = _operands(expression)
+        codes: set[str] = set()
+        used: dict[str, RegionSet] = {}
+        for operator, name, position in operands:
+            operand = self._operand(name, position, expression, single=len(operands) == 1)
+            used[name] = operand
+            codes = codes | operand.codes if operator == "+" else codes - operand.codes
+        if not codes:
+            raise RegionSetError("region set: the expression leaves no code")
+        dated = [operand for operand in used.values() if operand.version]
+        return RegionSet(
+            name=expression,
+            codes=frozenset(codes),
+            version=", ".join(f"{operand.name} {operand.version}" for operand in dated),
+            source="; ".join(dict.fromkeys(operand.source for operand in used.values())),
+        )
+
+    def _operand(self, name: str, position: int, expression: str, *, single: bool) -> RegionSet:
+        found = self._named.get(name)
+        if found is not None:
+            return found
+        if name in COUNTRIES:
+            return _of_code(name)
+        where = "" if single else f" at position {position + 1}"
+        if not _repeatable(expression):
+            raise RegionSetError(f"region set: unknown name{where or ' at position 1'}")
+        text = f"unknown region set {name!r}{where}"
+        nearest = self._nearest(name)
+        raise RegionSetError(f"{text}; did you mean {nearest}?" if nearest else text)
+
+    def _nearest(self, name: str) -> str:
+        upper = name.upper()
+        if upper in self._named or upper in COUNTRIES:
+            return repr(upper)
+        meant = {
+            "UK": "GB",
+            "EL": "GR",
+            "USA": "US",
+            **{_as_name(text): c for c, text in COUNTRIES.items()},
+        }
+        if upper in meant:
+            return repr(meant[upper])
+        if len(upper) == 2:
+            return ""  # every code is near to every other
+        # Only here: it is never needed where all goes well.
+        from difflib import get_close_matches  # noqa: PLC0415
+
+        near = get_close_matches(upper, [*self._named, *COUNTRIES, *meant], n=3, cutoff=0.75)
+        return " or ".join(dict.fromkeys(repr(meant.get(text, text)) for text in near))
+
+    def __iter__(self) -> Iterator[RegionSet]:
+        return iter(self._named.values())
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    """An operator's set, before the names in it are looked up."""
+
+    name: str
+    expression: str
+    version: str
+    source: str
+    place: str
+
+    def names(self) -> list[str]:
+        try:
+            return [name for _, name, _ in _operands(self.expression)]
+        except RegionSetError as error:
+            self._fail(error)
+
+    def region_set(self, known: RegionSets) -> RegionSet:
+        try:
+            codes = known.resolve(self.expression).codes
+        except RegionSetError as error:
+            self._fail(error)
+        return RegionSet(self.name, codes, self.version, self.source)
+
+    def _fail(self, error: RegionSetError) -> NoReturn:
+        text = str(error).removeprefix("region set: ")
+        raise RegionSetError(f"{self.place}.expression: {text}") from None
+
+
+def _in_order(definitions: list[_Definition], origin: str) -> list[_Definition]:
+    """Return the definitions so that each comes after those that it uses."""
+    # As rarely needed as the TOML parser.
+    from graphlib import CycleError, TopologicalSorter  # noqa: PLC0415
+
+    by_name = {definition.name: definition for definition in definitions}
+    graph = {definition.name: definition.names() for definition in definitions}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        # graphlib lists each set before the one that uses it.
+        circle = " -> ".join(reversed(error.args[1]))
+        raise RegionSetError(f"{origin}: region_sets: sets defined in a circle: {circle}") from None
+    return [by_name[name] for name in order if name in by_name]
+
+
+def _code_list(codes: object, place: str) -> list[str]:
+    if not isinstance(codes, list) or not codes:
+        raise RegionSetError(f"{place}.codes: expected a list of country codes, not empty")
+    for position, code in enumerate(codes):
+        where = f"{place}.codes[{position}]"
+        if not isinstance(code, str):
+            raise RegionSetError(f"{where}: expected a text")
+        if code not in COUNTRIES:
+            hint = f"; did you mean {code.upper()!r}?" if code.upper() in COUNTRIES else ""
+            raise RegionSetError(f"{where}: {_shown(code)} is not a country code{hint}")
+        if code in codes[:position]:
+            raise RegionSetError(f"{where}: {code} stands there twice")
+    return codes
+
+
+def _operands(expression: str) -> list[tuple[str, str, int]]:
+    """Split an expression into (operator, name, position from 0); the first operator is "+"."""
+    if not expression:
+        raise RegionSetError("region set: the expression is empty")
+    if len(expression) > MAX_EXPRESSION:
+        raise RegionSetError(f"region set: the expression has over {MAX_EXPRESSION:,} characters")
+    parts = re.split(r"([+-])", expression)
+    operands = []
+    position = 0
+    for operator, name in zip(["+", *parts[1::2]], parts[::2], strict=True):
+        if not name:
+            raise RegionSetError(f"region set: a name is missing at position {position + 1}")
+        operands.append((operator, name, position))
+        position += len(name) + 1
+    return operands
+
+
+def _repeatable(text: str) -> bool:
+    """Say whether *text* can't be an address, in part or with other separators."""
+    names = [name for name in re.split(r"[+-]", text) if name]
+    return (
+        _REPEATABLE.fullmatch(text) is not None
+        and all(name[0].isalpha() for name in names)
+        and sum(map(str.isdigit, text)) <= _MAX_DIGITS
+        # Packed bytes in hex, and in base64, which mixes capitals with small letters.
+        and not any(_HEX.fullmatch(name) for name in names)
+        and all(name.isupper() or name.islower() or name.istitle() for name in names)
+    )
+
+
+def _shown(text: str) -> str:
+    return repr(text) if _repeatable(text) else "not shown here"
+
+
+def _as_name(text: str) -> str:
+    return text.upper().replace(" ", "_")
+
+
+def _of_code(code: str) -> RegionSet:
+    source = "user-assigned code for Kosovo" if code == "XK" else "ISO 3166-1"
+    return RegionSet(code, frozenset({code}), "", source)
+
+
+# The codes of each set, as the source of the set lists them.
+
+_EU = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
+_EEA = f"{_EU} IS LI NO"
+_EFTA = "CH IS LI NO"
+
+_M49_VERSION = "2024-02-27"
+_M49_SOURCE = (
+    "UN Statistics Division, Standard country or area codes for statistical use (M49), "
+    "https://unstats.un.org/unsd/methodology/m49/"
+)
+# Every country or area that M49 puts in a region stands in exactly one of these.
+_M49 = {
+    # Africa
+    "NORTHERN_AFRICA": "DZ EG EH LY MA SD TN",
+    "EASTERN_AFRICA": "BI DJ ER ET IO KE KM MG MU MW MZ RE RW SC SO SS TF TZ UG YT ZM ZW",
+    "MIDDLE_AFRICA": "AO CD CF CG CM GA GQ ST TD",
+    "SOUTHERN_AFRICA": "BW LS NA SZ ZA",
+    "WESTERN_AFRICA": "BF BJ CI CV GH GM GN GW LR ML MR NE NG SH SL SN TG",
+    # Americas
+    "CARIBBEAN": (
+        "AG AI AW BB BL BQ BS CU CW DM DO GD GP HT JM KN KY LC MF MQ MS PR SX TC TT VC VG VI"
+    ),
+    "CENTRAL_AMERICA": "BZ CR GT HN MX NI PA SV",
+    "SOUTH_AMERICA": "AR BO BR BV CL CO EC FK GF GS GY PE PY SR UY VE",
+    "NORTHERN_AMERICA": "BM CA GL PM US",
+    # Asia
+    "CENTRAL_ASIA": "KG KZ TJ TM UZ",
+    "EASTERN_ASIA": "CN HK JP KP KR MN MO",
+    "SOUTH_EASTERN_ASIA": "BN ID KH LA MM MY PH SG TH TL VN",
+    "SOUTHERN_ASIA": "AF BD BT IN IR LK MV NP PK",
+    "WESTERN_ASIA": "AE AM AZ BH CY GE IL IQ JO KW LB OM PS QA SA SY TR YE",
+    # Europe
+    "EASTERN_EUROPE": "BG BY CZ HU MD PL RO RU SK UA",
+    "NORTHERN_EUROPE": "AX DK EE FI FO GB GG IE IM IS JE LT LV NO SE SJ",
+    "SOUTHERN_EUROPE": "AD AL BA ES GI GR HR IT ME MK MT PT RS SI SM VA",
+    "WESTERN_EUROPE": "AT BE CH DE FR LI LU MC NL",
+    # Oceania
+    "AUSTRALIA_AND_NEW_ZEALAND": "AU CC CX HM NF NZ",
+    "MELANESIA": "FJ NC PG SB VU",
+    "MICRONESIA": "FM GU KI MH MP NR PW UM",
+    "POLYNESIA": "AS CK NU PF PN TK TO TV WF WS",
+}
+_M49_UNIONS = {
+    "SUB_SAHARAN_AFRICA": ("EASTERN_AFRICA", "MIDDLE_AFRICA", "SOUTHERN_AFRICA", "WESTERN_AFRICA"),
+    "AFRICA": ("NORTHERN_AFRICA", "SUB_SAHARAN_AFRICA"),
+    "LATIN_AMERICA_AND_THE_CARIBBEAN": ("CARIBBEAN", "CENTRAL_AMERICA", "SOUTH_AMERICA"),
+    # M49 names the continent in a footnote, across the sub-regions.
+    "NORTH_AMERICA": ("CARIBBEAN", "CENTRAL_AMERICA", "NORTHERN_AMERICA"),
+    "AMERICAS": ("LATIN_AMERICA_AND_THE_CARIBBEAN", "NORTHERN_AMERICA"),
+    "ASIA": (
+        *("CENTRAL_ASIA", "EASTERN_ASIA", "SOUTH_EASTERN_ASIA", "SOUTHERN_ASIA", "WESTERN_ASIA"),
+    ),
+    "EUROPE": ("EASTERN_EUROPE", "NORTHERN_EUROPE", "SOUTHERN_EUROPE", "WESTERN_EUROPE"),
+    "OCEANIA": ("AUSTRALIA_AND_NEW_ZEALAND", "MELANESIA", "MICRONESIA", "POLYNESIA"),
+}
+
+
+def _codes(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _builtin_sets() -> Iterator[RegionSet]:
+    yield RegionSet(
+        "EU",
+        _codes(_EU),
+        "2020-02-01",
+        "Treaty on European Union, the 27 member states, "
+        "https://european-union.europa.eu/principles-countries-history/eu-countries_en",
+    )
+    yield RegionSet(
+        "EEA",
+        _codes(_EEA),
+        "2020-02-01",
+        "Agreement on the European Economic Area, https://www.efta.int/eea",
+    )
+    yield RegionSet(
+        "EFTA",
+        _codes(_EFTA),
+        "1995-01-01",
+        "European Free Trade Association, the four member states, https://www.efta.int",
+    )
+    m49 = {name: _codes(codes) for name, codes in _M49.items()}
+    for name, parts in _M49_UNIONS.items():
+        m49[name] = frozenset().union(*(m49[part] for part in parts))
+    for name, codes in m49.items():
+        yield RegionSet(name, codes, _M49_VERSION, _M49_SOURCE)

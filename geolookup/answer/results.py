@@ -1,0 +1,536 @@
+"""Answers: for one address, and for a whole roster.
+
+Plain values that hold no address. What is made from the claims of a roster is
+made when it is asked for, and kept.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, overload
+
+from geolookup import _core
+from geolookup.answer.claims import NO_COUNTRY, Policy, Status, Verdict
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.errors import RegionSetError, RosterError, RosterTooLargeError
+
+if TYPE_CHECKING:
+    from pyroaring import BitMap
+
+    from geolookup.answer.decision_record import DecisionRecord
+
+MAX_SIZE: Final = 2**32 - 1
+"""Addresses in a roster: positions are uint32."""
+
+_LETTERS = bytes(range(ord("A"), ord("Z") + 1))
+_STATUSES: Final = {int(status): status for status in Status}
+_STATUS_BYTES = bytes(_STATUSES)
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of one address.
+
+    Attributes:
+        country: the code, or "ZZ" for no country.
+        status: why.
+        claimed: all codes that sources claim, sorted, when the status is
+            DISPUTED; else empty.
+        verdict: where the address is, seen from the region set that was asked
+            for; None when none was.
+        dataset: id of the dataset that answered.
+    """
+
+    country: str
+    status: Status
+    claimed: tuple[str, ...]
+    verdict: Verdict | None
+    dataset: str
+
+
+class Countries(Sequence[str]):
+    """The codes of a roster in its order: a read-only sequence of two-letter str.
+
+    Equal to other such sequences, lists and tuples of the same codes.
+    """
+
+    __slots__ = ("_raw",)
+    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def tobytes(self) -> bytes:
+        """Return 2 ASCII letters an address."""
+        return self._raw
+
+    def tolist(self) -> list[str]:
+        """Return the codes as a list, which takes half as long as `list` of this."""
+        return _core.pairs(self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw) // 2
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Countries: ...
+    def __getitem__(self, index: int | slice) -> str | Countries:
+        pairs = memoryview(self._raw).cast("H")
+        if isinstance(index, slice):
+            return Countries(pairs[index].tobytes())
+        return _core.pairs(pairs[index : index + 1 or None].tobytes())[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_core.pairs(self._raw))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Countries):
+            return self._raw == other._raw
+        if isinstance(other, (list, tuple)):
+            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return NotImplemented
+
+    def __repr__(self) -> str:
+        return _shortened("Countries", len(self), list(self[:8]))
+
+
+class Statuses(Sequence[Status]):
+    """The statuses of a roster in its order: a read-only sequence of `Status`.
+
+    Equal to other such sequences, lists and tuples of the same statuses.
+    """
+
+    __slots__ = ("_raw",)
+    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def tobytes(self) -> bytes:
+        """Return 1 byte an address: the number of its status."""
+        return self._raw
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, index: int) -> Status: ...
+    @overload
+    def __getitem__(self, index: slice) -> Statuses: ...
+    def __getitem__(self, index: int | slice) -> Status | Statuses:
+        if isinstance(index, slice):
+            return Statuses(self._raw[index])
+        return _STATUSES[self._raw[index]]
+
+    def __iter__(self) -> Iterator[Status]:
+        return map(_STATUSES.__getitem__, self._raw)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Statuses):
+            return self._raw == other._raw
+        if isinstance(other, (list, tuple)):
+            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return NotImplemented
+
+    def __repr__(self) -> str:
+        return _shortened("Statuses", len(self), [status.name for status in self[:8]])
+
+
+class Perspective:
+    """What becomes of claims, seen from a region set under a policy, or from none.
+
+    Made once for each (dataset, region set, policy) and shared by all results.
+
+    Attributes:
+        dataset: id of the dataset whose claims these are.
+        countries: 2 ASCII letters a claim.
+        statuses: 1 byte a claim: the number of its `Status`.
+        region_set: name or expression; None: none was asked for.
+        policy: None when no region set was asked for.
+        verdicts: 1 byte a claim: the number of its `Verdict`; None as above.
+    """
+
+    __slots__ = ("countries", "dataset", "policy", "region_set", "statuses", "verdicts")
+
+    def __init__(
+        self,
+        dataset: str,
+        countries: bytes,
+        statuses: bytes,
+        *,
+        region_set: str | None = None,
+        policy: Policy | None = None,
+        verdicts: bytes | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.countries = countries
+        self.statuses = statuses
+        self.region_set = region_set
+        self.policy = policy
+        self.verdicts = verdicts
+
+
+class RosterResult:
+    """What is known of each address of a roster, in the roster's order.
+
+    Positions count from 0. The result holds no address, and stays usable after
+    the dataset it came from was closed.
+
+    Attributes:
+        record: what was decided, to be kept; None: it was not asked for. Two results
+            are equal whatever their records.
+    """
+
+    __slots__ = (
+        "_bitmaps",
+        "_claims",
+        "_countries",
+        "_perspective",
+        "_serialised",
+        "_size",
+        "_statuses",
+        "record",
+    )
+    __hash__ = None  # type: ignore[assignment]  # made of views that have none
+
+    def __init__(self, claims: bytes, perspective: Perspective) -> None:
+        """Make a result of claims as the core returns them; see `Perspective`.
+
+        Raises:
+            RosterTooLargeError: over 4,294,967,295 addresses.
+        """
+        self._size = len(claims) >> 1
+        if self._size > MAX_SIZE:
+            raise RosterTooLargeError(f"roster: over {MAX_SIZE:,} addresses")
+        self.record: DecisionRecord | None = None
+        self._claims = claims
+        self._perspective = perspective
+        self._countries: bytes | None = None
+        self._statuses: bytes | None = None
+        self._bitmaps: tuple[BitMap, BitMap, BitMap] | None = None
+        self._serialised: tuple[bytes, bytes, bytes] | None = None
+
+    @classmethod
+    def from_columns(
+        cls,
+        *,
+        size: int,
+        countries: bytes,
+        statuses: bytes,
+        counts: Mapping[str, int] | None = None,
+        inside: bytes | None = None,
+        outside: bytes | None = None,
+        undetermined: bytes | None = None,
+        dataset: str,
+        region_set: str | None = None,
+        policy: Policy | None = None,
+    ) -> RosterResult:
+        """Make a result of columns that came from outside, such as over the network.
+
+        Args:
+            size: number of addresses.
+            countries: 2 ASCII letters an address.
+            statuses: 1 byte an address: the number of its `Status`.
+            counts: addresses for each code; their sum is held against *size*, and
+                `counts` counts *countries* itself.
+            inside: positions in the portable Roaring serialisation; this and
+                the next two come together with *region_set* and *policy*, or
+                not at all.
+            outside: as *inside*.
+            undetermined: as *inside*.
+            dataset: id of the dataset that answered: 64 hexadecimal digits.
+            region_set: the name or expression that was asked for.
+            policy: the policy that was asked for.
+
+        Raises:
+            RosterError: columns that contradict each other or themselves. The
+                text names the field. Whether the sets of positions are disjoint
+                is checked when the first of them is used.
+        """
+        if not 0 <= size <= MAX_SIZE:
+            raise RosterError("size: not in 0..4294967295")
+        _check_column("countries", countries, 2 * size, _LETTERS)
+        _check_column("statuses", statuses, size, _STATUS_BYTES)
+        if len(dataset) != 64 or not _HEX.issuperset(dataset):
+            raise RosterError("dataset: not 64 hexadecimal digits")
+        given = (inside, outside, undetermined)
+        absent = [column is None for column in (*given, region_set, policy)]
+        if any(absent) and not all(absent):
+            raise RosterError(
+                "inside, outside, undetermined, region_set and policy belong together"
+            )
+        self = cls(b"", Perspective(dataset, b"", b"", region_set=region_set, policy=policy))
+        self._size = size
+        self._countries = bytes(countries)
+        self._statuses = bytes(statuses)
+        if inside is not None and outside is not None and undetermined is not None:
+            self._serialised = (bytes(inside), bytes(outside), bytes(undetermined))
+            for field, serialised in zip(_VERDICTS, self._serialised, strict=True):
+                _check_portable(field, serialised, size)
+        if counts is not None and sum(counts.values()) != size:
+            raise RosterError(f"counts: their sum is not {size}")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of addresses in the roster."""
+        return self._size
+
+    @property
+    def dataset(self) -> str:
+        """Id of the dataset that answered: 64 hexadecimal digits."""
+        return self._perspective.dataset
+
+    @property
+    def region_set(self) -> str | None:
+        """The region set that was asked for, by its name or expression."""
+        return self._perspective.region_set
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy that the verdicts follow; None when no region set was asked for."""
+        return self._perspective.policy
+
+    @property
+    def countries(self) -> Countries:
+        """The code of each address; "ZZ" where there is none."""
+        return Countries(self._country_column())
+
+    @property
+    def statuses(self) -> Statuses:
+        """The status of each address."""
+        return Statuses(self._status_column())
+
+    @property
+    def inside(self) -> BitMap:
+        """Positions inside the region set.
+
+        This, `outside` and `undetermined` are disjoint and together hold every
+        position. Each access makes a set of its own, so that changing one
+        changes no result: take it once, not in each turn of a loop.
+
+        Raises:
+            ValueError: no region set was asked for.
+        """
+        return self._verdict_set(0)
+
+    @property
+    def outside(self) -> BitMap:
+        """Positions outside the region set; see `inside`."""
+        return self._verdict_set(1)
+
+    @property
+    def undetermined(self) -> BitMap:
+        """Positions of which neither can be said; see `inside`."""
+        return self._verdict_set(2)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of addresses for each code that occurs, sorted by code."""
+        counted = _core.count16(self._country_column())
+        return dict(sorted((raw.decode(), n) for raw, n in counted.items()))
+
+    def status_counts(self) -> dict[Status, int]:
+        """Return the number of addresses for each status that occurs, in their order."""
+        counted = _core.count8(self._status_column())
+        return {_STATUSES[number]: n for number, n in sorted(counted.items())}
+
+    def verdict_counts(self) -> dict[Verdict, int]:
+        """Return the number of addresses for each verdict, in their order.
+
+        Raises:
+            ValueError: no region set was asked for.
+        """
+        verdicts = self._perspective.verdicts
+        if verdicts is None:  # then the sets came from outside, or raise
+            return dict(zip(Verdict, map(len, self._verdict_sets()), strict=True))
+        counted = _core.count8(_core.map8(self._claims, verdicts))
+        return {verdict: counted.get(verdict, 0) for verdict in Verdict}
+
+    def positions(self, wanted: str | Status) -> BitMap:
+        """Return the positions whose country is a code, or whose status is a `Status`.
+
+        Raises:
+            RegionSetError: no country code and not "ZZ".
+        """
+        if isinstance(wanted, Status):
+            return _deserialised("positions", _core.roaring8(self._status_column(), wanted))
+        if wanted not in COUNTRIES and wanted != NO_COUNTRY:
+            # An empty set would hide "cn" and "UK".
+            raise RegionSetError("positions: not a country code, such as 'CN', and not 'ZZ'")
+        return _deserialised("positions", _core.roaring16(self._country_column(), wanted.encode()))
+
+    def serialised(self) -> tuple[bytes, bytes, bytes]:
+        """Return inside, outside and undetermined in the portable Roaring serialisation.
+
+        Raises:
+            ValueError: no region set was asked for.
+        """
+        if self._serialised is None:
+            verdicts = self._perspective.verdicts
+            if verdicts is None:
+                raise ValueError(
+                    "the result has no verdicts: it was made without a region set; "
+                    "name one with region_set="
+                )
+            self._serialised = _core.roaring_partition(self._claims, verdicts)
+        return self._serialised
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RosterResult):
+            return NotImplemented
+        return (
+            self.dataset == other.dataset
+            and self.region_set == other.region_set
+            and self.policy == other.policy
+            and self._country_column() == other._country_column()
+            and self._status_column() == other._status_column()
+            and (self.region_set is None or self._verdict_sets() == other._verdict_sets())
+        )
+
+    def __repr__(self) -> str:
+        counts = sorted(self.counts().items(), key=lambda item: (-item[1], item[0]))
+        parts = [f"{code} {n}" for code, n in counts[:5]]
+        if len(counts) > 5:
+            parts.append(f"{len(counts) - 5} more codes")
+        text = f"<RosterResult of {self._size}"
+        if parts:
+            text += f": {', '.join(parts)}"
+        if self.region_set is not None:
+            inside, outside, undetermined = map(len, self._verdict_sets())
+            text += (
+                f"; {self.region_set}: {inside} inside, {outside} outside, "
+                f"{undetermined} undetermined"
+            )
+        return text + ">"
+
+    def _country_column(self) -> bytes:
+        if self._countries is None:
+            self._countries = _core.map16(self._claims, self._perspective.countries)
+        return self._countries
+
+    def _status_column(self) -> bytes:
+        if self._statuses is None:
+            self._statuses = _core.map8(self._claims, self._perspective.statuses)
+        return self._statuses
+
+    def _verdict_set(self, which: int) -> BitMap:
+        bitmap = self._verdict_sets()[which]
+        return type(bitmap)(bitmap, optimize=False)
+
+    def _verdict_sets(self) -> tuple[BitMap, BitMap, BitMap]:
+        if self._bitmaps is None:
+            inside, outside, undetermined = map(_deserialised, _VERDICTS, self.serialised())
+            # Disjoint, below the size, and as many as the size: each position once.
+            if (
+                len(inside) + len(outside) + len(undetermined) != self._size
+                or any(
+                    sets and sets.max() >= self._size for sets in (inside, outside, undetermined)
+                )
+                or not inside.isdisjoint(outside)
+                or not inside.isdisjoint(undetermined)
+                or not outside.isdisjoint(undetermined)
+            ):
+                raise RosterError(
+                    "inside, outside and undetermined do not hold each position exactly once"
+                )
+            self._bitmaps = (inside, outside, undetermined)
+        return self._bitmaps
+
+
+_VERDICTS = ("inside", "outside", "undetermined")
+
+
+def _shortened(name: str, size: int, first: list[str]) -> str:
+    more = ", ..." if size > len(first) else ""
+    return f"<{name} of {size}: {', '.join(first)}{more}>" if size else f"<{name} of 0>"
+
+
+def _check_column(field: str, column: bytes, expected: int, allowed: bytes) -> None:
+    if len(column) != expected:
+        raise RosterError(f"{field}: {len(column)} bytes, expected {expected}")
+    if bytes(column).translate(None, allowed):
+        raise RosterError(f"{field}: unknown values")
+
+
+# --- the portable Roaring serialisation -----------------------------------------------
+# https://github.com/RoaringBitmap/RoaringFormatSpec
+
+_NO_RUNS_COOKIE = 12346
+_RUNS_COOKIE = 12347
+_NO_OFFSETS_BELOW = 4
+_ARRAY_MAX = 4096
+_BITSET_BYTES = 8192
+_ONE_ARRAY = struct.Struct("<IIHHI")  # cookie, containers, key, cardinality - 1, offset
+
+
+def _deserialised(field: str, serialised: bytes) -> BitMap:
+    # Loaded where it is needed: most callers of import geolookup ask for no sets.
+    from pyroaring import BitMap  # noqa: PLC0415
+
+    try:
+        return BitMap.deserialize(serialised)
+    except ValueError as error:
+        raise RosterError(f"{field}: not a portable Roaring bitmap: {error}") from None
+
+
+def _check_portable(field: str, serialised: bytes, size: int) -> None:
+    """Check that the containers fill a serialised bitmap exactly and lie below *size*.
+
+    What is inside the containers is checked by pyroaring, whose own checks of
+    lengths have not always been there.
+    See https://github.com/RoaringBitmap/RoaringFormatSpec.
+
+    Raises:
+        RosterError: they do not. The text names the field.
+    """
+    try:
+        end = _portable_length(serialised, -(-size >> 16))
+    except (struct.error, IndexError):
+        end = -1
+    if end != len(serialised):
+        raise RosterError(
+            f"{field}: {len(serialised)} bytes are no portable Roaring bitmap of a roster of {size}"
+        )
+
+
+def _portable_length(serialised: bytes, max_containers: int) -> int:
+    """Return the length that the headers give, or -1 where they make no sense."""
+    at: int
+    containers: int
+    count: int
+    (cookie,) = struct.unpack_from("<I", serialised)
+    runs = b""
+    if cookie == _NO_RUNS_COOKIE:
+        (containers,) = struct.unpack_from("<I", serialised, 4)
+        at = 8
+    elif cookie & 0xFFFF == _RUNS_COOKIE:
+        containers = (cookie >> 16) + 1
+        at = 4 + (containers + 7) // 8
+        runs = serialised[4:at]
+    else:
+        return -1
+    if containers > max_containers:
+        return -1
+    headers = struct.unpack_from(f"<{2 * containers}H", serialised, at)
+    at += 4 * containers
+    offsets: tuple[int, ...] = ()
+    if not runs or containers >= _NO_OFFSETS_BELOW:
+        offsets = struct.unpack_from(f"<{containers}I", serialised, at)
+        at += 4 * containers
+    for i in range(containers):
+        if headers[2 * i] >= max_containers or (offsets and offsets[i] != at):
+            return -1
+        if runs and runs[i >> 3] >> (i & 7) & 1:
+            (count,) = struct.unpack_from("<H", serialised, at)
+            at += 2 + 4 * count
+        else:
+            cardinality = headers[2 * i + 1] + 1
+            at += 2 * cardinality if cardinality <= _ARRAY_MAX else _BITSET_BYTES
+    return at

@@ -1,0 +1,1 @@
+"""Building datasets: manifests and sources are read, and compiled into one file."""

@@ -1,0 +1,452 @@
+"""The compiler: what sources, registries and an operator say becomes intervals with claims.
+
+All thinking about overlaps, precedence and agreement happens here, once, so that a
+lookup is nothing but finding an interval. Later layers win over earlier ones:
+sources, then special-purpose ranges, then overrides, then the IPv6 forms that
+carry an IPv4 address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import operator
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+from geolookup._sweep import Ranges, merge_ipv4, merge_ipv6, renumber
+from geolookup.answer.claims import (
+    FIXED_CLAIMS,
+    MAX_CLAIMS,
+    SPECIAL_PURPOSE,
+    UNASSIGNED,
+    Claim,
+    Status,
+)
+from geolookup.answer.embedded_ipv4 import EMBEDDED, nat64_prefix
+from geolookup.answer.evidence import SECTION as EVIDENCE
+from geolookup.build import evidence_section, readers
+from geolookup.build.manifest import Manifest
+from geolookup.build.readers import SILENCE, SourceRanges, code_number, code_text
+from geolookup.build.readers.decompression import size
+from geolookup.build.sources import Override, Source
+from geolookup.build.special_purpose import DATE, special_purpose_prefixes
+from geolookup.errors import SourceError
+
+MAX_FINDINGS = 100
+"""Findings listed of one source. One that contradicts itself everywhere needs no longer list."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with (bytes done, bytes in all, name of the source being read)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A source or the overrides, as laid over the address line: disjoint and ascending.
+
+    Attributes:
+        ranges: the flattened ranges, with the place of the range that decides each.
+        rows: number of ranges before flattening.
+    """
+
+    ranges: SourceRanges
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """A compiled dataset, not yet a file.
+
+    Interval i ends where i + 1 begins; the first begins at 0, and neighbours have
+    different claims. Columns are little-endian on every machine.
+
+    Attributes:
+        ipv4_first: uint32, first address of each IPv4 interval.
+        ipv4_claims: uint16, its claim number.
+        ipv6_first_high: uint64, upper half of each IPv6 interval's first address.
+        ipv6_first_low: uint64, its lower half.
+        ipv6_claims: uint16, its claim number, or one of the `EMBEDDED_*` numbers.
+        claims: by number; the first three are `FIXED_CLAIMS`.
+        metadata: what the dataset says of itself, ready for JSON.
+        sources: what each source says, in the order of the sources.
+        overrides: the overrides that apply; a range's line is its override's
+            position, from 1.
+        findings: what an operator should know of the input: lines left out,
+            contradictions within a source, expired overrides.
+        optional: sections of the dataset file besides these columns: the
+            evidence, unless it was left out.
+    """
+
+    ipv4_first: bytes
+    ipv4_claims: bytes
+    ipv6_first_high: bytes
+    ipv6_first_low: bytes
+    ipv6_claims: bytes
+    claims: tuple[Claim, ...]
+    metadata: dict[str, object]
+    sources: tuple[Layer, ...]
+    overrides: Layer
+    findings: tuple[str, ...]
+    optional: dict[str, bytes]
+
+
+def compile_manifest(
+    manifest: Manifest,
+    *,
+    progress: Progress | None = None,
+    with_evidence: bool = True,
+    lenient: int = 0,
+) -> Compiled:
+    """Read all files of a manifest and compile them.
+
+    Args:
+        manifest: what to compile.
+        progress: called while files are read.
+        with_evidence: as in `compile`.
+        lenient: number of lines, of all sources together, that may make no sense.
+            They are left out, and listed first among the findings.
+
+    Raises:
+        SourceError: as `compile` and `readers.read` do.
+    """
+    total = sum(size(file) for entry in manifest.sources for file in entry.files)
+    faults = readers.Faults(lenient)
+
+    def read() -> Iterator[tuple[Source, SourceRanges]]:
+        # One source after the other, so that only one is in memory unflattened.
+        done = 0
+        for entry in manifest.sources:
+
+            def on_read(count: int, name: str = entry.source.name, before: int = done) -> None:
+                if progress is not None:
+                    progress(before + count, total, name)
+
+            ranges = readers.read(
+                entry.files,
+                format_name=entry.format,
+                options=entry.options,
+                faults=faults,
+                on_read=on_read,
+            )
+            yield entry.source, ranges
+            done += sum(size(file) for file in entry.files)
+
+    compiled = compile(
+        read(),
+        overrides=manifest.overrides,
+        nat64_prefixes=manifest.nat64_prefixes,
+        special_purpose=manifest.special_purpose,
+        with_evidence=with_evidence,
+    )
+    return replace(compiled, findings=(*faults.found, *faults.notes, *compiled.findings))
+
+
+def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is not used here
+    sources: Iterable[tuple[Source, SourceRanges]],
+    *,
+    overrides: Sequence[Override] = (),
+    nat64_prefixes: Sequence[str] = (),
+    special_purpose: bool = True,
+    built: date | None = None,
+    today: date | None = None,
+    with_evidence: bool = True,
+) -> Compiled:
+    """Compile sources, in order of precedence: the first that speaks names the country.
+
+    Args:
+        sources: each with its ranges, which may overlap: the more specific one
+            wins, and where equally specific ones contradict each other the
+            source is silent.
+        overrides: the more specific one wins among them, and each over all sources.
+        nat64_prefixes: IPv6 prefixes whose addresses are answered by the IPv4
+            address inside, besides the well-known ones.
+        special_purpose: whether the IANA registries count.
+        built: the build date that the dataset states. Default: the date of the
+            newest source, so that the same input gives the same bytes.
+        today: the day that decides which overrides have expired, and the build
+            date if there are no sources. Default: the present day, UTC.
+        with_evidence: whether to keep what each source says, for explanations.
+
+    Raises:
+        SourceError: the input contradicts itself, or has too many different claims.
+    """
+    today = today or datetime.now(UTC).date()
+    findings: list[str] = []
+    described: list[Source] = []
+    layers: list[Layer] = []
+    for source, ranges in sources:
+        if source.name in (known.name for known in described):
+            raise SourceError(f"two sources are named {source.name!r}")
+        described.append(source)
+        layers.append(_flatten_source(source, ranges, findings))
+    embedded = _embedded(nat64_prefixes)
+    override = _flatten_overrides(overrides, embedded, today, findings)
+    special = _special_purpose() if special_purpose else SourceRanges()
+
+    stack = [*(layer.ranges for layer in layers), special, override.ranges, embedded]
+    try:
+        book = _Claims(described)
+        lines = _merge(stack, book)
+    except _TooManyClaimsError:
+        # A second time from the start, so that the result depends on the input alone.
+        book = _Claims(described, pooled=True)
+        lines = _merge(stack, book)
+        findings.append(
+            f"the sources make more than {MAX_CLAIMS:,} different claims; those that differ in"
+            " their numbers of votes alone share the votes that are certain for each of them, so"
+            " MAJORITY says UNDETERMINED more often; countries, statuses, claimed codes and the"
+            " other policies are exact"
+        )
+    (ipv4_first, ipv4_claims), (ipv6_high, ipv6_low, ipv6_claims) = lines
+    claims, numbers = book.ordered()
+    optional = {}
+    if with_evidence:
+        optional[EVIDENCE] = evidence_section.encode(
+            [(source, layer.ranges) for source, layer in zip(described, layers, strict=True)],
+            overrides,
+            override.ranges,
+            special_purpose_prefixes() if special_purpose else (),
+        )
+    built = built or max((source.date for source in described), default=today)
+    return Compiled(
+        ipv4_first=ipv4_first,
+        ipv4_claims=renumber(ipv4_claims, numbers),
+        ipv6_first_high=ipv6_high,
+        ipv6_first_low=ipv6_low,
+        ipv6_claims=renumber(ipv6_claims, numbers),
+        claims=claims,
+        metadata={
+            "built": f"{built.isoformat()}T00:00:00Z",
+            "sources": [
+                {
+                    "name": source.name,
+                    "licence": source.licence,
+                    "date": source.date.isoformat(),
+                    "coverage": source.coverage,
+                    "origin": source.origin,
+                    "attribution": source.attribution,
+                    "url": source.url,
+                    "ranges": layer.rows,
+                }
+                for source, layer in zip(described, layers, strict=True)
+            ],
+            "special_purpose": {"date": DATE} if special_purpose else None,
+            "nat64_prefixes": [nat64_prefix(text).prefix for text in nat64_prefixes],
+            "overrides": override.rows,
+            **_expiring(overrides, today),
+        },
+        sources=tuple(layers),
+        overrides=override,
+        findings=tuple(findings),
+        optional=optional,
+    )
+
+
+class _TooManyClaimsError(SourceError):
+    """More different claims than a dataset can hold."""
+
+
+def _merge(
+    stack: Sequence[SourceRanges], book: _Claims
+) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes, bytes]]:
+    return (
+        merge_ipv4([ranges.ipv4 for ranges in stack], book.number),
+        merge_ipv6([ranges.ipv6 for ranges in stack], book.number),
+    )
+
+
+class _Claims:
+    """Gives numbers to claims as they turn up, and orders them in the end.
+
+    Args:
+        sources: in order of precedence.
+        pooled: whether claims that differ in nothing but numbers of votes are
+            one. It has the votes that each of them has at least, and the most
+            votes of any in all, the rest as abstentions: what has a majority of
+            these has one in each.
+    """
+
+    def __init__(self, sources: Sequence[Source], *, pooled: bool = False) -> None:
+        self._full = [source.coverage == "full" for source in sources]
+        origins: dict[str, list[int]] = {}
+        for index, source in enumerate(sources):
+            origins.setdefault(source.origin, []).append(index)
+        self._origins = tuple(origins.values())
+        self._numbers: dict[object, int] = {}
+        self._claims: list[Claim] = []
+        self._pooled = pooled
+        for claim in FIXED_CLAIMS:
+            self._number(claim)
+
+    def number(self, codes: bytes) -> int:
+        """Return the claim number for the codes of all layers, in the order of `compile`."""
+        *said, special, override, embedded = array("H", codes)
+        if embedded:
+            return embedded
+        if override:
+            return self._number(Claim(Status.OVERRIDE, code_text(override)))
+        if special:
+            return SPECIAL_PURPOSE
+        if not any(said):
+            return UNASSIGNED
+        return self._number(self._claim(said))
+
+    def _claim(self, said: list[int]) -> Claim:
+        spoken = [code for code in said if code]
+        votes = dict.fromkeys(spoken, 0)
+        abstentions = 0
+        for members in self._origins:
+            vote = next((said[index] for index in members if said[index]), SILENCE)
+            if vote:
+                votes[vote] += 1
+            elif any(self._full[index] for index in members):
+                abstentions += 1
+        silent = any(full and not code for full, code in zip(self._full, said, strict=True))
+        if len(votes) > 1:
+            status = Status.DISPUTED
+        else:
+            status = Status.UNCONFIRMED if silent else Status.ASSIGNED
+        counts = tuple((code_text(code), votes[code]) for code in sorted(votes))
+        return Claim(status, code_text(spoken[0]), counts, abstentions, silent)
+
+    def _number(self, claim: Claim) -> int:
+        key = claim
+        if self._pooled:
+            key = replace(claim, votes=tuple((code, 0) for code in claim.claimed), abstentions=0)
+        number = self._numbers.setdefault(key, len(self._claims))
+        if number == len(self._claims):
+            if number >= MAX_CLAIMS:
+                raise _TooManyClaimsError(
+                    f"the sources make more than {MAX_CLAIMS:,} different claims, which is as many"
+                    " as a dataset can hold; leave out a source, or those that agree with no other"
+                )
+            self._claims.append(claim)
+        elif self._pooled:
+            self._claims[number] = _certain(self._claims[number], claim)
+        return number
+
+    def ordered(self) -> tuple[tuple[Claim, ...], bytes]:
+        """Return the claims in their final order, and the final number (uint16) by number.
+
+        The order depends on nothing but the claims, so equal intervals give equal bytes.
+        """
+        order = operator.attrgetter("status", "country", "votes", "abstentions", "silent")
+        fixed = len(FIXED_CLAIMS)
+        others = sorted(range(fixed, len(self._claims)), key=lambda n: order(self._claims[n]))
+        numbers = array("H", range(0x10000))  # the embedded forms keep theirs
+        for number, before in enumerate(others, start=fixed):
+            numbers[before] = number
+        claims = (*FIXED_CLAIMS, *(self._claims[before] for before in others))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return claims, numbers.tobytes()
+
+
+def _certain(one: Claim, other: Claim) -> Claim:
+    """Return two claims that differ in numbers of votes as one; see `_Claims`."""
+    total = max(sum(n for _, n in claim.votes) + claim.abstentions for claim in (one, other))
+    votes = tuple(
+        (code, min(n, m)) for (code, n), (_, m) in zip(one.votes, other.votes, strict=True)
+    )
+    return replace(one, votes=votes, abstentions=total - sum(n for _, n in votes))
+
+
+def _flatten_source(source: Source, ranges: SourceRanges, findings: list[str]) -> Layer:
+    flat, clashes = _flatten(ranges)
+    findings += [
+        f"{ranges.place(family, index)}: names another country than {ranges.place(family, other)}"
+        " for the same addresses and is no more specific, so the source is silent there"
+        for family, other, index in clashes[:MAX_FINDINGS]
+    ]
+    if len(clashes) > MAX_FINDINGS:
+        findings.append(f"{source.name}: {len(clashes) - MAX_FINDINGS:,} more such contradictions")
+    return Layer(flat, len(ranges))
+
+
+def _expiring(overrides: Sequence[Override], today: date) -> dict[str, Any]:
+    """Return what the metadata says of overrides that apply now and have a last day."""
+    expiring = [
+        {
+            "number": number,
+            "expires": override.expires.isoformat(),
+            "comment": override.comment,
+        }
+        for number, override in enumerate(overrides, start=1)
+        if override.expires is not None and override.expires >= today
+    ]
+    # Left out where there are none: a dataset without them keeps its bytes.
+    return {"expiring_overrides": expiring} if expiring else {}
+
+
+def _flatten_overrides(
+    overrides: Sequence[Override], embedded: SourceRanges, today: date, findings: list[str]
+) -> Layer:
+    ranges = SourceRanges()
+    for position, override in enumerate(overrides, start=1):
+        if override.expires is not None and override.expires < today:
+            findings.append(
+                f"override {position}: expired after {override.expires.isoformat()}, not applied"
+            )
+            continue
+        first, last = int.from_bytes(override.first), int.from_bytes(override.last)
+        family = ranges.ipv4 if len(override.first) == 4 else ranges.ipv6
+        if family is ranges.ipv6 and any(
+            start <= first and last <= end for start, end, _ in embedded.ipv6
+        ):
+            raise SourceError(
+                f"override {position}: has no effect, since these IPv6 addresses are answered by"
+                " the IPv4 address inside; override that one instead"
+            )
+        family.append(first, last, code_number(override.code), line=position)
+    flat, clashes = _flatten(ranges)
+    for family, other, index in clashes:
+        raise SourceError(
+            f"override {family.place(index)[1]}: names another code than override"
+            f" {family.place(other)[1]} for the same addresses and is no more specific"
+        )
+    return Layer(flat, len(ranges))
+
+
+def _flatten(ranges: SourceRanges) -> tuple[SourceRanges, list[tuple[Ranges, int, int]]]:
+    """Return disjoint ranges, and the pairs that clash: (family, index, index)."""
+    ipv4, clashes4 = ranges.ipv4.flattened()
+    ipv6, clashes6 = ranges.ipv6.flattened()
+    return SourceRanges(ipv4, ipv6, ranges.files), [
+        *((ranges.ipv4, *pair) for pair in clashes4),
+        *((ranges.ipv6, *pair) for pair in clashes6),
+    ]
+
+
+def _special_purpose() -> SourceRanges:
+    ranges = SourceRanges()
+    for row in special_purpose_prefixes():
+        _add_prefix(ranges, row.prefix, 1)
+    return _flatten(ranges)[0]
+
+
+def _embedded(nat64_prefixes: Sequence[str]) -> SourceRanges:
+    """Return the prefixes that carry IPv4 addresses, with their claim numbers for codes."""
+    forms = list(EMBEDDED)
+    for position, text in enumerate(nat64_prefixes, start=1):
+        try:
+            form = nat64_prefix(text)
+        except SourceError as error:
+            raise SourceError(f"NAT64 prefix {position}: {error}") from error
+        network = ipaddress.IPv6Network(form.prefix)
+        for other in forms:
+            if network.overlaps(ipaddress.IPv6Network(other.prefix)):
+                raise SourceError(f"NAT64 prefix {position}: overlaps another one ({other.name})")
+        forms.append(form)
+    ranges = SourceRanges()
+    for form in forms:
+        _add_prefix(ranges, form.prefix, form.claim)
+    return _flatten(ranges)[0]
+
+
+def _add_prefix(ranges: SourceRanges, prefix: str, code: int) -> None:
+    network = ipaddress.ip_network(prefix)
+    family = ranges.ipv4 if network.version == 4 else ranges.ipv6
+    family.append(int(network.network_address), int(network.broadcast_address), code)

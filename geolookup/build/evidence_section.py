@@ -1,0 +1,79 @@
+"""The evidence section of a dataset file as the compiler writes it.
+
+`geolookup.answer.evidence` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from geolookup.answer.evidence import ALIGNMENT
+
+if TYPE_CHECKING:
+    from geolookup._sweep import Ranges
+    from geolookup.build.readers import SourceRanges
+    from geolookup.build.sources import Override, Source
+    from geolookup.build.special_purpose import SpecialPurpose
+
+
+def encode(
+    sources: Sequence[tuple[Source, SourceRanges]],
+    overrides: Sequence[Override],
+    override_ranges: SourceRanges,
+    special_purpose: Sequence[SpecialPurpose],
+) -> bytes:
+    """Return the evidence section; the same input gives the same bytes.
+
+    Args:
+        sources: each with its flattened ranges.
+        overrides: as the operator wrote them.
+        override_ranges: those that apply, flattened; a range's line is the
+            position of its override, from 1.
+        special_purpose: the registries' rows.
+    """
+    columns = bytearray()
+
+    def add(*data: bytes) -> list[int]:
+        """Append columns; return the offset and size of each."""
+        places = []
+        for column in data:
+            columns.extend(bytes(-len(columns) % ALIGNMENT))
+            places += [len(columns), len(column)]
+            columns.extend(column)
+        return places
+
+    index = {
+        "sources": [
+            {
+                "name": source.name,
+                "ipv4": add(*ranges.ipv4.intervals()),
+                "ipv6": add(*ranges.ipv6.intervals()),
+            }
+            for source, ranges in sources
+        ],
+        "overrides": [
+            {"country": row.code, "comment": row.comment, "expires": _iso(row)} for row in overrides
+        ],
+        "override_ranges": {
+            "ipv4": _listed(override_ranges.ipv4),
+            "ipv6": _listed(override_ranges.ipv6),
+        },
+        "special_purpose": [[row.prefix, row.name, row.rfc] for row in special_purpose],
+    }
+    text = json.dumps(index, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    head = len(text).to_bytes(8, "little") + text
+    return head + bytes(-len(head) % ALIGNMENT) + bytes(columns)
+
+
+def _iso(override: Override) -> str:
+    return override.expires.isoformat() if override.expires else ""
+
+
+def _listed(ranges: Ranges) -> list[list[object]]:
+    # Hexadecimal, because readers of JSON disagree about large numbers.
+    return [
+        [f"{first:x}", f"{last:x}", ranges.place(i)[1] - 1]
+        for i, (first, last, _) in enumerate(ranges)
+    ]

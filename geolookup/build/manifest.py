@@ -1,0 +1,249 @@
+"""Manifests: TOML files that describe what a dataset is compiled from.
+
+::
+
+    nat64_prefixes = []              # an operator's own; the well-known one is built in
+    special_purpose = true           # the IANA registries
+    canaries = "canaries.csv"        # addresses with the codes expected; see docs/trust.md
+
+    [limits]                         # what is accepted of a new dataset
+    max_change = { CN = "0.5%", "*" = "5%", DISPUTED = "1%" }
+    min_coverage = "60%"             # of the IPv4 space
+
+    [[source]]                       # in order of precedence
+    name = "dbip"
+    files = ["dbip-ipv4.csv.xz"]     # relative to the manifest
+    format = "range-csv"             # left out: by content; all are in docs/formats.md
+    country = "DE"                   # of lists of prefixes, whose lines say none
+    country_from = "country"         # of MaxMind's data; or "registered_country"
+    licence = "CC-BY-4.0"
+    attribution = "IP Geolocation by DB-IP (https://db-ip.com)"
+    url = "https://db-ip.com/"
+    date = 2026-06-01
+    coverage = "full"                # or "partial"
+    origin = "dbip"                  # sources of one origin are one vote; left out: the name
+
+    [[override]]
+    prefix = "10.0.0.0/8"            # or range = "10.0.0.0-10.0.0.9"
+    code = "DE"                      # or "ZZ"
+    comment = "our own network"
+    expires = 2027-01-01             # the last day on which it applies
+
+Reading is strict: a key that is not known, or a value of another kind, is an error
+that names the key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import get_args
+
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.embedded_ipv4 import nat64_prefix
+from geolookup.build.readers import FORMATS, CountryFrom, Options
+from geolookup.build.sources import Coverage, Override, Source, read_prefix, read_range
+from geolookup.change_limits import LimitError, Limits, read_limited, read_share
+from geolookup.errors import SourceError
+from geolookup.tomlfile import Table, read, shown
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """A source of a manifest.
+
+    Attributes:
+        source: what it is.
+        files: where its data is, files or folders; they exist when the manifest is loaded.
+        format: one of `readers.FORMATS`, or None: by content.
+        options: how it is read, besides.
+    """
+
+    source: Source
+    files: tuple[Path, ...]
+    format: str | None
+    options: Options = field(default_factory=Options)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a dataset is compiled from.
+
+    Attributes:
+        path: the manifest's own file.
+        sources: in order of precedence.
+        overrides: in the manifest's order.
+        nat64_prefixes: an operator's own NAT64 prefixes.
+        special_purpose: whether the IANA registries count.
+        limits: what is accepted of a dataset that is compiled from it.
+        canaries: a file of addresses with the codes expected, or None.
+    """
+
+    path: Path
+    sources: tuple[SourceFiles, ...]
+    overrides: tuple[Override, ...]
+    nat64_prefixes: tuple[str, ...]
+    special_purpose: bool
+    limits: Limits = field(default_factory=Limits)
+    canaries: Path | None = None
+
+
+def load(
+    path: str | os.PathLike[str], *, elsewhere: Mapping[str, Sequence[Path]] | None = None
+) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        path: the manifest's file.
+        elsewhere: the files that some names stand for, instead of one relative to the
+            manifest.
+
+    Raises:
+        SourceError: it can't be read, or says what makes no sense. The text
+            names the manifest and the key.
+    """
+    path = Path(path)
+    table = _read(path)
+    if not table.has("source") and not table.has("override"):
+        raise table.error("describes neither a source nor an override")
+    sources: dict[str, SourceFiles] = {}
+    for entry in table.tables("source", _SOURCE_KEYS):
+        found = _source(entry, path.parent, elsewhere or {})
+        if sources.setdefault(found.source.name, found) is not found:
+            raise entry.error("name: an earlier source has it")
+    return Manifest(
+        path=path,
+        sources=tuple(sources.values()),
+        overrides=tuple(_override(entry) for entry in table.tables("override", _OVERRIDE_KEYS)),
+        nat64_prefixes=_nat64_prefixes(table),
+        special_purpose=table.value("special_purpose", bool, True),
+        limits=_limits(table),
+        canaries=_canaries(table, path.parent),
+    )
+
+
+def load_limits(path: str | os.PathLike[str]) -> Limits:
+    """Read a manifest's limits alone, for those who have none of its sources at hand.
+
+    Raises:
+        SourceError: as in `load`.
+    """
+    return _limits(_read(Path(path)))
+
+
+def load_canaries(path: str | os.PathLike[str]) -> Path | None:
+    """Read from a manifest where its canaries are, and nothing else.
+
+    Raises:
+        SourceError: as in `load`.
+    """
+    return _canaries(_read(Path(path)), Path(path).parent)
+
+
+def _read(path: Path) -> Table:
+    return read(path, _MANIFEST_KEYS, SourceError)
+
+
+def _limits(table: Table) -> Limits:
+    if not table.has("limits"):
+        return Limits()
+    limits = table.table("limits", ("max_change", "min_coverage"))
+    max_change = {}
+    for key, value in limits.value("max_change", dict, {}).items():
+        place = f"max_change: {shown(key)}"
+        if not isinstance(value, str):
+            raise limits.error(f'{place}: expected a text such as "0.5%"')
+        try:
+            max_change[read_limited(key)] = read_share(value)
+        except LimitError as error:
+            raise limits.error(f"{place}: {error}") from None
+    if not limits.has("min_coverage"):
+        return Limits(max_change)
+    try:
+        return Limits(max_change, read_share(limits.text("min_coverage")))
+    except LimitError as error:
+        raise limits.error(f"min_coverage: {error}") from None
+
+
+def _canaries(table: Table, folder: Path) -> Path | None:
+    if not table.has("canaries"):
+        return None
+    path = folder / table.text("canaries")
+    if not path.is_file():
+        raise table.error(f"canaries: there is no file {path}")
+    return path
+
+
+def _nat64_prefixes(table: Table) -> tuple[str, ...]:
+    prefixes = table.texts("nat64_prefixes", [])
+    for position, text in enumerate(prefixes, start=1):
+        with table.placing(f"nat64_prefixes: entry {position}"):
+            nat64_prefix(text)
+    return prefixes
+
+
+def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]) -> SourceFiles:
+    names = table.texts("files")
+    if not names:
+        raise table.error("files: names no file")
+    files: list[Path] = []
+    for position, name in enumerate(names, start=1):
+        found = elsewhere.get(name, (folder / name,))
+        for path in found:
+            if not path.exists():  # a folder stands for the files in it
+                raise table.error(f"files: entry {position}: there is no file {path}")
+        files.extend(found)
+    source = Source(
+        name=table.text("name"),
+        licence=table.text("licence"),
+        date=table.value("date", date),
+        coverage=table.choice("coverage", _COVERAGES),
+        origin=table.value("origin", str, ""),
+        attribution=table.value("attribution", str, ""),
+        url=table.value("url", str, ""),
+    )
+    return SourceFiles(
+        source,
+        tuple(files),
+        table.choice("format", tuple(FORMATS)) if table.has("format") else None,
+        _options(table),
+    )
+
+
+def _options(table: Table) -> Options:
+    country = table.value("country", str, "")
+    if country and country not in COUNTRIES:
+        raise table.error("country: expected a country's code")
+    if not table.has("country_from"):
+        return Options(country=country)
+    return Options(country, table.choice("country_from", _COUNTRIES_FROM))
+
+
+def _override(table: Table) -> Override:
+    key = "prefix" if table.has("prefix") else "range"
+    if table.has("prefix") and table.has("range"):
+        raise table.error("has a prefix and a range; expected one of them")
+    text = table.value(key, str)
+    with table.placing(key):
+        first, last = read_prefix(text) if key == "prefix" else read_range(text)
+    code = table.value("code", str)
+    comment = table.value("comment", str, "")
+    expires = table.value("expires", date) if table.has("expires") else None
+    with table.placing():
+        return Override(first, last, code, comment, expires)
+
+
+_MANIFEST_KEYS = (
+    *("source", "override", "nat64_prefixes", "special_purpose"),
+    *("limits", "canaries"),
+)
+_SOURCE_KEYS = (
+    *("name", "files", "format", "licence", "attribution"),
+    *("url", "date", "coverage", "origin", "country", "country_from"),
+)
+_OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
+_COVERAGES: tuple[Coverage, ...] = get_args(Coverage)
+_COUNTRIES_FROM: tuple[CountryFrom, ...] = get_args(CountryFrom)

@@ -1,0 +1,167 @@
+"""Readers of source data, one module a format.
+
+A format is a name, a look at a file's beginning that recognises it, and a
+function that adds a file's ranges to a source. Compression is no part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from geolookup.build.readers import (
+    dbip,
+    decompression,
+    geofeed,
+    geolite2,
+    ip2location,
+    ipfire,
+    ipinfo,
+    iptoasn,
+    mmdb,
+    prefix_csv,
+    prefix_list,
+    range_csv,
+    rir,
+    tor,
+)
+from geolookup.build.readers.ranges import SILENCE, SourceRanges, code_number, code_text
+from geolookup.build.readers.source_file import CountryFrom, Faults, File, Options, Reading
+from geolookup.errors import SourceError
+
+__all__ = [
+    "FORMATS",
+    "SILENCE",
+    "CountryFrom",
+    "Faults",
+    "Format",
+    "Options",
+    "SourceRanges",
+    "code_number",
+    "code_text",
+    "read",
+]
+
+
+class Recognises(Protocol):
+    """Whether a file whose plain content begins so, and has this name if any, is of a format."""
+
+    def __call__(self, head: bytes, name: str = "", /) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of source data.
+
+    Attributes:
+        name: what manifests call it.
+        recognises: whether a file whose plain content begins so is of this format.
+        read: adds a file's ranges to a source.
+        options: names of those of `Options` that it heeds.
+        is_table: whether a file that begins so is one that its others refer to.
+    """
+
+    name: str
+    recognises: Recognises
+    read: Callable[[File, Reading], None]
+    options: frozenset[str] = frozenset()
+    is_table: Callable[[bytes], bool] = lambda _: False
+
+
+FORMATS = {
+    one.name: one
+    for one in (
+        Format(
+            geolite2.NAME,
+            geolite2.recognises,
+            geolite2.read,
+            frozenset({"country_from"}),
+            geolite2.is_table,
+        ),
+        Format(ipinfo.NAME, ipinfo.recognises, ipinfo.read),
+        Format(rir.NAME, rir.recognises, rir.read),
+        Format(iptoasn.NAME, iptoasn.recognises, iptoasn.read),
+        Format(ip2location.NAME, ip2location.recognises, ip2location.read),
+        Format(tor.NAME, tor.recognises, tor.read),
+        Format(range_csv.NAME, range_csv.recognises, range_csv.read),
+        Format(dbip.NAME, dbip.recognises, dbip.read),
+        Format(prefix_csv.NAME, prefix_csv.recognises, prefix_csv.read),
+        Format(geofeed.NAME, geofeed.recognises, geofeed.read),
+        Format(ipfire.NAME, ipfire.recognises, ipfire.read),
+        Format(prefix_list.NAME, prefix_list.recognises, prefix_list.read, frozenset({"country"})),
+        Format(mmdb.NAME, mmdb.recognises, mmdb.read, frozenset({"country_from"})),
+    )
+}
+"""All formats by name, in the order in which they are tried: the narrower ones first."""
+
+
+def read(
+    files: Sequence[Path],
+    *,
+    format_name: str | None = None,
+    options: Options | None = None,
+    faults: Faults | None = None,
+    on_read: Callable[[int], None] | None = None,
+) -> SourceRanges:
+    """Read a source's files.
+
+    Args:
+        files: in the order in which their ranges are numbered; of a folder or a zip
+            archive, the files in it.
+        format_name: one of `FORMATS`; None: each file is recognised by its content.
+        options: how they are read, besides.
+        faults: takes the lines that can't be read, as far as it allows any.
+        on_read: called again and again with the number of bytes read so far, of
+            all files together, as they are on disk.
+
+    Raises:
+        SourceError: a file can't be read, holds no range, or a line makes no
+            sense: ``file:line:column: what``. Or the format heeds no such option.
+    """
+    parts = [part for path in files for part in decompression.parts(path)]
+    ranges = SourceRanges(files=tuple(part.name for part in parts))
+    reading = Reading(ranges, options or Options(), faults or Faults())
+    chosen = [_choose(part, number, format_name) for number, part in enumerate(parts)]
+    for file, form in chosen:
+        _check_options(file, form, reading.options)
+    # Tables come first, since the other files of their source refer to them.
+    chosen.sort(key=lambda pair: not pair[1].is_table(pair[0].head))
+    before = 0
+    spoken = dict.fromkeys((part.path for part in parts), False)
+    for file, form in chosen:
+        already = len(ranges)
+
+        def on_block(position: int, before: int = before) -> None:
+            if on_read is not None:
+                on_read(before + position)
+
+        form.read(File(file.part, file.number, file.head, on_block), reading)
+        spoken[file.part.path] |= len(ranges) > already or form.is_table(file.head)
+        before += file.part.size
+    for path in files:
+        if not any(said for known, said in spoken.items() if path in (known, known.parent)):
+            raise SourceError(f"{path}: holds no range")
+    if files and not len(ranges):  # tables alone
+        raise SourceError(f"{files[0]}: holds no range")
+    return ranges
+
+
+def _choose(part: decompression.Part, number: int, format_name: str | None) -> tuple[File, Format]:
+    head = next(part.blocks(), b"")
+    form = FORMATS[format_name] if format_name is not None else _recognise(head, part)
+    return File(part, number, head), form
+
+
+def _recognise(head: bytes, part: decompression.Part) -> Format:
+    for candidate in FORMATS.values():
+        if candidate.recognises(head, part.file_name):
+            return candidate
+    raise SourceError(f"{part.name}:1: in none of the known formats: {', '.join(FORMATS)}")
+
+
+def _check_options(file: File, form: Format, options: Options) -> None:
+    for option, default in (("country", ""), ("country_from", "country")):
+        if getattr(options, option) != default and option not in form.options:
+            raise SourceError(f"{file.name}: {option}: means nothing for the format {form.name}")

@@ -1,0 +1,33 @@
+"""IP2Location LITE DB1 CSV (and larger ones): quoted integers, code, name, no header.
+
+``"16777216","16777471","US","United States of America"``. The IPv6 file holds all of
+IPv4 too, as IPv4-mapped addresses, which are read as the IPv4 addresses that they are.
+Silence is ``-``.
+"""
+
+from __future__ import annotations
+
+from geolookup._sweep import Dialect
+from geolookup.build.readers import detection
+from geolookup.build.readers.source_file import File, Reading, read_lines
+
+NAME = "ip2location"
+
+_DIALECT = Dialect("ranges", quotes=True, integers=True, least=4, last=1, code=2)
+
+
+def recognises(head: bytes, _name: str = "") -> bool:
+    """Return whether a file that begins so is in this format, going by its first line."""
+    begin = detection.beginning(head)
+    row = begin.row()
+    return (
+        not begin.commented
+        and len(row) >= 4
+        and all(map(detection.is_number, row[:2]))
+        and detection.is_code(row[2])
+    )
+
+
+def read(file: File, reading: Reading) -> None:
+    """Add a file's ranges to a source. SourceError: as `read_lines`."""
+    read_lines(file, reading, _DIALECT)

@@ -1,0 +1,41 @@
+"""IPFire's lists, as ``location export --format=list`` writes them: ``DEv4.networks``.
+
+One prefix a line; the country is in the file's name. A source names the files, or the
+folder that holds them. The lists of flags (``A1`` proxies, ``A2`` satellites, ``A3``
+anycast, ``XD`` hostile) say nothing of countries: their networks stand in a country's
+list as well, and they are left out. IPFire takes codes from operators' geofeeds as they
+are: one that is no country's (``FX``) is silence.
+"""
+
+from __future__ import annotations
+
+import re
+
+from geolookup.build.readers import prefix_list
+from geolookup.build.readers.source_file import File, Reading, read_lines, read_unchecked_code
+from geolookup.errors import SourceError
+
+NAME = "ipfire"
+
+_NAMED = re.compile(r"([A-Z][A-Z0-9])v[46]\.networks")
+_FLAGS = frozenset({"A1", "A2", "A3", "XD"})
+
+
+def recognises(head: bytes, name: str = "") -> bool:
+    """Return whether a file that begins so, and has this name if any, is in this format."""
+    return prefix_list.recognises(head) and (not name or _NAMED.fullmatch(name) is not None)
+
+
+def read(file: File, reading: Reading) -> None:
+    """Add a list's ranges to a source.
+
+    Raises:
+        SourceError: as `read_lines`; or the file has another name than such lists have.
+    """
+    named = _NAMED.fullmatch(file.part.file_name)
+    if named is None:
+        raise SourceError(f"{file.name}: not named as such lists are, such as DEv4.networks")
+    if named[1] in _FLAGS:
+        return
+    number = read_unchecked_code(named[1], file, reading)
+    read_lines(file, reading, prefix_list.DIALECT, read_code=lambda _: number)

@@ -1,0 +1,81 @@
+"""What a reader makes of a source: its ranges, by family, with their places in its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from geolookup._sweep import Ranges
+from geolookup.answer.country_codes import read_code
+from geolookup.errors import SourceError
+
+SILENCE = 0
+"""The number of no code."""
+
+
+def code_number(code: str) -> int:
+    """Return the number that stands for a code of two letters in `Ranges`."""
+    return int.from_bytes(code.encode("ascii"))
+
+
+def code_text(number: int) -> str:
+    """Return the code of a number that is not `SILENCE`."""
+    return number.to_bytes(2).decode("ascii")
+
+
+def read_code_number(raw: str) -> int:
+    """Return the number of a code as a source wrote it, `SILENCE` for what is no country.
+
+    Raises:
+        ValueError: not a code.
+    """
+    code = read_code(raw)
+    return SILENCE if code is None else code_number(code)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceRanges:
+    """The ranges of one source, of both families, in the order of its files.
+
+    Attributes:
+        ipv4: ranges of 32 bits.
+        ipv6: ranges of 128 bits.
+        files: names of the files, by the numbers that the ranges carry.
+    """
+
+    ipv4: Ranges = field(default_factory=lambda: Ranges(32))
+    ipv6: Ranges = field(default_factory=lambda: Ranges(128))
+    files: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of ranges of both families."""
+        return len(self.ipv4) + len(self.ipv6)
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[bytes, bytes, str]]) -> SourceRanges:
+        """Return the ranges (first, last, code): packed addresses, a code as sources write it.
+
+        Raises:
+            SourceError: a row makes no sense; the text names it, counted from 1.
+        """
+        ranges = cls()
+        for row, (first, last, code) in enumerate(rows, start=1):
+            try:
+                if len(first) not in (4, 16) or len(last) != len(first):
+                    raise ValueError("first and last are 4 or 16 bytes each")
+                family = ranges.ipv4 if len(first) == 4 else ranges.ipv6
+                number = read_code_number(code)
+                family.append(int.from_bytes(first), int.from_bytes(last), number, line=row)
+            except ValueError as error:
+                raise SourceError(f"row {row}: {error}") from error
+        return ranges
+
+    def place(self, family: Ranges, index: int) -> str:
+        """Return where a range of `ipv4` or `ipv6` stands: ``file:line``, or ``row 7``.
+
+        Files of formats without lines have no more than their name.
+        """
+        file, line = family.place(index)
+        if not self.files:
+            return f"row {line}"
+        return f"{self.files[file]}:{line}" if line else self.files[file]

@@ -1,0 +1,114 @@
+"""What a dataset is made from, as it is described: its sources and an operator's overrides."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from geolookup._core import parse
+from geolookup.answer.claims import NO_COUNTRY
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.errors import SourceError
+
+Coverage = Literal["full", "partial"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input dataset.
+
+    Attributes:
+        name: what it is called in this dataset; no two sources share one.
+        licence: SPDX identifier or name of its licence.
+        date: date of its data.
+        coverage: "full": where it is silent, nothing is known. "partial": it
+            counts only where it speaks.
+        origin: who says so; all sources of one origin are one vote. Empty: its name.
+        attribution: the text that its licence asks for, or empty.
+        url: where it is published, or empty.
+    """
+
+    name: str
+    licence: str
+    date: date
+    coverage: Coverage = "full"
+    origin: str = ""
+    attribution: str = ""
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise SourceError("a source has a name")
+        if self.coverage not in ("full", "partial"):
+            raise SourceError('coverage is "full" or "partial"')
+        if not self.origin:
+            object.__setattr__(self, "origin", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An operator's own range, which wins over sources and special-purpose ranges.
+
+    Attributes:
+        first: the first address, 4 or 16 bytes in network order.
+        last: the last address, of the same family.
+        code: a country code, or ``ZZ`` for no country.
+        comment: why, for people.
+        expires: the last day on which it applies; None: it does not expire.
+    """
+
+    first: bytes
+    last: bytes
+    code: str
+    comment: str = ""
+    expires: date | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.first) not in (4, 16) or len(self.last) != len(self.first):
+            raise SourceError("first and last are 4 or 16 bytes each, and of one family")
+        if self.last < self.first:
+            raise SourceError("the range ends before it begins")
+        if self.code not in COUNTRIES and self.code != NO_COUNTRY:
+            raise SourceError(f"the code is a country's, or {NO_COUNTRY}")
+
+
+_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)
+
+
+def read_prefix(text: str) -> tuple[bytes, bytes]:
+    """Return the first and last address (packed) of a prefix such as ``192.0.2.0/24``.
+
+    Raises:
+        SourceError: it can't be read, or has bits set beyond its length. The
+            text does not repeat it.
+    """
+    address, slash, length = text.partition("/")
+    first = _parse(address)
+    if not slash or _LENGTH.fullmatch(length) is None or int(length) > 8 * len(first):
+        raise SourceError("a prefix is an address, a slash and a number of bits")
+    rest = (1 << 8 * len(first) - int(length)) - 1
+    value = int.from_bytes(first)
+    if value & rest:
+        raise SourceError("the prefix has bits set beyond its length")
+    return first, (value | rest).to_bytes(len(first))
+
+
+def read_range(text: str) -> tuple[bytes, bytes]:
+    """Return the first and last address (packed) of ``192.0.2.1-192.0.2.9``.
+
+    Raises:
+        SourceError: it can't be read. The text does not repeat it.
+    """
+    first, hyphen, last = text.partition("-")
+    if not hyphen:
+        raise SourceError("a range is an address, a hyphen and an address")
+    return _parse(first.strip()), _parse(last.strip())
+
+
+def _parse(text: str) -> bytes:
+    packed = None if "%" in text else parse(text)
+    if packed is None:
+        raise SourceError("an address can't be read")
+    return packed

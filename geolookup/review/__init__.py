@@ -1,0 +1,1 @@
+"""Reviewing datasets before they are used: verification, differences, agreement, reports."""

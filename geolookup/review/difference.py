@@ -1,0 +1,453 @@
+"""What is different in a new dataset: which codes gained and lost what, and where to.
+
+Everything is weighted twice: by addresses, of which a large range has many, and by
+prefixes, of which a large range has as few as a small one. Prefixes are the fewest that
+make up a piece; a piece is a range throughout which the country, the status and the
+claimed codes are the same in the old dataset, and the same in the new one.
+
+IPv6 addresses that carry an IPv4 address are answered by that one, so where both datasets
+say so nothing is counted.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Final, Literal, NamedTuple, Self
+
+from geolookup.answer.claims import NO_COUNTRY, Status
+from geolookup.answer.dataset import Dataset
+from geolookup.change_limits import DISPUTED, EVERY_CODE
+
+Family = Literal[4, 6]
+FAMILIES: Final[tuple[Family, ...]] = (4, 6)
+
+UNIT: Final[Mapping[Family, int]] = {4: 1, 6: 1 << 80}
+"""Addresses in what people count by: an IPv4 address, or a /48, which is what a site gets."""
+
+LARGEST: Final = 20
+"""Moved ranges that are listed of each family."""
+
+SMALL: Final = 1 << 16
+"""A code with less than so many units (an IPv4 /16, an IPv6 /32) counts as though it had
+them where `EVERY_CODE` limits it. One new office may be half of what a small place has."""
+
+Progress = Callable[[int, int], None]
+"""Called with (intervals done, intervals in all)."""
+
+_EMBEDDED = 0
+"""Number of the state of addresses that carry an IPv4 address."""
+
+_PACE = 1 << 14  # intervals between two calls of the progress function
+
+
+class Weight(NamedTuple):
+    """How much of the address line.
+
+    Attributes:
+        addresses: how many.
+        prefixes: the fewest prefixes that make them up, piece by piece.
+    """
+
+    addresses: int = 0
+    prefixes: int = 0
+
+    def __add__(self, other: object) -> Self:
+        """Return both together."""
+        if not isinstance(other, Weight):
+            return NotImplemented
+        return self._replace(
+            addresses=self.addresses + other.addresses, prefixes=self.prefixes + other.prefixes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a dataset says of a piece.
+
+    Attributes:
+        country: the code, or ``ZZ``.
+        status: why; None: the addresses carry an IPv4 address.
+        claimed: all codes that sources claim, sorted.
+    """
+
+    country: str
+    status: Status | None
+    claimed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChange:
+    """What became of a code's addresses. They are those whose country it is, disputed or not.
+
+    Attributes:
+        code: the code.
+        before: what it had.
+        gained: what it has now and had not.
+        lost: what it had and has no longer.
+        gained_from: where `gained` was before, by code (``ZZ``: nowhere).
+        lost_to: where `lost` is now, by code.
+        newly_disputed: what is disputed now and was not, where it is among the claimed codes.
+    """
+
+    code: str
+    before: Weight
+    gained: Weight
+    lost: Weight
+    gained_from: Mapping[str, Weight]
+    lost_to: Mapping[str, Weight]
+    newly_disputed: Weight
+
+    @property
+    def after(self) -> Weight:
+        """What it has now."""
+        return Weight(
+            self.before.addresses + self.gained.addresses - self.lost.addresses,
+            self.before.prefixes + self.gained.prefixes - self.lost.prefixes,
+        )
+
+    @property
+    def change(self) -> Fraction | None:
+        """Addresses gained and lost, as a share of those before; None: there were none."""
+        return _share(self.gained.addresses + self.lost.addresses, self.before.addresses)
+
+    @property
+    def prefix_change(self) -> Fraction | None:
+        """Prefixes gained and lost, as a share of those before; None: there were none."""
+        return _share(self.gained.prefixes + self.lost.prefixes, self.before.prefixes)
+
+
+class Moved(NamedTuple):
+    """A range whose addresses changed from one country to another, all alike.
+
+    Attributes:
+        first: the first address, as a number.
+        last: the last address.
+        before: its code, or ``ZZ``.
+        after: its code now.
+    """
+
+    first: int
+    last: int
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class FamilyDifference:
+    """What is different in one family.
+
+    Attributes:
+        family: 4 or 6.
+        pieces: the weight of all that is the one state in the old dataset and the other
+            in the new.
+        largest: the largest ranges that moved, the largest first.
+    """
+
+    family: Family
+    pieces: Mapping[tuple[State, State], Weight]
+    largest: tuple[Moved, ...]
+
+    @cached_property
+    def answered_before(self) -> Weight:
+        """What had a country."""
+        return self._sum(lambda old, _: old.country != NO_COUNTRY)
+
+    @cached_property
+    def answered_after(self) -> Weight:
+        """What has a country now."""
+        return self._sum(lambda _, new: new.country != NO_COUNTRY)
+
+    @cached_property
+    def moved(self) -> Weight:
+        """What has another country now, none being one."""
+        return self._sum(lambda old, new: old.country != new.country)
+
+    @cached_property
+    def newly_disputed(self) -> Weight:
+        """What is disputed now and was not."""
+        return self._sum(_newly_disputed)
+
+    @cached_property
+    def no_longer_disputed(self) -> Weight:
+        """What was disputed and is no longer."""
+        return self._sum(lambda old, new: _newly_disputed(new, old))
+
+    @cached_property
+    def codes(self) -> Mapping[str, CodeChange]:
+        """The changes by code, of all codes that either dataset has, sorted."""
+        before = defaultdict[str, Weight](Weight)
+        flows: dict[str, dict[str, Weight]] = defaultdict(lambda: defaultdict(Weight))
+        sources: dict[str, dict[str, Weight]] = defaultdict(lambda: defaultdict(Weight))
+        disputed = defaultdict[str, Weight](Weight)
+        for (old, new), weight in self.pieces.items():
+            before[old.country] += weight
+            if old.country != new.country:
+                flows[old.country][new.country] += weight
+                sources[new.country][old.country] += weight
+            if _newly_disputed(old, new):
+                for code in new.claimed:
+                    disputed[code] += weight
+        known = {*before, *sources, *disputed} - {NO_COUNTRY}
+        return {
+            code: CodeChange(
+                code=code,
+                before=before[code],
+                gained=_total(sources[code]),
+                lost=_total(flows[code]),
+                gained_from=_largest_first(sources[code]),
+                lost_to=_largest_first(flows[code]),
+                newly_disputed=disputed[code],
+            )
+            for code in sorted(known)
+        }
+
+    @property
+    def disputed_change(self) -> Fraction | None:
+        """Addresses that became or ceased to be disputed, as a share of those with a country."""
+        changed = self.newly_disputed.addresses + self.no_longer_disputed.addresses
+        return _share(changed, self.answered_before.addresses)
+
+    def _sum(self, counts: Callable[[State, State], bool]) -> Weight:
+        total = Weight()
+        for (old, new), weight in self.pieces.items():
+            if counts(old, new):
+                total += weight
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A limit that was passed.
+
+    Attributes:
+        family: 4 or 6.
+        about: the code, or ``DISPUTED``.
+        change: what it changed by, by addresses; None: from nothing.
+        limit: what was allowed.
+    """
+
+    family: Family
+    about: str
+    change: Fraction | None
+    limit: Fraction
+
+    def __str__(self) -> str:
+        change = "appeared" if self.change is None else f"changed by {percent(self.change)}"
+        return f"{self.about} {change} in IPv{self.family}, allowed are {percent(self.limit)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is different in a new dataset.
+
+    Attributes:
+        old: id of the old dataset.
+        new: id of the new one.
+        families: IPv4 and IPv6.
+    """
+
+    old: str
+    new: str
+    families: tuple[FamilyDifference, ...]
+
+    def passed(self, max_change: Mapping[str, Fraction]) -> tuple[Passed, ...]:
+        """Return the limits that are passed, in either family, by addresses.
+
+        A code's change is what it gained and lost, as a share of what it had. A code
+        that had nothing and has something passes any limit of its own; for
+        `EVERY_CODE` see `SMALL`.
+
+        Args:
+            max_change: see `geolookup.change_limits.Limits`.
+        """
+        return tuple(found for one in self.families for found in _passed(one, max_change))
+
+
+def compare(old: Dataset, new: Dataset, *, progress: Progress | None = None) -> Difference:
+    """Compare two datasets.
+
+    Takes about a second for a million intervals.
+
+    Args:
+        old: the old dataset.
+        new: the new one.
+        progress: told how many intervals of both families have been compared.
+
+    Raises:
+        DatasetError: the content was damaged since it was opened.
+        DatasetClosedError: one was closed.
+    """
+    totals = [
+        sum(one.info()[f"ipv{family}_intervals"] for one in (old, new)) for family in FAMILIES
+    ]
+    families = []
+    for index, family in enumerate(FAMILIES):
+        done = sum(totals[:index])
+
+        def told(count: int, done: int = done) -> None:
+            if progress is not None:
+                progress(done + count, sum(totals))
+
+        families.append(_compare_family(old, new, family, told))
+    return Difference(old.id, new.id, tuple(families))
+
+
+def percent(share: Fraction) -> str:
+    """Return a share in per cent, with the first four digits that count."""
+    number = float(share) * 100
+    decimals = max(0, 3 - math.floor(math.log10(number))) if number else 0
+    text = f"{number:,.{decimals}f}"
+    return (text.rstrip("0").rstrip(".") if decimals else text) + " %"
+
+
+def _compare_family(
+    old: Dataset, new: Dataset, family: Family, told: Callable[[int], None]
+) -> FamilyDifference:
+    states, before, after = _numbered_states(old, new)
+    count = len(states)
+    codes = [state.country for state in states]
+    addresses = defaultdict[int, int](int)
+    prefixes = defaultdict[int, int](int)
+    moves: list[tuple[int, int, int, int]] = []  # (size, -first, old, new), a heap
+    moving: list[int] = [0, 0, 0, 0]  # first, end, old state, new state
+    for first, end, pair in _pieces(old, new, family, (before, after, count), told):
+        # The highest bit in which the ends differ tells where the largest prefix begins or
+        # ends; what lies below and above of it is made of one prefix a bit.
+        bit = (first ^ end).bit_length() - 1
+        middle = end >> bit << bit
+        addresses[pair] += end - first
+        prefixes[pair] += (middle - first).bit_count() + (end - middle).bit_count()
+        was, is_ = divmod(pair, count)
+        if was != is_ and codes[was] != codes[is_]:
+            if moving[1] == first and (codes[moving[2]], codes[moving[3]]) == (
+                codes[was],
+                codes[is_],
+            ):
+                moving[1] = end
+                continue
+            _keep(moves, moving)
+            moving = [first, end, was, is_]
+    _keep(moves, moving)
+    return FamilyDifference(
+        family,
+        {
+            (states[pair // count], states[pair % count]): Weight(addresses[pair], prefixes[pair])
+            for pair in sorted(addresses)
+            if pair != _EMBEDDED * count + _EMBEDDED
+        },
+        tuple(
+            Moved(-first, -first + size - 1, codes[was], codes[is_])
+            for size, first, was, is_ in sorted(moves, reverse=True)
+        ),
+    )
+
+
+def _keep(moves: list[tuple[int, int, int, int]], moving: list[int]) -> None:
+    first, end, was, is_ = moving
+    if end > first:
+        heapq.heappush(moves, (end - first, -first, was, is_))
+        if len(moves) > LARGEST:
+            heapq.heappop(moves)
+
+
+def _numbered_states(old: Dataset, new: Dataset) -> tuple[list[State], list[int], list[int]]:
+    """Return all states, and of each dataset the state's number by claim number.
+
+    Thousands of claims differ in their votes alone, and are a few hundred states.
+    """
+    numbers = {State(NO_COUNTRY, None): _EMBEDDED}
+    columns = []
+    for dataset in (old, new):
+        column = [_EMBEDDED] * 0x10000
+        for number, claim in enumerate(dataset.claims):
+            state = State(claim.country, claim.status, claim.claimed)
+            column[number] = numbers.setdefault(state, len(numbers))
+        columns.append(column)
+    return list(numbers), columns[0], columns[1]
+
+
+def _pieces(
+    old: Dataset,
+    new: Dataset,
+    family: Family,
+    states: tuple[list[int], list[int], int],
+    told: Callable[[int], None],
+) -> Iterator[tuple[int, int, int]]:
+    """Yield first, end (the address after the last) and the number of the pair of states."""
+    before, after, count = states
+    old_line, new_line = old.intervals(family), new.intervals(family)
+    _, old_last, number = next(old_line)
+    was = before[number] * count
+    _, new_last, number = next(new_line)
+    is_ = after[number]
+    top = (1 << (32 if family == 4 else 128)) - 1
+    start, pair, done = 0, was + is_, 2
+    while True:
+        last = old_last
+        if old_last <= new_last:
+            if old_last == new_last:
+                if last == top:
+                    break
+                _, new_last, number = next(new_line)
+                is_ = after[number]
+                done += 1
+            _, old_last, number = next(old_line)
+            was = before[number] * count
+        else:
+            last = new_last
+            _, new_last, number = next(new_line)
+            is_ = after[number]
+        done += 1
+        if not done % _PACE:
+            told(done)
+        if was + is_ != pair:
+            yield start, last + 1, pair
+            start, pair = last + 1, was + is_
+    yield start, top + 1, pair
+    told(done)
+
+
+def _newly_disputed(old: State, new: State) -> bool:
+    return new.status is Status.DISPUTED is not old.status
+
+
+def _passed(one: FamilyDifference, max_change: Mapping[str, Fraction]) -> Iterator[Passed]:
+    floor = SMALL * UNIT[one.family]
+    for code, found in one.codes.items():
+        changed = found.gained.addresses + found.lost.addresses
+        if code in max_change:
+            change, limit = found.change, max_change[code]
+        elif EVERY_CODE in max_change:
+            limit = max_change[EVERY_CODE]
+            change = Fraction(changed, max(found.before.addresses, floor))
+        else:
+            continue
+        if changed and (change is None or change > limit):
+            yield Passed(one.family, code, change, limit)
+    if DISPUTED in max_change:
+        change, limit = one.disputed_change, max_change[DISPUTED]
+        if change is None or change > limit:
+            yield Passed(one.family, DISPUTED, change, limit)
+
+
+def _share(part: int, whole: int) -> Fraction | None:
+    if whole:
+        return Fraction(part, whole)
+    return None if part else Fraction(0)
+
+
+def _total(weights: Mapping[str, Weight]) -> Weight:
+    total = Weight()
+    for weight in weights.values():
+        total += weight
+    return total
+
+
+def _largest_first(weights: Mapping[str, Weight]) -> dict[str, Weight]:
+    return dict(sorted(weights.items(), key=lambda item: (-item[1].addresses, item[0])))

@@ -1,0 +1,323 @@
+"""Whether a dataset file can be trusted: sound as a file, and plausible in what it says."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final, Literal
+
+from geolookup._core import parse
+from geolookup.answer.claims import MAX_CLAIMS, NO_COUNTRY, Status
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.dataset import Dataset
+from geolookup.answer.embedded_ipv4 import EMBEDDED_NAT64_64
+from geolookup.answer.file_format import ExpiringOverride
+from geolookup.answer.results import Answer
+from geolookup.errors import DatasetError, SourceError
+
+MIN_COVERAGE: Final = Fraction(1, 2)
+"""Share of the IPv4 space that must have a country, unless told otherwise. Of a dataset
+made from any source of the whole world it is more than 80 %."""
+
+Family = Literal[4, 6]
+Progress = Callable[[int, int], None]
+"""Called with (intervals done, intervals in all)."""
+
+_LARGEST = 1 << 24
+"""Bytes of a canary file: hundreds of thousands of them."""
+_PACE = 1 << 14
+_GLOBAL_UNICAST: Final = (0x2000 << 112, (0x4000 << 112) - 1)
+_STATUSES = {status.name: status for status in Status if status is not Status.INVALID}
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """An address of which the answer is known.
+
+    Attributes:
+        place: where it stands, such as ``canaries.csv:3``; texts name it by that.
+        line: the line alone, from 1; the position in a TOML file whose lines are not known.
+        address: the address, packed.
+        expected: a country's code; ``ZZ``: none; or the name of a status.
+    """
+
+    place: str
+    line: int
+    address: bytes = field(repr=False)
+    expected: str
+
+    def accepts(self, answer: Answer) -> bool:
+        """Say whether an answer is as expected. A code is, disputed or not."""
+        if self.expected in _STATUSES:
+            return answer.status.name == self.expected
+        return answer.country == self.expected
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A canary with another answer than expected.
+
+    Attributes:
+        canary: which.
+        country: the country it has.
+        status: and why.
+    """
+
+    canary: Canary
+    country: str
+    status: Status
+
+    def __str__(self) -> str:
+        said = f"{self.country} ({self.status.name})"
+        return f"{self.canary.place}: expected {self.canary.expected}, found {said}"
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of one family's space has a country.
+
+    Attributes:
+        family: 4 or 6.
+        space: addresses that could have one: neither special-purpose nor carriers of an
+            IPv4 address; of IPv6, those in 2000::/3.
+        answered: of these, addresses that have one.
+        codes: number of different codes.
+        intervals: number of intervals.
+        statuses: addresses of the space by status.
+    """
+
+    family: Family
+    space: int
+    answered: int
+    codes: int
+    intervals: int
+    statuses: dict[Status, int]
+
+    @property
+    def share(self) -> Fraction:
+        """The share of the space that has a country; 0 where there is no space."""
+        return Fraction(self.answered, self.space) if self.space else Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found in a dataset that is sound as a file.
+
+    Attributes:
+        dataset: its id.
+        sections: names of all sections, whose checksums are right, with their sizes.
+        coverage: of IPv4 and of IPv6.
+        min_coverage: the share of IPv4 that was asked for.
+        canaries: how many were asked.
+        died: those whose answer is another than expected.
+        expired_overrides: those that still decide after their last day. They are named and
+            are no failure: the file says what it said when it was compiled.
+    """
+
+    dataset: str
+    sections: dict[str, int]
+    coverage: tuple[Coverage, Coverage]
+    min_coverage: Fraction
+    canaries: int
+    died: tuple[Died, ...]
+    expired_overrides: tuple[ExpiringOverride, ...] = ()
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What speaks against the dataset, a sentence each; none has an address in it."""
+        found = []
+        share = self.coverage[0].share
+        if share < self.min_coverage:
+            found.append(
+                f"{float(share):.1%} of the IPv4 space has a country, expected are at least"
+                f" {float(self.min_coverage):.1%}"
+            )
+        found += map(str, self.died)
+        return tuple(found)
+
+
+def verify(
+    dataset: Dataset,
+    *,
+    canaries: Sequence[Canary] = (),
+    min_coverage: Fraction = MIN_COVERAGE,
+    progress: Progress | None = None,
+) -> Verified:
+    """Check a dataset: all of its file, and whether its answers are plausible.
+
+    What opening a dataset checks is not checked again: structure, the checksums of what
+    answers need, the first address and the order of the intervals. Here follow the
+    sections that opening leaves alone, such as the evidence, and a walk over all intervals.
+
+    Args:
+        dataset: the dataset, opened.
+        canaries: addresses of which the answer is known.
+        min_coverage: the least share of the IPv4 space that must have a country.
+        progress: told how many intervals of both families have been walked over.
+
+    Raises:
+        DatasetError: the file is not sound.
+        DatasetClosedError: the dataset was closed.
+    """
+    sections = dataset.check_sections()
+    described = dataset.info()
+    counts = [described["ipv4_intervals"], described["ipv6_intervals"]]
+
+    def told(done: int) -> None:
+        if progress is not None:
+            progress(done, sum(counts))
+
+    coverage = (_coverage(dataset, 4, told), _coverage(dataset, 6, lambda n: told(counts[0] + n)))
+    died = []
+    for canary in canaries:
+        answer = dataset.lookup(canary.address)
+        if not canary.accepts(answer):
+            died.append(Died(canary, answer.country, answer.status))
+    return Verified(
+        dataset=dataset.id,
+        sections=sections,
+        coverage=coverage,
+        min_coverage=min_coverage,
+        canaries=len(canaries),
+        died=tuple(died),
+        expired_overrides=dataset.expired_overrides(),
+    )
+
+
+def _coverage(dataset: Dataset, family: Family, told: Callable[[int], None]) -> Coverage:
+    """Walk over all intervals of a family, and hold that there are no gaps."""
+    claims = tuple(dataset.claims)
+    line = (0, (1 << 32) - 1) if family == 4 else (0, (1 << 128) - 1)
+    start, end = line if family == 4 else _GLOBAL_UNICAST
+    sizes = defaultdict[int, int](int)
+    expected = count = 0
+    for count, (first, last, number) in enumerate(dataset.intervals(family), start=1):
+        if first != expected or last < first:
+            raise DatasetError(f"IPv{family}: interval {count} does not begin where it should")
+        expected = last + 1
+        if not number:
+            raise DatasetError(f"IPv{family}: interval {count} is INVALID, which no address is")
+        if number >= len(claims) and not (family == 6 and number >= EMBEDDED_NAT64_64):
+            raise DatasetError(f"IPv{family}: interval {count} has a claim that there is not")
+        if first <= end and last >= start and number < MAX_CLAIMS:
+            sizes[number] += min(last, end) - max(first, start) + 1
+        if not count % _PACE:
+            told(count)
+    if expected != line[1] + 1:
+        raise DatasetError(f"IPv{family}: the last interval does not end where the space does")
+    told(count)
+    statuses = Counter[Status]()
+    codes = Counter[str]()
+    for number, size in sizes.items():
+        statuses[claims[number].status] += size
+        if claims[number].status is not Status.SPECIAL_PURPOSE:
+            codes[claims[number].country] += size
+    del statuses[Status.SPECIAL_PURPOSE]
+    return Coverage(
+        family=family,
+        space=codes.total(),
+        answered=codes.total() - codes[NO_COUNTRY],
+        codes=len(set(codes) - {NO_COUNTRY}),
+        intervals=count,
+        statuses=dict(sorted(statuses.items())),
+    )
+
+
+# --- canaries -------------------------------------------------------------------------
+
+
+def read_canaries(path: str | os.PathLike[str]) -> tuple[Canary, ...]:
+    """Read a file of canaries: TOML if its name ends with ``.toml``, and CSV otherwise.
+
+    A line of CSV is ``address,code``; empty lines and those that begin with ``#`` say
+    nothing, and the first may be a header. In TOML each is a table ``[[canary]]`` with
+    ``address`` and ``code``, and a ``comment`` if you like.
+
+    Raises:
+        SourceError: it can't be read, holds no canary, or one that makes no sense. The
+            text names file and line and repeats no address.
+    """
+    name = os.fsdecode(path)
+    try:
+        with open(name, "rb") as file:
+            raw = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise SourceError(f"{name}: {error.strerror}") from error
+    if len(raw) > _LARGEST:
+        raise SourceError(f"{name}: larger than {_LARGEST:,} bytes")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = None
+    if text is None:  # raised here, so that the error above, which quotes bytes, is no part of it
+        raise SourceError(f"{name}: not UTF-8 text")
+    rows = _toml_rows(name, text) if name.endswith(".toml") else _csv_rows(name, text)
+    canaries = tuple(_canary(*row) for row in rows)
+    if not canaries:
+        raise SourceError(f"{name}: holds no canary")
+    return canaries
+
+
+def _canary(place: str, line: int, address: object, expected: object) -> Canary:
+    packed = parse(address) if isinstance(address, str) and "%" not in address else None
+    if packed is None:
+        raise SourceError(f"{place}: address: not an address")
+    if not isinstance(expected, str) or (
+        expected not in COUNTRIES and expected != NO_COUNTRY and expected not in _STATUSES
+    ):
+        raise SourceError(
+            f"{place}: code: expected a country's code in capitals, {NO_COUNTRY}, or one of"
+            f" {', '.join(_STATUSES)}"
+        )
+    return Canary(place, line, packed, expected)
+
+
+_Row = tuple[str, int, object, object]
+
+
+def _csv_rows(name: str, text: str) -> Iterator[_Row]:
+    header = True
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        fields = [text.strip() for text in next(csv.reader([line]))]
+        if header and [text.lower() for text in fields[:2]] == ["address", "code"]:
+            header = False
+            continue
+        header = False
+        place = f"{name}:{number}"
+        if len(fields) != 2:
+            raise SourceError(f"{place}: expected address,code")
+        yield place, number, fields[0], fields[1]
+
+
+def _toml_rows(name: str, text: str) -> Iterator[_Row]:
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        found = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
+        content, place = None, f"{name}:{found[1]}:{found[2]}" if found else name
+    if content is None:  # raised here, as above
+        raise SourceError(f"{place}: can't be read as TOML")
+    tables = content.pop("canary", [])
+    if content or not isinstance(tables, list):
+        raise SourceError(f"{name}: expected nothing but tables [[canary]]")
+    # The library keeps no lines. Only a text over several lines could look like a header.
+    lines = [
+        number
+        for number, line in enumerate(text.splitlines(), start=1)
+        if re.match(r"\s*\[\[\s*canary\s*\]\]", line)
+    ]
+    known = len(lines) == len(tables)
+    for position, table in enumerate(tables, start=1):
+        line = lines[position - 1] if known else position
+        place = f"{name}:{line}" if known else f"{name}: canary {position}"
+        if not isinstance(table, dict) or set(table) - {"address", "code", "comment"}:
+            raise SourceError(f"{place}: expected address and code, and a comment at most")
+        yield place, line, table.get("address"), table.get("code")

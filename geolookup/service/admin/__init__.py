@@ -1,0 +1,1 @@
+"""The admin service: its server, its client and their messages."""

@@ -1,0 +1,121 @@
+"""The control of a service that runs elsewhere, asked over its admin listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from geolookup.admin.v1 import admin_pb2 as admin_v1
+from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
+from geolookup.errors import GeoLookupError, ServiceError, ServiceUnavailableError
+from geolookup.service.admin.control import Reload, ServiceStatus
+from geolookup.service.admin.messages import reload_of, status_of
+
+DEFAULT_TIMEOUT: Final = 120.0
+"""Seconds. A reload reads and checks a whole dataset, and each worker opens it."""
+
+_Value = TypeVar("_Value")
+
+
+class RemoteControl:
+    """A `geolookup.service.admin.control.Control` over gRPC; a context manager that closes it.
+
+    Args:
+        target: the admin listener: ``HOST:PORT`` or ``unix:PATH``.
+        timeout: seconds that each call may take.
+        authorities: for TLS, the certificates (PEM) of those whose word counts for the
+            service's; None: nothing is encrypted.
+        identity: for TLS, the client's private key and certificate chain (PEM).
+        server_name: for TLS, the name in the service's certificate, where the target
+            is reached by another.
+
+    Raises:
+        ServiceUnavailableError: from each call, the service can't be reached, or not in time.
+        ServiceError: from each call, any other failure.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        authorities: bytes | None = None,
+        identity: tuple[bytes, bytes] | None = None,
+        server_name: str | None = None,
+    ) -> None:
+        self._target = target
+        self._timeout = timeout
+        # A variable of the environment must not lead it elsewhere.
+        options: list[tuple[str, object]] = [("grpc.enable_http_proxy", 0)]
+        if server_name is not None:
+            options.append(("grpc.ssl_target_name_override", server_name))
+        if authorities is None:
+            self._channel = grpc.insecure_channel(target, options)
+        else:
+            key, chain = identity or (None, None)
+            credentials = grpc.ssl_channel_credentials(authorities, key, chain)
+            self._channel = grpc.secure_channel(target, credentials, options)
+        self._stub: Any = admin_v1_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def reload(self) -> Reload:
+        """See `Control.reload`."""
+        answer = self._call(self._stub.Reload, admin_v1.ReloadRequest())
+        return self._read(lambda: reload_of(answer.reload))
+
+    def rollback(self) -> Reload:
+        """See `Control.rollback`."""
+        answer = self._call(self._stub.Rollback, admin_v1.RollbackRequest())
+        return self._read(lambda: reload_of(answer.reload))
+
+    def status(self) -> ServiceStatus:
+        """See `Control.status`."""
+        answer = self._call(self._stub.GetStatus, admin_v1.GetStatusRequest())
+        return self._read(lambda: status_of(answer))
+
+    def drain(self) -> None:
+        """See `Control.drain`."""
+        self._call(self._stub.Drain, admin_v1.DrainRequest())
+
+    def resume(self) -> None:
+        """See `Control.resume`."""
+        self._call(self._stub.Resume, admin_v1.ResumeRequest())
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, method: Callable[..., Any], request: Message) -> Any:
+        try:
+            return method(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            problem = self._failure(error)
+        # Not in the handler, so that gRPC's texts are no part of the traceback.
+        raise problem
+
+    def _failure(self, error: grpc.RpcError) -> GeoLookupError:
+        code = error.code()
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return ServiceUnavailableError(f"no admin listener can be reached at {self._target}")
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ServiceUnavailableError(
+                f"the service at {self._target} did not answer in {self._timeout:g} s"
+            )
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return ServiceError(f"{self._target} is no admin listener; is it the clients' one?")
+        return ServiceError(f"the service at {self._target} answered {code.name}")
+
+    def _read(self, read: Callable[[], _Value]) -> _Value:
+        try:
+            return read()
+        except ValueError:
+            pass
+        raise ServiceError("the service's answer is not understood; is it another version?")

@@ -1,0 +1,327 @@
+"""The service's numbers for Prometheus: the meters of all workers, merged, and how it is.
+
+Labels are of fixed sets, or names that an operator chose, but for `region_set`, whose
+values are expressions that clients spelled: only valid ones, and few; see `meter`.
+No label and no value says anything of an address or of a peer.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from geolookup.answer.claims import Status, Verdict
+from geolookup.service.admin.control import Outcome
+from geolookup.service.monitoring import counters
+from geolookup.service.monitoring.counters import CODES, METHODS
+from geolookup.service.monitoring.http_server import Page, ScrapingServer, text_page
+from geolookup.service.settings import ListenAddress
+
+if TYPE_CHECKING:
+    from geolookup.answer.dataset import Dataset
+    from geolookup.service.admin.control import Control, ServiceStatus
+    from geolookup.service.monitoring.counters import Meter, Totals
+    from geolookup.service.settings import Settings
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class ServiceCollector(Collector):
+    """Reads everything anew each time it is asked.
+
+    Args:
+        meters: the meters of all workers, and those of workers that are no more.
+        control: how the service is.
+        dataset: the dataset in service; None while the first one is being read.
+    """
+
+    def __init__(
+        self,
+        meters: Callable[[], Sequence[Meter]],
+        control: Control,
+        dataset: Callable[[], Dataset | None],
+    ) -> None:
+        self._meters = meters
+        self._control = control
+        self._dataset = dataset
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families, each with its samples."""
+        totals = counters.total(self._meters())
+        status = self._control.status()
+        yield from _calls(totals)
+        yield from _answers(totals)
+        yield from _tls(totals)
+        if (dataset := self._dataset()) is not None:
+            yield from _dataset(dataset)
+        yield from _service(status)
+        yield from _workers(status)
+
+
+def _calls(totals: Totals) -> Iterator[Metric]:
+    calls = CounterMetricFamily(
+        "geolookup_calls", "Calls answered, by method and status code.", labels=("method", "code")
+    )
+    durations = HistogramMetricFamily(
+        "geolookup_call_duration_seconds",
+        "Time from a call's acceptance to its end in the service.",
+        labels=("method",),
+    )
+    in_flight = GaugeMetricFamily(
+        "geolookup_calls_in_flight", "Calls being answered.", labels=("method",)
+    )
+    shed = CounterMetricFamily(
+        "geolookup_calls_shed",
+        "Calls refused because of the load; they are not among the calls answered.",
+        labels=("method",),
+    )
+    bounds = [bound / 1e9 for bound in counters.DURATION_BOUNDS]
+    for number, method in enumerate(METHODS):
+        for code, count in zip(CODES, totals.calls[number], strict=True):
+            calls.add_metric((method, code), count)
+        durations.add_metric(
+            (method,),
+            _cumulative(bounds, totals.durations[number]),
+            totals.nanoseconds[number] / 1e9,
+        )
+        # Worker and reader may meet between a begin and its end.
+        in_flight.add_metric((method,), max(0, totals.in_flight[number]))
+        shed.add_metric((method,), totals.shed[number])
+    yield from (calls, durations, in_flight, shed)
+
+
+def _answers(totals: Totals) -> Iterator[Metric]:
+    sizes = HistogramMetricFamily(
+        "geolookup_roster_addresses", "Addresses in a roster, by roster.", labels=()
+    )
+    sizes.add_metric((), _cumulative(counters.SIZE_BOUNDS, totals.sizes), totals.sizes_sum)
+    addresses = CounterMetricFamily(
+        "geolookup_addresses", "Addresses answered, by status.", labels=("status",)
+    )
+    for status in Status:
+        addresses.add_metric((status.name,), totals.addresses[status])
+    verdicts = CounterMetricFamily(
+        "geolookup_verdicts",
+        "Verdicts, by region set; those beyond the bound on region sets are 'other'.",
+        labels=("region_set", "verdict"),
+    )
+    for region_set, counts in totals.verdicts.items():
+        for verdict, count in zip(Verdict, counts, strict=True):
+            verdicts.add_metric((region_set, verdict.name), count)
+    yield from (sizes, addresses, verdicts)
+
+
+def _tls(totals: Totals) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "geolookup_tls_handshakes",
+        "TLS handshakes that clients began.",
+        value=totals.handshakes,
+    )
+    reads = CounterMetricFamily(
+        "geolookup_tls_certificate_reads",
+        "Readings of the certificate by workers, by outcome.",
+        labels=("outcome",),
+    )
+    for outcome, count in zip(("refused", "taken"), totals.certificate_reads, strict=True):
+        reads.add_metric((outcome,), count)
+    yield reads
+    yield GaugeMetricFamily(
+        "geolookup_tls_certificate_stale",
+        "Workers that were given a bad certificate and keep the one before.",
+        value=totals.certificate_stale,
+    )
+    ends = GaugeMetricFamily(
+        "geolookup_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate in use ends; absent without TLS.",
+    )
+    if totals.certificate_end:
+        ends.add_metric((), totals.certificate_end)
+    yield ends
+
+
+def _dataset(dataset: Dataset) -> Iterator[Metric]:
+    yield InfoMetricFamily("geolookup_dataset", "The dataset in service.", {"id": dataset.id})
+    yield GaugeMetricFamily(
+        "geolookup_dataset_build_timestamp_seconds",
+        "When the dataset in service was built.",
+        value=dataset.built.timestamp(),
+    )
+    sources = GaugeMetricFamily(
+        "geolookup_dataset_source_timestamp_seconds",
+        "The date of a source's data, at 00:00 UTC.",
+        labels=("source",),
+    )
+    for source in dataset.sources:
+        sources.add_metric((source.name,), _midnight(source.date))
+    yield sources
+
+
+def _service(status: ServiceStatus) -> Iterator[Metric]:
+    yield InfoMetricFamily(
+        "geolookup_build",
+        "What is running.",
+        {
+            "version": importlib.metadata.version("geolookup"),
+            "grpc": importlib.metadata.version("grpcio"),
+            "python": platform.python_version(),
+        },
+    )
+    yield GaugeMetricFamily(
+        "geolookup_serving", "1 while health says SERVING, else 0.", value=status.serving
+    )
+    yield GaugeMetricFamily(
+        "geolookup_start_timestamp_seconds",
+        "When the service was started.",
+        value=status.started.timestamp(),
+    )
+    reloads = CounterMetricFamily(
+        "geolookup_reloads", "Reloads and rollbacks, by outcome.", labels=("outcome",)
+    )
+    for outcome in Outcome:
+        reloads.add_metric((outcome.value,), status.reloads.get(outcome, 0))
+    yield reloads
+    succeeded = GaugeMetricFamily(
+        "geolookup_last_reload_successful",
+        "0 if the newest reload or rollback was refused, else 1.",
+        value=status.last_reload is None or status.last_reload.outcome is not Outcome.REFUSED,
+    )
+    yield succeeded
+    when = GaugeMetricFamily(
+        "geolookup_last_reload_timestamp_seconds",
+        "When the newest reload or rollback was; absent before the first.",
+    )
+    if status.last_reload_time is not None:
+        when.add_metric((), status.last_reload_time.timestamp())
+    yield when
+
+
+def _workers(status: ServiceStatus) -> Iterator[Metric]:
+    up = GaugeMetricFamily(
+        "geolookup_worker_up", "1 while the worker is serving, else 0.", labels=("worker",)
+    )
+    restarts = CounterMetricFamily(
+        "geolookup_worker_restarts",
+        "How often the worker was started again.",
+        labels=("worker",),
+    )
+    cpu = CounterMetricFamily(
+        "geolookup_worker_cpu_seconds",
+        "User and system time of the worker's process; begins anew when it is restarted.",
+        labels=("worker",),
+    )
+    memory = GaugeMetricFamily(
+        "geolookup_worker_resident_memory_bytes",
+        "Resident memory of the worker's process, with what it shares of the dataset.",
+        labels=("worker",),
+    )
+    for worker in status.workers:
+        labels = (str(worker.number),)
+        up.add_metric(labels, worker.state == "serving")
+        restarts.add_metric(labels, worker.restarts)
+        if (used := _process(worker.pid)) is not None:
+            cpu.add_metric(labels, used[0])
+            memory.add_metric(labels, used[1])
+    yield from (up, restarts, cpu, memory)
+
+
+def _process(pid: int) -> tuple[float, int] | None:
+    """Return a process's CPU seconds and resident bytes; None if there is no such process."""
+    if pid <= 0:
+        return None
+    try:
+        # Both can be read of processes that can't be dumped, unlike most beside them.
+        # A process may have any name, so fields are counted from after it.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE
+
+
+def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    names = [*(f"{float(bound)}" for bound in bounds), "+Inf"]
+    return list(zip(names, itertools.accumulate(counts), strict=True))
+
+
+def _midnight(day: str) -> float:
+    return datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC).timestamp()
+
+
+class MetricsServer:
+    """Serves `/metrics` and `/healthz` on `Settings.metrics`, until `stop`.
+
+    ``/metrics`` is in the text format or in OpenMetrics, as the request asks for;
+    ``/healthz`` is 200 while health says SERVING, else 503. All else is 404.
+
+    Args:
+        settings: where to listen.
+        meters: the meters of all workers, and those of workers that are no more.
+        control: how the service is.
+        dataset: the dataset in service; None while the first one is being read.
+
+    Raises:
+        ListenError: the address can't be listened on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        meters: Callable[[], Sequence[Meter]],
+        control: Control,
+        dataset: Callable[[], Dataset | None],
+    ) -> None:
+        if settings.metrics is None:
+            raise ValueError("metrics: there is no address to listen on")
+        self._control = control
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(ServiceCollector(meters, control, dataset))
+        ProcessCollector(registry=registry)  # the supervisor's own
+        # The library's own way of choosing and writing a format.
+        self._exposition = make_wsgi_app(registry)
+        self._server = ScrapingServer(
+            ListenAddress.parse(settings.metrics, "metrics"),
+            {"/metrics": self._metrics, "/healthz": self._healthz},
+            "metrics",
+        )
+        self.address = self._server.address
+
+    def stop(self) -> None:
+        """Stop answering, and wait until the port is free."""
+        self._server.stop()
+
+    def _metrics(self, headers: Mapping[str, str]) -> Page:
+        answered: dict[str, str] = {}
+
+        def start_response(_status: str, fields: Iterable[tuple[str, str]]) -> None:
+            answered.update(fields)
+
+        (body,) = self._exposition(
+            {
+                "REQUEST_METHOD": "GET",
+                "PATH_INFO": "/metrics",
+                "HTTP_ACCEPT": headers.get("accept", ""),
+                "HTTP_ACCEPT_ENCODING": headers.get("accept-encoding", ""),
+            },
+            start_response,
+        )
+        return Page(200, answered, body)
+
+    def _healthz(self, _headers: Mapping[str, str]) -> Page:
+        serving = self._control.status().serving
+        return text_page(200, "serving") if serving else text_page(503, "not serving")

@@ -1,0 +1,465 @@
+"""`serve`: one process that starts the workers, keeps them, and changes what they answer from.
+
+All state belongs to the thread of its loop. What takes long (reading and checking a
+dataset) is done in a thread beside it, so that a worker that ends meanwhile is replaced.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+from geolookup.errors import GeoLookupError
+from geolookup.service import log
+from geolookup.service.admin.control import Outcome, Reload, ServiceStatus
+from geolookup.service.monitoring import counters
+from geolookup.service.processes import dataset_loading, operating_system
+from geolookup.service.processes.dataset_loading import FileWatch, Loaded, TransientError
+from geolookup.service.processes.event_loop import Loop
+from geolookup.service.processes.listen_address import Reservation
+from geolookup.service.processes.workers import MARGIN, Crew, Round
+from geolookup.service.settings import ListenAddress, Settings
+
+if TYPE_CHECKING:
+    from geolookup.answer.dataset import Dataset
+    from geolookup.service.admin.server import AdminServer
+    from geolookup.service.monitoring.metrics import MetricsServer
+
+_STOP: Final = (signal.SIGTERM, signal.SIGINT)
+_REFUSALS_LOOK: Final = 1.0
+"""Seconds between looks at how many calls were refused."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then stop cleanly; a second signal stops at once.
+
+    For the main thread of a process that does nothing else. SIGHUP reads the dataset,
+    the region sets and the certificates again. When all workers answer, the addresses, the
+    dataset's id and build date, and the attributions that the sources' licences ask for
+    are printed, each as ``name: value``. The log goes to stderr.
+
+    Raises:
+        DatasetError: the dataset can't be opened, or is not signed as it should be.
+        RegionSetError: the file of region sets makes no sense.
+        ListenError: an address can't be listened on.
+        SettingsError: a certificate can't be used.
+        ServiceError: the workers can't be started.
+    """
+    log.install(settings.log_format, settings.log_level)
+    log.event("start", version=version("geolookup"), workers=settings.workers,
+              transport=settings.transport)  # fmt: skip
+    if not settings.core_dumps:
+        operating_system.forbid_core_dumps()
+    with operating_system.Signals(*_STOP, signal.SIGHUP) as signals, Loop() as loop:
+        supervisor = Supervisor(settings, loop)
+        loop.watch(signals.fileno(), lambda: supervisor.signalled(signals.read()))
+        try:
+            supervisor.run()
+        finally:
+            supervisor.close()
+    log.event("exit")
+
+
+class Supervisor:
+    """The service as its operator sees it: a `geolookup.service.admin.control.Control`.
+
+    Args:
+        settings: what the service was told.
+        loop: in which all happens.
+
+    Raises:
+        ListenError: the clients' address is in use, or can't be listened on.
+    """
+
+    def __init__(self, settings: Settings, loop: Loop) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._started = datetime.now(UTC)
+        self._reservation = Reservation(ListenAddress.parse(settings.listen), settings.workers)
+        try:
+            self._crew = Crew(
+                loop,
+                settings,
+                self._reservation,
+                started=self._ready,
+                failed=self._failed,
+                ended=self._ended,
+            )
+        except BaseException:
+            self._reservation.release()
+            raise
+        self._watch = FileWatch(dataset_loading.paths(settings))
+        self._loader = ThreadPoolExecutor(1, "geolookup-load")
+        self._admin: AdminServer | None = None
+        self._metrics: MetricsServer | None = None
+        self._current: Loaded | None = None
+        self._previous: Loaded | None = None
+        self._generation = 0
+        # Reloads and rollbacks, one after the other.
+        self._waiting: deque[_Change] = deque()
+        self._changing: _Change | None = None
+        # Who waits until all workers' health says what he asked for.
+        self._drains: set[Future[None]] = set()
+        self._last: Reload | None = None
+        self._last_time: datetime | None = None
+        self._outcomes: Counter[Outcome] = Counter()
+        self._serving = False
+        self._drained = False
+        self._stopping = False
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Start everything, and return when all workers have ended.
+
+        Raises:
+            GeoLookupError: as `serve`.
+        """
+        # The workers load gRPC while the dataset is read.
+        self._crew.start()
+        self._open_listeners()
+        self._in_background(
+            lambda: dataset_loading.load(self._settings), self._deploy, self._failed_to_start
+        )
+        self._loop.run()
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """Let go of everything; workers that are left are ended."""
+        self._stopping = True
+        self._answer_all()
+        self._loop.end()  # whoever asks from now on is refused at once
+        self._stop_listeners(0)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        self._crew.close()
+        for loaded in (self._current, self._previous):
+            if loaded is not None:
+                loaded.close()
+        self._reservation.clear()
+
+    def signalled(self, numbers: tuple[signal.Signals, ...]) -> None:
+        """Do what signals ask for."""
+        for number in numbers:
+            if number in _STOP:
+                self._stop(number)
+            elif not self._stopping and self._serving:
+                self._crew.look()
+                self._change(_Change(self._load_again))
+
+    # --- start and end
+
+    def _open_listeners(self) -> None:
+        # Each loads what it needs; a service without them starts sooner.
+        if self._settings.admin is not None:
+            from geolookup.service.admin.server import AdminServer  # noqa: PLC0415
+
+            self._admin = AdminServer(self._settings, self)
+        if self._settings.metrics is not None:
+            from geolookup.service.monitoring.metrics import MetricsServer  # noqa: PLC0415
+
+            self._metrics = MetricsServer(
+                self._settings, self._crew.meters, self, self._current_dataset
+            )
+
+    def _stop_listeners(self, grace: float) -> None:
+        admin, metrics, self._admin, self._metrics = self._admin, self._metrics, None, None
+        if admin is not None:
+            admin.stop(grace).wait(grace + MARGIN)
+        if metrics is not None:
+            metrics.stop()
+
+    def _deploy(self, loaded: Loaded) -> None:
+        self._current = loaded
+        self._crew.deploy(self._generation, loaded)
+
+    def _failed_to_start(self, error: BaseException) -> None:
+        self._failure = error
+        self._stopping = True
+        self._crew.stop(0)
+
+    def _failed(self, error: GeoLookupError) -> None:
+        """Hear that a worker can't be started."""
+        if self._failure is None:
+            self._failed_to_start(error)
+
+    def _ready(self) -> None:
+        assert self._current is not None  # noqa: S101 - workers are ready when they have it
+        self._serving = True
+        sys.stdout.write("".join(f"{line}\n" for line in self._announcement(self._current)))
+        sys.stdout.flush()
+        fields: log.Fields = {
+            "dataset": self._current.dataset.id,
+            "listen": " ".join(map(str, self._reservation.addresses)),
+        }
+        if self._admin is not None:
+            fields["admin"] = str(self._admin.address)
+        if self._metrics is not None:
+            fields["metrics"] = str(self._metrics.address)
+        log.event("ready", **fields)
+        for report in (
+            log.CountReport("shed", self._shed),
+            log.CountReport("denied", self._denied),
+        ):
+            self._look_for_refusals(report)
+        if self._settings.watch:
+            self._loop.after(self._settings.watch, self._look_at_files)
+
+    def _announcement(self, loaded: Loaded) -> Iterator[str]:
+        for address in self._reservation.addresses:
+            yield f"address: {address}"
+        if self._admin is not None:
+            yield f"admin: {self._admin.address}"
+        if self._metrics is not None:
+            yield f"metrics: http://{self._metrics.address}/metrics"
+        yield f"dataset: {loaded.dataset.id}"
+        yield f"built: {loaded.dataset.built.date().isoformat()}"
+        for attribution in loaded.dataset.attributions:
+            yield f"attribution: {attribution}"
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._stopping:
+            log.event("stop_now", "warning", signal=number.name)
+            self._crew.stop(0)
+            return
+        self._stopping = True
+        self._serving = False
+        log.event("stop", signal=number.name, seconds=self._settings.grace)
+        self._answer_all()
+        # Others may listen here from now on; workers that share it go on with what they have.
+        self._reservation.release()
+        self._crew.stop(self._settings.grace)
+
+    def _answer_all(self) -> None:
+        for change in (self._changing, *self._waiting):
+            if change is not None:
+                change.future.set_result(self._refused("the service is stopping"))
+        self._changing = None
+        self._waiting.clear()
+        for done in list(self._drains):
+            self._told(done)
+
+    def _ended(self) -> None:
+        self._loop.stop()
+
+    # --- what is asked by other threads: the admin and the metrics listener
+
+    def reload(self) -> Reload:
+        """See `Control.reload`."""
+        return self._ask(self._load_again)
+
+    def rollback(self) -> Reload:
+        """See `Control.rollback`."""
+        return self._ask(self._roll_back)
+
+    def status(self) -> ServiceStatus:
+        """See `Control.status`."""
+        current, previous = self._current, self._previous
+        return ServiceStatus(
+            serving=self._serving and not self._drained and self._crew.serving,
+            dataset="" if current is None else current.dataset.id,
+            previous="" if previous is None else previous.dataset.id,
+            started=self._started,
+            last_reload=self._last,
+            last_reload_time=self._last_time,
+            workers=self._crew.statuses(),
+            reloads=dict(self._outcomes),
+            expired_overrides=() if current is None else current.dataset.expired_overrides(),
+        )
+
+    def drain(self) -> None:
+        """See `Control.drain`."""
+        self._set_drained(True)
+
+    def resume(self) -> None:
+        """See `Control.resume`."""
+        self._set_drained(False)
+
+    def _set_drained(self, drained: bool) -> None:
+        done: Future[None] = Future()
+
+        def begin() -> None:
+            if self._stopping:
+                done.set_result(None)
+                return
+            self._drained = drained
+            log.event("drain" if drained else "resume")
+            self._drains.add(done)
+            self._crew.drain(drained, lambda _: self._told(done))
+
+        if self._loop.call(begin):
+            done.result()
+
+    def _told(self, done: Future[None]) -> None:
+        if done in self._drains:
+            self._drains.remove(done)
+            done.set_result(None)
+
+    def _ask(self, begin: Callable[[_Change], None]) -> Reload:
+        change = _Change(begin)
+        if not self._loop.call(lambda: self._change(change)):
+            return self._refused("the service is stopping")
+        return change.future.result()
+
+    def _current_dataset(self) -> Dataset | None:
+        return None if self._current is None else self._current.dataset
+
+    # --- changes of the dataset
+
+    def _change(self, change: _Change) -> None:
+        if self._stopping or not self._serving:
+            change.future.set_result(self._refused("the service is not serving"))
+            return
+        if self._changing is not None:
+            self._waiting.append(change)
+            return
+        self._changing = change
+        change.begun = self._loop.clock()
+        change.begin(change)
+
+    def _conclude(self, change: _Change, reload: Reload) -> None:
+        if change is not self._changing:
+            return  # the service is stopping, and whoever asked knows
+        self._last, self._last_time = reload, datetime.now(UTC)
+        self._outcomes[reload.outcome] += 1
+        fields: log.Fields = {"outcome": reload.outcome.value, "dataset": reload.dataset}
+        if reload.previous:
+            fields["previous"] = reload.previous
+        if reload.reason:
+            fields["reason"] = reload.reason
+        fields["seconds"] = self._loop.clock() - change.begun
+        log.event("reload", "error" if reload.outcome is Outcome.REFUSED else "info", **fields)
+        change.future.set_result(reload)
+        self._changing = None
+        if self._waiting:
+            self._change(self._waiting.popleft())
+
+    def _load_again(self, change: _Change) -> None:
+        self._watch.mark()
+        before = self._current
+
+        def failed(error: BaseException) -> None:
+            if isinstance(error, TransientError):
+                self._watch.forget()
+            if isinstance(error, GeoLookupError):
+                reason = str(error)
+            else:
+                log.event("call_failed", "error", method="Reload", error=log.describe(error))
+                reason = "an internal error"
+            self._conclude(change, self._refused(reason))
+
+        def loaded(found: Loaded) -> None:
+            if before is not None and found.identity == before.identity:
+                found.close()
+                self._conclude(change, self._outcome(Outcome.UNCHANGED))
+            else:
+                self._swap(change, found, keep=False)
+
+        self._in_background(lambda: dataset_loading.load(self._settings, before), loaded, failed)
+
+    def _roll_back(self, change: _Change) -> None:
+        if self._previous is None:
+            self._conclude(change, self._refused("there is no dataset to return to"))
+        else:
+            self._swap(change, self._previous, keep=True)
+
+    def _swap(self, change: _Change, found: Loaded, *, keep: bool) -> None:
+        """Have every worker open a dataset, and, when all could, answer from it.
+
+        Args:
+            change: what asked for it.
+            found: the dataset.
+            keep: whether it is wanted even if it is refused.
+        """
+        self._generation += 1
+        generation = self._generation
+
+        def opened(asked: Round) -> None:
+            if asked.problems or self._stopping:
+                self._crew.forget(generation)
+                if not keep:
+                    found.close()
+                # That one ended, or found no memory, says nothing of the file.
+                self._watch.forget()
+                reason = asked.problems[0] if asked.problems else "the service is stopping"
+                self._conclude(change, self._refused(reason))
+                return
+            outdated = self._previous
+            self._previous, self._current = self._current, found
+            if outdated is not None and outdated is not found:
+                outdated.close()
+            self._crew.deploy(generation, found)
+            self._crew.swap(generation, swapped)
+
+        def swapped(_asked: Round) -> None:
+            # One that did not has ended, and who takes its place begins with the new one.
+            self._conclude(change, self._outcome(Outcome.SWAPPED))
+
+        self._crew.load(generation, found, opened)
+
+    def _outcome(self, outcome: Outcome, reason: str = "") -> Reload:
+        current, previous = self._current, self._previous
+        return Reload(
+            outcome,
+            "" if current is None else current.dataset.id,
+            "" if previous is None else previous.dataset.id,
+            reason,
+        )
+
+    def _refused(self, reason: str) -> Reload:
+        return self._outcome(Outcome.REFUSED, reason)
+
+    # --- what happens now and then
+
+    def _look_at_files(self) -> None:
+        if self._stopping:
+            return
+        if self._changing is None and self._watch.look():
+            self._change(_Change(self._load_again))
+        self._loop.after(self._settings.watch, self._look_at_files)
+
+    def _look_for_refusals(self, report: log.CountReport) -> None:
+        report.look()
+        if not self._stopping:
+            self._loop.after(_REFUSALS_LOOK, lambda: self._look_for_refusals(report))
+
+    def _shed(self) -> int:
+        return sum(counters.total(self._crew.meters()).shed)
+
+    def _denied(self) -> int:
+        code = counters.CODES.index("PERMISSION_DENIED")
+        denied = sum(counts[code] for counts in counters.total(self._crew.meters()).calls)
+        return denied + (0 if self._admin is None else self._admin.denied)
+
+    # --- work beside the loop
+
+    def _in_background(
+        self,
+        work: Callable[[], Loaded],
+        done: Callable[[Loaded], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        def finished(future: Future[Loaded]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is not None:
+                self._loop.call(lambda: failed(error))
+            else:
+                self._loop.call(lambda: done(future.result()))
+
+        self._loader.submit(work).add_done_callback(finished)
+
+
+class _Change:
+    """A reload or a rollback that somebody waits for."""
+
+    def __init__(self, begin: Callable[[_Change], None]) -> None:
+        self.begin = begin
+        self.begun = 0.0  # by the loop's clock
+        self.future: Future[Reload] = Future()

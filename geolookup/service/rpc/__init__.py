@@ -1,0 +1,1 @@
+"""Calls: from the bytes of a request to the bytes of a response, over several transports."""

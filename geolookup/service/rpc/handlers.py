@@ -1,0 +1,290 @@
+"""What the service answers: plain functions from a request's bytes to a response's bytes.
+
+A handler knows the snapshot, the limits and the wire format, and no server:
+transports are thin shells around these functions. What it refuses it raises as
+a `RequestError`, whose text names field and position and never repeats a value.
+Whom it works for it knows as a `Call`, which says whether anybody still waits, and is told
+what was answered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from geolookup import _core
+from geolookup.answer.claims import Policy, Status
+from geolookup.errors import RegionSetError
+from geolookup.service.rpc.recording import record_bytes
+from geolookup.service.rpc.request import NOBODY, Call, Code, RequestError
+from geolookup.v1 import geolookup_pb2 as v1
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from geolookup.answer.dataset import Dataset
+    from geolookup.answer.results import Answer
+    from geolookup.service.rpc.envoy_authz import Rules
+    from geolookup.service.settings import Limits
+
+_Message = TypeVar("_Message", bound=Message)
+
+
+class Snapshot:
+    """A dataset in service, with what is kept of it in wire form.
+
+    A request is answered from one snapshot, and so is a whole stream.
+    """
+
+    def __init__(self, dataset: Dataset, rules: Rules | None = None) -> None:
+        self.dataset = dataset
+        self.rules = rules
+        """Those of Envoy's authorization, if it is answered."""
+        self.named = v1.ClassifyRosterResponse(dataset=dataset.id).SerializeToString()
+        """The field `dataset` of a `ClassifyRosterResponse`, serialised with its tag."""
+        self.replies = dataset.replies
+        """To lookups: `_Reply`."""
+        self.find: Callable[[bytes], _Reply | None] = dataset.replies.find
+        """Return the reply to such a `LookupRequest`, if one was kept."""
+
+
+_Reply = tuple[bytes, Status, str, int]
+"""A serialised `LookupResponse`, and what is counted: status, region set or empty, verdict or 0."""
+
+
+def lookup(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBODY) -> bytes:
+    """Answer a `LookupRequest`."""
+    response, status, region_set, verdict = snapshot.find(body) or _lookup(snapshot, body)
+    call.looked_up(status, region_set, verdict)
+    return response
+
+
+def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
+    address, region_set, number = _core.read_lookup(body) or _read_lookup(body)
+    policy = _policy(number)
+    try:
+        answer = snapshot.dataset.lookup(address, region_set or None, policy)
+    except RegionSetError as error:
+        raise _unknown_region_set(error) from None
+    reply = _lookup_response(answer), answer.status, region_set, int(answer.verdict or 0)
+    snapshot.replies.keep(body, reply)
+    return reply
+
+
+def classify_roster(snapshot: Snapshot, body: bytes, limits: Limits, call: Call = NOBODY) -> bytes:
+    """Answer a `ClassifyRosterRequest`."""
+    roster = _core.read_roster(body)
+    if roster is None:
+        roster = _read_again(_parse(v1.ClassifyRosterRequest, body))
+    return _classify(snapshot, roster, limits, call, streamed=False)
+
+
+def stream_rosters(
+    snapshot: Snapshot, body: bytes, limits: Limits, position: int, call: Call = NOBODY
+) -> bytes:
+    """Answer one `StreamRostersRequest`, the one at *position* (from 0) of its stream."""
+    try:
+        roster = _core.read_roster(body, True)
+        if roster is None:
+            request = _parse(v1.StreamRostersRequest, body)
+            if not request.HasField("roster"):
+                raise _invalid("roster", "required")
+            roster = _read_again(request.roster)
+        return _classify(snapshot, roster, limits, call, streamed=True)
+    except RequestError as error:
+        raise RequestError(error.code, f"roster {position}: {error.text}") from None
+
+
+def explain(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBODY) -> bytes:
+    """Answer an `ExplainRequest`."""
+    request = _parse(v1.ExplainRequest, body)
+    why = snapshot.dataset.explain(_address(request))
+    call.looked_up(why.status, "", 0)
+    response = v1.ExplainResponse(
+        country=why.country,
+        status=int(why.status),  # type: ignore[arg-type]  # any number of the enum
+        abstentions=why.abstentions,
+        form=_FORMS[why.form],
+        looked_up=why.looked_up,
+        evidence=why.evidence,
+        dataset=why.dataset,
+    )
+    if why.first:
+        response.interval.first, response.interval.last = why.first, why.last
+    for code, count in zip(why.claimed, why.votes, strict=True):
+        response.votes.add(country=code, count=count)
+    for view in why.sources:
+        response.sources.add(
+            source=view.source,
+            country=view.country or "",
+            range=v1.Range(first=view.first, last=view.last),
+        )
+    if why.override is not None:
+        response.override.country = why.override.country
+        response.override.comment = why.override.comment
+        response.override.expires = why.override.expires
+        response.override.range.first = why.override.first
+        response.override.range.last = why.override.last
+    if why.special_purpose is not None:
+        response.special_purpose.prefix = why.special_purpose.prefix
+        response.special_purpose.name = why.special_purpose.name
+        response.special_purpose.rfc = why.special_purpose.rfc
+    return response.SerializeToString()
+
+
+def list_region_sets(
+    snapshot: Snapshot, body: bytes, _limits: Limits, _call: Call = NOBODY
+) -> bytes:
+    """Answer a `ListRegionSetsRequest`."""
+    _parse(v1.ListRegionSetsRequest, body)
+    response = v1.ListRegionSetsResponse()
+    for region_set in snapshot.dataset.region_sets:
+        response.region_sets.add(
+            name=region_set.name,
+            codes=sorted(region_set.codes),
+            version=region_set.version,
+            source=region_set.source,
+        )
+    return response.SerializeToString()
+
+
+def get_dataset(snapshot: Snapshot, body: bytes, _limits: Limits, _call: Call = NOBODY) -> bytes:
+    """Answer a `GetDatasetRequest`."""
+    _parse(v1.GetDatasetRequest, body)
+    dataset = snapshot.dataset
+    info = dataset.info()
+    built = Timestamp()
+    built.FromDatetime(dataset.built)
+    response = v1.GetDatasetResponse(
+        id=dataset.id,
+        build_time=built,
+        ipv4_intervals=info["ipv4_intervals"],
+        ipv6_intervals=info["ipv6_intervals"],
+        claims=info["claims"],
+        attributions=dataset.attributions,
+    )
+    for source in dataset.sources:
+        response.sources.add(
+            name=source.name,
+            licence=source.licence,
+            date=source.date,
+            coverage=_COVERAGE[source.coverage],
+            origin=source.origin,
+            ranges=source.ranges,
+        )
+    return response.SerializeToString()
+
+
+_FORMS: Final = {
+    "none": v1.ADDRESS_FORM_UNSPECIFIED,
+    "IPv4": v1.ADDRESS_FORM_IPV4,
+    "IPv6": v1.ADDRESS_FORM_IPV6,
+    "IPv4-mapped": v1.ADDRESS_FORM_IPV4_MAPPED,
+    "6to4": v1.ADDRESS_FORM_6TO4,
+    "Teredo": v1.ADDRESS_FORM_TEREDO,
+    "NAT64": v1.ADDRESS_FORM_NAT64,
+}
+_COVERAGE: Final = {"full": v1.COVERAGE_FULL, "partial": v1.COVERAGE_PARTIAL}
+_POLICIES: Final = {int(v1.POLICY_UNSPECIFIED): Policy.UNANIMOUS} | {int(p): p for p in Policy}
+
+
+def _lookup_response(answer: Answer) -> bytes:
+    return v1.LookupResponse(
+        country=answer.country,
+        status=int(answer.status),  # type: ignore[arg-type]  # any number of the enum
+        claimed=answer.claimed,
+        verdict=int(answer.verdict or 0),  # type: ignore[arg-type]
+        dataset=answer.dataset,
+    ).SerializeToString()
+
+
+def _read_lookup(body: bytes) -> tuple[str | bytes, str, int]:
+    """Read a request that came in a form which the core leaves to protobuf."""
+    request = _parse(v1.LookupRequest, body)
+    return _address(request), request.region_set, request.policy
+
+
+def _read_again(request: v1.ClassifyRosterRequest) -> _core.WireRoster:
+    """Return the roster of a request that came in a form which the core leaves to protobuf."""
+    request.DiscardUnknownFields()
+    roster = _core.read_roster(request.SerializeToString())
+    if roster is None:
+        raise RuntimeError("a request was serialised in an unknown form")
+    return roster
+
+
+def _classify(
+    snapshot: Snapshot, roster: _core.WireRoster, limits: Limits, call: Call, *, streamed: bool
+) -> bytes:
+    field = roster.form
+    if field is None:
+        raise _invalid("addresses", "required")
+    if roster.rest:
+        width = 4 if field == "ipv4" else 16
+        raise _invalid(field, f"{roster.nbytes} bytes are no multiple of {width}")
+    if roster.size > limits.roster:
+        raise RequestError(
+            Code.RESOURCE_EXHAUSTED,
+            f"{field}: {roster.size} addresses are over the limit of {limits.roster} a roster",
+        )
+    policy = _policy(roster.policy)
+    region_set = roster.region_set
+    if roster.record and not region_set:
+        raise _invalid("record", "needs region_set")
+    try:
+        answer = snapshot.dataset.answer(roster, region_set or None, policy)
+    except RegionSetError as error:
+        raise _unknown_region_set(error) from None
+    while answer.step():
+        call.go_on()
+    statuses, verdicts = answer.statuses, answer.verdicts
+    rest = snapshot.named
+    if roster.record and verdicts is not None:
+        inside, outside, undetermined = verdicts
+        rest += record_bytes(
+            snapshot.dataset,
+            region_set,
+            policy,
+            statuses={status: statuses[status] for status in Status if statuses[status]},
+            inside=inside,
+            outside=outside,
+            undetermined=undetermined,
+        )
+    call.classified(statuses, region_set, verdicts)
+    return answer.finish(rest, streamed)
+
+
+def _parse(kind: type[_Message], body: bytes) -> _Message:
+    try:
+        return kind.FromString(body)
+    except (DecodeError, ValueError):  # ValueError: text that is no UTF-8, in some runtimes
+        raise _invalid("request", f"not a {kind.DESCRIPTOR.full_name}") from None
+
+
+def _address(request: v1.LookupRequest | v1.ExplainRequest) -> str | bytes:
+    field = request.WhichOneof("address")
+    if field == "text":
+        return request.text
+    if field is None:
+        raise _invalid("address", "required")
+    if len(request.packed) not in (4, 16):
+        raise _invalid("packed", f"{len(request.packed)} bytes; an address has 4 or 16")
+    return request.packed
+
+
+def _policy(number: int) -> Policy:
+    policy = _POLICIES.get(number)
+    if policy is None:
+        raise _invalid("policy", "not the number of a policy")
+    return policy
+
+
+def _invalid(field: str, what: str) -> RequestError:
+    return RequestError(Code.INVALID_ARGUMENT, f"{field}: {what}")
+
+
+def _unknown_region_set(error: RegionSetError) -> RequestError:
+    # Its texts are made for this: they never repeat what could be an address.
+    return _invalid("region_set", str(error).removeprefix("region set: "))

@@ -1,0 +1,73 @@
+"""Listening with a gRPC server, of whichever kind, and why it could not."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from geolookup.service import tls
+from geolookup.service.processes.listen_address import check_path
+from geolookup.service.settings import ListenAddress, ListenError
+
+if TYPE_CHECKING:
+    import grpc
+
+    from geolookup.service.monitoring.counters import Meter
+    from geolookup.service.settings import Settings
+
+
+def listen(
+    settings: Settings,
+    address: ListenAddress,
+    meter: Meter,
+    *,
+    insecure: Callable[[str], int],
+    secure: Callable[[str, grpc.ServerCredentials], int],
+) -> ListenAddress:
+    """Have a server listen, with TLS if the settings say so.
+
+    Args:
+        settings: the certificate.
+        address: where.
+        meter: where handshakes are counted.
+        insecure: the server's way to add a port without TLS; it returns the port.
+        secure: its way to add one with TLS.
+
+    Raises:
+        ListenError: it can't be listened on.
+        SettingsError: the certificate can't be used.
+    """
+    if address.path:
+        check_path(address.path)
+    credentials = tls.credentials(settings, meter)
+    try:
+        port = insecure(str(address)) if credentials is None else secure(str(address), credentials)
+    except RuntimeError:
+        port = 0
+    if not port:
+        # gRPC's text says only that it failed, and repeats the address.
+        raise ListenError(f"listen: {_why_not(address)}")
+    return address.with_port(port)
+
+
+def _why_not(address: ListenAddress) -> str:
+    """Return the operating system's reason for which an address can't be listened on."""
+    try:
+        if address.path:
+            return f"can't make a socket at this path: {_bind_error(socket.AF_UNIX, address.path)}"
+        host = address.host.strip("[]")
+        family, _, _, _, name = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)[0]
+        return f"can't listen on port {address.port}: {_bind_error(family, name)}"
+    except socket.gaierror as error:
+        return f"the host can't be resolved: {error.strerror}"
+
+
+def _bind_error(family: socket.AddressFamily, name: object) -> str:
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(name)  # type: ignore[arg-type]  # as getaddrinfo gave it
+        except OSError as error:
+            return error.strerror or "refused"
+    return "refused"

@@ -1,0 +1,671 @@
+"""The compiler, against an oracle that looks at every address and at every source in turn."""
+
+from __future__ import annotations
+
+import bisect
+import datetime
+import functools
+import hashlib
+import ipaddress
+import itertools
+import os
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import reference
+import strategies  # noqa: F401 - loads the hypothesis profile
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from geolookup.answer import claims, embedded_ipv4
+from geolookup.answer.claims import FIXED_CLAIMS, Claim, Policy, Status, Verdict
+from geolookup.build import compiler, manifest
+from geolookup.build.compiler import Compiled
+from geolookup.build.readers import SourceRanges
+from geolookup.build.sources import Override, Source, read_prefix, read_range
+from geolookup.errors import SourceError
+
+DAY = datetime.date(2026, 6, 1)
+ROOT = Path(__file__).resolve().parents[2]
+
+Row = tuple[int, int, str]
+
+
+# --- asking what was compiled --------------------------------------------------------
+
+
+class Line:
+    """One family's intervals of a compiled dataset, as Python numbers."""
+
+    def __init__(self, compiled: Compiled, version: int) -> None:
+        self.version = version
+        if version == 4:
+            self.firsts = list(column("I", compiled.ipv4_first))
+            self.claims = list(column("H", compiled.ipv4_claims))
+        else:
+            self.firsts = [
+                high << 64 | low
+                for high, low in zip(
+                    column("Q", compiled.ipv6_first_high),
+                    column("Q", compiled.ipv6_first_low),
+                    strict=True,
+                )
+            ]
+            self.claims = list(column("H", compiled.ipv6_claims))
+
+    def claim(self, at: int) -> int:
+        return self.claims[bisect.bisect_right(self.firsts, at) - 1]
+
+
+def column(kind: str, data: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(data) // struct.calcsize(kind)}{kind}", data)
+
+
+def claim_of(compiled: Compiled, address: str) -> Claim:
+    """Return the claim of an address, which carries no IPv4 address."""
+    found = ipaddress.ip_address(address)
+    return compiled.claims[Line(compiled, found.version).claim(int(found))]
+
+
+def assert_well_formed(compiled: Compiled) -> None:
+    """Gap-free, ascending, merged, and without claims that nothing has."""
+    used = set(range(len(FIXED_CLAIMS)))
+    for version in (4, 6):
+        line = Line(compiled, version)
+        assert line.firsts[0] == 0
+        assert all(one < two for one, two in itertools.pairwise(line.firsts))
+        assert all(one != two for one, two in itertools.pairwise(line.claims))
+        assert len(line.firsts) == len(line.claims)
+        used |= {claim for claim in line.claims if claim < claims.MAX_CLAIMS}
+    assert used == set(range(len(compiled.claims)))
+    assert compiled.claims[:3] == FIXED_CLAIMS
+    order = [
+        (claim.status, claim.country, claim.votes, claim.abstentions, claim.silent)
+        for claim in compiled.claims[3:]
+    ]
+    assert all(one < two for one, two in itertools.pairwise(order))
+
+
+# --- making what is compiled ---------------------------------------------------------
+
+
+def source(name: str, coverage: str = "full", origin: str = "") -> Source:
+    assert coverage in ("full", "partial")
+    return Source(name, "CC0-1.0", DAY, "full" if coverage == "full" else "partial", origin)
+
+
+def ranges(*rows: str) -> SourceRanges:
+    """Return ranges written ``prefix code``."""
+    return SourceRanges.of(
+        (*read_prefix(row.split()[0]), row.split()[1] if " " in row else "") for row in rows
+    )
+
+
+def override(where: str, code: str, **more: object) -> Override:
+    first, last = read_range(where) if "-" in where else read_prefix(where)
+    return Override(first, last, code, **more)  # type: ignore[arg-type]
+
+
+# --- at random, in a small corner of the address line --------------------------------
+
+SIZE = 32
+# Both ends of the line, its inside, and for IPv6 the place where the lower half overflows.
+CORNERS = {
+    4: (0, 0x01000000, 2**32 - SIZE),
+    6: (0, (0x20010200 << 96) + 2**64 - SIZE // 2, 2**128 - SIZE),
+}
+CODES = ("DE", "FR", "CN", "eu", "UK")
+REGION_SETS = (frozenset(["DE"]), frozenset(["DE", "FR"]), frozenset(["GB", "CN", "DE"]))
+
+
+@st.composite
+def rows_of(draw: st.DrawFn, codes: Sequence[str], most: int) -> list[Row]:
+    found = []
+    for _ in range(draw(st.integers(0, most))):
+        first = draw(st.integers(0, SIZE - 1))
+        last = draw(st.one_of(st.integers(first, SIZE - 1), st.just(min(first + 3, SIZE - 1))))
+        found.append((first, last, draw(st.sampled_from(codes))))
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    version: int
+    start: int
+    sources: list[tuple[Source, list[Row]]]
+    overrides: list[Row]
+
+    def packed(self, offset: int) -> bytes:
+        return (self.start + offset).to_bytes(4 if self.version == 4 else 16)
+
+    def compile(self, order: random.Random | None = None) -> Compiled:
+        """Compile; with *order*, the rows of each source are shuffled before."""
+        made = []
+        for one, given_rows in self.sources:
+            rows = given_rows.copy()
+            if order is not None:
+                order.shuffle(rows)
+            packed = ((self.packed(first), self.packed(last), code) for first, last, code in rows)
+            made.append((one, SourceRanges.of(packed)))
+        return compiler.compile(
+            made,
+            overrides=[
+                Override(self.packed(first), self.packed(last), code)
+                for first, last, code in self.overrides
+            ],
+            special_purpose=False,
+        )
+
+    def oracle(self) -> reference.Oracle:
+        return reference.Oracle(
+            [
+                reference.Source(one.name, full=one.coverage == "full", origin=one.origin)
+                for one, _ in self.sources
+            ]
+        )
+
+    def said(self, at: int) -> tuple[str | None, ...]:
+        return tuple(
+            None if code is None else reference.country(code)
+            for code in (most_specific(rows, at) for _, rows in self.sources)
+        )
+
+
+def most_specific(rows: Iterable[Row], at: int) -> str | None:
+    """Return what the smallest ranges around an address say, None if they disagree."""
+    holding = [row for row in rows if row[0] <= at <= row[1]]
+    least = min((last - first for first, last, _ in holding), default=0)
+    codes = {reference.country(row[2]) for row in holding if row[1] - row[0] == least}
+    return codes.pop() if len(codes) == 1 else None
+
+
+def contradiction(rows: list[Row]) -> bool:
+    return any(
+        one[2] != two[2] and one[1] - one[0] == two[1] - two[0]
+        and max(one[0], two[0]) <= min(one[1], two[1])
+        for one, two in itertools.combinations(rows, 2)
+    )  # fmt: skip
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    version = draw(st.sampled_from([4, 6]))
+    described = [
+        source(
+            f"s{index}",
+            draw(st.sampled_from(["full", "full", "partial"])),
+            draw(st.sampled_from(["", "", "A", "B"])),
+        )
+        for index in range(draw(st.integers(0, 4)))
+    ]
+    overrides = draw(st.one_of(st.just([]), rows_of(("DE", "FR", "ZZ"), 4)))
+    assume(not contradiction(overrides))
+    return Case(
+        version,
+        draw(st.sampled_from(CORNERS[version])),
+        [(one, draw(rows_of(CODES, 6))) for one in described],
+        overrides,
+    )
+
+
+@settings(max_examples=200)
+@given(cases())
+def test_every_address_has_the_status_and_verdicts_that_its_sources_give_it(case: Case) -> None:
+    compiled = case.compile()
+    assert_well_formed(compiled)
+    line = Line(compiled, case.version)
+    oracle = case.oracle()
+    top = 2 ** (32 if case.version == 4 else 128) - 1
+    asked: set[tuple[Claim, tuple[str | None, ...]]] = set()
+    for at in range(-1, SIZE + 1):
+        if not 0 <= case.start + at <= top:
+            continue
+        claim = compiled.claims[line.claim(case.start + at)]
+        code = most_specific(case.overrides, at) if covered(case.overrides, at) else None
+        if covered(case.overrides, at):
+            assert (claim.status, claim.country) == (Status.OVERRIDE, code or "ZZ")
+            for region in REGION_SETS:
+                expected = reference.UNDETERMINED if code is None else 2 - (code in region)
+                assert {claim.verdict(region, policy) for policy in Policy} == {expected}
+            continue
+        said = case.said(at)
+        answer = oracle.answer(said)
+        assert (claim.status, claim.country) == (answer.status, answer.country)
+        assert (claim.claimed if claim.status is Status.DISPUTED else ()) == answer.claimed
+        if (claim, said) in asked:
+            continue
+        asked.add((claim, said))
+        for region in REGION_SETS:
+            for policy in Policy:
+                assert claim.verdict(region, policy) == oracle.verdict(said, region, policy.name)
+
+
+def covered(rows: Iterable[Row], at: int) -> bool:
+    return any(first <= at <= last for first, last, _ in rows)
+
+
+@given(cases(), st.randoms(use_true_random=False))
+def test_the_order_of_a_sources_rows_changes_no_byte(case: Case, order: random.Random) -> None:
+    one, two = case.compile(), case.compile(order)
+    for name in (*COLUMNS, "claims", "metadata"):
+        assert getattr(one, name) == getattr(two, name)
+
+
+COLUMNS = ("ipv4_first", "ipv4_claims", "ipv6_first_high", "ipv6_first_low", "ipv6_claims")
+
+
+@given(cases())
+def test_what_each_source_says_stays_at_hand_for_explanations(case: Case) -> None:
+    compiled = case.compile()
+    for (_, rows), layer in zip(case.sources, compiled.sources, strict=True):
+        family = layer.ranges.ipv4 if case.version == 4 else layer.ranges.ipv6
+        assert layer.rows == len(rows)
+        for first, last, number in family:
+            expected = {most_specific(rows, at - case.start) for at in (first, last)}
+            assert expected == {number.to_bytes(2).decode() if number else None}
+
+
+# --- sources -------------------------------------------------------------------------
+
+
+def test_claims_say_what_all_sources_say() -> None:
+    compiled = compiler.compile(
+        [
+            (source("a"), ranges("1.0.0.0/24 DE", "1.0.1.0/24 DE", "1.0.2.0/24 DE")),
+            (source("b"), ranges("1.0.0.0/24 DE", "1.0.1.0/24 FR", "1.0.4.0/24 FR")),
+            (source("c", "partial"), ranges("1.0.1.0/25 CN", "1.0.3.0/24 CN")),
+        ]
+    )
+    assert_well_formed(compiled)
+    assert claim_of(compiled, "1.0.0.1") == Claim(Status.ASSIGNED, "DE", (("DE", 2),))
+    assert claim_of(compiled, "1.0.1.1") == Claim(
+        Status.DISPUTED, "DE", (("CN", 1), ("DE", 1), ("FR", 1))
+    )
+    assert claim_of(compiled, "1.0.1.129") == Claim(Status.DISPUTED, "DE", (("DE", 1), ("FR", 1)))
+    assert claim_of(compiled, "1.0.2.1") == Claim(
+        Status.UNCONFIRMED, "DE", (("DE", 1),), 1, silent=True
+    )
+    assert claim_of(compiled, "1.0.3.1") == Claim(
+        Status.UNCONFIRMED, "CN", (("CN", 1),), 2, silent=True
+    )
+    assert claim_of(compiled, "1.0.5.1") == FIXED_CLAIMS[claims.UNASSIGNED]
+
+
+def test_sources_of_one_origin_are_one_vote_of_the_first_that_speaks() -> None:
+    compiled = compiler.compile(
+        [
+            (source("a1", origin="A"), ranges("1.0.0.0/24 DE")),
+            (source("b"), ranges("1.0.0.0/24 FR", "1.0.1.0/24 FR")),
+            (source("a2", origin="A"), ranges("1.0.0.0/24 CN", "1.0.1.0/24 CN")),
+        ]
+    )
+    assert claim_of(compiled, "1.0.0.1") == Claim(
+        Status.DISPUTED, "DE", (("CN", 0), ("DE", 1), ("FR", 1))
+    )
+    assert claim_of(compiled, "1.0.1.1") == Claim(
+        Status.DISPUTED, "FR", (("CN", 1), ("FR", 1)), silent=True
+    )
+
+
+def test_a_code_that_is_no_country_inside_a_range_makes_a_hole_in_it() -> None:
+    compiled = compiler.compile([(source("a"), ranges("1.0.0.0/16 DE", "1.0.1.0/24 EU"))])
+    assert claim_of(compiled, "1.0.0.255").country == "DE"
+    assert claim_of(compiled, "1.0.1.0").status is Status.UNASSIGNED
+    assert claim_of(compiled, "1.0.2.0").country == "DE"
+
+
+def test_a_source_that_contradicts_itself_is_silent_there_and_it_is_reported() -> None:
+    rows = ranges("1.0.0.0/24 DE", "1.0.0.0/23 DE", "1.0.0.0/24 FR", "2001:200::/32 JP",
+                  "2001:200::/32 KR")  # fmt: skip
+    compiled = compiler.compile([(source("a"), rows)])
+    assert claim_of(compiled, "1.0.0.1").status is Status.UNASSIGNED
+    assert claim_of(compiled, "1.0.1.1").country == "DE"
+    assert claim_of(compiled, "2001:200::1").status is Status.UNASSIGNED
+    what = "for the same addresses and is no more specific, so the source is silent there"
+    assert compiled.findings == (
+        f"row 3: names another country than row 1 {what}",
+        f"row 5: names another country than row 4 {what}",
+    )
+
+
+def test_findings_are_listed_up_to_a_limit_and_then_counted() -> None:
+    rows = [f"1.{a}.{b}.0/24 {code}" for a in range(2) for b in range(60) for code in ("DE", "FR")]
+    found = compiler.compile([(source("a"), ranges(*rows))]).findings
+    assert len(found) == compiler.MAX_FINDINGS + 1
+    assert found[-1] == "a: 20 more such contradictions"
+
+
+def test_two_sources_of_one_name_are_refused() -> None:
+    with pytest.raises(SourceError, match="two sources are named 'a'"):
+        compiler.compile([(source("a"), ranges()), (source("a"), ranges())])
+
+
+def test_more_claims_than_a_dataset_can_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_sources = [(source("a"), ranges("1.0.0.0/24 DE", "1.0.1.0/24 FR"))]
+    monkeypatch.setattr(compiler, "MAX_CLAIMS", 5)
+    assert len(compiler.compile(given_sources).claims) == 5
+    monkeypatch.setattr(compiler, "MAX_CLAIMS", 4)
+    with pytest.raises(SourceError, match=r"more than 4 different claims.*leave out a source"):
+        compiler.compile(given_sources)
+
+
+def test_nothing_at_all_compiles_to_what_the_registries_say() -> None:
+    compiled = compiler.compile([], today=DAY)
+    assert_well_formed(compiled)
+    assert compiled.claims == FIXED_CLAIMS
+    assert claim_of(compiled, "9.9.9.9").status is Status.UNASSIGNED
+    assert claim_of(compiled, "192.168.0.1").status is Status.SPECIAL_PURPOSE
+    bare = compiler.compile([], special_purpose=False)
+    assert column("I", bare.ipv4_first) == (0,)
+    assert bare.metadata["special_purpose"] is None
+
+
+# --- special-purpose ranges and embedded IPv4 ----------------------------------------
+
+
+def test_special_purpose_ranges_win_over_sources() -> None:
+    compiled = compiler.compile([(source("a"), ranges("0.0.0.0/0 DE", "::/0 DE"))])
+    for address in ("10.0.0.0", "100.127.255.255", "192.0.0.9", "224.0.0.1", "255.255.255.255",
+                    "::", "::1", "64:ff9b:1::", "100::", "2001:db8::1", "fe80::1", "fec0::1",
+                    "ff02::1"):  # fmt: skip
+        assert claim_of(compiled, address).status is Status.SPECIAL_PURPOSE, address
+    for address in ("9.255.255.255", "11.0.0.0", "223.255.255.255", "::2", "2001:200::", "fbff::"):
+        assert claim_of(compiled, address).country == "DE", address
+
+
+def test_addresses_that_carry_ipv4_have_the_number_of_their_form() -> None:
+    compiled = compiler.compile(
+        [(source("a"), ranges("::/0 DE"))],
+        nat64_prefixes=["2a00:1:2::/48", "64:ff9b:1:2::/96"],
+    )
+    line = Line(compiled, 6)
+    for prefix, number in (
+        ("::ffff:0:0/96", embedded_ipv4.EMBEDDED_LOW32),
+        ("64:ff9b::/96", embedded_ipv4.EMBEDDED_LOW32),
+        ("2001::/32", embedded_ipv4.EMBEDDED_TEREDO),
+        ("2002::/16", embedded_ipv4.EMBEDDED_6TO4),
+        ("2a00:1:2::/48", embedded_ipv4.EMBEDDED_NAT64_48),
+        ("64:ff9b:1:2::/96", embedded_ipv4.EMBEDDED_LOW32),  # inside a special-purpose prefix
+    ):
+        network = ipaddress.IPv6Network(prefix)
+        first, last = int(network[0]), int(network[-1])
+        assert line.claim(first) == line.claim(last) == number
+        assert line.claim(first - 1) < claims.MAX_CLAIMS
+        assert line.claim(last + 1) < claims.MAX_CLAIMS
+    assert compiled.metadata["nat64_prefixes"] == ["2a00:1:2::/48", "64:ff9b:1:2::/96"]
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "what"),
+    [
+        (["2a00::/33"], "NAT64 prefix 1: a NAT64 prefix has 32"),
+        (["2a00::/32", "2a00:0:1::/48"], "NAT64 prefix 2: overlaps another one"),
+        (["64:ff9b::/96"], "NAT64 prefix 1: overlaps another one \\(NAT64\\)"),
+        (["2002:1::/32"], "NAT64 prefix 1: overlaps another one \\(6to4\\)"),
+    ],
+)
+def test_nat64_prefixes_that_make_no_sense_are_numbered(prefixes: list[str], what: str) -> None:
+    with pytest.raises(SourceError, match=what):
+        compiler.compile([], nat64_prefixes=prefixes)
+
+
+# --- overrides -----------------------------------------------------------------------
+
+
+def test_overrides_win_over_sources_and_special_purpose_ranges() -> None:
+    compiled = compiler.compile(
+        [(source("a"), ranges("1.0.0.0/8 FR"))],
+        overrides=[
+            override("10.0.0.0/8", "DE"),
+            override("10.1.0.0/16", "ZZ"),
+            override("10.1.1.0-10.1.1.9", "CN"),
+            override("1.2.3.4/32", "DE"),
+            override("fd00::/8", "DE"),
+        ],
+    )
+    assert_well_formed(compiled)
+    expected = {"10.0.0.1": "DE", "10.1.0.255": "ZZ", "10.1.1.0": "CN", "10.1.1.9": "CN",
+                "10.1.1.10": "ZZ", "10.2.0.0": "DE", "1.2.3.4": "DE", "fd12::1": "DE"}  # fmt: skip
+    for address, code in expected.items():
+        assert claim_of(compiled, address) == Claim(Status.OVERRIDE, code), address
+    assert claim_of(compiled, "1.2.3.5").status is Status.ASSIGNED
+    assert claim_of(compiled, "fc00::1").status is Status.SPECIAL_PURPOSE
+    assert compiled.metadata["overrides"] == 5
+    assert [compiled.overrides.ranges.ipv4.place(index)[1] for index in range(2)] == [4, 1]
+
+
+def test_overrides_work_without_any_source() -> None:
+    compiled = compiler.compile([], overrides=[override("10.0.0.0/8", "DE")], today=DAY)
+    assert claim_of(compiled, "10.0.0.1").country == "DE"
+    assert compiled.metadata["built"] == "2026-06-01T00:00:00Z"
+
+
+def test_an_override_applies_until_the_end_of_its_last_day() -> None:
+    ours = [override("10.0.0.0/8", "DE", expires=DAY), override("11.0.0.0/8", "DE")]
+    on_time = compiler.compile([], overrides=ours, today=DAY)
+    assert claim_of(on_time, "10.0.0.1").status is Status.OVERRIDE
+    assert on_time.findings == ()
+    assert on_time.metadata["expiring_overrides"] == [
+        {"number": 1, "expires": "2026-06-01", "comment": ""}
+    ]
+    late = compiler.compile([], overrides=ours, today=DAY + datetime.timedelta(days=1))
+    assert claim_of(late, "10.0.0.1").status is Status.SPECIAL_PURPOSE
+    assert claim_of(late, "11.0.0.1").status is Status.OVERRIDE
+    assert late.findings == ("override 1: expired after 2026-06-01, not applied",)
+    assert late.metadata["overrides"] == 1
+    assert "expiring_overrides" not in late.metadata, "a dataset without them keeps its bytes"
+
+
+def test_overrides_that_contradict_each_other_are_refused() -> None:
+    same = [override(f"10.0.0.{octet}/32", "DE") for octet in range(3)]
+    same += [override("10.0.0.1-10.0.0.1", "FR")]
+    with pytest.raises(SourceError, match="override 4: names another code than override 2 ") as e:
+        compiler.compile([], overrides=same)
+    assert "10.0.0" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["::ffff:10.0.0.0/104", "::ffff:0:0/96", "2002::/16", "2001:0:1::/48", "2a00::1:0:0/128"],
+)
+def test_an_override_that_could_have_no_effect_is_refused(where: str) -> None:
+    with pytest.raises(SourceError, match=r"override 1: .* IPv4 address inside; override"):
+        compiler.compile([], overrides=[override(where, "DE")], nat64_prefixes=["2a00::/32"])
+
+
+@pytest.mark.parametrize("where", ["2000::/3", "2001:1::-2002::9", "2002:9::-2003::9"])
+def test_an_override_that_holds_more_than_embedded_forms_applies_to_the_rest(where: str) -> None:
+    compiled = compiler.compile([], overrides=[override(where, "DE")])
+    assert Status.OVERRIDE in [claim.status for claim in compiled.claims]
+    first, last = (
+        int.from_bytes(edge) for edge in (read_prefix if "/" in where else read_range)(where)
+    )
+    line = Line(compiled, 6)
+    for at in (first, last):
+        form = at >> 112 == 0x2002
+        expected = (
+            embedded_ipv4.EMBEDDED_6TO4
+            if form
+            else compiled.claims.index(Claim(Status.OVERRIDE, "DE"))
+        )
+        assert line.claim(at) == expected
+
+
+# --- metadata, and the embedded dataset ----------------------------------------------
+
+
+def test_metadata_describes_the_sources_in_order() -> None:
+    newer = Source(
+        "b", "MIT", datetime.date(2026, 6, 17), "partial", "B", "by B", "https://b.example"
+    )
+    sources = [(source("a"), ranges("1.0.0.0/24 DE", "::/64 DE")), (newer, ranges())]
+    assert compiler.compile(sources).metadata == {
+        "built": "2026-06-17T00:00:00Z",
+        "sources": [
+            {"name": "a", "licence": "CC0-1.0", "date": "2026-06-01", "coverage": "full",
+             "origin": "a", "attribution": "", "url": "", "ranges": 2},
+            {"name": "b", "licence": "MIT", "date": "2026-06-17", "coverage": "partial",
+             "origin": "B", "attribution": "by B", "url": "https://b.example", "ranges": 0},
+        ],
+        "special_purpose": {"date": "2025-10-09"},
+        "nat64_prefixes": [],
+        "overrides": 0,
+    }  # fmt: skip
+    built = compiler.compile(sources, built=datetime.date(2027, 1, 2)).metadata["built"]
+    assert built == "2027-01-02T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("", "MIT", DAY), "a source has a name"),
+        (("a", "MIT", DAY, "half"), 'coverage is "full" or "partial"'),
+    ],
+)
+def test_a_source_that_makes_no_sense_is_refused(arguments: tuple[str, ...], what: str) -> None:
+    with pytest.raises(SourceError, match=what):
+        Source(*arguments)  # type: ignore[arg-type]
+
+
+@functools.cache
+def embedded() -> Compiled:
+    return compiler.compile_manifest(manifest.load(ROOT / "data" / "geolookup.toml"))
+
+
+def digest(compiled: Compiled) -> str:
+    found = hashlib.sha256()
+    for name in COLUMNS:
+        found.update(getattr(compiled, name))
+    found.update(repr((compiled.claims, compiled.metadata, compiled.findings)).encode())
+    return found.hexdigest()
+
+
+def test_the_embedded_dataset_has_about_the_intervals_of_its_sources() -> None:
+    compiled = embedded()
+    assert_well_formed(compiled)
+    assert [layer.rows for layer in compiled.sources] == [355_800 + 345_868, 141_822 + 68_368]
+    assert len(compiled.ipv4_first) == 4 * 368_063
+    assert len(compiled.ipv6_first_high) == 8 * 369_944
+    assert len(compiled.claims) == 7_403
+    assert compiled.findings == ()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_embedded_dataset_agrees_with_its_raw_files(version: int) -> None:
+    compiled, oracle = embedded(), reference.embedded()
+    line = Line(compiled, version)
+    # A sample: the dataset made of this is held to the oracle at every boundary.
+    for at in oracle.neighbourhood(version)[::40]:
+        number = line.claim(at)
+        if number >= claims.MAX_CLAIMS:
+            assert reference.embedded_ipv4(at) is not None
+            continue
+        claim = compiled.claims[number]
+        answer = oracle.answer(oracle.said(version, at))
+        assert (claim.status, claim.country) == (answer.status, answer.country)
+
+
+def test_compiling_again_in_another_process_gives_the_same_bytes() -> None:
+    code = (
+        "import test_compiler as t, sys\n"
+        "sys.stdout.write(t.digest(t.embedded()))"
+    )  # fmt: skip
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
+    )
+    again = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert again.stdout == digest(embedded())
+
+
+def test_progress_names_each_source_and_ends_at_the_whole() -> None:
+    seen: list[tuple[int, int, str]] = []
+    loaded = manifest.load(ROOT / "data" / "geolookup.toml")
+    compiler.compile_manifest(loaded, progress=lambda *report: seen.append(report))
+    total = sum(file.stat().st_size for entry in loaded.sources for file in entry.files)
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+    assert seen[-1] == (total, total, "registry")
+    assert {(of, name) for _, of, name in seen} == {(total, "dbip"), (total, "registry")}
+
+
+def test_a_source_that_can_not_be_read_stops_the_compilation(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1.0.0.0,1.0.0.255,DE\n1.0.1.0,1.0.1.255,QQ\n")
+    (tmp_path / "m.toml").write_text(
+        '[[source]]\nname = "a"\nfiles = ["a.csv"]\nlicence = "MIT"\ndate = 2026-06-01\n'
+        'coverage = "full"\n'
+    )
+    with pytest.raises(SourceError) as caught:
+        compiler.compile_manifest(manifest.load(tmp_path / "m.toml"))
+    assert str(caught.value) == f"{tmp_path / 'a.csv'}:2:19: 'QQ' is not a country code"
+
+
+def a_claim(codes: tuple[str, ...], counts: list[int], abstentions: int) -> Claim:
+    votes = tuple(zip(codes, counts, strict=True))
+    return Claim(Status.DISPUTED, codes[0], votes, abstentions)
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 4), min_size=3, max_size=3), st.integers(0, 4)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_pooled_claims_have_no_verdict_that_one_of_them_lacks(
+    drawn: list[tuple[list[int], int]],
+) -> None:
+    codes = ("AT", "DE", "FR")
+    claims = [a_claim(codes, counts, abstentions) for counts, abstentions in drawn]
+    pooled = functools.reduce(compiler._certain, claims)
+    regions = [set(chosen) for n in range(4) for chosen in itertools.combinations(codes, n)]
+    for region, policy in itertools.product(regions, Policy):
+        said = pooled.verdict(region, policy)
+        for claim in claims:
+            exact = claim.verdict(region, policy)
+            if policy is not Policy.MAJORITY or said is not Verdict.UNDETERMINED:
+                assert said is exact
+
+
+def test_more_claims_than_fit_are_pooled_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("1.0.0.0", "1.0.0.255", "DE"), ("2.0.0.0", "2.0.0.255", "DE")]
+    other = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "AT")]
+    third = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "DE")]
+
+    def compiled() -> Compiled:
+        return compiler.compile(
+            [
+                (Source(name, "CC0-1.0", DAY), packed_ranges(table))
+                for name, table in (("one", rows), ("two", other), ("three", third))
+            ]
+        )
+
+    exact = compiled()
+    assert len(exact.claims) == 5
+    assert not exact.findings
+    monkeypatch.setattr(compiler, "MAX_CLAIMS", 4)
+    pooled = compiled()
+    assert pooled.claims[3:] == (Claim(Status.DISPUTED, "DE", (("AT", 1), ("DE", 1)), 1),)
+    assert "MAJORITY says UNDETERMINED more often" in pooled.findings[0]
+    monkeypatch.setattr(compiler, "MAX_CLAIMS", 3)
+    with pytest.raises(SourceError, match="different claims"):
+        compiled()
+
+
+def packed_ranges(rows: list[tuple[str, str, str]]) -> SourceRanges:
+    return SourceRanges.of(
+        (ipaddress.ip_address(first).packed, ipaddress.ip_address(last).packed, code)
+        for first, last, code in rows
+    )

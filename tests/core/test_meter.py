@@ -1,0 +1,493 @@
+"""The meter: exact sums whoever adds, in memory that outlives the process that wrote it."""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from geolookup import _meter
+from geolookup.answer.claims import Status, Verdict
+from geolookup.service.monitoring import counters
+from geolookup.service.monitoring.counters import (
+    CODES,
+    DURATION_BOUNDS,
+    METHODS,
+    OTHER,
+    SIZE_BOUNDS,
+    Meter,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+MILLISECOND = 1_000_000
+CODE = CODES.index
+
+
+def count(one: Meter, region_set: str, *verdicts: int) -> None:
+    """Count verdicts, of a roster that has no addresses otherwise."""
+    one.roster((0,) * 8, one.region_set(region_set), verdicts)  # type: ignore[arg-type]
+
+
+def shared_memory() -> mmap.mmap:
+    return mmap.mmap(-1, Meter.SIZE)
+
+
+# what is counted
+
+
+def test_names_and_numbers_are_those_of_the_memory() -> None:
+    assert len(METHODS) == len(set(METHODS)) == _meter.METHODS
+    assert len(CODES) == len(set(CODES)) == _meter.CODES
+    assert METHODS[counters.LOOKUP] == "Lookup"
+    assert METHODS[counters.SERVER_REFLECTION_INFO] == "ServerReflectionInfo"
+
+
+def test_codes_are_grpcs() -> None:
+    import grpc  # noqa: PLC0415
+
+    assert (
+        tuple(code.name for code in sorted(grpc.StatusCode, key=lambda code: code.value[0]))
+        == CODES
+    )
+
+
+def test_a_call_is_in_flight_from_its_begin_to_its_end() -> None:
+    one = Meter()
+    one.begin(counters.EXPLAIN)
+    one.begin(counters.EXPLAIN)
+    assert one.read()["in_flight"][counters.EXPLAIN] == 2
+    one.end(counters.EXPLAIN, CODE("INTERNAL"), MILLISECOND)
+    read = one.read()
+    assert read["in_flight"][counters.EXPLAIN] == 1
+    assert read["calls"][counters.EXPLAIN][CODE("INTERNAL")] == 1
+    assert read["nanoseconds"][counters.EXPLAIN] == MILLISECOND
+    assert sum(map(sum, read["calls"])) == sum(map(sum, read["durations"])) == 1
+
+
+@pytest.mark.parametrize("bucket", range(len(DURATION_BOUNDS) + 1))
+def test_a_duration_falls_in_the_bucket_whose_bound_it_does_not_pass(bucket: int) -> None:
+    one = Meter()
+    least = DURATION_BOUNDS[bucket - 1] + 1 if bucket else 0
+    most = DURATION_BOUNDS[bucket] if bucket < len(DURATION_BOUNDS) else 2**62
+    for nanoseconds in (least, most):
+        one.end(counters.CHECK, 0, nanoseconds)
+    assert one.read()["durations"][counters.CHECK][bucket] == 2
+
+
+def test_bounds_ascend_from_50_microseconds_to_10_seconds() -> None:
+    assert DURATION_BOUNDS[0] == 50_000
+    assert DURATION_BOUNDS[-1] == 10_000_000_000
+    assert list(DURATION_BOUNDS) == sorted(set(DURATION_BOUNDS))
+    # A quantile read from the buckets is off by at most this factor.
+    assert all(b <= 1.7 * a for a, b in itertools.pairwise(DURATION_BOUNDS))
+    assert list(SIZE_BOUNDS) == sorted(set(SIZE_BOUNDS))
+
+
+def test_a_clock_that_went_back_counts_as_no_time() -> None:
+    one = Meter()
+    one.end(counters.LOOKUP, 0, -5)
+    one.end(counters.LOOKUP, 0, -1)
+    assert one.read()["nanoseconds"][counters.LOOKUP] == 0
+    assert one.read()["durations"][counters.LOOKUP][0] == 2
+
+
+@given(st.lists(st.integers(0, 2_000_000), min_size=7, max_size=7))
+@example([0] * 7)
+@example([1, 0, 0, 0, 0, 0, 0])
+def test_a_roster_is_counted_by_size_and_by_status(counts: list[int]) -> None:
+    one = Meter()
+    one.roster((0, *counts))
+    read = one.read()
+    assert read["addresses"] == (0, *counts)
+    assert read["sizes_sum"] == sum(counts)
+    bucket = sum(sum(counts) > bound for bound in SIZE_BOUNDS)
+    assert [index for index, number in enumerate(read["sizes"]) if number] == [bucket]
+
+
+@pytest.mark.parametrize(
+    "wrong", [(), (0,) * 7, (0,) * 9, (1, 0, 0, 0, 0, 0, 0, 0), (0, 2, 0, 0, 0, 0, 0, -1)]
+)
+def test_counts_that_no_roster_has_count_nothing(wrong: tuple[int, ...]) -> None:
+    one = Meter()
+    with pytest.raises((ValueError, OverflowError)):
+        one.roster(wrong, 0, (1, 1, 1))
+    assert one.read() == Meter().read()
+
+
+@pytest.mark.parametrize("wrong", [(), (1, 1), (1, 1, 1, 1), (1, 1, -1)])
+def test_verdicts_that_no_roster_has_count_nothing(wrong: tuple[int, ...]) -> None:
+    one = Meter()
+    with pytest.raises((ValueError, OverflowError)):
+        one.roster((0, 3, 0, 0, 0, 0, 0, 0), 0, wrong)  # type: ignore[arg-type]
+    assert one.read() == Meter().read()
+
+
+@given(st.lists(st.integers(0, 2_000_000), min_size=3, max_size=3))
+def test_a_roster_is_counted_by_verdict(verdicts: tuple[int, int, int]) -> None:
+    one = Meter()
+    statuses = (0, sum(verdicts), 0, 0, 0, 0, 0, 0)
+    one.roster(statuses, one.region_set("EU"), tuple(verdicts))
+    one.roster(statuses)
+    read = one.read()
+    assert read["region_sets"] == {"EU": tuple(verdicts)}
+    assert read["sizes_sum"] == 2 * sum(verdicts)
+
+
+def test_an_address_is_counted_by_status_and_verdict() -> None:
+    one, other = Meter(), Meter()
+    one.address(Status.DISPUTED, one.region_set("EU"), Verdict.OUTSIDE)
+    other.address(Status.DISPUTED)
+    assert one.read()["addresses"] == other.read()["addresses"] == (0, 0, 1, 0, 0, 0, 0, 0)
+    assert one.read()["region_sets"] == {"EU": (0, 1, 0)}
+    assert other.read()["region_sets"] == {}
+    assert other.read()["sizes_sum"] == 0
+
+
+def test_what_was_shed_was_neither_begun_nor_ended() -> None:
+    one = Meter()
+    one.shed(counters.LOOKUP)
+    read = one.read()
+    assert read["shed"] == (1, *[0] * 9)
+    assert not any(read["in_flight"])
+    assert not any(map(sum, read["calls"]))
+
+
+def test_the_certificate_in_use_and_its_readings() -> None:
+    one, two = Meter(), Meter()
+    one.certificate(True, 2_000)
+    assert counters.total([one, two]).certificate_end == 2_000
+    two.certificate(True, 1_000)
+    two.certificate(False, 1_000)
+    one.handshake()
+    totals = counters.total([one, two])
+    assert totals.certificate_end == 1_000
+    assert totals.certificate_reads == [1, 2]
+    assert totals.certificate_stale == 1
+    assert totals.handshakes == 1
+    two.certificate(True, 3_000)
+    assert counters.total([one, two]).certificate_stale == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("begin", (10,)),
+        ("end", (10, 0, 1)),
+        ("end", (0, 17, 1)),
+        ("shed", (10,)),
+        ("address", (0,)),
+        ("address", (8,)),
+        ("address", (1, 257, 1)),
+        ("address", (1, 0, 4)),
+        ("roster", ((0,) * 8, 257, (1, 1, 1))),
+        ("number", (b"", 5)),
+        ("number", (b"X" * 65, 5)),
+        ("number", (b"X", 257)),
+    ],
+)
+def test_a_number_out_of_range_is_refused_and_counts_nothing(
+    method: str, arguments: tuple[object, ...]
+) -> None:
+    one = Meter()
+    with pytest.raises(ValueError, match=r"out of range|bytes are not in"):
+        getattr(one, method)(*arguments)
+    assert one.read() == Meter().read()
+
+
+def test_negative_numbers_are_refused() -> None:
+    one = Meter()
+    for call in (lambda: one.begin(-1), lambda: one.roster((0,) * 8, 0, (-1, 0, 0))):
+        with pytest.raises(OverflowError):
+            call()
+
+
+def test_numbers_wrap() -> None:
+    one = Meter()
+    count(one, "EU", 2**64 - 1, 0, 0)
+    count(one, "EU", 3, 0, 0)
+    assert one.read()["region_sets"]["EU"] == (2, 0, 0)
+
+
+# region sets
+
+
+@pytest.mark.parametrize(
+    ("expression", "name"),
+    [
+        ("EU", "EU"),
+        ("CN+HK", "CN+HK"),
+        ("HK+CN+HK", "CN+HK"),
+        ("EEA-NO-IS", "EEA-IS-NO"),
+        ("EEA-NO+CH", "EEA-NO+CH"),
+        ("EEA+CH-NO", "CH+EEA-NO"),
+    ],
+)
+def test_spellings_that_differ_in_order_alone_are_one(expression: str, name: str) -> None:
+    assert counters.canonical(expression) == name
+    one = Meter()
+    count(one, expression, 1, 2, 3)
+    count(one, name, 1, 2, 3)
+    assert one.read()["region_sets"] == {name: (2, 4, 6)}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("+-"), st.sampled_from(["CN", "EU", "DE", "ASIA"])), max_size=6
+    )
+)
+def test_the_canonical_spelling_means_the_same(rest: list[tuple[str, str]]) -> None:
+    def codes(expression: str) -> frozenset[str] | None:
+        try:
+            return RegionSets.builtin().resolve(expression).codes
+        except RegionSetError:  # it leaves no code
+            return None
+
+    from geolookup.answer.region_sets import RegionSets  # noqa: PLC0415
+    from geolookup.errors import RegionSetError  # noqa: PLC0415
+
+    expression = "EUROPE" + "".join(operator + name for operator, name in rest)
+    assert codes(counters.canonical(expression)) == codes(expression)
+
+
+def test_region_sets_beyond_the_last_place_are_counted_together() -> None:
+    one = Meter()
+    for number in range(_meter.REGION_SETS + 20):
+        count(one, f"SET_{number}", 1, 0, 0)
+    totals = counters.total([one])
+    assert len(totals.verdicts) == _meter.REGION_SETS + 1
+    assert totals.verdicts[OTHER] == [20, 0, 0]
+    assert totals.verdicts["SET_0"] == [1, 0, 0]
+
+
+def test_invented_expressions_leave_places_for_names() -> None:
+    one = Meter()
+    for number in range(_meter.REGION_SETS):
+        count(one, f"CN+SET_{number}", 0, 1, 0)
+    count(one, "EU", 0, 0, 1)
+    totals = counters.total([one])
+    assert totals.verdicts["EU"] == [0, 0, 1]
+    assert totals.verdicts[OTHER] == [0, _meter.REGION_SETS - _meter.EXPRESSIONS, 0]
+
+
+def test_a_name_too_long_for_a_place_is_counted_with_the_others() -> None:
+    one = Meter()
+    count(one, "A" * 64, 1, 0, 0)
+    count(one, "A" * 65, 0, 1, 0)
+    totals = counters.total([one])
+    assert totals.verdicts == {OTHER: [0, 1, 0], "A" * 64: [1, 0, 0]}
+
+
+def test_spellings_are_not_kept_without_end() -> None:
+    one = Meter()
+    for number in range(3_000):
+        one.region_set(f"A-B{number}")
+    assert len(one.region_set.__self__) <= 1_024  # type: ignore[attr-defined]  # the mapping's own
+    assert one.region_set("A-B2999") == _meter.REGION_SETS
+
+
+# memory
+
+
+def test_two_meters_over_one_memory_show_the_same() -> None:
+    with shared_memory() as memory:
+        writing, reading = Meter(memory), Meter(memory)
+        writing.begin(0)
+        count(writing, "EU", 1, 1, 1)
+        assert reading.read() == writing.read()
+        assert reading.region_set("EU") == writing.region_set("EU")
+        del writing, reading
+
+
+@pytest.mark.parametrize("size", [0, 8, Meter.SIZE - 1])
+def test_too_little_memory_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"memory: {size} bytes; a meter has {Meter.SIZE}"):
+        Meter(bytearray(size))
+
+
+def test_memory_that_holds_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match="neither zero nor a meter's"):
+        Meter(bytearray(b"x" * Meter.SIZE))
+
+
+def test_memory_that_can_not_be_written_is_refused() -> None:
+    with pytest.raises(BufferError):
+        Meter(bytes(Meter.SIZE))
+
+
+def test_memory_out_of_line_is_refused() -> None:
+    with pytest.raises(ValueError, match="not aligned"):
+        Meter(memoryview(bytearray(Meter.SIZE + 8))[1:])
+
+
+def test_memory_is_let_go_with_the_meter() -> None:
+    memory = bytearray(Meter.SIZE)
+    one = Meter(memory)
+    with pytest.raises(BufferError):
+        memory.clear()
+    del one
+    memory.clear()
+
+
+# several at once
+
+
+def count_much(one: Meter, times: int) -> None:
+    for _ in range(times):
+        one.begin(counters.LOOKUP)
+        one.address(Status.ASSIGNED, one.region_set("EU"), Verdict.INSIDE)
+        one.end(counters.LOOKUP, CODE("OK"), 60_000)
+        one.roster((0, 1, 1, 1, 0, 0, 0, 0), one.region_set("CN+HK"), (1, 2, 3))
+
+
+def expect_much(one: Meter, times: int) -> None:
+    read = one.read()
+    assert read["in_flight"] == (0,) * 10
+    assert read["calls"][counters.LOOKUP][0] == times
+    assert read["durations"][counters.LOOKUP][1] == times
+    assert read["nanoseconds"][counters.LOOKUP] == times * 60_000
+    assert read["addresses"] == (0, 2 * times, times, times, 0, 0, 0, 0)
+    assert read["region_sets"] == {"EU": (times, 0, 0), "CN+HK": (times, 2 * times, 3 * times)}
+
+
+def test_many_threads_add_up_exactly() -> None:
+    one = Meter()
+    threads = [threading.Thread(target=count_much, args=(one, 2_000)) for _ in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    expect_much(one, 16_000)
+
+
+def count_in(path: str, times: int, barrier: multiprocessing.synchronize.Barrier) -> None:
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), Meter.SIZE) as memory:
+        one = Meter(memory)
+        barrier.wait(60)
+        count_much(one, times)
+        del one
+
+
+def test_processes_add_up_exactly_in_one_memory(tmp_path: Path) -> None:
+    path = tmp_path / "meter"
+    path.write_bytes(bytes(Meter.SIZE))
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    processes = [
+        context.Process(target=count_in, args=(str(path), 30_000, barrier)) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), Meter.SIZE) as memory:
+        one = Meter(memory)
+        expect_much(one, 60_000)
+        del one
+
+
+WORKER = """
+import mmap, os, sys
+from geolookup.service.monitoring.counters import Meter
+with open(sys.argv[1], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), Meter.SIZE)
+one = Meter(memory)
+one.begin(0)
+one.end(0, 0, 1)
+one.roster((0,) * 8, one.region_set("EU"), (7, 0, 0))
+one.begin(3)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_numbers_of_a_killed_process_are_all_there(tmp_path: Path) -> None:
+    path = tmp_path / "meter"
+    path.write_bytes(bytes(Meter.SIZE))
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), Meter.SIZE) as memory:
+        one = Meter(memory)
+        assert one.read()["calls"][0][0] == 1
+        assert one.read()["region_sets"] == {"EU": (7, 0, 0)}
+        assert one.read()["in_flight"][3] == 1
+        one.abandon()
+        assert one.read()["in_flight"][3] == 0
+        assert one.read()["calls"][0][0] == 1
+        del one
+
+
+# together
+
+
+def test_absorbing_adds_counters_and_leaves_what_is_true_only_now() -> None:
+    retired, dead = Meter(), Meter()
+    for one in (retired, dead):
+        count_much(one, 10)
+    dead.begin(counters.WATCH)
+    dead.certificate(True, 1_000)
+    dead.shed(counters.CHECK)
+    count(dead, "ASIA", 1, 0, 0)
+    retired.absorb(dead)
+    read = retired.read()
+    assert read["calls"][counters.LOOKUP][0] == 20
+    assert read["shed"][counters.CHECK] == 1
+    assert read["certificate_reads"] == (0, 1)
+    assert read["region_sets"] == {"EU": (20, 0, 0), "CN+HK": (20, 40, 60), "ASIA": (1, 0, 0)}
+    assert (read["in_flight"], read["certificate_end"]) == ((0,) * 10, 0)
+
+
+def test_absorbing_into_a_full_table_counts_with_the_others() -> None:
+    retired, dead = Meter(), Meter()
+    for number in range(_meter.REGION_SETS):
+        count(retired, f"SET_{number}", 1, 0, 0)
+    count(dead, "EU", 5, 0, 0)
+    count(dead, "SET_3", 1, 0, 0)
+    retired.absorb(dead)
+    totals = counters.total([retired])
+    assert totals.verdicts[OTHER] == [5, 0, 0]
+    assert totals.verdicts["SET_3"] == [2, 0, 0]
+
+
+def test_a_meter_does_not_absorb_itself() -> None:
+    with shared_memory() as memory:
+        one, same = Meter(memory), Meter(memory)
+        for other in (one, same):
+            with pytest.raises(ValueError, match="can't absorb itself"):
+                one.absorb(other)
+        del one, same, other
+
+
+def test_a_total_is_the_sum_of_its_meters() -> None:
+    one, two = Meter(), Meter()
+    count_much(one, 3)
+    count_much(two, 4)
+    two.begin(counters.WATCH)
+    together = Meter()
+    count_much(together, 7)
+    together.begin(counters.WATCH)
+    assert counters.total([one, two]) == counters.total([together])
+    assert counters.total([]) == counters.total([Meter()])

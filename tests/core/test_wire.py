@@ -1,0 +1,848 @@
+"""Rosters from the bytes of a request to those of a response: held to protobuf and the oracle."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import ipaddress
+import random
+import sys
+import threading
+from array import array
+from typing import Any
+
+import core_tables
+import pytest
+import small_dataset
+import strategies
+from core_tables import SHAPES, Shape
+from fuzz.requests import (
+    LIMITS,
+    Noted,
+    compare,
+    compare_both,
+    compare_lookup,
+    compare_reader,
+    fields,
+    snapshot,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from pyroaring import BitMap
+
+from geolookup import Dataset, DatasetClosedError, _core
+from geolookup.answer.claims import Status
+from geolookup.answer.dataset import encode
+from geolookup.service import Limits
+from geolookup.service.rpc import handlers
+from geolookup.service.rpc.handlers import Snapshot
+from geolookup.service.rpc.request import Code, RequestError
+from geolookup.v1 import geolookup_pb2 as v1
+
+ISAS = _core.isa_paths()
+every_isa = pytest.mark.parametrize("isa", ISAS)
+every_form = pytest.mark.parametrize("form", ["ipv4", "ipv6", "text"])
+
+SIZES = [
+    0,
+    1,
+    2,
+    3,
+    255,
+    256,
+    257,
+    511,
+    512,
+    513,
+    1023,
+    1024,
+    1025,
+    65_535,
+    65_536,
+    65_537,
+    140_000,
+]
+"""Around what is read, classified, and stepped through at a time."""
+
+
+def text_of(*addresses: str) -> v1.TextAddresses:
+    return v1.TextAddresses(addresses=addresses)
+
+
+def request_of(form: str, addresses: Any, **fields: Any) -> bytes:
+    """Return a serialised request; *addresses* are texts or packed bytes."""
+    if form == "text":
+        return v1.ClassifyRosterRequest(text=text_of(*addresses), **fields).SerializeToString()
+    packed: Any = {form: b"".join(addresses)}
+    return v1.ClassifyRosterRequest(**packed, **fields).SerializeToString()
+
+
+def read(body: bytes) -> _core.WireRoster:
+    roster = _core.read_roster(body)
+    assert roster is not None
+    return roster
+
+
+# the answer, against the oracle on every path
+
+
+COUNTRIES = [first + second for first in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" for second in "ANZ"]
+COLUMN = [(COUNTRIES[n * 7 % 78], 1 + n * 5 % 7) for n in range(core_tables.CLAIMS)]
+"""The country and the status of each claim of a shape."""
+
+RESULTS = _core.ClaimResults(
+    "".join(country for country, _ in COLUMN).encode(), bytes(status for _, status in COLUMN)
+)
+VERDICTS = bytes([3, 1, 2, 1, 2, 2, 0, 255][n * 11 % 8] for n in range(core_tables.CLAIMS))
+
+
+@functools.cache
+def shape_and_pool(form: str) -> tuple[Shape, list[tuple[Any, int]]]:
+    """Return a shape, and addresses in one form with the claims that answer them."""
+    shape = SHAPES["embedded forms"]
+    draw = random.Random(form)
+    fours = [(address, shape.claim4(address)) for address in shape.probes4()]
+    sixes = [(address, shape.claim6(address)) for address in shape.probes6()]
+    if form == "ipv4":
+        return shape, [(address.to_bytes(4, "big"), claim) for address, claim in fours]
+    if form == "ipv6":
+        return shape, [(address.to_bytes(16, "big"), claim) for address, claim in sixes]
+    texts = [(str(ipaddress.IPv4Address(address)), claim) for address, claim in fours[:400]]
+    texts += [(str(ipaddress.IPv6Address(address)), claim) for address, claim in sixes[:400]]
+    bad = [(text, 0) for text in strategies.MALFORMED if not has_surrogates(text)]
+    pool = [*texts, *bad]
+    draw.shuffle(pool)
+    return shape, pool
+
+
+def has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def check_answer(
+    response: v1.ClassifyRosterResponse, claims: list[int], verdicts: bytes | None
+) -> None:
+    """Hold a response to the claims of its roster, with columns that are made here."""
+    looks = [COLUMN[claim] for claim in claims]
+    assert response.size == len(claims)
+    assert response.countries == "".join(country for country, _ in looks).encode()
+    assert response.statuses == bytes(status for _, status in looks)
+    counts: dict[str, int] = {}
+    for country, _ in looks:
+        counts[country] = counts.get(country, 0) + 1
+    assert dict(response.counts) == counts
+    bitmaps = [response.inside, response.outside, response.undetermined]
+    if verdicts is None:
+        assert bitmaps == [b"", b"", b""]
+        return
+    split: list[list[int]] = [[], [], []]
+    for position, claim in enumerate(claims):
+        split[{1: 0, 2: 1}.get(verdicts[claim], 2)].append(position)
+    assert bitmaps == [BitMap(array("I", part)).serialize() for part in split]
+
+
+@every_isa
+@every_form
+@pytest.mark.parametrize("verdicts", [None, VERDICTS], ids=["plain", "region set"])
+def test_rosters_of_every_size_are_answered(isa: str, form: str, verdicts: bytes | None) -> None:
+    shape, pool = shape_and_pool(form)
+    table = shape.table(isa)
+    draw = random.Random(5)
+    for size in SIZES:
+        chosen = draw.choices(pool, k=size)
+        claims = [claim for _, claim in chosen]
+        roster = read(request_of(form, [address for address, _ in chosen]))
+        answer = _core.RosterAnswer(table, RESULTS, verdicts, roster)
+        steps = 1
+        while answer.step():
+            steps += 1
+        assert steps == max(1, -(-size // 65_536))
+        statuses, split = answer.statuses, answer.verdicts
+        response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
+        check_answer(response, claims, verdicts)
+        assert statuses == tuple(response.statuses.count(number) for number in range(8))
+        if verdicts is None:
+            assert split is None
+        else:
+            bitmaps = (response.inside, response.outside, response.undetermined)
+            assert split == tuple(len(BitMap.deserialize(bitmap)) for bitmap in bitmaps)
+
+
+@every_isa
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 1])
+def test_bitmaps_of_many_containers_are_those_of_pyroaring(isa: str, share: float) -> None:
+    """One address in a few, so that there are runs, arrays and bitsets over 4 containers."""
+    shape = Shape(((0, 1), (1 << 31, 2)))
+    draw = random.Random(share)
+    places = [draw.random() < share for _ in range(4 * 65_536 + 77)]
+    packed = [b"\x80\0\0\0" if high else b"\0\0\0\0" for high in places]
+    answer = _core.RosterAnswer(
+        shape.table(isa), RESULTS, VERDICTS, read(request_of("ipv4", packed))
+    )
+    while answer.step():
+        pass
+    response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
+    check_answer(response, [2 if high else 1 for high in places], VERDICTS)
+
+
+@every_isa
+@pytest.mark.parametrize("name", ["one interval", "all embedded", "random 1", "clustered 2"])
+def test_tables_of_other_shapes_answer_too(name: str, isa: str) -> None:
+    shape = SHAPES[name]
+    table = shape.table(isa)
+    for form, probes, claim_of, width in (
+        ("ipv4", shape.probes4(), shape.claim4, 4),
+        ("ipv6", shape.probes6(), shape.claim6, 16),
+    ):
+        body = request_of(form, [address.to_bytes(width, "big") for address in probes])
+        answer = _core.RosterAnswer(table, RESULTS, None, read(body))
+        assert not answer.step()
+        response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
+        check_answer(response, [claim_of(address) for address in probes], None)
+
+
+def test_what_else_the_response_has_is_appended() -> None:
+    shape, pool = shape_and_pool("ipv4")
+    named = v1.ClassifyRosterResponse(
+        dataset="d" * 64, record=v1.DecisionRecord(size=7, codes=["CN"])
+    )
+    body = request_of("ipv4", [address for address, _ in pool[:50]])
+    for rest in (v1.ClassifyRosterResponse(), named):
+        whole = []
+        for wrapped in (False, True):
+            answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, read(body))
+            answer.step()
+            whole.append(answer.finish(rest.SerializeToString(), wrapped))
+        plain = v1.ClassifyRosterResponse.FromString(whole[0])
+        assert plain.dataset == rest.dataset
+        assert plain.record == rest.record
+        assert v1.StreamRostersResponse.FromString(whole[1]).roster == plain
+        # Not even a form that another serialiser would not have chosen.
+        assert len(whole[0]) == plain.ByteSize()
+        assert whole[1].endswith(whole[0])
+
+
+def test_countries_come_sorted() -> None:
+    """Maps have no order on the wire; one order makes equal answers equal bytes."""
+    shape, pool = shape_and_pool("ipv6")
+    body = request_of("ipv6", [address for address, _ in pool])
+    answer = _core.RosterAnswer(shape.table(), RESULTS, None, read(body))
+    answer.step()
+    response = answer.finish(b"")
+    counts = v1.ClassifyRosterResponse.FromString(response).counts
+    assert len(counts) > 50
+    one_by_one = [
+        v1.ClassifyRosterResponse(counts={country: counts[country]}).SerializeToString()
+        for country in sorted(counts)
+    ]
+    assert response.endswith(b"".join(one_by_one))
+
+
+# what RosterAnswer and ClaimResults refuse
+
+
+def test_an_answer_is_finished_after_its_steps_and_once() -> None:
+    shape, pool = shape_and_pool("ipv4")
+    body = request_of("ipv4", [address for address, _ in pool[:9]])
+    answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, read(body))
+    for early in (lambda: answer.statuses, lambda: answer.verdicts, lambda: answer.finish(b"")):
+        with pytest.raises(RuntimeError, match=r"^a step is missing$"):
+            early()
+    assert not answer.step()
+    with pytest.raises(RuntimeError, match=r"^step: "):
+        answer.step()
+    assert answer.finish(b"")
+    with pytest.raises(RuntimeError, match=r"^finish: was called before$"):
+        answer.finish(b"")
+    assert sum(answer.statuses) == 9
+
+
+def test_columns_that_the_table_s_claims_exceed_are_refused() -> None:
+    table = SHAPES["one interval"].table()
+    roster = read(request_of("ipv4", [bytes(4)]))
+    few = _core.ClaimResults(b"CN" * 599, bytes([1]) * 599)
+    with pytest.raises(ValueError, match=r"^results: 599 claims, but the table has 600$"):
+        _core.RosterAnswer(table, few, None, roster)
+    with pytest.raises(ValueError, match=r"^verdicts: 599 claims, but the table has 600$"):
+        _core.RosterAnswer(table, RESULTS, bytes(599), roster)
+    for wrong in (None, b"", roster):
+        with pytest.raises(TypeError):
+            _core.RosterAnswer(wrong, RESULTS, None, roster)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            _core.RosterAnswer(table, wrong, None, roster)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        _core.RosterAnswer(table, RESULTS, None, None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        _core.RosterAnswer(table, RESULTS, "12", roster)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("form", "length"), [("ipv4", 7), ("ipv4", 1), ("ipv6", 15), ("ipv6", 33)])
+def test_half_an_address_is_refused(form: str, length: int) -> None:
+    roster = read(request_of(form, [bytes(length)]))
+    width = 4 if form == "ipv4" else 16
+    assert (roster.size, roster.rest, roster.nbytes) == (length // width, length % width, length)
+    with pytest.raises(ValueError, match=r"^roster: its last address is not whole$"):
+        _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, None, roster)
+
+
+def test_claim_results_are_letters_and_statuses() -> None:
+    assert len(_core.ClaimResults(b"", b"")) == 0
+    assert len(RESULTS) == core_tables.CLAIMS
+    with pytest.raises(ValueError, match=r"^countries: 3 bytes are no multiple of 2$"):
+        _core.ClaimResults(b"CNX", b"\1")
+    with pytest.raises(ValueError, match=r"^statuses: 2 items, but countries has 1$"):
+        _core.ClaimResults(b"CN", b"\1\1")
+    for wrong in (b"cn", b"C1", b"\xffN", b"C "):
+        with pytest.raises(ValueError, match=r"^countries: not all are capital letters$"):
+            _core.ClaimResults(b"CN" + wrong, b"\1\1")
+    with pytest.raises(ValueError, match=r"^statuses: unknown status at position 1$"):
+        _core.ClaimResults(b"CNCN", b"\1\x08")
+
+
+def test_an_empty_roster_needs_no_addresses() -> None:
+    answer = _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, VERDICTS, read(b""))
+    assert not answer.step()
+    assert answer.statuses == (0,) * 8
+    assert answer.verdicts == (0, 0, 0)
+    response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
+    check_answer(response, [], VERDICTS)
+
+
+def test_threads_that_share_an_answer_break_nothing() -> None:
+    """One steps at a time: the others are refused, and no address is counted twice."""
+    shape, pool = shape_and_pool("ipv6")
+    chosen = random.Random(3).choices(pool, k=500_000)
+    roster = read(request_of("ipv6", [address for address, _ in chosen]))
+    answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, roster)
+    done: list[bool] = []
+
+    def step_on() -> None:
+        for _ in range(100_000):
+            try:
+                if not answer.step():
+                    done.append(True)
+                    return
+            except RuntimeError:
+                if done:
+                    return
+
+    threads = [threading.Thread(target=step_on) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    while not done and answer.step():
+        pass
+    response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
+    check_answer(response, [claim for _, claim in chosen], VERDICTS)
+
+
+# the reader, against protobuf
+
+
+def varint(value: int, length: int = 0) -> bytes:
+    """Return a varint, padded to a length that is longer than it needs."""
+    groups: list[int] = []
+    while value >= 0x80 or len(groups) + 1 < length:
+        groups.append(0x80 | value & 0x7F)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def field(number: int, kind: int, content: bytes) -> bytes:
+    return varint(number << 3 | kind) + content
+
+
+def sized(number: int, content: bytes) -> bytes:
+    return field(number, 2, varint(len(content)) + content)
+
+
+IPV4 = sized(1, bytes([1, 0, 1, 1, 2, 0, 0, 1]))
+IPV6 = sized(2, bytes(16))
+TEXT = sized(3, sized(1, b"1.0.1.1") + sized(1, b"no address"))
+EU = sized(4, b"EU")
+
+PLAIN = {
+    "nothing": b"",
+    "ipv4": IPV4,
+    "ipv6": IPV6,
+    "text": TEXT,
+    "no ipv4": sized(1, b""),
+    "no ipv6": sized(2, b""),
+    "no text": sized(3, b""),
+    "an empty text": sized(3, sized(1, b"")),
+    "half an address": sized(1, bytes(7)) + EU,
+    "another order": field(6, 0, b"\1") + field(5, 0, b"\2") + EU + IPV4,
+    "a member that is 0": IPV4 + sized(4, b"") + field(5, 0, b"\0") + field(6, 0, b"\0"),
+    "no policy": IPV4 + field(5, 0, b"\4") + EU,
+    "a negative policy": IPV4 + EU + field(5, 0, varint(2**64 - 1)),
+    "the least policy": IPV4 + EU + field(5, 0, varint(2**64 - 2**31)),
+    "a policy over 32 bits": IPV4 + EU + field(5, 0, varint(2**32 + 2)),
+    "a large truth": IPV4 + EU + field(6, 0, varint(2**64 - 1)),
+    "record without region set": IPV4 + field(6, 0, b"\1"),
+    "unknown region set": IPV4 + sized(4, b"OCENIA"),
+    "a region set in UTF-8": IPV4 + sized(4, "C\u00d6".encode()),
+    "a text of 127 characters": sized(3, sized(1, b"1" * 127)),
+    "a text of 128 characters": sized(3, sized(1, b"1" * 128) + sized(1, b"1.0.1.1")),
+    # As many as the core's marks for other forms than text.
+    "texts of 244 to 255 characters": b"".join(
+        [b"\x1a", varint(sum(n + 3 for n in range(244, 256)))]
+        + [sized(1, b"1.0.1.1" + b"1" * (n - 7)) for n in range(244, 256)]
+    ),
+    "a text of 20,000 characters": sized(3, sized(1, b"1" * 20_000)),
+    "texts in UTF-8": sized(
+        3,
+        b"".join(
+            sized(1, text.encode())
+            for text in (
+                *("1.0.1.\u0661", "\x7f\x80", "\u07ff\u0800", "\ud7ff\ue000\uffff"),
+                "\U00010000\U0010ffff",
+            )
+        ),
+    ),
+    "a zero byte in a text": sized(3, sized(1, b"1.0.1.1\0")),
+    "over the limit": sized(1, bytes(4 * 13)),
+    "over the limit in text": sized(3, sized(1, b"1.0.1.1") * 13),
+}
+"""What the reader reads."""
+
+UNUSUAL = {
+    "ipv4 twice": IPV4 + sized(1, bytes(4)),
+    "ipv4, then ipv6": IPV4 + IPV6,
+    "ipv6, then no ipv4": IPV6 + sized(1, b""),
+    "text, then ipv4": TEXT + IPV4,
+    "ipv4, then text": IPV4 + TEXT,
+    "two texts, which are merged": TEXT + TEXT,
+    "text, ipv4, text, which are not": TEXT + IPV4 + TEXT,
+    "an empty text after another": TEXT + sized(3, b""),
+    "region set twice": IPV4 + EU + sized(4, b"CN"),
+    "region set and none": IPV4 + EU + sized(4, b""),
+    "policy twice": IPV4 + EU + field(5, 0, b"\1") + field(5, 0, b"\3"),
+    "record twice": IPV4 + EU + field(6, 0, b"\1") + field(6, 0, b"\0"),
+    "an unknown number": IPV4 + field(7, 0, b"\1"),
+    "an unknown number above 15": field(1000, 0, b"\1") + IPV4,
+    "the highest field": field(2**29 - 1, 0, b"\1") + IPV4,
+    "unknown bytes": IPV4 + sized(9, b"anything"),
+    "unknown fixed numbers": IPV4 + field(8, 1, bytes(8)) + field(8, 5, bytes(4)),
+    "an unknown group": IPV4 + field(7, 3, field(1, 0, b"\1")) + field(7, 4, b""),
+    "a group in a group": field(7, 3, field(1, 3, b"") + field(1, 4, b"")) + field(7, 4, b""),
+    "unknown fields of text": sized(3, sized(1, b"1.0.1.1") + field(2, 0, b"\1")),
+    "an unknown group in text": sized(3, field(2, 3, b"") + field(2, 4, b"") + sized(1, b"::1")),
+    "ipv4 as a number": field(1, 0, b"\4") + IPV6,
+    "text's member as a number": sized(3, field(1, 0, b"\4")),
+    "policy as bytes": IPV4 + sized(5, b"\1"),
+    "policy as a fixed number": IPV4 + field(5, 5, bytes(4)),
+    "a long tag": b"\x8a\0" + IPV4[1:],
+    "a long size": IPV4[:1] + varint(8, 2) + IPV4[2:],
+    "a size of 5 bytes": IPV4[:1] + varint(8, 5) + IPV4[2:],
+    "a long policy": IPV4 + EU + field(5, 0, varint(1, 4)),
+    "a policy over 64 bits": IPV4 + EU + field(5, 0, b"\xff" * 9 + b"\2"),
+    "a long truth": IPV4 + EU + field(6, 0, varint(1, 9)),
+    "a long size in text": sized(3, b"\x0a" + varint(7, 2) + b"1.0.1.1"),
+}
+"""What is left to protobuf, which reads it."""
+
+MALFORMED = {
+    "a tag alone": b"\x0a",
+    "a size that doesn't end": b"\x0a\x80",
+    "a size over the end": b"\x0a\x05\0\0\0\0",
+    "a size over 32 bits": IPV4[:1] + varint(2**32 + 8) + IPV4[2:],
+    "a size of 6 bytes": IPV4[:1] + varint(8, 6) + IPV4[2:],
+    "the largest size": IPV4[:1] + varint(2**64 - 1) + IPV4[2:],
+    "a number of 11 bytes": IPV4 + b"\x28" + b"\x80" * 10 + b"\0",
+    "a number that doesn't end": IPV4 + b"\x28\xff\xff",
+    "field 0": field(0, 0, b"\1") + IPV4,
+    "field 0 as bytes": sized(0, b"1") + IPV4,
+    "type 6": field(1, 6, b""),
+    "type 7": field(7, 7, b""),
+    "an end without its group": IPV4 + field(7, 4, b""),
+    "a group without its end": IPV4 + field(7, 3, b""),
+    "a group with another's end": field(7, 3, b"") + field(8, 4, b""),
+    "a fixed number over the end": IPV4 + field(8, 1, bytes(7)),
+    "a text over the end": sized(3, b"\x0a\x08" + b"1.0.1.1"),
+    "a text over the end of its field": sized(3, b"\x0a\x09" + b"1.0.1.1") + EU,
+    "a text's tag alone": sized(3, sized(1, b"::1") + b"\x0a"),
+    "a region set in Latin-1": IPV4 + sized(4, b"C\xd6"),
+    "the first region set in Latin-1": IPV4 + sized(4, b"C\xd6") + EU,
+    **{
+        f"a text that is no UTF-8: {wrong.hex()}": sized(3, sized(1, b"::1") + sized(1, wrong))
+        for wrong in (
+            *(b"\x80", b"\xbf", b"\xc0\x80", b"\xc1\xbf", b"\xc2", b"\xc2\x41", b"\xc2\xc2"),
+            *(b"\xe0\x80\x80", b"\xe0\x9f\xbf", b"\xe2\x82", b"\xe2\x28\xa1", b"\xe2\x82\x28"),
+            *(b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf0\x80\x80\x80", b"\xf0\x8f\xbf\xbf"),
+            *(b"\xf0\x9f\x98", b"\xf0\x28\x8c\xbc", b"\xf0\x90\x28\xbc", b"\xf0\x90\x8c\x28"),
+            *(b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff", b"\xfe\xfe\xff\xff", b"a\xffb"),
+        )
+    },
+    "one of too many that is no UTF-8": sized(3, sized(1, b"::1") * 20 + sized(1, b"\xff")),
+}
+"""What is refused."""
+
+
+def wrapped(body: bytes) -> bytes:
+    return sized(1, body)
+
+
+@pytest.mark.parametrize("body", PLAIN.values(), ids=PLAIN)
+def test_what_serialisers_write_is_read_in_the_core(body: bytes) -> None:
+    roster = read(body)
+    again = _core.read_roster(wrapped(body), True)
+    assert again is not None
+    assert fields(roster) == fields(again)
+    compare_reader(body)
+    compare_reader(wrapped(body))
+    compare(body, streamed=False)
+    compare(wrapped(body), streamed=True)
+
+
+@pytest.mark.parametrize("body", UNUSUAL.values(), ids=UNUSUAL)
+def test_other_forms_of_a_request_get_the_same_answer(body: bytes) -> None:
+    assert _core.read_roster(body) is None
+    assert _core.read_roster(wrapped(body), True) is None
+    v1.ClassifyRosterRequest.FromString(body)
+    compare_reader(body)
+    compare(body, streamed=False)
+    compare(wrapped(body), streamed=True)
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+def test_malformed_requests_are_refused_as_protobuf_refuses_them(body: bytes) -> None:
+    assert _core.read_roster(body) is None
+    assert _core.read_roster(wrapped(body), True) is None
+    compare_reader(body)
+    for streamed, name in ((False, "ClassifyRosterRequest"), (True, "StreamRostersRequest")):
+        said = f"request: not a geolookup.v1.{name}"
+        outcome = compare(wrapped(body) if streamed else body, streamed=streamed)
+        assert outcome == (Code.INVALID_ARGUMENT, f"roster 7: {said}" if streamed else said)
+
+
+STREAMED = {
+    "no roster": b"",
+    "an unknown field": field(2, 0, b"\1"),
+    "an unknown field beside it": wrapped(IPV4) + field(2, 0, b"\1"),
+    "an unknown field before it": field(2, 0, b"\1") + wrapped(IPV4),
+    "two rosters, which are merged": wrapped(IPV4) + wrapped(EU),
+    "two texts, which are merged": wrapped(TEXT) + wrapped(TEXT),
+    "two rosters with one member each": wrapped(IPV4) + wrapped(TEXT),
+    "roster as a number": field(1, 0, b"\1"),
+    "a size over the end": wrapped(IPV4)[:-1],
+    "a long size": b"\x0a" + varint(len(IPV4), 2) + IPV4,
+    "a bad roster and a good one": wrapped(b"\xff") + wrapped(IPV4),
+}
+
+
+@pytest.mark.parametrize("body", STREAMED.values(), ids=STREAMED)
+def test_rosters_of_a_stream_in_other_forms(body: bytes) -> None:
+    assert _core.read_roster(body, True) is None
+    compare_reader(body)
+    compare(body, streamed=True)
+
+
+def test_only_bytes_are_read() -> None:
+    for wrong in (None, "", bytearray(4), memoryview(b"")):
+        for reader in (_core.read_roster, _core.read_lookup):
+            with pytest.raises(TypeError):
+                reader(wrong)  # type: ignore[arg-type]
+
+
+def test_a_roster_outlives_the_bytes_that_it_was_read_from() -> None:
+    roster = read(bytes(bytearray(request_of("text", ["1.0.1.1"] * 1000, region_set="CN"))))
+    junk = [bytes(8000) for _ in range(50)]
+    assert roster.region_set == "CN"
+    answer = _core.RosterAnswer(SHAPES["two halves"].table(), RESULTS, None, roster)
+    del roster, junk
+    answer.step()
+    assert sum(answer.statuses) == 1000
+
+
+# lookups
+
+
+ADDRESS = sized(1, b"1.0.1.1")
+LOOKUPS: dict[str, tuple[bytes, tuple[str | bytes, str, int] | None]] = {
+    "text": (ADDRESS, ("1.0.1.1", "", 0)),
+    "an empty text": (sized(1, b""), ("", "", 0)),
+    "a text that is not ASCII": (sized(1, "\u00bd".encode()), ("\u00bd", "", 0)),
+    "4 bytes": (sized(2, b"\1\0\1\1"), (b"\1\0\1\1", "", 0)),
+    "16 bytes": (sized(2, bytes(16)), (bytes(16), "", 0)),
+    "all fields": (ADDRESS + sized(3, b"EU") + field(4, 0, b"\2"), ("1.0.1.1", "EU", 2)),
+    "another order": (sized(3, b"EU") + ADDRESS, ("1.0.1.1", "EU", 0)),
+    "a negative policy": (ADDRESS + field(4, 0, varint(2**64 - 1)), ("1.0.1.1", "", -1)),
+    "nothing": (b"", None),
+    "no address": (sized(3, b"EU"), None),
+    "5 bytes": (sized(2, bytes(5)), None),
+    "text and packed": (ADDRESS + sized(2, bytes(4)), None),
+    "packed and text": (sized(2, bytes(4)) + ADDRESS, None),
+    "two texts": (ADDRESS + ADDRESS, None),
+    "an unknown field": (ADDRESS + field(5, 0, b"\1"), None),
+    "field 0": (field(0, 0, b"\1") + ADDRESS, None),
+    "a text as a number": (field(1, 0, b"\1"), None),
+    "a policy as bytes": (ADDRESS + sized(4, b"1"), None),
+    "a long number": (ADDRESS + field(4, 0, b"\x81\0"), None),
+    "a number that doesn't end": (ADDRESS + field(4, 0, b"\x81"), None),
+    "a size over the end": (ADDRESS[:-1], None),
+    "a text in Latin-1": (sized(1, b"\xbd"), None),
+    "a region set in Latin-1": (ADDRESS + sized(3, b"C\xd6"), None),
+    "a tag alone": (ADDRESS + sized(3, b"")[:1], None),
+}
+"""Requests, and what the core reads of them; None: it is for a protobuf runtime."""
+
+
+@pytest.mark.parametrize(("body", "expected"), LOOKUPS.values(), ids=LOOKUPS)
+def test_what_a_lookup_asks_is_read_in_the_core(
+    body: bytes, expected: tuple[str | bytes, str, int] | None
+) -> None:
+    assert _core.read_lookup(body) == expected
+    compare_lookup(body)
+
+
+@given(
+    st.one_of(
+        st.fixed_dictionaries({"text": st.text(max_size=40)}),
+        st.fixed_dictionaries({"packed": st.binary(max_size=17)}),
+        st.just({}),
+    ),
+    st.text(max_size=9),
+    st.integers(-(2**31), 2**31 - 1),
+    st.binary(max_size=3),
+)
+def test_random_lookups_are_read_alike(
+    address: dict[str, Any], region_set: str, policy: int, more: bytes
+) -> None:
+    request = v1.LookupRequest(**address, region_set=region_set, policy=policy)  # type: ignore[arg-type]
+    body = request.SerializeToString()
+    compare_lookup(body)
+    compare_lookup(body + more)
+    compare_lookup(body[: len(more) - 4])
+
+
+def lookup_of(address: str | bytes, region_set: str = "", policy: int = 0) -> bytes:
+    """Return a serialised request."""
+    request = v1.LookupRequest(region_set=region_set, policy=policy)  # type: ignore[arg-type]
+    if isinstance(address, str):
+        request.text = address
+    else:
+        request.packed = address
+    return request.SerializeToString()
+
+
+@every_isa
+def test_a_reply_is_for_all_requests_that_come_to_the_same(isa: str) -> None:
+    shape = SHAPES["embedded forms"]
+    fours = [(one.to_bytes(4, "big"), shape.claim4(one)) for one in shape.probes4()]
+    sixes = [(one.to_bytes(16, "big"), shape.claim6(one)) for one in shape.probes6()]
+    texts: list[tuple[str, int]] = [
+        ("no address", 0),
+        ("", 0),
+        ("1.0.1.1\0", 0),
+        ("\u0661.0.0.1", 0),
+        ("9" * 99, 0),
+    ]
+    texts += [(str(ipaddress.ip_address(packed)), claim) for packed, claim in fours + sixes]
+    replies = _core.Replies(shape.table(isa), 10_000)
+    expected: dict[tuple[object, ...], object] = {}
+    draw = random.Random(17)
+    for address, claim in [*fours, *sixes, *texts] * 3:
+        asked = draw.choice(["", "EU", "CN", "EU+CN"]), draw.choice([0, 1, 2, -1])
+        body = lookup_of(address, *asked)
+        known = expected.get((claim, *asked))
+        assert replies.find(body) is known
+        if known is None:
+            expected[claim, *asked] = reply = object()
+            replies.keep(body, reply)
+    assert len(replies) == len(expected)
+
+
+def test_of_requests_for_a_protobuf_runtime_no_reply_is_kept() -> None:
+    replies = _core.Replies(SHAPES["two halves"].table(), 10)
+    for body, read in LOOKUPS.values():
+        if read is None:
+            replies.keep(body, "reply")
+            assert replies.find(body) is None
+    assert len(replies) == 0
+
+
+def test_beyond_the_limit_all_replies_before_are_forgotten() -> None:
+    replies = _core.Replies(SHAPES["two halves"].table(), 3)
+    bodies = [lookup_of("1.0.1.1", "EU", policy) for policy in range(5)]
+    for number, body in enumerate(bodies):
+        replies.keep(body, number)
+    assert [replies.find(body) for body in bodies] == [None, None, None, 3, 4]
+    with pytest.raises(ValueError, match=r"^limit: below 1$"):
+        _core.Replies(SHAPES["two halves"].table(), 0)
+
+
+def test_closed_replies_keep_nothing() -> None:
+    table = SHAPES["two halves"].table()
+    before = sys.getrefcount(table)
+    replies, body = _core.Replies(table, 3), lookup_of("1.0.1.1")
+    assert sys.getrefcount(table) == before + 1
+    replies.keep(body, "reply")
+    replies.close()
+    replies.keep(body, "reply")
+    assert replies.find(body) is None
+    assert len(replies) == 0
+    assert sys.getrefcount(table) == before
+
+
+def test_no_address_is_kept_with_a_reply() -> None:
+    replies = _core.Replies(SHAPES["two halves"].table(), 10)
+    for address in ("129.0.1.1", bytes([129, 0, 1, 1])):
+        replies.keep(lookup_of(address, "EU"), "reply")
+    (kept,) = [one for one in gc.get_referents(replies) if isinstance(one, dict)]
+    # The claim, the policy and the region set.
+    assert kept == {b"\2\0" + bytes(4) + b"EU": "reply"}
+
+
+# random messages
+
+
+def requests() -> st.SearchStrategy[bytes]:
+    """Return serialised requests of all forms, few of them over the limit."""
+    texts = st.one_of(
+        strategies.texts(strategies.values()),
+        strategies.malformed_texts().filter(lambda text: not has_surrogates(text)),
+        st.text(max_size=200).filter(lambda text: not has_surrogates(text)),
+    )
+    addresses: st.SearchStrategy[dict[str, Any]] = st.one_of(
+        st.fixed_dictionaries({"ipv4": st.binary(max_size=60)}),
+        st.fixed_dictionaries({"ipv6": st.binary(max_size=230)}),
+        st.fixed_dictionaries({"ipv4": st.lists(st.binary(min_size=4, max_size=4)).map(b"".join)}),
+        st.fixed_dictionaries({"text": st.lists(texts, max_size=14).map(lambda t: text_of(*t))}),
+        st.just({}),
+    )
+    others = st.fixed_dictionaries(
+        {},
+        optional={
+            "region_set": st.sampled_from(["CN", "EU", "EEA-NO", "CN+HK", "OCENIA", "C\u00d6", ""]),
+            "policy": st.sampled_from([0, 1, 2, 3, 4, -1, 2**31 - 1, -(2**31)]),
+            "record": st.booleans(),
+        },
+    )
+    return st.builds(
+        lambda a, o: v1.ClassifyRosterRequest(**a, **o).SerializeToString(), addresses, others
+    )
+
+
+@given(requests())
+def test_random_requests_are_answered_alike(body: bytes) -> None:
+    assert _core.read_roster(body) is not None
+    compare_reader(body)
+    compare(body, streamed=False)
+    compare(wrapped(body), streamed=True)
+
+
+@given(st.lists(requests(), min_size=2, max_size=3))
+def test_requests_that_follow_each_other_are_merged_alike(bodies: list[bytes]) -> None:
+    """Protobuf takes what was concatenated for one message."""
+    compare_reader(b"".join(bodies))
+    compare_both(b"".join(bodies))
+    compare(b"".join(map(wrapped, bodies)), streamed=True)
+
+
+@given(requests(), st.data())
+def test_requests_with_something_changed_are_answered_alike(
+    body: bytes, data: st.DataObject
+) -> None:
+    changed = bytearray(body)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(changed)))
+        removed = data.draw(st.integers(0, 2))
+        changed[at : at + removed] = data.draw(st.binary(max_size=2))
+    compare_reader(bytes(changed))
+    compare_both(bytes(changed))
+    compare(wrapped(bytes(changed)), streamed=True)
+
+
+@given(st.binary(max_size=40))
+def test_random_bytes_are_answered_alike(body: bytes) -> None:
+    compare_reader(body)
+    compare_both(body)
+
+
+SHORT = {name: body for name, body in (PLAIN | UNUSUAL).items() if len(body) < 1000}
+
+
+@pytest.mark.parametrize("body", SHORT.values(), ids=SHORT)
+def test_requests_cut_off_anywhere_are_answered_alike(body: bytes) -> None:
+    for length in range(len(body)):
+        compare_reader(body[:length])
+        compare(body[:length], streamed=False)
+        compare(wrapped(body[:length]), streamed=True)
+        compare(wrapped(body)[: length + 1], streamed=True)
+
+
+# the handlers
+
+
+@every_form
+def test_a_deadline_is_asked_for_between_pieces(form: str) -> None:
+    address = {"ipv4": bytes(4), "ipv6": bytes(16), "text": "::"}[form]
+    for size, pauses in ((0, 0), (65_536, 0), (65_537, 1), (200_000, 3)):
+        call = Noted()
+        body = request_of(form, [address] * size, region_set="CN")
+        handlers.classify_roster(snapshot(), body, Limits(), call)
+        assert call.asked == pauses
+        statuses = [0] * 8
+        statuses[Status.UNASSIGNED] = size
+        assert call.answers == [(tuple(statuses), "CN", (0, 0, size))]
+
+
+def test_a_roster_that_nobody_waits_for_is_left_at_the_next_piece() -> None:
+    class Gone(Noted):
+        def go_on(self) -> None:
+            super().go_on()
+            raise RequestError(Code.DEADLINE_EXCEEDED, "too late")
+
+    call = Gone()
+    body = request_of("ipv4", [bytes(4)] * 300_000)
+    with pytest.raises(RequestError, match=r"^too late$"):
+        handlers.classify_roster(snapshot(), body, Limits(), call)
+    assert call.asked == 1
+    assert call.answers == []
+
+
+@every_form
+@pytest.mark.parametrize("fields", [{}, {"region_set": "EU", "policy": 2, "record": True}])
+def test_large_rosters_are_answered_like_by_protobuf(form: str, fields: Any) -> None:
+    draw = random.Random(11)
+    pool: list[Any] = [
+        "1.0.1.1",
+        "2001:300::1",
+        "no address",
+        "10.0.0.1",
+        "3.0.0.1",
+        "::ffff:9.9.9.9",
+    ]
+    if form != "text":
+        pool = [draw.randbytes(4 if form == "ipv4" else 16) for _ in range(3000)]
+    for size in (1, 255, 256, 257, 1000, 65_536, 65_537, 140_001):
+        body = request_of(form, draw.choices(pool, k=size), **fields)
+        response = compare(body, streamed=False, limits=Limits())
+        assert response.size == size
+        assert compare(wrapped(body), streamed=True, limits=Limits()) == response
+
+
+def test_a_roster_over_the_limit_is_refused_before_it_is_classified() -> None:
+    for form, address in (("ipv4", bytes(4)), ("ipv6", bytes(16)), ("text", "::")):
+        at, over = LIMITS.roster, LIMITS.roster + 1
+        assert compare(request_of(form, [address] * at), streamed=False).size == at
+        outcome = compare(request_of(form, [address] * over), streamed=False)
+        assert outcome == (
+            Code.RESOURCE_EXHAUSTED,
+            f"{form}: 13 addresses are over the limit of 12 a roster",
+        )
+
+
+def test_a_closed_dataset_answers_nothing() -> None:
+    dataset = Dataset.from_buffer(encode(small_dataset.content()))
+    closed = Snapshot(dataset)
+    handlers.lookup(closed, lookup_of("1.0.1.1"), Limits())
+    dataset.close()
+    for region_set in ("", "CN"):
+        with pytest.raises(DatasetClosedError):
+            handlers.lookup(closed, lookup_of("1.0.1.1", region_set), Limits())
+        with pytest.raises(DatasetClosedError):
+            handlers.classify_roster(
+                closed, request_of("ipv4", [bytes(4)], region_set=region_set), Limits()
+            )

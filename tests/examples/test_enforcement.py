@@ -1,0 +1,221 @@
+"""The reference enforcement component: whom a measure reaches, and that nobody else notices."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from servers import PATIENCE, ROOT, Service, serving
+
+from geolookup import Dataset
+from geolookup.answer import decision_record
+from geolookup.client import Client
+from geolookup.errors import ServiceUnavailableError
+
+EXAMPLE = ROOT / "examples" / "enforcement"
+sys.path.insert(0, str(EXAMPLE))
+
+from enforcement import Enforcement, Measure, Mode  # noqa: E402 - the example is no package
+from meetings import Meeting, Participant  # noqa: E402
+
+CHINA, AMERICA, GERMANY, PRIVATE = "1.0.1.1", "8.8.8.8", "2a00:1450:4001::1", "10.0.0.1"
+NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[Client]:
+    with Client(service.target) as connected:
+        yield connected
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    return tmp_path / "records.jsonl"
+
+
+@pytest.fixture
+def enforcement(client: Client, records: Path, clock: Clock) -> Enforcement:
+    return Enforcement(client, records, clock)
+
+
+def measure(mode: Mode = Mode.DENY_INSIDE, region_set: str = "CN") -> Measure:
+    return Measure("order 17/2026", region_set, mode, NOW, NOW + timedelta(days=30))
+
+
+def meeting_of(enforcement: Enforcement, **people: str) -> Meeting:
+    meeting = Meeting("monday")
+    enforcement.open(meeting)
+    for name, address in people.items():
+        person = Participant(name, address, may_host=name.startswith("host"))
+        assert enforcement.join(meeting, person) is None
+    return meeting
+
+
+def names(meeting: Meeting) -> list[str]:
+    return [person.id for person in meeting.participants]
+
+
+def test_exactly_those_inside_leave_and_the_meeting_goes_on(enforcement: Enforcement) -> None:
+    meeting = meeting_of(
+        enforcement, host=AMERICA, anna=CHINA, ben=PRIVATE, carla=GERMANY, dong=CHINA
+    )
+    assert [person.id for person in enforcement.impose(measure())] == ["anna", "dong"]
+    assert names(meeting) == ["host", "ben", "carla"]
+    assert meeting.host is not None
+    assert meeting.host.id == "host"
+
+
+def test_a_meeting_whose_host_left_belongs_to_the_next(enforcement: Enforcement) -> None:
+    meeting = meeting_of(enforcement, host=CHINA, anna=AMERICA, host_two=AMERICA)
+    enforcement.impose(measure())
+    assert meeting.host is not None
+    assert meeting.host.id == "host_two"
+
+
+@pytest.mark.parametrize(
+    ("mode", "region_set", "stay"),
+    [(Mode.DENY_INSIDE, "CN", ["b", "c", "d"]), (Mode.ADMIT_INSIDE, "EEA", ["c", "d"])],
+)
+def test_undetermined_people_stay(
+    enforcement: Enforcement, mode: Mode, region_set: str, stay: list[str]
+) -> None:
+    meeting = meeting_of(enforcement, a=CHINA, b=AMERICA, c=GERMANY, d=PRIVATE)
+    enforcement.impose(measure(mode, region_set))
+    assert names(meeting) == stay
+
+
+@pytest.mark.parametrize(
+    ("mode", "address", "joins"),
+    [
+        (Mode.DENY_INSIDE, CHINA, False),
+        (Mode.DENY_INSIDE, AMERICA, True),
+        (Mode.DENY_INSIDE, PRIVATE, True),
+        (Mode.ADMIT_INSIDE, CHINA, True),
+        (Mode.ADMIT_INSIDE, AMERICA, False),
+        (Mode.ADMIT_INSIDE, PRIVATE, False),
+    ],
+)
+def test_every_later_join_is_checked(
+    enforcement: Enforcement, mode: Mode, address: str, joins: bool
+) -> None:
+    meeting = meeting_of(enforcement)
+    enforcement.impose(measure(mode))
+    refused = enforcement.join(meeting, Participant("late", address))
+    assert (refused is None) is joins
+    assert names(meeting) == ["late"] * joins
+
+
+def test_a_measure_acts_from_its_start_to_its_expiry(
+    enforcement: Enforcement, clock: Clock
+) -> None:
+    meeting = meeting_of(enforcement, anna=CHINA)
+    clock.now = NOW - timedelta(seconds=1)
+    assert enforcement.impose(measure()) == []
+    clock.now = NOW
+    assert [person.id for person in enforcement.review()] == ["anna"]
+    clock.now = NOW + timedelta(days=30)
+    assert enforcement.join(meeting, Participant("anna", CHINA)) is None
+    assert enforcement.review() == []
+
+
+def test_the_records_hold_counts_and_no_people(
+    enforcement: Enforcement, records: Path, dataset: Dataset
+) -> None:
+    meeting_of(enforcement, anna=CHINA, ben=AMERICA, carla=PRIVATE)
+    enforcement.impose(measure())
+    enforcement.review()  # nobody leaves: no second decision
+    (kept,) = decision_record.read(records)
+    assert (kept.size, kept.inside, kept.outside, kept.undetermined) == (3, 1, 1, 1)
+    assert (kept.reference, kept.region_set, kept.dataset) == ("order 17/2026", "CN", dataset.id)
+    written = records.read_text()
+    for secret in ("anna", "ben", "carla", CHINA, AMERICA, PRIVATE):
+        assert secret not in written
+
+
+def test_while_geolookup_is_down_nobody_leaves_and_the_mode_decides_who_joins(
+    records: Path, clock: Clock
+) -> None:
+    with serving() as service, Client(service.target, timeout=5) as client:
+        enforcement = Enforcement(client, records, clock)
+        meeting = meeting_of(enforcement, ben=AMERICA)
+        enforcement.impose(measure())
+        service.stop()
+        assert enforcement.join(meeting, Participant("anna", CHINA)) is None
+        with pytest.raises(ServiceUnavailableError):
+            enforcement.review()
+        assert names(meeting) == ["ben", "anna"]
+        with pytest.raises(ServiceUnavailableError):
+            enforcement.impose(measure(Mode.ADMIT_INSIDE))
+        assert enforcement.join(meeting, Participant("dong", CHINA)) is not None
+
+
+def test_a_new_dataset_is_a_new_classification(tmp_path: Path, records: Path, clock: Clock) -> None:
+    served, changed = tmp_path / "served.geolookup", tmp_path / "changed.geolookup"
+    shutil.copy(ROOT / "geolookup" / "data" / "embedded.geolookup", served)
+    manifest = tmp_path / "changed.toml"
+    manifest.write_text(
+        re.sub(
+            r'"(?=sources/)',
+            f'"{ROOT}/data/',
+            (ROOT / "data/geolookup.toml").read_text(),
+        )
+        + f'\n[[override]]\nprefix = "{AMERICA}/32"\ncode = "CN"\ncomment = "moved"\n'
+    )
+    subprocess.run(
+        [sys.executable, "-m", "geolookup", "compile", str(manifest), "-o", str(changed)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    with serving("--dataset", str(served)) as service, Client(service.target) as client:
+        enforcement = Enforcement(client, records, clock)
+        meeting = meeting_of(enforcement, ben=AMERICA, carla=GERMANY)
+        assert enforcement.impose(measure()) == []
+        before = client.info()["id"]
+        changed.replace(served)
+        service.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + PATIENCE
+        while client.info()["id"] == before:  # the service tells nobody but those who ask
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        # The next join meets the new dataset, and everybody is looked at again.
+        assert enforcement.join(meeting, Participant("dora", GERMANY)) is None
+        assert names(meeting) == ["carla", "dora"]
+    assert [(kept.size, kept.inside) for kept in decision_record.read(records)] == [(2, 0), (3, 1)]
+
+
+def test_the_example_runs_as_its_readme_says(service: Service, tmp_path: Path) -> None:
+    kept = tmp_path / "records.jsonl"
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), service.target, str(kept)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    told = (EXAMPLE / "README.md").read_text()
+    for line in done.stdout.splitlines()[:-1]:
+        assert line in told
+    assert decision_record.read(kept)[0].inside == 2

@@ -1,0 +1,660 @@
+"""Exports, read back by the readers of their formats and held against our own answers."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import ipaddress
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import small_dataset
+import strategies  # noqa: F401 - loads the hypothesis profile
+from hypothesis import given
+from hypothesis import strategies as st
+
+import geolookup
+from geolookup import Dataset, GeoLookupError, Status
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.dataset import encode
+from geolookup.build import compiler, readers
+from geolookup.build.readers import SourceRanges
+from geolookup.build.readers.ranges import SILENCE, code_number
+from geolookup.build.sources import Source
+from geolookup.cli import main
+from geolookup.export import FORMATS, export
+from geolookup.export.rows import Family, Rows, prefixes, text
+
+ROOT = Path(__file__).resolve().parents[2]
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+DISPUTED = pytest.mark.parametrize("disputed", ["omit", "primary"])
+
+Mode = Literal["omit", "primary"]
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Dataset]:
+    with Dataset.from_buffer(encode(small_dataset.content())) as opened:
+        yield opened
+
+
+def exported(dataset: Dataset, path: Path, format_name: str, **options: Any) -> bytes:
+    with path.open("wb") as file:
+        export(dataset, file, format_name, **options)
+    return path.read_bytes()
+
+
+def lines(dataset: Dataset, path: Path, format_name: str, **options: Any) -> list[str]:
+    return exported(dataset, path, format_name, **options).decode("ascii").splitlines()
+
+
+def packed(family: int, value: int) -> bytes:
+    return value.to_bytes(4 if family == 4 else 16)
+
+
+def carries_ipv4(family: int, value: int) -> bool:
+    address = ipaddress.ip_address(packed(family, value))
+    return family == 6 and (
+        value >> 32 in (0xFFFF, 0x0064_FF9B << 64) or value >> 96 == 0x2001_0000
+        or address in ipaddress.ip_network("2002::/16")
+    )  # fmt: skip
+
+
+def expected(dataset: Dataset, family: int, value: int, disputed: Mode) -> dict[str, object]:
+    """Return what an export should say of an address, from what `lookup` says of it."""
+    answer = dataset.lookup(packed(family, value))
+    agreed = answer.status in (Status.ASSIGNED, Status.OVERRIDE)
+    claimed = list(answer.claimed)
+    if answer.status is Status.UNCONFIRMED:
+        claimed = [answer.country]
+    code = answer.country if agreed or disputed == "primary" else "ZZ"
+    record: dict[str, object] = {"status": answer.status.name, "claimed": claimed}
+    if code != "ZZ":
+        record |= {"country": {"iso_code": code}, "country_code": code}
+    return record
+
+
+# --- rows ----------------------------------------------------------------------------
+
+
+@FAMILIES
+@DISPUTED
+def test_rows_cover_the_line_and_say_what_lookup_says(
+    small: Dataset, family: Family, disputed: Mode
+) -> None:
+    rows = list(Rows(small, disputed=disputed).of(family))
+    assert rows[0].first == 0
+    assert rows[-1].last == 2 ** (32 if family == 4 else 128) - 1
+    for row, following in pairwise(rows):
+        assert row.last + 1 == following.first
+        assert row.said != following.said
+    for first, last, said in rows:
+        for value in {first, (first + last) // 2, last}:
+            if carries_ipv4(family, value):
+                assert said.status == "EMBEDDED_IPV4"
+                continue
+            record = expected(small, family, value, disputed)
+            assert said.code == record.get("country_code", "ZZ")
+            assert [said.status, list(said.claimed)] == [record["status"], record["claimed"]]
+
+
+def test_primary_gives_the_country_that_lookup_gives(small: Dataset) -> None:
+    seen = set()
+    for first, _, said in Rows(small, disputed="primary").of(4):
+        assert said.code == small.country(packed(4, first))
+        seen.add(said.status)
+    assert {"DISPUTED", "UNCONFIRMED", "ASSIGNED", "OVERRIDE"} <= seen
+
+
+@FAMILIES
+def test_spans_are_the_addresses_with_a_country_and_as_few_as_can_be(
+    small: Dataset, family: Family
+) -> None:
+    rows = Rows(small, disputed="primary")
+    covered = [(span.first, span.last, span.code) for span in rows.spans(family)]
+    pieces = [row for row in rows.of(family) if row.said.code != "ZZ"]
+    assert sum(last - first + 1 for first, last, _ in covered) == sum(
+        row.last - row.first + 1 for row in pieces
+    )
+    for row in pieces:
+        assert any(a <= row.first and row.last <= b and c == row.said.code for a, b, c in covered)
+    for (_, last, code), (first, _, other) in pairwise(covered):
+        assert last < first
+        assert last + 1 < first or code != other
+
+
+@given(st.data())
+def test_prefixes_make_up_the_range_and_no_fewer_would(data: st.DataObject) -> None:
+    family: Family = data.draw(st.sampled_from((4, 6)))
+    bits = 32 if family == 4 else 128
+    first, last = sorted(data.draw(st.tuples(*[st.integers(0, 2**bits - 1)] * 2)))
+    found = list(prefixes(family, first, last))
+    kind = ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address
+    assert [
+        ipaddress.ip_network((packed(family, value), length)) for value, length in found
+    ] == list(ipaddress.summarize_address_range(kind(first), kind(last)))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**128 - 1))
+def test_text_is_an_address_that_means_the_number(ipv4: int, ipv6: int) -> None:
+    assert int(ipaddress.IPv4Address(text(4, ipv4))) == ipv4
+    assert int(ipaddress.IPv6Address(text(6, ipv6))) == ipv6
+
+
+# --- MMDB ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_mmdb(small: Dataset, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Export a dataset, by default the small one, and open it with `maxminddb`."""
+    maxminddb = pytest.importorskip("maxminddb")
+    pytest.importorskip("mmdb_writer")
+    opened = []
+
+    def read(dataset: Dataset = small, **options: Any) -> Any:
+        path = tmp_path / f"{len(opened)}.mmdb"
+        exported(dataset, path, "mmdb", **options)
+        opened.append(maxminddb.open_database(path, maxminddb.MODE_AUTO))
+        return opened[-1]
+
+    yield read
+    for reader in opened:
+        reader.close()
+
+
+def check_everywhere(dataset: Dataset, reader: Any, disputed: Mode) -> int:
+    """Ask for the first, a middle and the last address of every interval."""
+    asked = 0
+    families: tuple[Family, ...] = (4, 6)
+    known: dict[geolookup.Answer, dict[str, object]] = {}
+    for family in families:
+        for first, last, _ in dataset.intervals(family):
+            for value in {first, (first + last) // 2, last}:
+                if family == 6 and value < 2**32:
+                    continue  # the format has the IPv4 tree there
+                record = reader.get(text(family, value))
+                asked += 1
+                if family == 6 and value >> 96 == 0x2001_0000:
+                    assert record == {"status": "EMBEDDED_IPV4", "claimed": []}
+                    continue
+                answer = dataset.lookup(packed(family, value))
+                if answer not in known:
+                    known[answer] = expected(dataset, family, value, disputed)
+                assert record == known[answer], text(family, value)
+    return asked
+
+
+@DISPUTED
+def test_mmdb_answers_like_the_small_dataset(
+    small: Dataset, read_mmdb: Callable[..., Any], disputed: Mode
+) -> None:
+    assert check_everywhere(small, read_mmdb(disputed=disputed), disputed) > 50
+
+
+def test_mmdb_answers_like_the_embedded_dataset_in_every_interval(
+    dataset: Dataset, read_mmdb: Callable[..., Any]
+) -> None:
+    assert check_everywhere(dataset, read_mmdb(dataset), "omit") > 1_000_000
+
+
+def test_mmdb_answers_ipv6_that_carries_ipv4_by_what_is_inside(
+    small: Dataset, read_mmdb: Callable[..., Any]
+) -> None:
+    reader = read_mmdb()
+    for first, last, _ in small.intervals(4):
+        for value in {first, last}:
+            inside = reader.get(text(4, value))
+            assert inside == reader.get(text(6, 0xFFFF << 32 | value))
+            for rest in (0, 2**80 - 1):
+                assert inside == reader.get(text(6, 0x2002 << 112 | value << 80 | rest))
+
+
+def test_mmdb_says_no_country_of_teredo_clients(read_mmdb: Callable[..., Any]) -> None:
+    """Where other databases have an alias, the answer would be that of the server's address."""
+    reader = read_mmdb()
+    server_in_germany = "2001:0:200:1::"
+    assert reader.get("2.0.0.1")["country_code"] == "DE"
+    assert reader.get(server_in_germany) == {"status": "EMBEDDED_IPV4", "claimed": []}
+
+
+def with_nat64(*configured: str) -> Dataset:
+    rows = [(b"\1\0\0\0", b"\1\xff\xff\xff", "CN"), (b"\2\0\0\0", b"\2\xff\xff\xff", "DE")]
+    source = Source("one", "CC0-1.0", datetime.date(2026, 6, 17))
+    compiled = compiler.compile([(source, SourceRanges.of(rows))], nat64_prefixes=configured)
+    return Dataset.from_buffer(encode(compiled))
+
+
+@pytest.mark.parametrize("prefix", ["2a00:1::/96", "2a00:1::/32"])
+def test_mmdb_aliases_nat64_prefixes_with_the_ipv4_address_right_behind(
+    read_mmdb: Callable[..., Any], prefix: str
+) -> None:
+    network = ipaddress.IPv6Network(prefix)
+    with with_nat64(prefix) as dataset:
+        reader = read_mmdb(dataset)
+        for ipv4, code in ((0x0101_0101, "CN"), (0x02FF_FFFF, "DE"), (0x0300_0000, None)):
+            value = int(network[0]) | ipv4 << 96 - network.prefixlen
+            assert reader.get(text(6, value)).get("country_code") == code
+            assert dataset.country(packed(6, value)) == code or code is None
+
+
+def test_mmdb_aliases_adjacent_nat64_prefixes_each(read_mmdb: Callable[..., Any]) -> None:
+    """The dataset has one interval for both."""
+    with with_nat64("2a00::/96", "2a00::1:0:0/96") as dataset:
+        reader = read_mmdb(dataset)
+        for upper in (0, 1):
+            value = 0x2A00 << 112 | upper << 32 | 0x0101_0101
+            assert reader.get(text(6, value))["country_code"] == "CN"
+
+
+@pytest.mark.parametrize("length", [40, 48, 56, 64])
+def test_mmdb_says_no_country_where_nat64_has_bits_in_between(
+    read_mmdb: Callable[..., Any], length: int
+) -> None:
+    with with_nat64(f"2a00:1::/{length}") as dataset:
+        reader = read_mmdb(dataset)
+        first = int(ipaddress.IPv6Address("2a00:1::"))
+        for value in (first, first | 0x01010101 << 24, first + 2 ** (128 - length) - 1):
+            assert reader.get(text(6, value)) == {"status": "EMBEDDED_IPV4", "claimed": []}
+
+
+def test_mmdb_readers_that_walk_the_whole_tree_come_to_an_end(
+    small: Dataset, read_mmdb: Callable[..., Any]
+) -> None:
+    walked = list(read_mmdb())
+    assert 20 < len(walked) < 2_000
+    for network, record in walked:
+        if network.version == 4:
+            assert record == expected(small, 4, int(network[0]), "omit")
+
+
+def test_mmdb_is_read_as_its_package_walks_it(small: Dataset, tmp_path: Path) -> None:
+    """Aliases of IPv4 with it, which neither follows."""
+    pytest.importorskip("mmdb_writer")
+    maxminddb = pytest.importorskip("maxminddb")
+    path = tmp_path / "a.mmdb"
+    exported(small, path, "mmdb")
+    ranges = readers.read([path])
+    with maxminddb.open_database(path) as database:
+        walked = [
+            (network, record.get("country", {}).get("iso_code")) for network, record in database
+        ]
+    assert {network.version for network, _ in walked} == {4, 6}
+    for version, found in ((4, ranges.ipv4), (6, ranges.ipv6)):
+        assert list(found) == [
+            (int(network[0]), int(network[-1]), code_number(code) if code else SILENCE)
+            for network, code in walked
+            if network.version == version
+        ]
+
+
+def test_mmdb_names_the_dataset_and_its_attributions(
+    small: Dataset, read_mmdb: Callable[..., Any]
+) -> None:
+    metadata = read_mmdb().metadata()
+    assert metadata.ip_version == 6
+    assert "Country" in metadata.database_type
+    assert metadata.build_epoch == small.built.timestamp()
+    assert small.id in metadata.description["en"]
+    assert "thanks to Öne" in metadata.description["en"]
+
+
+def test_mmdb_of_one_single_record_can_be_read(read_mmdb: Callable[..., Any]) -> None:
+    compiled = compiler.compile([], special_purpose=False)
+    with Dataset.from_buffer(encode(compiled)) as nothing:
+        reader = read_mmdb(nothing)
+        assert reader.get("1.2.3.4") == {"status": "UNASSIGNED", "claimed": []}
+        assert reader.get("2a00::") == {"status": "UNASSIGNED", "claimed": []}
+
+
+# --- CSV and Parquet -----------------------------------------------------------------
+
+
+def as_csv(rows: Rows) -> list[dict[str, str]]:
+    families: tuple[Family, ...] = (4, 6)
+    return [
+        {
+            "first": str(ipaddress.ip_address(packed(family, first))),
+            "last": str(ipaddress.ip_address(packed(family, last))),
+            "code": said.code,
+            "status": said.status,
+            "claimed": " ".join(said.claimed),
+        }
+        for family in families
+        for first, last, said in rows.of(family)
+    ]
+
+
+@DISPUTED
+def test_csv_has_a_line_a_row(small: Dataset, tmp_path: Path, disputed: Mode) -> None:
+    content = exported(small, tmp_path / "out", "csv", disputed=disputed)
+    assert content.startswith(b"first,last,code,status,claimed\n")
+    assert b"\r" not in content
+    read = list(csv.DictReader(io.StringIO(content.decode("ascii"))))
+    for row in read:  # the text of ::ffff:0:0 may be dotted or not
+        row["first"] = str(ipaddress.ip_address(row["first"]))
+        row["last"] = str(ipaddress.ip_address(row["last"]))
+    assert read == as_csv(Rows(small, disputed=disputed))
+
+
+def test_csv_of_some_codes_has_only_their_rows(small: Dataset, tmp_path: Path) -> None:
+    found = lines(small, tmp_path / "out", "csv", codes=["CN", "FR"])
+    assert {line.split(",")[2] for line in found[1:]} == {"CN", "FR"}
+    assert "1.0.1.0,1.0.1.255,CN,ASSIGNED," in found
+
+
+@DISPUTED
+def test_parquet_has_the_same_rows(small: Dataset, tmp_path: Path, disputed: Mode) -> None:
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet  # noqa: PLC0415
+
+    exported(small, tmp_path / "out", "parquet", disputed=disputed)
+    table = parquet.read_table(tmp_path / "out")
+    assert table.schema.metadata[b"geolookup.dataset"] == small.id.encode()
+    read = table.to_pylist()
+    for row in read:
+        first = ipaddress.ip_address(row.pop("first_packed"))
+        assert first == ipaddress.ip_address(row["first"])
+        assert ipaddress.ip_address(row.pop("last_packed")) == ipaddress.ip_address(row["last"])
+        assert row.pop("family") == first.version
+        row["first"] = str(first)
+        row["last"] = str(ipaddress.ip_address(row["last"]))
+        row["claimed"] = " ".join(row["claimed"])
+    assert read == as_csv(Rows(small, disputed=disputed))
+
+
+# --- geofeed -------------------------------------------------------------------------
+
+
+@DISPUTED
+def test_geofeed_has_the_prefixes_that_have_a_country(
+    small: Dataset, tmp_path: Path, disputed: Mode
+) -> None:
+    content = exported(small, tmp_path / "out", "geofeed", disputed=disputed)
+    assert content.count(b"\n") == content.count(b"\r\n")
+    parsed = [line.split(",") for line in content.decode().splitlines() if line[0] != "#"]
+    assert all(row[2:] == ["", "", ""] and row[1] not in ("", "ZZ") for row in parsed)
+    networks = [(ipaddress.ip_network(row[0]), row[1]) for row in parsed]
+    families: tuple[Family, ...] = (4, 6)
+    for family in families:
+        pieces = [(n, code) for n, code in networks if n.version == family]
+        spans = list(Rows(small, disputed=disputed).spans(family))
+        assert sum(n.num_addresses for n, _ in pieces) == sum(s.last - s.first + 1 for s in spans)
+        for network, code in pieces:
+            assert any(
+                span.first <= int(network[0]) and int(network[-1]) <= span.last
+                for span in spans
+                if span.code == code
+            )
+
+
+def test_geofeed_comments_name_the_dataset(small: Dataset, tmp_path: Path) -> None:
+    content = exported(small, tmp_path / "out", "geofeed").decode()
+    comments = [line for line in content.splitlines() if line.startswith("#")]
+    assert comments[0] == f"# geolookup dataset {small.id}"
+    assert "# thanks to Öne" in comments
+
+
+# --- nftables ------------------------------------------------------------------------
+
+
+def sets_of(script: str) -> dict[str, list[str]]:
+    """Return the elements by the set's name."""
+    named: dict[str, list[str]] = {
+        name: [] for name in re.findall(r"^add set inet \w+ (\w+) \{ type", script, re.MULTILINE)
+    }
+    for name, elements in re.findall(
+        r"^add element inet \w+ (\w+) \{(.*?)\}", script, re.MULTILINE | re.DOTALL
+    ):
+        named[name] += [element.strip() for element in elements.split(",")]
+    return named
+
+
+@DISPUTED
+def test_nftables_has_a_set_a_country_and_family(
+    small: Dataset, tmp_path: Path, disputed: Mode
+) -> None:
+    script = exported(small, tmp_path / "out", "nftables", disputed=disputed).decode()
+    families: tuple[Family, ...] = (4, 6)
+    wanted: dict[str, list[str]] = {
+        f"{code}_ipv{family}": [] for code in COUNTRIES for family in families
+    }
+    for family in families:
+        for first, last, code in Rows(small, disputed=disputed).spans(family):
+            element = text(family, first) + (f"-{text(family, last)}" if last != first else "")
+            wanted[f"{code}_ipv{family}"].append(element)
+    assert sets_of(script) == wanted
+
+
+def test_nftables_defines_the_sets_of_codes_that_have_no_address(
+    small: Dataset, tmp_path: Path
+) -> None:
+    script = exported(small, tmp_path / "out", "nftables", codes=["FR", "MO"]).decode()
+    assert sets_of(script) == {
+        "FR_ipv4": ["10.1.0.0-10.1.255.255"],
+        "FR_ipv6": [],
+        "MO_ipv4": [],
+        "MO_ipv6": [],
+    }
+
+
+@pytest.fixture(scope="session")
+def nft() -> Callable[[str], str]:
+    """Run a shell script in a network namespace of its own, where `nft` changes nothing of ours."""
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    unshare = shutil.which("unshare")
+    if shutil.which("nft", path=path) is None or unshare is None:
+        pytest.skip("nft or unshare is not installed")
+
+    def run(script: str) -> str:
+        done = subprocess.run(
+            [unshare, "--map-root-user", "--net", "/bin/sh", "-euc", script],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={"PATH": path},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        run("nft list ruleset")
+    except AssertionError as error:
+        pytest.skip(f"nft can't be used here: {error}")
+    return run
+
+
+def test_nftables_loading_a_newer_file_keeps_the_rules_and_drops_old_elements(
+    small: Dataset, tmp_path: Path, nft: Callable[[str], str]
+) -> None:
+    older, newer = tmp_path / "older.nft", tmp_path / "newer.nft"
+    exported(small, older, "nftables", disputed="primary", table="filter")
+    exported(small, newer, "nftables", table="filter")
+    listed = nft(
+        f"nft -f {older}\n"
+        "nft list set inet filter US_ipv4 | grep -q 8.0.0.0/8\n"
+        "nft 'add chain inet filter input; add rule inet filter input ip saddr @CN_ipv4 drop'\n"
+        f"nft -f {newer}\n"
+        "nft list table inet filter"
+    )
+    assert "ip saddr @CN_ipv4 drop" in listed
+    assert listed.count("1.0.1.0/24") == 1
+    assert "8.0.0.0/8" not in listed
+    assert "set MO_ipv6 {" in listed
+
+
+def test_nftables_loads_a_country_of_the_embedded_dataset(
+    dataset: Dataset, tmp_path: Path, nft: Callable[[str], str]
+) -> None:
+    path = tmp_path / "sets.nft"
+    script = exported(dataset, path, "nftables", codes=["MO"]).decode()
+    listed = nft(f"nft -f {path}; nft list set inet geolookup MO_ipv4")
+    assert listed.count(",") + 1 == len(sets_of(script)["MO_ipv4"]) > 10
+
+
+# --- all formats ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_the_same_dataset_gives_the_same_bytes_in_every_process(
+    tmp_path: Path, format_name: str
+) -> None:
+    if format_name in ("mmdb", "parquet"):
+        pytest.importorskip({"mmdb": "mmdb_writer", "parquet": "pyarrow"}[format_name])
+    source = tmp_path / "small.geolookup"
+    source.write_bytes(encode(small_dataset.content()))
+    files = []
+    for seed in ("1", "2"):
+        files.append(tmp_path / f"{seed}.out")
+        command = ["-m", "geolookup", "export", source, "--format", format_name, "-o", files[-1]]
+        subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+    assert files[0].read_bytes() == files[1].read_bytes() != b""
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_progress_ends_at_the_end(small: Dataset, tmp_path: Path, format_name: str) -> None:
+    if format_name in ("mmdb", "parquet"):
+        pytest.importorskip({"mmdb": "mmdb_writer", "parquet": "pyarrow"}[format_name])
+    seen: list[tuple[int, int]] = []
+    exported(
+        small,
+        tmp_path / "out",
+        format_name,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    shares = [done / total for done, total in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("format_name", "options"),
+    [("json", {}), ("mmdb", {"codes": ["CN"]}), ("csv", {"table": "filter"})],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(
+    small: Dataset, format_name: str, options: dict[str, Any]
+) -> None:
+    file = io.BytesIO()
+    with pytest.raises(ValueError, match=r"format_name|codes|table"):
+        export(small, file, format_name, **options)
+    assert file.getvalue() == b""
+
+
+def test_a_closed_dataset_is_not_exported() -> None:
+    closed = Dataset.from_buffer(encode(small_dataset.content()))
+    closed.close()
+    with pytest.raises(geolookup.DatasetClosedError):
+        export(closed, io.BytesIO(), "csv")
+
+
+@pytest.mark.parametrize(
+    ("format_name", "library", "module"),
+    [("mmdb", "mmdb_writer", "mmdb"), ("parquet", "pyarrow", "parquet")],
+)
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+    small: Dataset, monkeypatch: pytest.MonkeyPatch, format_name: str, library: str, module: str
+) -> None:
+    monkeypatch.delitem(sys.modules, f"geolookup.export.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(GeoLookupError, match=rf"geolookup\[{format_name}\]"):
+        export(small, io.BytesIO(), format_name)
+
+
+# --- the command ---------------------------------------------------------------------
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.geolookup"
+    path.write_bytes(encode(small_dataset.content()))
+    return path
+
+
+def test_command_writes_the_file_and_says_so(
+    small: Dataset, small_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("old")
+    assert run("export", small_file, "--format", "csv", "-o", out) == 0
+    printed = capsys.readouterr().out
+    assert f"{out.stat().st_size:,} bytes" in printed
+    assert small.id in printed
+    assert out.read_bytes() == exported(small, tmp_path / "again", "csv")
+
+
+def test_command_writes_text_to_standard_output(
+    small_file: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    code = run("export", small_file, "--format", "nftables", "--code", "fr", "-o", "-")
+    assert code == 0
+    written = capfdbinary.readouterr().out
+    assert b"FR_ipv4" in written
+    assert written.rstrip().endswith(b"flush set inet geolookup FR_ipv6")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--format", "mmdb", "--code", "CN"), "--code"),
+        (("--format", "csv", "--table", "filter"), "--table"),
+        (("--format", "nftables", "--table", "a; flush ruleset"), "--table"),
+        (("--format", "nftables", "--code", "QQ"), "QQ"),
+        (("--format", "xml"), "xml"),
+        ((), "--format"),
+    ],
+)
+def test_command_refuses_what_makes_no_sense(
+    small_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    out = tmp_path / "out"
+    assert run("export", small_file, "-o", out, *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_command_does_not_repeat_an_address_in_the_wrong_place(
+    small_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for address in ("203.0.113.77", "2001-db8--77", "203-0-113-77"):
+        assert run("export", small_file, "--format", "csv", "--code", address, "-o", out) == 2
+        assert address not in capsys.readouterr().err
+
+
+def test_command_leaves_the_old_file_when_the_dataset_is_damaged(
+    small_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("old")
+    small_file.write_bytes(small_file.read_bytes()[:-1])
+    assert run("export", small_file, "--format", "csv", "-o", out) == 3
+    assert out.read_text() == "old"
+    assert run("export", tmp_path / "missing", "--format", "csv", "-o", out) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "small.geolookup"]

@@ -1,0 +1,394 @@
+"""Pictures: what is where, in which colour, and how many there are of each."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import small_dataset
+import strategies  # noqa: F401 - loads the hypothesis profile
+from hypothesis import given
+from hypothesis import strategies as st
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("matplotlib")
+
+from matplotlib import image as images  # noqa: E402 - after the check that it is there
+
+from geolookup import Dataset, Status  # noqa: E402
+from geolookup.answer.claims import Claim  # noqa: E402
+from geolookup.answer.dataset import encode  # noqa: E402
+from geolookup.cli import main  # noqa: E402
+from geolookup.pictures import drawing, subjects  # noqa: E402
+from geolookup.pictures.cells import Line, curve, tally  # noqa: E402
+from geolookup.pictures.subjects import Subject  # noqa: E402
+
+SPACE = 2**32
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Dataset]:
+    with Dataset.from_buffer(encode(small_dataset.content())) as opened:
+        yield opened
+
+
+def by_kind(subject: Subject) -> dict[str, int]:
+    """Return the addresses of each kind, by the beginning of its label."""
+    return dict(zip((kind.label for kind in subject.kinds), subject.totals(), strict=True))
+
+
+# --- cells ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [2, 4, 8, 10])
+def test_the_curve_visits_every_cell_and_never_jumps(order: int) -> None:
+    column, row = curve(order)
+    assert len({*zip(column.tolist(), row.tolist(), strict=True)}) == 4**order
+    assert (np.abs(np.diff(column)) + np.abs(np.diff(row)) == 1).all()
+
+
+def test_the_curve_is_the_one_of_other_maps_of_the_ipv4_space() -> None:
+    """0 upper left, 255 upper right, 127 and 128 side by side in the middle."""
+    column, row = (axis.tolist() for axis in curve(4))
+    places = list(zip(column, row, strict=True))
+    assert places[:5] == [(0, 0), (1, 0), (1, 1), (0, 1), (0, 2)]
+    assert places[255] == (15, 0)
+    assert places[127] == (7, 8)
+    assert places[128] == (8, 8)
+
+
+def test_a_prefix_is_at_the_same_place_at_each_resolution() -> None:
+    for fine, coarse in ((8, 4), (10, 8)):
+        step = 4 ** (fine - coarse)
+        side = 2 ** (fine - coarse)
+        for small_axis, large_axis in zip(curve(fine), curve(coarse), strict=True):
+            assert (small_axis[::step] // side == large_axis).all()
+
+
+@given(
+    st.lists(st.integers(1, SPACE - 1), max_size=20, unique=True),
+    st.lists(st.integers(0, 3), min_size=21, max_size=21),
+)
+def test_a_tally_counts_each_address_once_where_it_is(edges: list[int], values: list[int]) -> None:
+    firsts = [0, *sorted(edges)]
+    line = Line(np.array(firsts, np.uint64), np.array(values[: len(firsts)], np.uint32))
+    counts = tally(line, 4, 4)
+    wanted = np.zeros((4, 16), np.int64)
+    for first, end, value in zip(firsts, [*firsts[1:], SPACE], values, strict=False):
+        for cell in range(16):
+            low, high = cell << 28, cell + 1 << 28
+            wanted[value, cell] += max(0, min(end, high) - max(first, low))
+    assert (counts == wanted).all()
+
+
+# --- subjects ------------------------------------------------------------------------
+
+
+def test_countries_are_those_that_all_sources_name(small: Dataset) -> None:
+    totals = by_kind(subjects.codes(small))
+    assert totals["DE  Germany"] == 2**24
+    assert totals["CN  China"] == 2**8
+    assert totals["FR  France"] == 2**16
+    assert totals["disputed or unconfirmed"] == 5 * 2**24
+    assert totals["special-purpose"] == 2**24 - 2 * 2**16
+    assert totals["0 other countries"] == 0
+    assert sum(totals.values()) == SPACE
+
+
+def test_only_the_largest_countries_have_colours_and_the_next_are_listed(dataset: Dataset) -> None:
+    subject = subjects.codes(dataset)
+    agreed = Counter[str]()
+    for first, last, number in dataset.intervals(4):
+        claim = dataset.claims[number]
+        if claim.status is Status.ASSIGNED:
+            agreed[claim.country] += last - first + 1
+    largest = agreed.most_common(subjects.LARGEST_CODES + subjects.LISTED_PAIRS)
+    shown = [
+        (kind.label[:2], total) for kind, total in zip(subject.kinds, subject.totals(), strict=True)
+    ]
+    assert shown[: subjects.LARGEST_CODES] == largest[: subjects.LARGEST_CODES]
+    listed = [(text[:2], total) for text, total in subject.pairs[1]]
+    assert listed == largest[subjects.LARGEST_CODES :]
+    assert sum(subject.totals()) == SPACE
+
+
+def test_one_country_is_shown_as_far_as_the_sources_agree(small: Dataset) -> None:
+    subject = subjects.one_code(small, "CN")
+    totals = by_kind(subject)
+    assert totals["CN: all sources agree"] == 2**8
+    assert totals["CN or another: sources disagree"] == 2 * 2**24
+    assert totals["CN: unconfirmed"] == 2**24
+    assert subject.pairs[1] == (("CN or HK", 2**24), ("CN or US", 2**24))
+    assert sum(totals.values()) == SPACE
+
+
+def test_agreement_counts_the_statuses(small: Dataset) -> None:
+    subject = subjects.agreement(small)
+    statuses = Counter[Status]()
+    for first, last, number in small.intervals(4):
+        statuses[small.claims[number].status] += last - first + 1
+    order = ("DISPUTED", "UNCONFIRMED", "ASSIGNED", "OVERRIDE", "UNASSIGNED", "SPECIAL_PURPOSE")
+    assert subject.totals() == [statuses[Status[name]] for name in order]
+    assert subject.pairs[1][0] == ("AT or DE", 2**24)
+
+
+NOBODY = Claim(Status.UNASSIGNED)
+SPECIAL = Claim(Status.SPECIAL_PURPOSE)
+CHINA = Claim(Status.ASSIGNED, "CN", (("CN", 2),))
+JAPAN = Claim(Status.ASSIGNED, "JP", (("JP", 2),))
+CHINA_ALONE = Claim(Status.UNCONFIRMED, "CN", (("CN", 1),), abstentions=1, silent=True)
+CHINA_OR_JAPAN = Claim(Status.DISPUTED, "CN", (("CN", 1), ("JP", 1)))
+CHINA_OR_MACAO = Claim(Status.DISPUTED, "CN", (("CN", 1), ("MO", 1)))
+JAPAN_OR_CHINA = Claim(Status.DISPUTED, "JP", (("CN", 1), ("JP", 1)))
+NOWHERE = Claim(Status.OVERRIDE, "ZZ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "label"),
+    [
+        (CHINA, JAPAN, "moved"),
+        (CHINA_ALONE, JAPAN, "moved"),
+        (CHINA_OR_JAPAN, JAPAN_OR_CHINA, "moved"),
+        (CHINA, CHINA_OR_JAPAN, "newly disputed"),
+        (JAPAN, CHINA_OR_MACAO, "newly disputed"),
+        (CHINA_OR_JAPAN, CHINA, "no longer disputed"),
+        (CHINA_OR_JAPAN, JAPAN, "no longer disputed"),
+        (NOBODY, CHINA, "gained"),
+        (NOBODY, CHINA_OR_JAPAN, "gained"),
+        (CHINA_OR_JAPAN, NOBODY, "lost"),
+        (CHINA, NOWHERE, "lost"),
+        (CHINA, CHINA_ALONE, "same country"),
+        (CHINA_OR_JAPAN, CHINA_OR_MACAO, "same country"),
+        (NOBODY, SPECIAL, "same country or none"),
+        (CHINA, CHINA, "unchanged"),
+        (NOBODY, NOBODY, "no source speaks"),
+        (SPECIAL, SPECIAL, "special-purpose"),
+    ],
+)
+def test_what_kind_of_change_it_is(old: Claim, new: Claim, label: str) -> None:
+    before, after = Dataset.from_buffer(everywhere(old)), Dataset.from_buffer(everywhere(new))
+    subject = subjects.difference(before, after)
+    changed = [name for name, total in by_kind(subject).items() if total == SPACE]
+    assert len(changed) == 1
+    assert changed[0].startswith(label)
+
+
+def everywhere(claim: Claim) -> bytes:
+    """Return a dataset in which the whole IPv4 space has one claim."""
+    content = small_dataset.content()
+    fixed = small_dataset.FIXED_CLAIMS
+    content.claims = (*fixed, *([] if claim in fixed else [claim]))
+    content.ipv4_first = bytes(4)
+    content.ipv4_claims = content.claims.index(claim).to_bytes(2, "little")
+    content.ipv6_first_high = content.ipv6_first_low = bytes(8)
+    content.ipv6_claims = bytes([1, 0])
+    return encode(content)
+
+
+def test_changes_are_listed_by_size(small: Dataset) -> None:
+    after = Dataset.from_buffer(everywhere(CHINA_OR_JAPAN))
+    title, rows = subjects.difference(small, after).pairs
+    assert title == "Largest changes"
+    assert rows[0][0] == "none → CN/JP?"
+    assert ("DE → CN/JP?", 2**24) in rows
+    assert [total for _, total in rows] == sorted((total for _, total in rows), reverse=True)
+
+
+def test_nothing_changed_between_a_dataset_and_itself(dataset: Dataset) -> None:
+    subject = subjects.difference(dataset, dataset)
+    assert sum(total for label, total in by_kind(subject).items() if "unchanged" in label) == SPACE
+    assert subject.pairs[1] == ()
+
+
+# --- colours -------------------------------------------------------------------------
+
+# Linear RGB as people see it who lack one kind of cones: Machado, Oliveira and Fernandes,
+# "A Physiologically-based Model for Simulation of Color Vision Deficiency" (2009), table 1.
+VISIONS: dict[str, list[list[float]]] = {
+    "all": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+TO_XYZ = [
+    [0.4124564, 0.3575761, 0.1804375],
+    [0.2126729, 0.7151522, 0.0721750],
+    [0.0193339, 0.1191920, 0.9503041],
+]
+
+
+def seen(colour: str, vision: str) -> Any:
+    """Return a colour in CIELAB, where distances are about as large as they look."""
+    channels = np.array(list(bytes.fromhex(colour[1:]))) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(np.array(VISIONS[vision]) @ linear, 0, 1)
+    xyz = np.array(TO_XYZ) @ linear / (0.95047, 1, 1.08883)
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_kinds_can_be_told_apart_with_each_colour_vision(
+    small: Dataset, dataset: Dataset, vision: str
+) -> None:
+    for subject in (
+        subjects.codes(dataset),
+        subjects.one_code(small, "CN"),
+        subjects.agreement(small),
+        subjects.difference(small, small),
+    ):
+        for one, other in itertools.combinations(subject.kinds, 2):
+            if one.striped or other.striped:
+                continue
+            distance = np.linalg.norm(seen(one.colour, vision) - seen(other.colour, vision))
+            # 2.3 is just noticeable side by side; map and legend are apart.
+            assert distance > 12, f"{subject.title}: {one.label} and {other.label}: {distance:.1f}"
+
+
+# --- drawing -------------------------------------------------------------------------
+
+
+def png(subject: Subject, prefix_length: int = 16) -> bytes:
+    file = io.BytesIO()
+    drawing.draw(subject, file, "png", prefix_length=prefix_length)
+    return file.getvalue()
+
+
+def colour_of(picture: Any, address: int) -> str:
+    """Return the colour at an address in the map, which has 2,048 pixels a side."""
+    column, row = curve(8)
+    pixel = picture[
+        drawing._HEAD * 2 + int(row[address >> 16]) * 8 + 5,
+        drawing._MARGIN * 2 + int(column[address >> 16]) * 8 + 5,
+    ]
+    return "#" + bytes(round(float(channel) * 255) for channel in pixel[:3]).hex()
+
+
+@pytest.mark.parametrize("prefix_length", [16, 20])
+def test_addresses_have_their_kinds_colour_at_their_place(
+    small: Dataset, prefix_length: int
+) -> None:
+    subject = subjects.agreement(small)
+    picture = images.imread(io.BytesIO(png(subject, prefix_length)))
+    kinds = {kind.label.partition(":")[0]: kind.colour for kind in subject.kinds}
+    assert colour_of(picture, 0x02808000) == kinds["assigned"]
+    assert colour_of(picture, 0x03808000) == kinds["disputed"]
+    assert colour_of(picture, 0x08808000) == kinds["unconfirmed"]
+    assert colour_of(picture, 0x0A018000) == kinds["override"]
+    assert colour_of(picture, 0x80808000) == kinds["no source speaks"]
+
+
+def test_a_small_part_of_what_the_picture_is_about_shows_pale(small: Dataset) -> None:
+    subject = subjects.one_code(small, "CN")  # a /24 in the cell of 1.0.0.0/16
+    picture = images.imread(io.BytesIO(png(subject)))
+    whole, none = subject.kinds[0].colour, subject.kinds[4].colour
+    assert colour_of(picture, 0x01000000) not in (whole, none)
+    assert colour_of(picture, 0x01010000) == none
+
+
+def test_the_same_picture_has_the_same_bytes(small: Dataset) -> None:
+    assert png(subjects.codes(small)) == png(subjects.codes(small))
+
+
+def test_svg_is_xml_without_the_day_it_was_drawn(small: Dataset) -> None:
+    files = []
+    for _ in range(2):
+        file = io.BytesIO()
+        drawing.draw(subjects.agreement(small), file, "svg")
+        files.append(file.getvalue())
+    assert files[0] == files[1]
+    assert ET.fromstring(files[0]).tag.endswith("svg")  # noqa: S314 - our own file
+    assert b"dc:date" not in files[0]
+
+
+# --- the command ---------------------------------------------------------------------
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.geolookup"
+    path.write_bytes(encode(small_dataset.content()))
+    return path
+
+
+@pytest.mark.parametrize("options", [(), ("--code", "cn"), ("--disputed",), ("--diff", "FILE")])
+def test_command_draws_each_picture(
+    small_file: Path, tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "map.PNG"
+    given = [str(small_file) if option == "FILE" else option for option in options]
+    assert run("map", small_file, *given, "-o", out) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert f"{out.stat().st_size:,} bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--code", "CN", "--disputed", "-o", "map.png"), "choose one"),
+        (("--code", "QQ", "-o", "map.png"), "QQ"),
+        (("-o", "map.jpeg"), ".svg"),
+        (("--resolution", "24", "-o", "map.png"), "24"),
+        (("-o", "missing/map.png"), "folder"),
+    ],
+)
+def test_command_refuses_what_makes_no_sense(
+    *,
+    small_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("map", small_file, *options) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.geolookup"]
+
+
+def test_command_names_the_extra_when_matplotlib_is_missing(
+    small_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("geolookup.pictures.drawing", "geolookup.pictures"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run("map", small_file, "-o", tmp_path / "map.png") == 1
+    assert "geolookup[map]" in capsys.readouterr().err
+
+
+def test_command_refuses_a_damaged_dataset(small_file: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(small_file.read_bytes()[:-1])
+    assert run("map", small_file, "--diff", damaged, "-o", tmp_path / "map.png") == 3
+    assert run("map", damaged, "-o", tmp_path / "map.png") == 3
+    assert not (tmp_path / "map.png").exists()

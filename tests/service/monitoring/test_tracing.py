@@ -1,0 +1,203 @@
+"""Tracing: spans that say how a call went, and nothing of who made it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from geolookup.service import Settings, SettingsError
+from geolookup.service.monitoring import counters, tracing
+from geolookup.service.monitoring.counters import CODES, METHODS
+
+pytest.importorskip("opentelemetry.sdk", reason="comes with the extra otel")
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+ROOT = Path(__file__).resolve().parents[3]
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+ADDRESS = "100.99.98.97"
+DATASET = "d" * 64
+
+
+@pytest.fixture
+def memory() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracer(memory: InMemorySpanExporter) -> Iterator[tracing.Tracer]:
+    made = tracing.Tracer(SimpleSpanProcessor(memory))
+    yield made
+    made.stop()
+
+
+def test_a_span_says_what_was_called_and_how_it_ended(
+    tracer: tracing.Tracer, memory: InMemorySpanExporter
+) -> None:
+    span = tracer.start(counters.CLASSIFY_ROSTER)
+    span.end(CODES.index("OK"), addresses=1_000, dataset=DATASET)
+    (read,) = memory.get_finished_spans()
+    assert read.name == "geolookup.v1.GeoLookupService/ClassifyRoster"
+    assert read.kind is SpanKind.SERVER
+    assert read.parent is None
+    assert read.status.status_code is StatusCode.UNSET
+    assert dict(read.attributes or {}) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "geolookup.v1.GeoLookupService/ClassifyRoster",
+        "rpc.response.status_code": "OK",
+        "geolookup.addresses": 1_000,
+        "geolookup.dataset.id": DATASET,
+    }
+    assert read.resource.attributes["service.name"] == "geolookup"
+
+
+@pytest.mark.parametrize("method", range(len(METHODS)))
+def test_every_method_has_its_full_name(
+    tracer: tracing.Tracer, memory: InMemorySpanExporter, method: int
+) -> None:
+    tracer.start(method).end(0)
+    name = memory.get_finished_spans()[0].name
+    assert name.rpartition("/")[2] == METHODS[method].rpartition(".")[2]
+    standard = range(counters.CHECK, counters.AUTHORIZATION_CHECK)
+    assert name.startswith("grpc.") == (method in standard)
+
+
+@pytest.mark.parametrize(
+    ("code", "failed"),
+    [
+        *((code, False) for code in ("OK", "INVALID_ARGUMENT", "CANCELLED", "RESOURCE_EXHAUSTED")),
+        *((code, True) for code in ("INTERNAL", "DEADLINE_EXCEEDED", "UNAVAILABLE")),
+    ],
+)
+def test_only_the_servers_own_failures_are_errors(
+    tracer: tracing.Tracer, memory: InMemorySpanExporter, code: str, failed: bool
+) -> None:
+    tracer.start(counters.LOOKUP).end(CODES.index(code))
+    (read,) = memory.get_finished_spans()
+    assert (read.status.status_code is StatusCode.ERROR) == failed
+    assert not read.status.description
+    assert not read.events
+
+
+def test_a_span_is_part_of_the_clients_trace(
+    tracer: tracing.Tracer, memory: InMemorySpanExporter
+) -> None:
+    metadata = [("user-agent", "x"), ("traceparent", f"00-{TRACE}-{PARENT}-01")]
+    tracer.start(counters.LOOKUP, metadata).end(0)
+    (read,) = memory.get_finished_spans()
+    assert read.context is not None
+    assert read.parent is not None
+    assert f"{read.context.trace_id:032x}" == TRACE
+    assert f"{read.parent.span_id:016x}" == PARENT
+
+
+def test_a_client_that_samples_nothing_costs_no_span(
+    tracer: tracing.Tracer, memory: InMemorySpanExporter
+) -> None:
+    tracer.start(counters.LOOKUP, [("traceparent", f"00-{TRACE}-{PARENT}-00")]).end(0)
+    assert memory.get_finished_spans() == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", ADDRESS, f"00-{TRACE}-{PARENT}", f"00-{'0' * 32}-{PARENT}-01", b"\xff", "x" * 9_999],
+)
+def test_a_trace_context_that_is_none_is_not_repeated(
+    tracer: tracing.Tracer, memory: InMemorySpanExporter, value: str | bytes
+) -> None:
+    tracer.start(counters.LOOKUP, [("traceparent", value)]).end(0)
+    (read,) = memory.get_finished_spans()
+    assert read.parent is None
+    assert ADDRESS not in read.to_json()
+
+
+def test_nothing_else_of_the_metadata_is_read(
+    tracer: tracing.Tracer, memory: InMemorySpanExporter
+) -> None:
+    metadata = [
+        ("traceparent", f"00-{TRACE}-{PARENT}-01"),
+        ("tracestate", f"vendor={ADDRESS}"),
+        ("baggage", f"address={ADDRESS}"),
+        ("x-forwarded-for", ADDRESS),
+        ("user-agent", ADDRESS),
+    ]
+    tracer.start(counters.LOOKUP, metadata).end(0)
+    (read,) = memory.get_finished_spans()
+    assert ADDRESS not in read.to_json()
+    assert read.context is not None
+    assert not read.context.trace_state
+
+
+def test_spans_reach_a_collector_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[bytes] = []
+    arrived = threading.Event()
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+            arrived.set()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            endpoint = f"http://127.0.0.1:{server.server_port}"
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+            monkeypatch.setenv("OTEL_SERVICE_NAME", "joins")
+            made = tracing.tracer(Settings(tracing=True))
+            assert made is not None
+            made.start(counters.EXPLAIN).end(0, dataset=DATASET)
+            made.stop()
+            assert arrived.wait(30)
+        finally:
+            server.shutdown()
+            thread.join()
+    (resource,) = json.loads(received[0])["resourceSpans"]
+    named = {one["key"]: one["value"] for one in resource["resource"]["attributes"]}
+    assert named["service.name"] == {"stringValue": "joins"}
+    (span,) = resource["scopeSpans"][0]["spans"]
+    assert span["name"] == "geolookup.v1.GeoLookupService/Explain"
+    assert {one["key"] for one in span["attributes"]} == {
+        "rpc.system.name",
+        "rpc.method",
+        "rpc.response.status_code",
+        "geolookup.dataset.id",
+    }
+
+
+def test_switched_off_it_is_nothing_and_loads_nothing() -> None:
+    assert tracing.tracer(Settings()) is None
+    code = (
+        "import sys\n"
+        "from geolookup.service import Settings\nfrom geolookup.service.monitoring import tracing\n"
+        "assert tracing.tracer(Settings()) is None\n"
+        "print(any(name.startswith('opentelemetry') for name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "False\n"
+
+
+def test_without_its_packages_it_can_not_be_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
+    with pytest.raises(SettingsError, match=r"^tracing: needs the extra otel"):
+        tracing.tracer(Settings(tracing=True))

@@ -1,0 +1,365 @@
+"""The loop: what is ready, due or called runs, once, in order, in one thread."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geolookup.service.processes import event_loop as module
+from geolookup.service.processes.event_loop import Loop, Timer
+
+PATIENCE = 30
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def loop(clock: Clock) -> Iterator[Loop]:
+    with Loop(clock) as made:
+        yield made
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    try:
+        yield reading, writing
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def run_until_idle(loop: Loop) -> None:
+    """Run all that is due, called or ready now."""
+    loop.after(0, loop.stop)
+    loop.run()
+
+
+# descriptors
+
+
+def test_what_can_be_read_is_told_until_it_was_read(loop: Loop, pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    read: list[bytes] = []
+
+    def act() -> None:
+        read.append(os.read(reading, 1))
+        if len(read) == 3:
+            loop.stop()
+
+    loop.watch(reading, act)
+    os.write(writing, b"abc")
+    loop.run()
+    assert read == [b"a", b"b", b"c"]
+
+
+def test_a_forgotten_descriptor_is_not_told(loop: Loop, pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    told: list[int] = []
+    loop.watch(reading, lambda: told.append(1))
+    os.write(writing, b"a")
+    loop.forget(reading)
+    run_until_idle(loop)
+    assert told == []
+
+
+def test_an_action_may_forget_another_that_is_ready_as_well(loop: Loop) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    told: list[int] = []
+
+    def act(which: int) -> None:
+        told.append(which)
+        other = pairs[1 - which][0]
+        loop.forget(other.fileno())
+        other.close()
+        loop.stop()
+
+    for which, (ours, theirs) in enumerate(pairs):
+        loop.watch(ours.fileno(), lambda which=which: act(which))  # type: ignore[misc]
+        theirs.send(b"x")
+    loop.run()
+    assert len(told) == 1
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def test_what_was_ready_is_not_told_of_a_later_descriptor_with_the_same_number(loop: Loop) -> None:
+    """A worker's end closes its line, and the next worker's line takes the number."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    later = socket.socketpair()
+    numbers: list[int] = []
+    told: list[str] = []
+
+    def act(which: int) -> None:
+        told.append("old")
+        number = pairs[1 - which][0].detach()
+        loop.forget(number)
+        os.dup2(later[0].fileno(), number)  # which closes it first
+        numbers.append(number)
+        loop.watch(number, lambda: told.append("new"))
+        loop.after(0, loop.stop)
+
+    for which, (ours, theirs) in enumerate(pairs):
+        loop.watch(ours.fileno(), lambda which=which: act(which))  # type: ignore[misc]
+        theirs.send(b"x")
+    loop.run()
+    assert told == ["old"]
+    for end in (end for pair in (*pairs, later) for end in pair):
+        end.close()
+    for number in numbers:
+        os.close(number)
+
+
+# timers
+
+
+def test_timers_fire_in_the_order_of_their_times(loop: Loop, clock: Clock) -> None:
+    fired: list[str] = []
+    loop.after(2, lambda: fired.append("later"))
+    loop.after(1, lambda: fired.append("sooner"))
+    loop.after(1, lambda: fired.append("sooner, made second"))
+    clock.now += 1
+    run_until_idle(loop)
+    assert fired == ["sooner", "sooner, made second"]
+    clock.now += 1
+    run_until_idle(loop)
+    assert fired[2:] == ["later"]
+
+
+def test_a_timer_fires_once(loop: Loop, clock: Clock) -> None:
+    fired: list[int] = []
+    timer = loop.after(1, lambda: fired.append(1))
+    for _ in range(3):
+        clock.now += 5
+        run_until_idle(loop)
+    timer.fire()
+    timer.cancel()
+    assert fired == [1]
+
+
+def test_a_cancelled_timer_does_nothing(loop: Loop, clock: Clock) -> None:
+    fired: list[int] = []
+    timer = loop.after(1, lambda: fired.append(1))
+    timer.cancel()
+    timer.cancel()
+    clock.now += 5
+    run_until_idle(loop)
+    assert fired == []
+
+
+def test_a_timer_may_be_cancelled_by_one_that_is_due_with_it(loop: Loop, clock: Clock) -> None:
+    fired: list[str] = []
+    timers: list[Timer] = []
+
+    def cancel() -> None:
+        timers[0].cancel()
+
+    loop.after(1, cancel)
+    timers.append(loop.after(1, lambda: fired.append("cancelled")))
+    clock.now += 1
+    run_until_idle(loop)
+    assert fired == []
+
+
+def test_a_timer_may_make_the_next(loop: Loop, clock: Clock) -> None:
+    fired: list[float] = []
+
+    def again() -> None:
+        fired.append(clock.now)
+        loop.after(1, again)
+
+    again()
+    for _ in range(3):
+        clock.now += 1
+        run_until_idle(loop)
+    assert fired == [1_000, 1_001, 1_002, 1_003]
+
+
+@given(
+    times=st.lists(st.integers(0, 20), max_size=30),
+    cancelled=st.sets(st.integers(0, 29)),
+    steps=st.lists(st.integers(0, 7), min_size=1, max_size=8),
+)
+def test_timers_are_as_a_sorted_list(
+    times: list[int], cancelled: set[int], steps: list[int]
+) -> None:
+    clock = Clock()
+    fired: list[int] = []
+    with Loop(clock) as loop:
+        timers = [
+            loop.after(time, lambda number=number: fired.append(number))  # type: ignore[misc]
+            for number, time in enumerate(times)
+        ]
+        for number in cancelled & set(range(len(times))):
+            timers[number].cancel()
+        for step in steps:
+            clock.now += step
+            run_until_idle(loop)
+    due = sorted((time, number) for number, time in enumerate(times) if number not in cancelled)
+    assert fired == [number for time, number in due if time <= sum(steps)]
+
+
+def test_it_sleeps_until_the_next_timer_and_no_longer_than_the_system_can() -> None:
+    with Loop() as loop:
+        loop.after(1e12, loop.stop)
+        assert loop._pause() == module._LONGEST
+        loop.after(0.01, loop.stop)
+        loop.run()
+
+
+# calls
+
+
+def test_another_thread_wakes_it(loop: Loop) -> None:
+    ran_in: list[threading.Thread] = []
+
+    def act() -> None:
+        ran_in.append(threading.current_thread())
+        loop.stop()
+
+    other = threading.Thread(target=loop.call, args=(act,))
+    # Long asleep by then, or not yet: both must work.
+    loop.call(other.start)
+    loop.run()
+    other.join(PATIENCE)
+    assert ran_in == [threading.current_thread()]
+
+
+def test_calls_of_one_thread_keep_their_order(loop: Loop) -> None:
+    ran: list[int] = []
+    for number in range(5_000):  # more than wake it
+        loop.call(lambda number=number: ran.append(number))  # type: ignore[misc]
+    loop.call(loop.stop)
+    loop.run()
+    assert ran == list(range(5_000))
+
+
+def test_no_call_of_many_threads_is_lost(loop: Loop) -> None:
+    ran: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: [loop.call(lambda: ran.append(1)) for _ in range(1_000)])
+        for _ in range(4)
+    ]
+
+    def look() -> None:
+        if len(ran) == 4_000:
+            loop.stop()
+        else:
+            loop.call(look)
+
+    for thread in threads:
+        thread.start()
+    loop.call(look)
+    loop.run()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(ran) == 4_000
+
+
+def test_a_call_that_calls_lets_timers_and_descriptors_have_their_turn(
+    loop: Loop, pipe: tuple[int, int]
+) -> None:
+    reading, writing = pipe
+    waiting = {"timer", "descriptor"}
+
+    def again() -> None:
+        loop.call(loop.stop if not waiting else again)
+
+    def read() -> None:
+        os.read(reading, 1)
+        waiting.discard("descriptor")
+
+    loop.watch(reading, read)
+    os.write(writing, b"x")
+    loop.after(0, lambda: waiting.discard("timer"))
+    loop.call(again)
+    loop.run()
+    assert not waiting
+
+
+def test_after_close_a_call_does_nothing() -> None:
+    loop = Loop()
+    loop.close()
+    assert not loop.call(loop.stop)
+
+
+def test_what_was_called_before_the_end_runs_and_nothing_later(loop: Loop) -> None:
+    """Each of many threads is told truly whether its action ran."""
+    ran: list[int] = []
+    promised: list[int] = []
+    loop.call(loop.stop)
+    loop.run()
+    first = threading.Barrier(5)
+
+    def call(thread: int) -> None:
+        first.wait(PATIENCE)
+        number = 0
+        while loop.call(lambda value=10_000_000 * thread + number: ran.append(value)):  # type: ignore[misc]
+            promised.append(10_000_000 * thread + number)
+            number += 1
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    first.wait(PATIENCE)
+    loop.end()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(ran) == sorted(promised)
+    assert not loop.call(loop.stop)
+
+
+# stopping
+
+
+@pytest.mark.parametrize("how", ["call", "timer", "descriptor"])
+def test_nothing_runs_between_a_stop_and_the_next_run(
+    loop: Loop, pipe: tuple[int, int], how: str
+) -> None:
+    ran: list[str] = []
+
+    def stop() -> None:
+        ran.append("stop")
+        loop.stop()
+
+    if how == "call":
+        loop.call(stop)
+        loop.call(lambda: ran.append("called"))
+        loop.call(loop.stop)
+    elif how == "timer":
+        loop.after(0, stop)
+        loop.after(0, lambda: ran.append("called"))
+        loop.after(0, loop.stop)
+    else:
+        os.write(pipe[1], b"xx")
+        loop.watch(pipe[0], lambda: (os.read(pipe[0], 1), stop()))  # type: ignore[func-returns-value]
+    loop.run()
+    assert ran == ["stop"]
+    loop.run()
+    assert ran == ["stop", "stop" if how == "descriptor" else "called"]
+
+
+def test_closing_leaves_no_descriptor_open() -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    with Loop() as loop:
+        run_until_idle(loop)
+        assert set(os.listdir("/proc/self/fd")) > before
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,32 @@
+"""How long it is waited with what ends again and again."""
+
+from __future__ import annotations
+
+import pytest
+
+from geolookup.service.processes.restart_delay import Backoff
+
+
+@pytest.mark.parametrize(
+    ("served", "waits"),
+    [
+        ((0.0,), (0.0,)),
+        ((3_600.0,), (0.0,)),
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.1, 0.2, 0.4, 0.8)),
+        ((9.9, 9.9, 9.9), (0.0, 0.1, 0.2)),
+        # One that served long enough is forgiven what was before.
+        ((0.0, 0.0, 0.0, 10.0, 0.0), (0.0, 0.1, 0.2, 0.0, 0.1)),
+        ((10.0, 10.0, 10.0), (0.0, 0.0, 0.0)),
+        ((0.0,) * 12, (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0)),
+    ],
+)
+def test_the_wait_doubles_with_each_failure(
+    served: tuple[float, ...], waits: tuple[float, ...]
+) -> None:
+    backoff = Backoff()
+    assert tuple(backoff.wait(seconds) for seconds in served) == pytest.approx(waits)
+
+
+def test_the_wait_stays_bounded_for_ever() -> None:
+    backoff = Backoff()
+    assert max(backoff.wait(0) for _ in range(10_000)) == 30.0

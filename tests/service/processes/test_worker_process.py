@@ -1,0 +1,33 @@
+"""Processes of workers, as far as they are not seen in the tests of the whole service."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from geolookup.service.monitoring.counters import Meter
+from geolookup.service.processes import worker_process as module
+from geolookup.service.processes.dataset_loading import seal
+from geolookup.service.processes.worker_process import WorkerProcess
+
+
+@pytest.mark.parametrize("what", ["_spawn", "Meter"])
+def test_a_process_that_can_not_be_started_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "no place for another")
+
+    if what == "_spawn":
+        monkeypatch.setattr(module, "_spawn", refuse)
+    else:
+        monkeypatch.setattr(module, "Meter", refuse)
+        monkeypatch.setattr(refuse, "SIZE", Meter.SIZE, raising=False)
+    settings = seal(b"settings", "settings")
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no place"):
+        WorkerProcess(settings)
+    assert set(os.listdir("/proc/self/fd")) == before
+    settings.close()

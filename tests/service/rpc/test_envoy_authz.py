@@ -1,0 +1,225 @@
+"""Rules for gateways, and Check: who passes, who is refused, and what each is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geolookup import Dataset, Policy, Verdict
+from geolookup.service.rpc import envoy_authz
+from geolookup.service.rpc.envoy_authz import Mode, Rule, RuleError, Rules
+from geolookup.service.rpc.request import Code, RequestError
+
+external_auth_pb2 = pytest.importorskip(
+    "envoy.service.auth.v3.external_auth_pb2", reason="the extra envoy is not installed"
+)
+
+CHINA, AMERICA, PRIVATE, DISPUTED = "1.0.1.1", "8.8.8.8", "10.0.0.1", "101.32.0.1"
+DENY = Rule(
+    name="measure",
+    region_set="CN",
+    mode=Mode.DENY_INSIDE,
+    reference="order 17/2026",
+    blocked_by="https://authority.example/17",
+)
+ADMIT = Rule(name="offer", region_set="US", mode=Mode.ADMIT_INSIDE)
+
+
+def request(
+    address: str, host: str = "meet.example", path: str = "/join", **extensions: str
+) -> bytes:
+    body = external_auth_pb2.CheckRequest()
+    body.attributes.source.address.socket_address.address = address
+    http = body.attributes.request.http
+    http.host, http.path = host, path
+    # What a client may say of itself counts for nothing.
+    http.headers["x-forwarded-for"] = CHINA
+    http.headers["x-geo-country"] = "US"
+    for key, value in extensions.items():
+        body.attributes.context_extensions[f"geolookup.{key}"] = value
+    return bytes(body.SerializeToString())
+
+
+def ask(dataset: Dataset, body: bytes, *rules: Rule) -> Any:
+    return external_auth_pb2.CheckResponse.FromString(
+        envoy_authz.check(dataset, body, Rules(rules))
+    )
+
+
+def headers(options: Any) -> dict[str, str]:
+    assert all(
+        option.append_action == option.OVERWRITE_IF_EXISTS_OR_ADD for option in options.headers
+    )
+    return {option.header.key: option.header.value for option in options.headers}
+
+
+@pytest.mark.parametrize(
+    ("rule", "address", "verdict", "passes"),
+    [
+        (DENY, CHINA, "INSIDE", False),
+        (DENY, AMERICA, "OUTSIDE", True),
+        (DENY, PRIVATE, "UNDETERMINED", True),
+        (ADMIT, AMERICA, "INSIDE", True),
+        (ADMIT, CHINA, "OUTSIDE", False),
+        (ADMIT, PRIVATE, "UNDETERMINED", False),
+        (DENY, "", "UNDETERMINED", True),  # a peer without an address, as on a unix socket
+        (ADMIT, "", "UNDETERMINED", False),
+    ],
+)
+def test_the_mode_decides_who_passes(
+    dataset: Dataset, rule: Rule, address: str, verdict: str, passes: bool
+) -> None:
+    response = ask(dataset, request(address), rule)
+    if passes:
+        assert response.status.code == 0
+        assert headers(response.ok_response) == {
+            "x-geo-country": dataset.lookup(address).country,
+            "x-geo-verdict": verdict,
+            "x-geo-dataset": dataset.id,
+        }
+    else:
+        assert response.status.code == 7
+        assert response.denied_response.status.code == 451
+
+
+def test_a_refusal_says_which_measure_and_never_the_address(dataset: Dataset) -> None:
+    denied = ask(dataset, request(CHINA), DENY).denied_response
+    assert headers(denied)["link"] == '<https://authority.example/17>; rel="blocked-by"'
+    assert "order 17/2026" in denied.body
+    assert CHINA not in str(denied)
+
+
+def test_undetermined_is_told_from_inside_in_both_modes(dataset: Dataset) -> None:
+    # The sources disagree about this address, and one side is in the region set.
+    assert dataset.lookup(DISPUTED, "HK").verdict is Verdict.UNDETERMINED
+    deny = Rule(name="deny", region_set="HK", mode=Mode.DENY_INSIDE)
+    admit = Rule(name="admit", region_set="HK", mode=Mode.ADMIT_INSIDE)
+    assert ask(dataset, request(DISPUTED), deny).HasField("ok_response")
+    assert ask(dataset, request(DISPUTED), admit).HasField("denied_response")
+    by_first = Rule(name="deny", region_set="HK", mode=Mode.DENY_INSIDE, policy=Policy.PRIMARY)
+    first = dataset.lookup(DISPUTED).country == "HK"
+    assert ask(dataset, request(DISPUTED), by_first).HasField("denied_response") is first
+
+
+def test_every_rule_that_applies_must_let_pass(dataset: Dataset) -> None:
+    elsewhere = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, hosts=frozenset({"x.test"}))
+    assert ask(dataset, request(AMERICA), DENY, elsewhere).HasField("ok_response")
+    refused = ask(dataset, request(AMERICA, host="X.test:443"), DENY, elsewhere)
+    assert refused.HasField("denied_response")
+    both = ask(dataset, request("2a00:1450::1"), DENY, ADMIT)
+    assert both.HasField("denied_response")
+    response = ask(dataset, request(AMERICA), DENY, ADMIT)
+    assert headers(response.ok_response)["x-geo-verdict"] == "OUTSIDE, INSIDE"
+
+
+def test_no_rule_for_the_request_passes_and_leaves_no_verdict_of_the_clients(
+    dataset: Dataset,
+) -> None:
+    rule = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, path_prefix="/admin")
+    response = ask(dataset, request(AMERICA), rule)
+    assert headers(response.ok_response).keys() == {"x-geo-country", "x-geo-dataset"}
+    assert list(response.ok_response.headers_to_remove) == ["x-geo-verdict"]
+
+
+def test_a_route_brings_its_own_rule_or_names_one(dataset: Dataset) -> None:
+    body = request(CHINA, region_set="CN", mode="deny_inside", reference="of the route")
+    assert "of the route" in ask(dataset, body).denied_response.body
+    assert ask(dataset, request(CHINA, rule="measure"), DENY, ADMIT).HasField("denied_response")
+    assert ask(dataset, request(CHINA, rule="offer"), DENY, ADMIT).HasField("denied_response")
+    assert ask(dataset, request(AMERICA, rule="offer"), DENY, ADMIT).HasField("ok_response")
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        pytest.param({}, id="nothing says what to ask"),
+        pytest.param({"region_set": "CN"}, id="no mode"),
+        pytest.param({"mode": "deny_inside"}, id="no region set"),
+        pytest.param({"region_set": "CN", "mode": "deny"}, id="unknown mode"),
+        pytest.param({"region_set": "cn", "mode": "deny_inside"}, id="unknown region set"),
+        pytest.param({"region_set": "CN", "mode": "deny_inside", "policy": "any"}, id="policy"),
+        pytest.param({"region_set": "CN", "mode": "deny_inside", "polcy": "x"}, id="unknown key"),
+        pytest.param({"rule": "nobody"}, id="unknown rule"),
+        pytest.param({"region_set": "CN", "mode": "deny_inside", "blocked_by": "a b"}, id="link"),
+        pytest.param({"region_set": "CN", "mode": "deny_inside", "reference": "a\nb"}, id="text"),
+    ],
+)
+def test_a_route_that_makes_no_sense_is_an_error_and_no_answer(
+    dataset: Dataset, extensions: dict[str, str]
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        envoy_authz.check(dataset, request(CHINA, **extensions), Rules())
+    assert caught.value.code is Code.FAILED_PRECONDITION
+    assert CHINA not in caught.value.text
+
+
+def test_what_is_no_check_request_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(RequestError) as caught:
+        envoy_authz.check(dataset, b"\xff\xff", Rules([DENY]))
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_rules_are_read_from_a_file(tmp_path: Path, dataset: Dataset) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        '[[rule]]\nname = "a"\nregion_set = "EEA-NO"\nmode = "admit_inside"\n'
+        'policy = "primary"\nhosts = ["Meet.Example"]\npath_prefix = "/x"\n'
+        'reference = "r"\nblocked_by = "https://b.example"\n'
+        '[[rule]]\nname = "b"\nregion_set = "CN"\nmode = "deny_inside"\n'
+    )
+    rules = Rules.load(path)
+    rules.check(dataset)
+    assert rules.of("meet.example:8443", "/x/1", {}) == [
+        Rule(
+            name="a",
+            region_set="EEA-NO",
+            mode=Mode.ADMIT_INSIDE,
+            policy=Policy.PRIMARY,
+            hosts=frozenset({"meet.example"}),
+            path_prefix="/x",
+            reference="r",
+            blocked_by="https://b.example",
+        ),
+        Rule(name="b", region_set="CN", mode=Mode.DENY_INSIDE),
+    ]
+    assert [rule.name for rule in rules.of("[2001:db8::1]:80", "/", {})] == ["b"]
+
+
+GOOD = '[[rule]]\nname = "a"\nregion_set = "CN"\nmode = "deny_inside"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "rule: there is none"),
+        ("rule = 1", "rule: expected a list"),
+        ("[[rule]]\n", "rule 1: name: missing"),
+        ('[[rule]]\nname = "a"\n', "rule 1: region_set: missing"),
+        ('[[rule]]\nname = "a"\nregion_set = "CN"\n', "rule 1: mode: missing"),
+        (GOOD.replace("deny_inside", "deny"), "rule 1: mode: expected one of: deny_inside, admit"),
+        (GOOD + "policy = 1", "rule 1: policy: expected a text"),
+        (GOOD + 'host = ["x"]', "rule 1: host: unknown key; expected hosts"),
+        (GOOD + "hosts = [1]", "rule 1: hosts: expected a list of texts"),
+        (GOOD + 'reference = "a\\nb"', "rule 1: reference: expected printable ASCII"),
+        (GOOD + 'blocked_by = "<x>"', "rule 1: blocked_by: expected a URL"),
+        (GOOD + GOOD, "rule 2: name: an earlier rule has it"),
+        ("[[rule]", ":1:"),
+    ],
+)
+def test_bad_rules_are_told_by_file_and_key(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(text)
+    with pytest.raises(RuleError) as caught:
+        Rules.load(path)
+    assert str(caught.value).startswith(str(path))
+    assert told in str(caught.value)
+
+
+def test_a_rule_about_an_unknown_region_set_is_found_before_the_first_request(
+    dataset: Dataset,
+) -> None:
+    rules = Rules([Rule(name="a", region_set="NOWHERE", mode=Mode.DENY_INSIDE)])
+    with pytest.raises(RuleError, match="rule a: unknown region set"):
+        rules.check(dataset)

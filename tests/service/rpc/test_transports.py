@@ -1,0 +1,1295 @@
+"""What every transport guarantees: who is admitted, that slots come back, how calls end, and stops.
+
+The tests of the service itself (test_service.py, test_client.py) run over each transport too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import http2
+import pytest
+import trustme
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from servers import PATIENCE, no_thread_starts, serving_here, stub_of
+
+from geolookup import Dataset
+from geolookup.service import Limits, Server, Settings
+from geolookup.service.monitoring import counters
+from geolookup.service.monitoring.counters import Meter
+from geolookup.service.rpc import handlers
+from geolookup.service.rpc.calls import RETRY_HINT, Calls, Slots
+from geolookup.service.rpc.handlers import Snapshot
+from geolookup.service.rpc.request import Call, RequestError
+from geolookup.service.rpc.transports import interface, queue, way
+from geolookup.service.rpc.transports.queue import QueueTransport
+from geolookup.service.rpc.transports.threads import ThreadTransport
+from geolookup.v1 import geolookup_pb2 as v1
+
+pytestmark = pytest.mark.usefixtures("transport")
+
+SERVICE = "geolookup.v1.GeoLookupService"
+CHINA = "1.0.1.1"
+LOOKUP = v1.LookupRequest(text=CHINA).SerializeToString()
+EXPLAIN = v1.ExplainRequest(text=CHINA).SerializeToString()
+LARGE = v1.ClassifyRosterRequest(ipv4=bytes(400_000)).SerializeToString()
+CANCELLED, DEADLINE = 1, 4
+LIMITS = Limits(roster=100_000)
+
+
+def within_patience(condition: Callable[[], bool]) -> bool:
+    """Return whether a condition comes true."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@contextlib.contextmanager
+def channel_to(server: Server) -> Iterator[Any]:
+    """Connect, and share the connection with no other channel."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(str(server.address), options) as channel:
+        yield channel
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    return len(content).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + content
+
+
+def headers(path: str, stream: int) -> bytes:
+    """Return the HTTP/2 frame that begins a call, and does not end it."""
+    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "test"}
+    fields |= {"te": "trailers", "content-type": "application/grpc"}
+    block = b"".join(
+        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in fields.items()
+    )
+    return frame(1, 4, stream, block)
+
+
+BEGIN = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+
+
+@contextlib.contextmanager
+def half_sent(server: Server, path: str, calls: int, rest: bytes = b"") -> Iterator[None]:
+    """Keep calls open that have sent their headers and, of their message, *rest*."""
+    begun = b"".join(
+        headers(path, 2 * number + 1) + (rest and frame(0, 0, 2 * number + 1, rest))
+        for number in range(calls)
+    )
+    address = (server.address.host, server.address.port)
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
+        connection.sendall(BEGIN + begun)
+        yield
+
+
+class Held:
+    """A unary call that has sent its headers; it sends its message, and ends, when told to."""
+
+    def __init__(self, channel: Any, method: str = "Lookup", timeout: float = 2 * PATIENCE) -> None:
+        self._go_on = threading.Event()
+        ask = channel.stream_unary(f"/{SERVICE}/{method}")
+        self.call = ask.future(self._requests(), timeout=timeout)
+
+    def _requests(self) -> Iterator[bytes]:
+        self._go_on.wait(PATIENCE)
+        yield LOOKUP
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
+
+def admitted(server: Server, limit: int) -> int:
+    """Return how many calls are admitted at once, of which *limit* and a few more are made.
+
+    Each is held until all have been made. A refusal comes at once, so the calls that are
+    not refused when the last of them is are those that were admitted.
+    """
+    with channel_to(server) as channel:
+        calls = [Held(channel) for _ in range(limit + 5)]
+        try:
+            assert within_patience(lambda: sum(one.call.done() for one in calls) >= 5)
+            time.sleep(0.1)  # for more than there should be
+            refused = [one.call.exception() for one in calls if one.call.done()]
+            assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            return len(calls) - len(refused)
+        finally:
+            for one in calls:
+                one.go_on()
+            for one in calls:
+                one.call.exception()
+
+
+def taken(server: Server) -> tuple[int, int]:
+    """Return how many slots of calls and of streams are taken."""
+    calls: Calls = server._calls
+    return (
+        server_settings(server).max_calls - calls.unary_slots.free,
+        server_settings(server).max_streams - calls.stream_slots.free,
+    )
+
+
+def server_settings(server: Server) -> Settings:
+    return server._calls._settings
+
+
+def counted(server: Server, method: int) -> dict[str, int]:
+    """Return how many calls of a method have ended with each code."""
+    row = counters.total([server.meter]).calls[method]
+    return {name: number for name, number in zip(counters.CODES, row, strict=True) if number}
+
+
+# who is admitted
+
+
+def test_so_many_calls_are_admitted_and_others_are_told_to_come_back(dataset: Dataset) -> None:
+    with serving_here(dataset, max_calls=3) as server, channel_to(server) as channel:
+        held = [Held(channel) for _ in range(3)]
+        assert within_patience(lambda: taken(server) == (3, 0))
+        for method in ("Lookup", "ClassifyRoster", "Explain"):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary(f"/{SERVICE}/{method}")(b"", timeout=PATIENCE)
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert refused.value.details() == "calls: over the limit of 3"
+            assert RETRY_HINT in [tuple(pair) for pair in refused.value.trailing_metadata()]
+        checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert checked.status == health_pb2.HealthCheckResponse.SERVING
+        for one in held:
+            one.go_on()
+            assert v1.LookupResponse.FromString(one.call.result()).country == "CN"
+        assert within_patience(lambda: taken(server) == (0, 0))
+        assert counters.total([server.meter]).shed[:4] == [1, 1, 0, 1]
+        assert admitted(server, 3) == 3
+
+
+@pytest.mark.parametrize("room", [4, 1_024])
+def test_of_a_burst_over_the_limit_every_call_is_answered_or_told_to_come_back(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(queue, "_CROWD", room)
+    most = 0
+
+    add = queue.Crowd.add
+
+    def watched(crowd: queue.Crowd[Any], call: Any, came: int) -> None:
+        nonlocal most
+        add(crowd, call, came)
+        most = max(most, len(crowd))
+
+    monkeypatch.setattr(queue.Crowd, "add", watched)
+    streams = range(1, 1_201, 2)
+    burst = b"".join(
+        headers(f"/{SERVICE}/Lookup", stream) + frame(0, 1, stream, http2.message(LOOKUP))
+        for stream in streams
+    )
+    with (
+        # Of its streams a connection may have as many at a time as there are calls here.
+        serving_here(dataset, max_calls=2, max_streams=200) as server,
+        http2.Connection(server.address.port, values={http2.HEADER_TABLE_SIZE: 0}) as connection,
+    ):
+        connection.raw(burst)
+        said = dict.fromkeys(streams, b"")
+        left = set(streams)
+        while left:
+            one = connection.expect(http2.HEADERS)
+            said[one.stream] += one.body
+            if one.flags & http2.END_STREAM:
+                left.remove(one.stream)
+        refused = [one for one in said.values() if b"over the limit of 2" in one]
+        answered = [one for one in said.values() if one not in refused]
+        assert refused
+        assert answered
+        assert all(RETRY_HINT[0].encode() in one for one in refused)
+        assert all(b"grpc-status\x010" in one for one in answered)
+        assert within_patience(lambda: taken(server) == (0, 0))
+        assert counters.total([server.meter]).shed[counters.LOOKUP] == len(refused)
+        assert counted(server, counters.LOOKUP) == {"OK": len(answered)}
+        assert most <= room
+
+
+def test_a_call_over_the_limit_does_not_wait_until_nothing_else_happens(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = threading.Event()
+
+    class Busy(cygrpc.CompletionQueue):  # type: ignore[misc]
+        """A queue that is never empty once it is busy: it waits instead of saying so."""
+
+        def poll(self, deadline: float | None = None) -> Any:
+            return super().poll(None if busy.is_set() and deadline == 0 else deadline)
+
+    monkeypatch.setattr(cygrpc, "CompletionQueue", Busy)
+    with (
+        serving_here(dataset, transport="queue", max_calls=1) as server,
+        channel_to(server) as channel,
+    ):
+        busy.set()
+        first = Held(channel)
+        assert within_patience(lambda: taken(server) == (1, 0))
+        second = channel.unary_unary(f"/{SERVICE}/Lookup").future(LOOKUP, timeout=PATIENCE)
+        check = health_pb2_grpc.HealthStub(channel).Check
+        for _ in range(2):  # what is no unary call counts as many
+            check(health_pb2.HealthCheckRequest())
+        assert second.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        busy.clear()
+        first.go_on()
+        assert first.call.result()
+
+
+class Busy:
+    """A handler of lookups that holds up the loop until it is told to go on.
+
+    Args:
+        server: whose.
+        holding: numbers of the calls that hold it up, each until it is told; None: all do until
+            it is told once.
+    """
+
+    def __init__(self, server: Server, holding: tuple[int, ...] | None = None) -> None:
+        self.go_on = threading.Event()
+        self.asked: list[bytes] = []
+        self._holding = holding
+        self._begun = threading.Event()
+        server._calls._handlers[counters.LOOKUP] = self._lookup
+
+    def _lookup(self, _snapshot: object, body: bytes, *_: object) -> bytes:
+        self.asked.append(body)
+        if self._holding is None or body[0] in self._holding:
+            self._begun.set()
+            assert self.go_on.wait(PATIENCE)
+            if self._holding is not None:
+                self._begun.clear()
+                self.go_on.clear()
+        return b""
+
+    def holds(self, number: int) -> bool:
+        """Wait until the loop is held up by this call; False: it never is."""
+        return within_patience(lambda: self.asked[-1] == bytes([number]) and self._begun.is_set())
+
+    def ask(self, connection: http2.Connection, numbers: Iterable[int], *more: Any) -> None:
+        """Make calls, and return when they have come but for the loop's attention."""
+        for number in numbers:
+            connection.open(1 + 2 * number, f"/{SERVICE}/Lookup", *more)
+            connection.data(1 + 2 * number, http2.message(bytes([number])))
+        assert self._begun.wait(PATIENCE)
+        # All of it has been read when this is answered.
+        assert connection.is_alive()
+
+
+class BusyRoster:
+    """A handler of rosters that works until it is told to stop."""
+
+    def __init__(self, server: Server) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        server._calls._handlers[counters.CLASSIFY_ROSTER] = self._classify
+
+    def _classify(self, *_: object) -> bytes:
+        self.begun.set()
+        assert self.go_on.wait(PATIENCE)
+        return b""
+
+
+def test_calls_are_answered_where_no_thread_can_be_started(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory is short: what is needed is there, and it goes on when there is enough."""
+    paths = {
+        f"/{SERVICE}/Lookup": LOOKUP,
+        f"/{SERVICE}/Explain": EXPLAIN,
+        f"/{SERVICE}/ClassifyRoster": LARGE,
+        f"/{SERVICE}/StreamRosters": b"",
+        "/grpc.health.v1.Health/Check": b"",
+        "/grpc.health.v1.Health/Watch": b"",
+    }
+    with (
+        serving_here(dataset) as server,
+        http2.Connection(server.address.port) as connection,
+        no_thread_starts(monkeypatch),
+    ):
+        for number, (path, body) in enumerate(3 * list(paths.items())):
+            stream = 2 * number + 1
+            connection.call(stream, path, body)
+            assert connection.expect(http2.HEADERS, stream).body
+    assert counted(server, counters.LOOKUP) == {"OK": 3}
+
+
+def test_of_those_over_the_limit_who_came_last_is_let_in_first(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_PATIENCE", 10**12)  # nobody is late
+    with serving_here(dataset, transport="queue", max_calls=1) as server:
+        busy = Busy(server)
+        with http2.Connection(server.address.port) as connection:
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 6))
+            busy.go_on.set()
+            assert within_patience(lambda: counted(server, counters.LOOKUP) == {"OK": 6})
+    assert busy.asked == [bytes([number]) for number in (0, 5, 4, 3, 2, 1)]
+
+
+def test_who_comes_while_many_wait_waits_with_them(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, though there are slots for all: beside each other all would be late."""
+    monkeypatch.setattr(queue, "_PATIENCE", 10**12)  # nobody is late
+    with serving_here(dataset, transport="queue", max_calls=2) as server:
+        busy = Busy(server, holding=(0, 5))
+        with http2.Connection(server.address.port) as connection:
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 6))
+            busy.go_on.set()
+            # The first of them found a slot, and the last was let in when that was answered.
+            assert busy.holds(5)
+            busy.ask(connection, range(6, 9))
+            busy.go_on.set()
+            assert within_patience(lambda: counted(server, counters.LOOKUP) == {"OK": 9})
+    assert list(b"".join(busy.asked)) == [0, 1, 5, 8, 7, 6, 4, 3, 2]
+
+
+@pytest.mark.parametrize("works", [False, True])
+def test_the_core_is_given_to_who_reads_and_not_to_who_computes(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(way.Way, "give", lambda _: bool(given.append(0)))
+    with (
+        serving_here(dataset, transport="queue", max_calls=1 + works) as server,
+        channel_to(server) as channel,
+    ):
+        busy = Busy(server)
+        large = BusyRoster(server)
+        classify = channel.unary_unary(f"/{SERVICE}/ClassifyRoster")
+        roster = classify.future(LARGE) if works else None
+        assert roster is None or large.begun.wait(PATIENCE)
+        with http2.Connection(server.address.port) as connection:
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 6))
+            busy.go_on.set()
+            assert within_patience(
+                lambda: counters.total([server.meter]).shed[counters.LOOKUP] + len(busy.asked) == 6
+            )
+        large.go_on.set()
+        assert roster is None or roster.result(PATIENCE) == b""
+    assert bool(given) is not works
+
+
+def test_calls_that_are_over_before_they_are_let_in_leave_nothing(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_PATIENCE", 10**12)  # nobody is late
+    with serving_here(dataset, transport="queue", max_calls=1) as server:
+        busy = Busy(server)
+        with http2.Connection(server.address.port) as connection:
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 4), ("grpc-timeout", "50m"))
+            busy.ask(connection, range(4, 9))
+            for number in (4, 5, 6):
+                connection.send(http2.RST_STREAM, 0, 1 + 2 * number, (8).to_bytes(4, "big"))
+            assert connection.is_alive()
+            time.sleep(0.1)  # for the deadlines of the others, of which nobody hears
+            busy.go_on.set()
+            assert connection.rest(1 + 2 * 7)[-1].ends(1 + 2 * 7)
+            # Of none of them is anything awaited.
+            assert within_patience(lambda: server._transport._due == queue._ASKED + 1)
+            assert taken(server) == (0, 0)
+            assert busy.asked[:3] == [bytes([number]) for number in (0, 8, 7)]
+        assert admitted(server, 1) == 1
+
+
+@pytest.mark.parametrize("grace", [0, PATIENCE])
+def test_a_stop_ends_those_that_wait_to_be_let_in(dataset: Dataset, grace: float) -> None:
+    with serving_here(dataset, transport="queue", max_calls=1) as server:
+        busy = Busy(server)
+        with http2.Connection(server.address.port) as connection:
+            busy.ask(connection, [0])
+            busy.ask(connection, range(1, 20))
+            stopped = server.stop(grace)
+            busy.go_on.set()
+            if grace:
+                left = {1 + 2 * number for number in range(20)}
+                while left:
+                    one = connection.receive()
+                    assert one is not None
+                    if one.ends(one.stream):
+                        left.discard(one.stream)
+        # gRPC waits for a connection that its client keeps.
+        assert stopped.wait(PATIENCE)
+    assert taken(server) == (0, 0)
+    ends = counted(server, counters.LOOKUP)
+    assert ends == {"OK": len(busy.asked)}
+    if grace:  # they are calls in flight
+        assert len(busy.asked) + counters.total([server.meter]).shed[counters.LOOKUP] == 20
+
+
+def test_a_refusal_comes_before_the_message(dataset: Dataset) -> None:
+    with serving_here(dataset, max_calls=1) as server, channel_to(server) as channel:
+        first = Held(channel)
+        assert within_patience(lambda: taken(server) == (1, 0))
+        second = Held(channel)
+        assert second.call.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        first.go_on()
+        assert first.call.result()
+        second.go_on()
+
+
+def test_health_watches_take_the_slots_of_streams_and_give_back_no_other(dataset: Dataset) -> None:
+    with (
+        serving_here(dataset, max_calls=4, max_streams=2) as server,
+        channel_to(server) as channel,
+    ):
+        watching = health_pb2_grpc.HealthStub(channel).Watch
+        for _ in range(8):
+            watch = watching(health_pb2.HealthCheckRequest())
+            next(watch)
+            watch.cancel()
+            assert within_patience(lambda: taken(server) == (0, 0))
+        watches = [watching(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        for watch in watches:
+            next(watch)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(watching(health_pb2.HealthCheckRequest()))
+        assert refused.value.details() == "streams: over the limit of 2"
+        assert RETRY_HINT in [tuple(pair) for pair in refused.value.trailing_metadata()]
+        for watch in watches:
+            watch.cancel()
+        assert admitted(server, 4) == 4
+
+
+# Each of these ends a call in another way. All take the channel and a number to vary by.
+
+
+def cancelled(channel: Any, number: int) -> None:
+    call = channel.unary_unary(f"/{SERVICE}/Lookup").future(LOOKUP)
+    time.sleep(number % 4 * 0.0005)
+    call.cancel()
+
+
+def cancelled_in_the_pool(channel: Any, number: int) -> None:
+    call = channel.unary_unary(f"/{SERVICE}/ClassifyRoster").future(LARGE)
+    time.sleep(number % 4 * 0.001)
+    call.cancel()
+
+
+def cancelled_before_its_message(channel: Any, number: int) -> None:
+    held = Held(channel, ("Lookup", "ClassifyRoster", "Explain")[number % 3])
+    time.sleep(number % 3 * 0.001)
+    held.call.cancel()
+    held.go_on()
+
+
+def out_of_time(channel: Any, number: int) -> None:
+    with contextlib.suppress(grpc.RpcError):
+        channel.unary_unary(f"/{SERVICE}/ClassifyRoster")(LARGE, timeout=0.0005 * (number % 8))
+
+
+def out_of_time_before_its_message(channel: Any, number: int) -> None:
+    held = Held(channel, timeout=0.001 * (1 + number % 8))
+    held.call.exception()
+    held.go_on()
+
+
+def without_a_message(channel: Any, number: int) -> None:  # noqa: ARG001
+    with contextlib.suppress(grpc.RpcError):
+        channel.stream_unary(f"/{SERVICE}/Lookup")(iter(()), timeout=PATIENCE)
+
+
+def refused(channel: Any, number: int) -> None:  # noqa: ARG001
+    with contextlib.suppress(grpc.RpcError):
+        channel.unary_unary(f"/{SERVICE}/Lookup")(b"\xff", timeout=PATIENCE)
+
+
+def too_large(channel: Any, number: int) -> None:
+    if number % 8:
+        return  # so many megabytes take their time
+    with contextlib.suppress(grpc.RpcError):
+        message = bytes(LIMITS.message_bytes + 1)
+        channel.unary_unary(f"/{SERVICE}/ClassifyRoster")(message, timeout=PATIENCE)
+
+
+def answered(channel: Any, number: int) -> None:
+    method, request = (("Lookup", LOOKUP), ("Explain", EXPLAIN), ("ClassifyRoster", LARGE))[
+        number % 3
+    ]
+    with contextlib.suppress(grpc.RpcError):  # shed
+        channel.unary_unary(f"/{SERVICE}/{method}")(request, timeout=PATIENCE)
+
+
+def streamed(channel: Any, number: int) -> None:
+    """Of a stream: read none, some or all of the answers, then cancel, or let it end."""
+    roster = v1.ClassifyRosterRequest(ipv4=bytes((400_000, 400)[number % 2]))
+    requests = [v1.StreamRostersRequest(roster=roster)] * 4
+    if number % 5 == 0:
+        requests[2] = v1.StreamRostersRequest()
+    call = stub_of(channel).StreamRosters(iter(requests), timeout=PATIENCE)
+    with contextlib.suppress(grpc.RpcError, StopIteration):
+        for _ in range(number % 6):
+            next(call)
+    call.cancel()
+
+
+def watched(channel: Any, number: int) -> None:
+    name = ("", "unknown")[number % 2]
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=name))
+    with contextlib.suppress(grpc.RpcError):
+        for _ in range(number % 3 > 0):
+            next(watch)
+    watch.cancel()
+
+
+ENDS = (
+    *(cancelled, cancelled_in_the_pool, cancelled_before_its_message, out_of_time),
+    *(out_of_time_before_its_message, without_a_message, refused, too_large, answered),
+    *(streamed, watched),
+)
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_slots_come_back_however_a_call_ends(
+    dataset: Dataset, end: Callable[[Any, int], None]
+) -> None:
+    with serving_here(dataset, max_calls=4, max_streams=3, limits=LIMITS) as server:
+        with channel_to(server) as channel:
+            for number in range(40):
+                end(channel, number)
+        assert within_patience(lambda: taken(server) == (0, 0))
+        assert within_patience(lambda: not any(counters.total([server.meter]).in_flight))
+        assert admitted(server, 4) == 4
+        assert within_patience(lambda: taken(server) == (0, 0))
+
+
+def test_slots_come_back_after_all_of_these_at_once(dataset: Dataset) -> None:
+    """Many clients, of which some vanish, with more calls than are admitted."""
+    settings = {"max_calls": 8, "max_streams": 4, "threads": 3, "limits": LIMITS}
+    with serving_here(dataset, **settings) as server:
+
+        def client(seed: int) -> None:
+            drawn = random.Random(seed)
+            for _ in range(3):
+                with channel_to(server) as channel:  # closed with calls under way
+                    for _ in range(15):
+                        drawn.choice(ENDS)(channel, drawn.randrange(60))
+                path = f"/{SERVICE}/{drawn.choice(('Lookup', 'StreamRosters', 'Explain'))}"
+                with half_sent(server, path, 5, drawn.choice((b"", b"\0\0\0\0\x09\x0a"))):
+                    time.sleep(0.002)
+
+        with ThreadPoolExecutor(6) as clients:
+            list(clients.map(client, range(6)))
+        assert within_patience(lambda: taken(server) == (0, 0))
+        assert within_patience(lambda: not any(counters.total([server.meter]).in_flight))
+        assert admitted(server, 8) == 8
+        assert within_patience(lambda: taken(server) == (0, 0))
+        assert server.stop(PATIENCE).wait(PATIENCE)
+
+
+@pytest.mark.parametrize("rest", [b"", b"\0\0\0", b"\0\0\0\0\x09\x0a\x07"])
+@pytest.mark.parametrize("method", ["Lookup", "ClassifyRoster", "StreamRosters"])
+def test_slots_of_clients_that_vanish_come_back(dataset: Dataset, method: str, rest: bytes) -> None:
+    with serving_here(dataset, max_calls=10, max_streams=10) as server:
+        with half_sent(server, f"/{SERVICE}/{method}", 7, rest):
+            full = (0, 7) if method == "StreamRosters" else (7, 0)
+            assert within_patience(lambda: taken(server) == full)
+        assert within_patience(lambda: taken(server) == (0, 0))
+
+
+def test_calls_without_a_message_hold_no_thread_of_the_queue(dataset: Dataset) -> None:
+    """Whatever is held up in its clients, the only thread for work stays free."""
+    with serving_here(dataset, transport="queue", threads=1, max_calls=200) as server:
+        before = threading.active_count()
+        with half_sent(server, f"/{SERVICE}/ClassifyRoster", 150, b"\0"):
+            assert within_patience(lambda: taken(server) == (150, 0))
+            assert threading.active_count() <= before  # those of other tests may end
+            with channel_to(server) as channel:
+                for method, request in (("Lookup", LOOKUP), ("Explain", EXPLAIN)):
+                    assert channel.unary_unary(f"/{SERVICE}/{method}")(request, timeout=PATIENCE)
+
+
+# how calls end
+
+
+def test_an_unknown_method_is_not_repeated(dataset: Dataset) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        for path in (f"/{SERVICE}/100.99.98.97", "/100.99.98.97/Lookup", "/x"):
+            with pytest.raises(grpc.RpcError) as error:
+                channel.unary_unary(path)(LOOKUP, timeout=PATIENCE)
+            assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert error.value.details() == "Method not found!"
+
+
+def test_a_call_without_a_message_is_refused(dataset: Dataset) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        for path in (f"/{SERVICE}/Lookup", "/grpc.health.v1.Health/Check"):
+            with pytest.raises(grpc.RpcError) as error:
+                channel.stream_unary(path)(iter(()), timeout=PATIENCE)
+            assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert "exactly one request message" in error.value.details()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"),
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+def test_what_a_standard_service_can_t_read_is_refused(dataset: Dataset, path: str) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        with pytest.raises(grpc.RpcError) as error:
+            list(channel.stream_stream(f"/{path}")(iter([b"\xff"]), timeout=PATIENCE))
+        assert error.value.code() is grpc.StatusCode.INTERNAL
+        assert error.value.details() == "Exception deserializing request!"
+        assert within_patience(lambda: taken(server) == (0, 0))
+
+
+def test_calls_are_counted_by_how_they_end(dataset: Dataset) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        stub = stub_of(channel)
+        for _ in range(3):
+            stub.Lookup(v1.LookupRequest(text=CHINA, region_set="EU"))
+        for _ in range(2):
+            with pytest.raises(grpc.RpcError):
+                stub.Lookup(v1.LookupRequest())
+        channel.unary_unary(f"/{SERVICE}/ClassifyRoster")(LARGE)
+        stub.Explain(v1.ExplainRequest(text=CHINA))
+        rosters = [v1.StreamRostersRequest(roster=v1.ClassifyRosterRequest(ipv4=bytes(8)))] * 2
+        assert len(list(stub.StreamRosters(iter(rosters)))) == 2
+        with pytest.raises(grpc.RpcError):
+            list(stub.StreamRosters(iter([*rosters, v1.StreamRostersRequest()])))
+        health = health_pb2_grpc.HealthStub(channel)
+        health.Check(health_pb2.HealthCheckRequest())
+        with pytest.raises(grpc.RpcError):
+            health.Check(health_pb2.HealthCheckRequest(service="other"))
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        next(watch)
+        assert counters.total([server.meter]).in_flight[counters.WATCH] == 1
+        watch.cancel()
+        # A client has its answer before the call is over.
+        assert within_patience(lambda: not any(counters.total([server.meter]).in_flight))
+        assert counted(server, counters.LOOKUP) == {"OK": 3, "INVALID_ARGUMENT": 2}
+        assert counted(server, counters.CLASSIFY_ROSTER) == {"OK": 1}
+        assert counted(server, counters.EXPLAIN) == {"OK": 1}
+        assert counted(server, counters.STREAM_ROSTERS) == {"OK": 1, "INVALID_ARGUMENT": 1}
+        assert counted(server, counters.CHECK) == {"OK": 1, "NOT_FOUND": 1}
+        assert counted(server, counters.WATCH) == {"OK": 1}
+        totals = counters.total([server.meter])
+        assert sum(totals.addresses) == 3 + 100_000 + 1 + 8
+        assert totals.verdicts["EU"] == [0, 3, 0]
+
+
+def test_a_cancelled_stream_is_counted_as_such(dataset: Dataset, transport: str) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        never = threading.Event()
+
+        def rosters() -> Iterator[v1.StreamRostersRequest]:
+            yield v1.StreamRostersRequest(roster=v1.ClassifyRosterRequest(ipv4=bytes(8)))
+            never.wait(PATIENCE)
+
+        call = stub_of(channel).StreamRosters(rosters())
+        next(call)
+        call.cancel()
+        never.set()
+        # gRPC's public server may hear of the requests' end before it hears why they ended.
+        codes = {"CANCELLED"} if transport == "queue" else {"CANCELLED", "OK"}
+        assert within_patience(
+            lambda: any(counted(server, counters.STREAM_ROSTERS) == {code: 1} for code in codes)
+        )
+
+
+class Slow:
+    """A handler that works in pieces until it is told to end, or that nobody waits any more."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.end = threading.Event()
+        self.code: int | None = None
+
+    def __call__(self, _snapshot: object, _body: bytes, _limits: object, call: Call) -> bytes:
+        self.begun.set()
+        try:
+            while not self.end.wait(0.001):
+                call.go_on()
+        except RequestError as error:
+            self.code = int(error.code)
+            raise
+        return v1.ExplainResponse(country="CN").SerializeToString()
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """What answers `Explain`."""
+    handler = Slow()
+    monkeypatch.setattr(handlers, "explain", handler)
+    return handler
+
+
+def test_work_ends_when_the_deadline_has_passed(dataset: Dataset, slow: Slow) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        with pytest.raises(grpc.RpcError) as error:
+            stub_of(channel).Explain(v1.ExplainRequest(), timeout=0.2)
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert within_patience(
+            lambda: counted(server, counters.EXPLAIN) == {"DEADLINE_EXCEEDED": 1}
+        )
+        assert slow.code == DEADLINE
+
+
+def test_work_of_the_queue_ends_when_its_client_cancels(dataset: Dataset, slow: Slow) -> None:
+    with (
+        serving_here(dataset, transport="queue") as server,
+        channel_to(server) as channel,
+    ):
+        call = stub_of(channel).Explain.future(v1.ExplainRequest())
+        assert slow.begun.wait(PATIENCE)
+        call.cancel()
+        assert within_patience(lambda: counted(server, counters.EXPLAIN) == {"CANCELLED": 1})
+        assert slow.code == CANCELLED
+        assert within_patience(lambda: taken(server) == (0, 0))
+
+
+def test_small_calls_do_not_wait_for_large_ones(dataset: Dataset, slow: Slow) -> None:
+    with serving_here(dataset, threads=2) as server, channel_to(server) as channel:
+        call = stub_of(channel).Explain.future(v1.ExplainRequest())
+        assert slow.begun.wait(PATIENCE)
+        for _ in range(20):
+            assert stub_of(channel).Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
+        assert not call.done()
+        slow.end.set()
+        assert call.result().country == "CN"
+
+
+def test_an_error_that_comes_often_keeps_nothing_of_the_calls(dataset: Dataset) -> None:
+    """One exception raised again and again would keep each frame, and the requests in them."""
+    calls = Calls(Settings(), Meter(), Snapshot(dataset))
+
+    def fails(*_: object) -> bytes:
+        raise ValueError
+
+    def depth(deadline: float | None) -> int:
+        with pytest.raises(RequestError) as caught:
+            calls.answer(counters.LOOKUP, LOOKUP, accepted=0, deadline=deadline)
+        return len(list(caught.traceback))
+
+    assert len({depth(0.0) for _ in range(5)}) == 1
+    calls._handlers[counters.LOOKUP] = fails
+    assert len({depth(None) for _ in range(5)}) == 1
+
+
+def fail(*_: object) -> None:
+    raise ValueError
+
+
+ENDED = {
+    "Lookup": (f"{SERVICE}/Lookup", LOOKUP),
+    "Lookup, refused": (f"{SERVICE}/Lookup", b"\xff"),
+    "Explain": (f"{SERVICE}/Explain", EXPLAIN),
+    "Explain, refused": (f"{SERVICE}/Explain", b"\xff"),
+    "ListRegionSets, failed": (f"{SERVICE}/ListRegionSets", b""),
+    "StreamRosters": (
+        f"{SERVICE}/StreamRosters",
+        v1.StreamRostersRequest(roster=v1.ClassifyRosterRequest(ipv4=b"")),
+    ),
+    "StreamRosters, refused": (f"{SERVICE}/StreamRosters", b"\xff"),
+    "Check": ("grpc.health.v1.Health/Check", b""),
+    "Check, refused": ("grpc.health.v1.Health/Check", b"\x0a\x01x"),
+    "Reflection": ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", b"\x3a\x00"),
+    "Reflection, refused": (
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        b"\xff",
+    ),
+    "unknown": ("x/y", b""),
+}
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_a_call_that_is_over_is_let_go_of_at_once(
+    dataset: Dataset, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC counts a call as open, and refuses others, as long as there is an object of it."""
+    path, request = ENDED[name]
+    body = request if isinstance(request, bytes) else request.SerializeToString()
+    monkeypatch.setattr(handlers, "list_region_sets", fail)
+    with (
+        serving_here(dataset, max_calls=2, max_streams=2) as server,
+        channel_to(server) as channel,
+    ):
+        gc.disable()
+        try:
+            for _ in range(60):  # of 16 that gRPC lets be open
+                call = channel.stream_stream(f"/{path}")(iter([body]), timeout=PATIENCE)
+                with contextlib.suppress(grpc.RpcError):
+                    list(call)
+                assert call.code() is not grpc.StatusCode.UNAVAILABLE
+                assert within_patience(lambda: taken(server) == (0, 0))
+        finally:
+            gc.enable()
+
+
+def test_a_watch_that_is_over_is_let_go_of_at_once(dataset: Dataset) -> None:
+    with (
+        serving_here(dataset, max_calls=2, max_streams=2) as server,
+        channel_to(server) as channel,
+    ):
+        gc.disable()
+        try:
+            for _ in range(60):
+                watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+                assert states(watch, 1) == ["SERVING"]
+                watch.cancel()
+                assert within_patience(lambda: taken(server) == (0, 0))
+        finally:
+            gc.enable()
+
+
+def test_large_and_small_rosters_of_a_stream_are_answered_in_order(dataset: Dataset) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        sizes = [1, 50_000, 2, 20_000, 0, 100_000, 3] * 3
+
+        def rosters() -> Iterator[v1.StreamRostersRequest]:
+            for size in sizes:
+                roster = v1.ClassifyRosterRequest(ipv4=bytes(4 * size))
+                yield v1.StreamRostersRequest(roster=roster)
+
+        answers = stub_of(channel).StreamRosters(rosters(), timeout=PATIENCE)
+        assert [answer.roster.size for answer in answers] == sizes
+
+
+def test_what_nobody_foresaw_ends_one_call_and_not_the_loop(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        serving_here(dataset, transport="queue", max_calls=2) as server,
+        channel_to(server) as channel,
+    ):
+
+        def fails(*_: object, **__: object) -> None:
+            raise ValueError("100.99.98.97")
+
+        with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+            patch.setattr(server._calls, "begin", fails)
+            for _ in range(4):
+                with pytest.raises(grpc.RpcError):
+                    channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
+            patch.setattr(Slots, "take", fails)
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
+            patch.undo()
+            patch.setattr(Calls, "shed", fails)
+            held = [Held(channel) for _ in range(2)]
+            assert within_patience(lambda: taken(server) == (2, 0))
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
+            for one in held:
+                one.go_on()
+                assert one.call.result()
+        assert [record.getMessage() for record in caplog.records] == ["call_failed"] * 6
+        assert all("ValueError" in record.fields["error"] for record in caplog.records)  # type: ignore[attr-defined]
+        assert "100.99" not in caplog.text
+        assert channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
+        assert within_patience(lambda: taken(server) == (0, 0))
+        assert server.stop(PATIENCE).wait(PATIENCE)
+
+
+def test_a_failure_in_a_thread_ends_one_call_and_not_the_thread(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        serving_here(dataset, transport="queue", threads=1, max_calls=2) as server,
+        channel_to(server) as channel,
+    ):
+        ask = channel.unary_unary(f"/{SERVICE}/Explain")
+        with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+            # What an answer is sent with takes bytes alone.
+            patch.setattr(handlers, "explain", lambda *_: "100.99.98.97")
+            server._calls._handlers[counters.EXPLAIN] = handlers.explain
+            for _ in range(4):
+                with pytest.raises(grpc.RpcError):
+                    ask(EXPLAIN, timeout=PATIENCE)
+        assert [record.getMessage() for record in caplog.records] == ["call_failed"] * 4
+        assert "100.99" not in caplog.text
+        assert within_patience(lambda: taken(server) == (0, 0))
+        server._calls._handlers[counters.EXPLAIN] = handlers.explain
+        assert ask(EXPLAIN, timeout=PATIENCE)
+        assert server.stop(PATIENCE).wait(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads", "expected"),
+    [(4, 1, 16, 4), (4, 2, 16, 2), (2, 4, 16, 1), (4, 1, 3, 3)],
+)
+def test_large_rosters_take_turns_where_there_are_no_cores_for_them(
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    workers: int,
+    threads: int,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(queue, "available_cores", lambda: cores)
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def roster(*_: object) -> bytes:
+        begun.release()
+        assert go_on.wait(PATIENCE)
+        return b""
+
+    settings = {"workers": workers, "threads": threads, "max_calls": 20, "limits": LIMITS}
+    with (
+        serving_here(dataset, transport="queue", **settings) as server,
+        channel_to(server) as channel,
+    ):
+        server._calls._handlers[counters.CLASSIFY_ROSTER] = roster
+        ask = channel.unary_unary(f"/{SERVICE}/ClassifyRoster")
+        calls = [ask.future(LARGE, timeout=PATIENCE) for _ in range(10)]
+        for _ in range(expected):
+            assert begun.acquire(timeout=PATIENCE)
+        assert within_patience(lambda: taken(server) == (10, 0))
+        # Neither joins nor evidence wait for them.
+        assert channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
+        assert channel.unary_unary(f"/{SERVICE}/Explain")(EXPLAIN, timeout=PATIENCE)
+        assert not begun.acquire(timeout=0.1)
+        go_on.set()
+        assert [call.result() for call in calls] == [b""] * 10
+
+
+# health watches
+
+
+def states(watch: Any, number: int) -> list[str]:
+    names = health_pb2.HealthCheckResponse.ServingStatus
+    return [names.Name(next(watch).status) for _ in range(number)]
+
+
+def test_a_watch_is_told_of_changes(dataset: Dataset) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        watching = health_pb2_grpc.HealthStub(channel).Watch
+        ours, unknown = (
+            watching(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE)
+            for name in (SERVICE, "unknown")
+        )
+        assert states(ours, 1) == ["SERVING"]
+        assert states(unknown, 1) == ["SERVICE_UNKNOWN"]
+        for serving, state in ((False, "NOT_SERVING"), (True, "SERVING")) * 3:
+            server._transport.health(serving)
+            assert states(ours, 1) == [state]
+        server._transport.health(False)
+        check = health_pb2_grpc.HealthStub(channel).Check
+        assert check(health_pb2.HealthCheckRequest()).status == 2  # NOT_SERVING
+        assert states(ours, 1) == ["NOT_SERVING"]
+        stopped = server.stop(PATIENCE)
+        assert stopped.wait(PATIENCE)
+        for watch in (ours, unknown):
+            with pytest.raises(grpc.RpcError) as error:
+                list(watch)
+            # The second: its connection was closed before it had read the end of the call.
+            codes = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+            assert error.value.code() in codes
+
+
+def test_changes_from_many_threads_reach_watches_that_come_and_go(dataset: Dataset) -> None:
+    with serving_here(dataset, max_streams=20) as server, channel_to(server) as channel:
+        end = threading.Event()
+
+        def change() -> None:
+            while not end.is_set():
+                for serving in (True, False):
+                    server._transport.health(serving)
+
+        with ThreadPoolExecutor(4) as pool:
+            changing = [pool.submit(change) for _ in range(2)]
+            for number in range(60):
+                watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+                states(watch, number % 4)
+                watch.cancel()
+            end.set()
+            for one in changing:
+                one.result(PATIENCE)
+        server._transport.health(True)
+        last = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert states(last, 1) == ["SERVING"]
+        last.cancel()
+        assert within_patience(lambda: taken(server) == (0, 0))
+
+
+# stopping
+
+
+def loops() -> list[str]:
+    """Return the threads of queue transports: their loops, and their pools."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith(("geolookup-loop", "geolookup-work"))]
+
+
+def test_a_server_without_calls_stops_at_once(dataset: Dataset) -> None:
+    with serving_here(dataset) as server:
+        address = (server.address.host, server.address.port)
+        assert server.stop(10 * PATIENCE).wait(PATIENCE)
+        assert server.stop(0).wait(PATIENCE)
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(address, timeout=PATIENCE)
+    assert within_patience(lambda: not loops())
+
+
+def test_calls_in_flight_finish_and_new_ones_are_refused(dataset: Dataset, slow: Slow) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        working = stub_of(channel).Explain.future(v1.ExplainRequest())
+        held = Held(channel)
+        assert slow.begun.wait(PATIENCE)
+        assert within_patience(lambda: taken(server) == (2, 0))
+        stopped = server.stop(PATIENCE)
+        assert within_patience(lambda: unavailable(channel))
+        assert not stopped.wait(0.1)
+        slow.end.set()
+        assert working.result().country == "CN"
+        assert not stopped.wait(0.1)
+        held.go_on()
+        assert v1.LookupResponse.FromString(held.call.result()).country == "CN"
+        assert stopped.wait(PATIENCE)
+        assert taken(server) == (0, 0)
+
+
+def unavailable(channel: Any) -> bool:
+    call = channel.unary_unary(f"/{SERVICE}/Lookup").future(LOOKUP, timeout=PATIENCE)
+    return call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("graces", [(0.05,), (10 * PATIENCE, 0.05), (10 * PATIENCE, 0)])
+def test_calls_that_outlast_the_shortest_grace_are_cancelled(
+    dataset: Dataset, slow: Slow, graces: tuple[float, ...]
+) -> None:
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        working = stub_of(channel).Explain.future(v1.ExplainRequest(), timeout=0.5)
+        stream = channel.stream_stream(f"/{SERVICE}/StreamRosters")(iter(slow.end.wait, True))
+        assert slow.begun.wait(PATIENCE)
+        with half_sent(server, f"/{SERVICE}/Lookup", 3, b"\0\0"):
+            assert within_patience(lambda: taken(server) == (4, 1))
+            stopped = [server.stop(grace) for grace in graces]
+            assert all(one.wait(PATIENCE) for one in stopped)
+        slow.end.set()
+        for call in (working, stream):
+            assert call.exception(PATIENCE) is not None
+        assert within_patience(lambda: taken(server) == (0, 0))
+    assert within_patience(lambda: not loops())
+
+
+def test_a_watch_that_nobody_reads_holds_up_neither_health_nor_a_stop(dataset: Dataset) -> None:
+    """gRPC's own health service, as its server runs it, waits for such a client."""
+    with serving_here(dataset) as server, channel_to(server) as channel:
+        connection = socket.create_connection((server.address.host, server.address.port))
+        with connection:
+            # Its window is 0, so what it is told can't be sent. It takes the server's settings.
+            closed = frame(4, 0, 0, b"\x00\x04" + bytes(4)) + frame(4, 1, 0, b"")
+            request = frame(0, 1, 1, bytes(5))
+            begun = headers("/grpc.health.v1.Health/Watch", 1)
+            connection.sendall(BEGIN[:24] + closed + begun + request)
+            assert within_patience(lambda: taken(server) == (0, 1))
+            for serving in (False, True):
+                server._transport.health(serving)
+            check = health_pb2_grpc.HealthStub(channel).Check
+            assert check(health_pb2.HealthCheckRequest(), timeout=PATIENCE).status == 1
+            stopped = server.stop(10 * PATIENCE)
+            assert within_patience(lambda: taken(server) == (0, 0))
+            # The connection, whose other end answers nothing, has its grace.
+            assert server.stop(0).wait(PATIENCE)
+            assert stopped.wait(PATIENCE)
+
+
+def test_a_stop_under_load_loses_no_call_that_was_begun(dataset: Dataset) -> None:
+    """What was begun is answered; what comes later is refused, and not tried."""
+    for _ in range(3):
+        with serving_here(dataset) as server:
+            codes: set[grpc.StatusCode] = set()
+            first = threading.Barrier(5)
+
+            def client(
+                server: Server = server, first: threading.Barrier = first, codes: Any = codes
+            ) -> None:
+                with channel_to(server) as channel:
+                    ask = channel.unary_unary(f"/{SERVICE}/ClassifyRoster")
+                    ask(LARGE, timeout=PATIENCE)
+                    first.wait(PATIENCE)
+                    for _ in range(1_000):
+                        try:
+                            ask(LARGE, timeout=PATIENCE)
+                        except grpc.RpcError as error:
+                            codes.add(error.code())
+                            return
+
+            with ThreadPoolExecutor(4) as pool:
+                clients = [pool.submit(client) for _ in range(4)]
+                first.wait(PATIENCE)
+                time.sleep(0.02)
+                assert server.stop(PATIENCE).wait(PATIENCE)
+                for one in clients:
+                    one.result(PATIENCE)
+            # gRPC itself cancels what arrives before its client has heard of the stop.
+            assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+            assert list(counted(server, counters.CLASSIFY_ROSTER)) == ["OK"]
+            assert taken(server) == (0, 0)
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_settings(tmp_path: Any, authority: trustme.CA) -> dict[str, Any]:
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "chain")
+    return {"tls_certificate": tmp_path / "chain", "tls_key": tmp_path / "key"}
+
+
+@contextlib.contextmanager
+def secured(
+    server: Server, authority: trustme.CA, name: str | None = None
+) -> Iterator[grpc.Channel]:
+    issued = authority.issue_cert(name) if name else None
+    credentials = grpc.ssl_channel_credentials(
+        authority.cert_pem.bytes(),
+        issued and issued.private_key_pem.bytes(),
+        issued and issued.cert_chain_pems[0].bytes(),
+    )
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.secure_channel(f"localhost:{server.address.port}", credentials, options) as channel:
+        yield channel
+
+
+def test_tls_is_spoken(
+    dataset: Dataset, authority: trustme.CA, tls_settings: dict[str, Any]
+) -> None:
+    with serving_here(dataset, **tls_settings) as server:
+        with secured(server, authority) as channel:
+            assert stub_of(channel).Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
+        with secured(server, trustme.CA()) as channel, pytest.raises(grpc.RpcError):
+            stub_of(channel).Lookup(v1.LookupRequest(text=CHINA))
+        assert counters.total([server.meter]).handshakes >= 2
+
+
+def test_who_may_not_call_is_refused_before_any_handler(
+    dataset: Dataset, authority: trustme.CA, tls_settings: dict[str, Any], tmp_path: Any
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "clients")
+    one = frozenset({"one.test"})
+    settings = {
+        **tls_settings,
+        "tls_client_ca": tmp_path / "clients",
+        "allow": {"*": one, "Watch": one, "Lookup": frozenset({"one.test", "two.test"})},
+    }
+    with serving_here(dataset, **settings) as server:
+        with secured(server, authority, "one.test") as channel:
+            stub = stub_of(channel)
+            assert stub.Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
+            assert stub.Explain(v1.ExplainRequest(text=CHINA)).country == "CN"
+            roster = v1.StreamRostersRequest(roster=v1.ClassifyRosterRequest(ipv4=bytes(4)))
+            assert len(list(stub.StreamRosters(iter([roster])))) == 1
+        with secured(server, authority, "two.test") as channel:
+            stub = stub_of(channel)
+            assert stub.Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
+            health = health_pb2_grpc.HealthStub(channel)
+            assert health.Check(health_pb2.HealthCheckRequest()).status == 1
+            reflect = channel.stream_stream(
+                "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+            )
+            # Not even what is no request is looked at.
+            for name, ask in {
+                "Explain": lambda: stub.Explain(v1.ExplainRequest()),
+                "ClassifyRoster": lambda: channel.unary_unary(f"/{SERVICE}/ClassifyRoster")(
+                    b"\xff"
+                ),
+                "StreamRosters": lambda: list(stub.StreamRosters(iter([roster]))),
+                "Watch": lambda: list(health.Watch(health_pb2.HealthCheckRequest())),
+                "ServerReflectionInfo": lambda: list(reflect(iter([b"\x3a\x00"]))),
+            }.items():
+                with pytest.raises(grpc.RpcError) as error:
+                    ask()
+                assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert error.value.details() == f"{name}: this client may not call it"
+        assert within_patience(lambda: taken(server) == (0, 0))
+        assert counted(server, counters.EXPLAIN) == {"OK": 1, "PERMISSION_DENIED": 1}
+
+
+# which transport there is
+
+
+def test_the_setting_says_which_transport_carries_calls(dataset: Dataset, transport: str) -> None:
+    kind = {"queue": QueueTransport, "threads": ThreadTransport}[transport]
+    with serving_here(dataset) as server:
+        assert isinstance(server._transport, kind)
+
+
+def test_this_release_of_grpc_is_fit_for_the_queue() -> None:
+    assert interface.unfit() is None
+
+
+def lacking(name: str) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.delattr(cygrpc, name)
+
+
+class _Other:
+    """Something else under a name that is expected."""
+
+
+class _OtherServer(cygrpc.Server):  # type: ignore[misc]
+    def request_call(self, *_: object) -> None:  # type: ignore[override]
+        raise TypeError("other arguments")
+
+
+UNFIT: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
+    "a class is gone": (lacking("SendMessageOperation"), "cygrpc has no SendMessageOperation"),
+    "a function is gone": (lacking("auth_context"), "cygrpc has no auth_context"),
+    "a method is gone": (
+        lambda patch: patch.setattr(cygrpc, "Call", _Other),
+        "cygrpc.Call has no start_server_batch",
+    ),
+    "a constructor takes something else": (
+        lambda patch: patch.setattr(cygrpc, "SendInitialMetadataOperation", _Other),
+        "cygrpc takes other arguments (TypeError)",
+    ),
+    "a method takes something else": (
+        lambda patch: patch.setattr(cygrpc, "Server", _OtherServer),
+        "cygrpc takes other arguments (TypeError)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_with_another_interface_the_public_server_is_used(
+    dataset: Dataset, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    change, reason = UNFIT[name]
+    with monkeypatch.context() as patch:
+        change(patch)
+        assert interface.unfit() == reason
+        patch.undo()
+        # The public server needs the same names, so what is missing is only said to be.
+        patch.setattr(interface, "unfit", lambda: reason)
+        with (
+            caplog.at_level(logging.WARNING),
+            serving_here(dataset, transport="queue") as server,
+            channel_to(server) as channel,
+        ):
+            assert isinstance(server._transport, ThreadTransport)
+            assert stub_of(channel).Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
+    (record,) = caplog.records
+    assert (record.getMessage(), record.fields) == (  # type: ignore[attr-defined]
+        "transport",
+        {"transport": "threads", "reason": reason},
+    )

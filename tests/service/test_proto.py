@@ -1,0 +1,93 @@
+"""The proto, the code generated from it, and the bounds on runtimes that follow."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from enum import IntEnum
+from pathlib import Path
+
+import pytest
+
+from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.v1 import geolookup_pb2 as v1
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = ROOT / "geolookup" / "v1"
+CANNOT_FETCH = 75
+
+
+def test_the_generated_code_is_that_of_the_proto() -> None:
+    done = subprocess.run(
+        [sys.executable, "proto/generate.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == CANNOT_FETCH:
+        pytest.skip(f"the pinned generator is not to be had: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def lower_bounds() -> dict[str, tuple[int, ...]]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = {}
+    for requirement in project["dependencies"]:
+        match = re.fullmatch(r"([a-z-]+)>=([\d.]+)", requirement)
+        assert match, requirement
+        found[match[1]] = tuple(map(int, match[2].split(".")))
+    return found
+
+
+def version_in(file: str, pattern: str) -> tuple[int, ...]:
+    match = re.search(pattern, (GENERATED / file).read_text())
+    assert match
+    return tuple(map(int, match[1].split(".")))
+
+
+def test_the_generated_code_runs_on_the_oldest_runtimes_that_we_accept() -> None:
+    protobuf = version_in("geolookup_pb2.py", r"Protobuf Python Version: ([\d.]+)")
+    grpcio = version_in("geolookup_pb2_grpc.py", r"GRPC_GENERATED_VERSION = '([\d.]+)'")
+    bounds = lower_bounds()
+    padded = (*bounds["protobuf"], 0, 0, 0)[:3]
+    assert padded >= protobuf
+    for package in ("grpcio", "grpcio-health-checking", "grpcio-reflection"):
+        assert bounds[package] >= grpcio
+
+
+# As the design lists them: numbers never change, so a later field comes last.
+FIELDS = {
+    "LookupRequest": ["text", "packed", "region_set", "policy"],
+    "LookupResponse": ["country", "status", "claimed", "verdict", "dataset"],
+    "ClassifyRosterRequest": ["ipv4", "ipv6", "text", "region_set", "policy", "record"],
+    "ClassifyRosterResponse": [
+        *("size", "countries", "statuses", "counts", "inside", "outside", "undetermined"),
+        *("dataset", "record"),
+    ],
+    "DecisionRecord": [
+        *("format", "time", "dataset", "dataset_built", "region_set", "region_set_version"),
+        *("codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest"),
+    ],
+    "StreamRostersRequest": ["roster"],
+    "StreamRostersResponse": ["roster"],
+}
+
+
+@pytest.mark.parametrize("message", FIELDS)
+def test_fields_keep_their_numbers(message: str) -> None:
+    descriptor = v1.DESCRIPTOR.message_types_by_name[message]
+    numbered = {field.number: field.name for field in descriptor.fields}
+    assert [numbered.get(number) for number in range(1, len(numbered) + 1)] == FIELDS[message]
+
+
+@pytest.mark.parametrize("enum", [Status, Verdict, Policy])
+def test_enums_have_the_numbers_of_python_s(enum: type[IntEnum]) -> None:
+    prefix = enum.__name__.upper()
+    values = v1.DESCRIPTOR.enum_types_by_name[enum.__name__].values
+    assert {value.name: value.number for value in values} == {
+        f"{prefix}_UNSPECIFIED": 0,
+        **{f"{prefix}_{member.name}": int(member) for member in enum},
+    }

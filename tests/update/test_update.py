@@ -1,0 +1,1524 @@
+"""Refreshing a dataset: what is downloaded, what is refused, and that a refusal changes nothing.
+
+The publishers are a server on this machine (`publishers`). No test waits by the clock.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import io
+import json
+import lzma
+import os
+import shutil
+import socket
+import ssl
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import publishers
+import pytest
+import trustme
+from publishers import (
+    AFRINIC,
+    ARIN,
+    DBIP,
+    Behaviour,
+    Server,
+    bare,
+    chunked,
+    content,
+    dbip_path,
+    md5_file,
+    publishing,
+    redirect,
+    registry_path,
+    stall,
+    status,
+    trickle,
+)
+
+import geolookup
+from geolookup import DatasetError
+from geolookup.answer import dataset
+from geolookup.build import compiler
+from geolookup.build import manifest as manifests
+from geolookup.cli import main
+from geolookup.errors import SourceError
+from geolookup.review.verification import read_canaries
+from geolookup.update import (
+    Cache,
+    Catalogue,
+    MissingError,
+    Patience,
+    Refreshed,
+    Replaced,
+    UpdateError,
+    Validators,
+    alike,
+    builtin_text,
+    catalogue,
+    downloads,
+    fetch,
+    load_manifest,
+    plausible,
+    refresh,
+    replace,
+    transfer,
+    used_by,
+    write_manifest,
+)
+
+TODAY = date(2026, 11, 17)
+PATH = "/file"
+BODY = b"some bytes of data\n" * 100
+
+ONCE = Patience(stall=20, attempts=1)
+"""No second attempt, and time enough for a machine that is busy."""
+IMPATIENT = Patience(stall=0.2, attempts=1)
+"""For servers that stall."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with publishing() as running:
+        yield running
+
+
+# --- one file over HTTP ---------------------------------------------------------------
+
+
+class Got(NamedTuple):
+    """What a transfer brought."""
+
+    reply: transfer.Reply
+    body: bytes
+    waits: list[float]
+
+
+def get(server: Server, path: str = PATH, **given: Any) -> Got:
+    into = io.BytesIO()
+    waits: list[float] = []
+    options: dict[str, Any] = {"largest": 1_000_000, "patience": Patience(stall=20)} | given
+    reply = fetch(server.url + path, into, wait=waits.append, **options)
+    return Got(reply, into.getvalue(), waits)
+
+
+def refused(server: Server, path: str = PATH, **options: Any) -> UpdateError:
+    with pytest.raises(UpdateError) as caught:
+        get(server, path, **options)
+    for hidden in ("127.0.0.1", str(server.server_port), "http://", "https://"):
+        assert hidden not in str(caught.value)
+    return caught.value
+
+
+def test_a_file_comes_as_it_is_with_its_validators(server: Server) -> None:
+    server.plan(PATH, content(BODY, etag='W/"one"'))
+    got = get(server)
+    assert got.body == BODY
+    assert got.reply == transfer.Reply(False, Validators('W/"one"', publishers.MODIFIED))
+
+
+def test_the_project_is_named_and_no_encoding_asked_for(server: Server) -> None:
+    server.plan(PATH, content(BODY))
+    get(server)
+    (request,) = server.asked_for(PATH)
+    assert request.headers["User-Agent"] == f"geolookup/{geolookup.__version__}"
+    assert request.headers["Accept-Encoding"] == "identity"
+    assert "If-None-Match" not in request.headers
+
+
+def test_a_known_version_is_not_sent_again(server: Server) -> None:
+    server.plan(PATH, content(BODY))
+    known = get(server).reply.validators
+    again = get(server, known=known)
+    assert again.reply.unchanged
+    assert again.body == b""
+    by_date = get(server, known=Validators(modified=known.modified))
+    assert by_date.reply.unchanged
+
+
+def test_a_query_is_part_of_what_is_asked_for(server: Server) -> None:
+    server.plan("/file?month=11", content(BODY))
+    assert get(server, "/file?month=11").body == BODY
+
+
+def test_progress_counts_to_the_length(server: Server) -> None:
+    server.plan(PATH, content(BODY))
+    steps: list[tuple[int, int | None]] = []
+    get(server, on_progress=lambda done, total: steps.append((done, total)))
+    assert steps[-1] == (len(BODY), len(BODY))
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        (bare(b"", length=10**15), "larger than the limit: 1,000,000,000,000,000 of 1,000 bytes"),
+        (bare(bytes(1001)), "larger than the limit of 1,000 bytes"),
+        (chunked(bytes(600), bytes(600), whole=True), "larger than the limit of 1,000 bytes"),
+        (trickle(b"HTTP/1.1 200 OK\r\n\r\n", bytes(600)), "larger than the limit of 1,000 bytes"),
+        (bare(b"abc", length=100), "the connection broke before the end"),
+        (chunked(b"abc", whole=False), "the connection broke before the end"),
+        (stall(), "the server stalled"),
+        (stall(b"HTTP/1.1 200 OK\r\nContent-Le"), "the server stalled"),
+        (stall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"), "the server stalled"),
+        (status(304), "HTTP status 304, to a request without a condition"),
+        (status(206), "HTTP status 206"),
+        (status(302), "HTTP status 302"),
+        (status(403), "HTTP status 403"),
+        (status(404), "HTTP status 404"),
+        (status(410), "HTTP status 410"),
+        (status(500), "HTTP status 500"),
+        (stall(b"SSH-2.0-OpenSSH_9.2\r\n"), "the connection broke before the end"),
+        (redirect("http://127.0.0.1:1/"), "redirected to what is not https:"),
+        (redirect("/elsewhere"), "redirected to what is not https:"),
+        (redirect("ftp://127.0.0.1/"), "redirected to what is not https:"),
+        (redirect("file:///etc/passwd"), "redirected to what is not https:"),
+        (redirect("https://[::1"), "redirected to what is not https:"),
+        (redirect("https://127.0.0.1:1/"), "the server can't be reached"),
+        (redirect("https://me:secret@127.0.0.1:1/"), "the URL names a user"),
+    ],
+)
+def test_what_is_wrong_is_told(server: Server, behaviour: Behaviour, expected: str) -> None:
+    server.plan(PATH, behaviour)
+    patience = IMPATIENT if expected == "the server stalled" else ONCE
+    assert str(refused(server, largest=1_000, patience=patience)).startswith(expected)
+
+
+@pytest.mark.parametrize("length", ["-3", "many", ""])
+def test_a_length_that_is_none_counts_for_nothing(server: Server, length: str) -> None:
+    server.plan(PATH, bare(BODY, Content_Length=length))
+    assert get(server).body == BODY
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with publishing() as server:
+        pass
+    assert str(refused(server, patience=ONCE)) == "the server can't be reached"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        trickle(b"HTTP/1.1 200 OK\r\n", b"X-More: of the same\r\n"),
+        trickle(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        trickle(b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+        trickle(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n", b"x"),
+        trickle(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        trickle(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
+    ],
+    ids=["headers", "a header", "no length", "a length", "chunks", "the size of a chunk"],
+)
+def test_a_server_that_trickles_is_given_up(server: Server, behaviour: Behaviour) -> None:
+    server.plan(PATH, behaviour)
+    patience = Patience(stall=20, total=0.3, attempts=1)
+    assert str(refused(server, patience=patience)) == "not complete within 0.3 s"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [status(500), status(503), status(429), status(408), bare(b"abc", length=9), stall()],
+    ids=["500", "503", "429", "408", "truncated", "stalled"],
+)
+def test_what_may_pass_is_tried_again(server: Server, failure: Behaviour) -> None:
+    server.plan(PATH, failure, failure, content(BODY))
+    got = get(server, patience=Patience(stall=1, attempts=3, pause=2))
+    assert got.body == BODY
+    assert got.waits == [2, 4]
+
+
+def test_nothing_of_a_broken_attempt_is_left(server: Server) -> None:
+    server.plan(PATH, bare(bytes(5000), length=9000), content(BODY))
+    assert get(server).body == BODY
+
+
+def test_attempts_come_to_an_end(server: Server) -> None:
+    server.plan(PATH, status(500))
+    assert str(refused(server)) == "HTTP status 500 in 4 attempts"
+    assert len(server.asked_for(PATH)) == 4
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
+def test_what_will_not_pass_is_not_tried_again(server: Server, code: int) -> None:
+    server.plan(PATH, status(code))
+    assert isinstance(refused(server), MissingError) == (code in (404, 410))
+    assert len(server.asked_for(PATH)) == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [("7", 7), ("1", 2), ("Tue, 17 Nov 2026 06:00:00 GMT", 2), ("-9", 2), ("nan", 2)],
+)
+def test_a_server_that_asks_for_a_pause_gets_it(
+    server: Server, after: str, expected: float
+) -> None:
+    server.plan(PATH, status(503, Retry_After=after), content(BODY))
+    assert get(server).waits == [expected]
+
+
+def test_a_server_that_asks_for_minutes_is_left_to_the_next_update(server: Server) -> None:
+    server.plan(PATH, status(503, Retry_After="120"), content(BODY))
+    assert str(refused(server)) == "HTTP status 503"
+
+
+def test_no_pause_goes_beyond_the_total(server: Server) -> None:
+    server.plan(PATH, status(500), content(BODY))
+    assert str(refused(server, patience=Patience(total=10, pause=11))) == "HTTP status 500"
+
+
+@pytest.mark.parametrize(
+    ("url", "insecure", "why"),
+    [
+        ("https://example.org/file", False, ""),
+        ("http://example.org/file", False, "http: is not encrypted; use https:"),
+        ("http://example.org/file", True, ""),
+        ("http://127.0.0.1:8000/file", False, ""),
+        ("http://localhost/file", False, ""),
+        ("http://[::1]/file", False, ""),
+        ("http://127.0.0.1.example.org/", False, "http: is not encrypted; use https:"),
+        ("http://localhost.example.org/", False, "http: is not encrypted; use https:"),
+        ("http://0.0.0.0/", False, "http: is not encrypted; use https:"),
+        ("ftp://example.org/file", True, "neither https: nor http:"),
+        ("file:///etc/passwd", True, "can't be read as a URL"),
+        ("https:///file", False, "can't be read as a URL"),
+        ("https://example.org:99999/", False, "can't be read as a URL"),
+        ("https://[::1/", False, "can't be read as a URL"),
+        ("https://example.org/a b", False, "can't be read as a URL"),
+        ("https://example.org/\r\nX: y", False, "can't be read as a URL"),
+        ("https://exämple.org/", False, "can't be read as a URL"),
+        ("https://user:secret@example.org/", False, "names a user"),
+    ],
+)
+def test_only_what_nobody_can_change_on_the_way_is_asked(
+    url: str, insecure: bool, why: str
+) -> None:
+    found = transfer.why_unsafe(url, insecure=insecure)
+    assert found.startswith(why) if why else found == ""
+    if why:  # and so nothing is asked
+        with pytest.raises(UpdateError, match="the URL "):
+            fetch(url, io.BytesIO(), largest=1, insecure=insecure)
+
+
+# --- TLS ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def server_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """An authority that this machine trusts."""
+    path = tmp_path / "authorities.pem"
+    authority.cert_pem.write_to_path(str(path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    return authority
+
+
+def test_a_certificate_of_a_trusted_authority_is_accepted(trusted: trustme.CA) -> None:
+    with publishing(server_context(trusted, "127.0.0.1")) as server:
+        server.plan(PATH, content(BODY))
+        assert get(server).body == BODY
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused(authority: trustme.CA) -> None:
+    with publishing(server_context(authority, "127.0.0.1")) as server:
+        server.plan(PATH, content(BODY))
+        assert str(refused(server)) == "the server's certificate is not valid"
+        assert not server.requests
+
+
+def test_a_certificate_for_another_host_is_refused(trusted: trustme.CA) -> None:
+    with publishing(server_context(trusted, "publisher.example")) as server:
+        server.plan(PATH, content(BODY))
+        assert str(refused(server)) == "the server's certificate is not valid"
+        assert not server.requests
+
+
+def test_redirects_are_followed_from_https_to_https(trusted: trustme.CA) -> None:
+    with publishing(server_context(trusted, "127.0.0.1")) as server:
+        server.plan("/a", redirect("/b", 301))
+        server.plan("/b", redirect(f"{server.url}/c", 307))
+        server.plan("/c", content(BODY))
+        assert get(server, "/a").body == BODY
+
+
+def test_redirects_end(trusted: trustme.CA) -> None:
+    with publishing(server_context(trusted, "127.0.0.1")) as server:
+        server.plan(PATH, redirect(PATH))
+        assert str(refused(server)) == "redirected more than 5 times"
+        assert len(server.asked_for(PATH)) == 6
+
+
+def test_a_redirect_from_https_to_http_is_refused(trusted: trustme.CA, server: Server) -> None:
+    server.plan(PATH, content(BODY))
+    with publishing(server_context(trusted, "127.0.0.1")) as secure:
+        secure.plan(PATH, redirect(server.url + PATH))
+        assert str(refused(secure)) == "redirected to what is not https:"
+    assert not server.requests
+
+
+def test_a_handshake_that_does_not_come_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and says nothing
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
+        patience = Patience(stall=20, total=0.3, attempts=1)
+        before = time.monotonic()
+        with pytest.raises(UpdateError, match=r"^not complete within 0\.3 s$"):
+            fetch(url, io.BytesIO(), largest=1, patience=patience)
+        assert time.monotonic() - before < 10
+
+
+def test_a_server_without_tls_is_told(server: Server) -> None:
+    url = server.url.replace("http:", "https:")
+    with pytest.raises(UpdateError, match=r"^the encryption failed$"):
+        fetch(url, io.BytesIO(), largest=1, patience=ONCE)
+
+
+# --- the files of a source ------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    with Cache(tmp_path / "cache") as entered:
+        yield entered
+
+
+once = functools.partial(fetch, patience=ONCE)
+
+
+def catalogue_of(server: Server, **limits: int) -> Catalogue:
+    return catalogue.read(server.catalogue(**limits), "the catalogue")
+
+
+def refreshed(
+    server: Server,
+    cache: Cache,
+    *names: str,
+    today: date = TODAY,
+    fetch: downloads.Fetch = once,
+    **limits: int,
+) -> tuple[Refreshed, ...]:
+    chosen = catalogue_of(server, **limits).chosen(names)
+    return refresh(chosen, cache, today=today, fetch=fetch)
+
+
+def states(found: Sequence[Refreshed]) -> dict[str, bool]:
+    """Return of each file whether it is new."""
+    return {download.file.name: download.new for one in found for download in one.downloads}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder with what they hold."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_the_files_come_into_the_cache_as_they_are(server: Server, cache: Cache) -> None:
+    server.publish()
+    found = refreshed(server, cache, "dbip", "registry", "iptoasn")
+    assert all(states(found).values())
+    assert len(states(found)) == 8
+    assert gzip.decompress(cache.path("dbip-country-lite.csv.gz").read_bytes()) == DBIP
+    assert cache.path("delegated-arin-extended-latest").read_bytes() == ARIN
+
+
+def test_without_names_the_sources_of_the_embedded_dataset_are_downloaded(
+    server: Server, cache: Cache
+) -> None:
+    server.publish()
+    assert [one.publisher.name for one in refreshed(server, cache)] == ["dbip", "registry"]
+
+
+def test_sources_keep_the_order_of_their_names(server: Server, cache: Cache) -> None:
+    server.publish()
+    found = refreshed(server, cache, "iptoasn", "dbip")
+    assert [one.publisher.name for one in found] == ["iptoasn", "dbip"]
+
+
+def test_dates_are_those_of_the_data(server: Server, cache: Cache) -> None:
+    server.publish()
+    dbip, registry, iptoasn = refreshed(server, cache, "dbip", "registry", "iptoasn")
+    assert dbip.date == date(2026, 11, 1)
+    assert registry.date == date(2026, 11, 15)  # the oldest: LACNIC's
+    assert iptoasn.date == date(2026, 11, 17)  # when the server says it was modified
+
+
+def test_what_is_at_hand_is_not_sent_again(server: Server, cache: Cache) -> None:
+    server.publish()
+    refreshed(server, cache, "dbip", "registry")
+    before = snapshot(cache.folder)
+    md5 = f"{registry_path('arin')}.md5"
+    asked = len(server.asked_for(md5))
+    found = refreshed(server, cache, "dbip", "registry")
+    assert not any(states(found).values())
+    assert found[1].date == date(2026, 11, 15)
+    assert snapshot(cache.folder) == before
+    assert len(server.asked_for(md5)) == asked, "there was nothing to hold against a checksum"
+
+
+def test_progress_names_the_file(server: Server, cache: Cache) -> None:
+    server.publish()
+    steps: list[tuple[str, int, int | None]] = []
+    refresh(
+        catalogue_of(server).chosen(["dbip"]),
+        cache,
+        today=TODAY,
+        on_progress=lambda *step: steps.append(step),
+    )
+    size = cache.path("dbip-country-lite.csv.gz").stat().st_size
+    assert steps[-1] == ("dbip-country-lite.csv.gz", size, size)
+
+
+def test_a_newer_file_takes_the_place_of_the_old_one(server: Server, cache: Cache) -> None:
+    server.publish()
+    refreshed(server, cache)
+    newer = AFRINIC.replace(b"|20261117|00000", b"|20261118|00000")
+    server.plan(registry_path("afrinic"), content(newer))
+    server.plan(f"{registry_path('afrinic')}.md5", content(md5_file("afrinic", newer)))
+    found = states(refreshed(server, cache))
+    assert [name for name, new in found.items() if new] == ["delegated-afrinic-extended-latest"]
+    assert cache.path("delegated-afrinic-extended-latest").read_bytes() == newer
+
+
+def test_a_server_without_validators_sends_again_what_is_known(
+    server: Server, cache: Cache
+) -> None:
+    server.publish()
+    server.plan(dbip_path("2026-11"), bare(gzip.compress(DBIP, mtime=0)))
+    refreshed(server, cache, "dbip")
+    assert not any(states(refreshed(server, cache, "dbip")).values())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda cache: cache.path("dbip-country-lite.csv.gz").write_bytes(b"cut"),
+        lambda cache: cache.path("dbip-country-lite.csv.gz").unlink(),
+        lambda cache: cache.path("state.json").unlink(),
+        lambda cache: cache.path("state.json").write_bytes(b"\xff{"),
+        lambda cache: cache.path("state.json").write_text('["a list"]'),
+        lambda cache: cache.path("state.json").write_text(
+            cache.path("state.json").read_text().replace("2026-11-01", "2026-13-01")
+        ),
+    ],
+    ids=["file cut", "file gone", "state gone", "state not JSON", "state a list", "state no date"],
+)
+def test_a_cache_that_was_damaged_is_filled_again(
+    server: Server, tmp_path: Path, damage: Callable[[Cache], object]
+) -> None:
+    server.publish()
+    with Cache(tmp_path / "cache") as cache:
+        refreshed(server, cache, "dbip")
+        damage(cache)
+    with Cache(tmp_path / "cache") as cache:
+        assert states(refreshed(server, cache, "dbip")) == {"dbip-country-lite.csv.gz": True}
+        assert gzip.decompress(cache.path("dbip-country-lite.csv.gz").read_bytes()) == DBIP
+    *_, last = server.asked_for(dbip_path("2026-11"))
+    assert "If-None-Match" not in last.headers
+    assert "If-Modified-Since" not in last.headers
+
+
+def test_one_file_that_fails_does_not_keep_the_others_away(server: Server, cache: Cache) -> None:
+    server.publish()
+    server.plan(registry_path("arin"), status(404))
+    server.plan(registry_path("apnic"), status(403))
+    with pytest.raises(UpdateError) as caught:
+        refreshed(server, cache)
+    assert str(caught.value) == (
+        "registry: delegated-arin-extended-latest: HTTP status 404; "
+        "registry: delegated-apnic-extended-latest: HTTP status 403"
+    )
+    assert len(list(cache.folder.glob("d*"))) == 4
+    assert states_after_repair(server, cache) == {
+        "delegated-arin-extended-latest",
+        "delegated-apnic-extended-latest",
+    }
+
+
+def states_after_repair(server: Server, cache: Cache) -> set[str]:
+    """Return the files that are new once the publishers have all of them again."""
+    server.publish()
+    return {name for name, new in states(refreshed(server, cache)).items() if new}
+
+
+GOOD = gzip.compress(DBIP, mtime=0)
+
+
+# --- a month's file -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("today", "published", "expected"),
+    [
+        (date(2026, 11, 3), "2026-11", date(2026, 11, 1)),
+        (date(2026, 11, 3), "2026-10", date(2026, 10, 1)),
+        (date(2026, 11, 7), "2026-10", date(2026, 10, 1)),
+        (date(2027, 1, 1), "2026-12", date(2026, 12, 1)),
+        (date(2027, 3, 31), "2027-03", date(2027, 3, 1)),
+    ],
+)
+def test_early_in_a_month_the_file_of_the_month_before_will_do(
+    server: Server, cache: Cache, today: date, published: str, expected: date
+) -> None:
+    server.publish(month=published)
+    (dbip,) = refreshed(server, cache, "dbip", today=today)
+    assert dbip.date == expected
+
+
+def test_later_in_a_month_its_file_is_missed(server: Server, cache: Cache) -> None:
+    server.publish(month="2026-10")
+    with pytest.raises(UpdateError, match=r"^dbip: dbip-country-lite\.csv\.gz: HTTP status 404$"):
+        refreshed(server, cache, "dbip", today=date(2026, 11, 8))
+    assert not server.asked_for(dbip_path("2026-10"))
+
+
+def test_a_server_that_fails_is_no_reason_for_last_months_file(
+    server: Server, cache: Cache
+) -> None:
+    server.publish(month="2026-10")
+    server.plan(dbip_path("2026-11"), status(500))
+    with pytest.raises(UpdateError, match="HTTP status 500"):
+        refreshed(server, cache, "dbip", today=date(2026, 11, 2))
+    assert not server.asked_for(dbip_path("2026-10"))
+
+
+def test_last_months_file_is_not_sent_twice(server: Server, cache: Cache) -> None:
+    server.publish(month="2026-10")
+    refreshed(server, cache, "dbip", today=date(2026, 10, 20))
+    found = refreshed(server, cache, "dbip", today=date(2026, 11, 2))
+    assert states(found) == {"dbip-country-lite.csv.gz": False}
+
+
+def test_validators_of_one_month_are_not_used_for_another(server: Server, cache: Cache) -> None:
+    """Two files may well have the same Last-Modified date."""
+    server.plan(dbip_path("2026-10"), content(GOOD, etag='"same"'))
+    refreshed(server, cache, "dbip", today=date(2026, 10, 20))
+    newer = DBIP.replace(b"CN", b"HK")
+    server.plan(dbip_path("2026-11"), content(gzip.compress(newer, mtime=0), etag='"same"'))
+    found = refreshed(server, cache, "dbip")
+    assert states(found) == {"dbip-country-lite.csv.gz": True}
+    assert found[0].date == date(2026, 11, 1)
+
+
+# --- what is not plausible ------------------------------------------------------------
+
+HTML = b"<!DOCTYPE html>\n<html><body>Down for maintenance.</body></html>\n"
+PLAIN = "dbip-country-lite.csv.gz"
+
+
+def bomb() -> bytes:
+    """Return 20 MB of zeros as 20 kB of gzip."""
+    packer = zlib.compressobj(9, wbits=31)
+    zeros = bytes(1_000_000)
+    return b"".join(packer.compress(zeros) for _ in range(20)) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        (content(b""), "empty"),
+        (content(HTML), "a web page instead of data"),
+        (content(HTML, kind="text/html"), "a web page instead of data"),
+        (content(b"\xef\xbb\xbf \n<HTML>"), "a web page instead of data"),
+        (content(gzip.compress(HTML)), "a web page instead of data"),
+        (content(b'{"error": "quota"}'), "can't be decompressed"),
+        (content(DBIP), "can't be decompressed"),
+        (content(GOOD[:-9]), "truncated: the compressed data does not end"),
+        (content(GOOD[:-1]), "truncated: the compressed data does not end"),
+        (content(GOOD[:30]), "truncated: the compressed data does not end"),
+        (content(GOOD[:-8] + bytes([GOOD[-8] ^ 1]) + GOOD[-7:]), "can't be decompressed"),
+        (content(GOOD[:40] + bytes([GOOD[40] ^ 8]) + GOOD[41:]), "can't be decompressed"),
+        (content(GOOD + b"and more"), "can't be decompressed"),
+        (content(bomb()), "more than 1,000,000 bytes when decompressed"),
+        (content(gzip.compress(b"")), "not in the format"),
+        (content(gzip.compress(b"column,column\n" * 20)), "not in the format"),
+        (content(gzip.compress(b"1.0.0.0,1.0.0.255,AU\n")), "implausibly small: 21 bytes"),
+        (bare(GOOD, length=len(GOOD) - 20), "truncated: the compressed data does not end"),
+        (bare(GOOD, length=len(GOOD) + 20), "the connection broke before the end"),
+        (bare(b"", length=200_000_000), "larger than the limit"),
+        (status(404), "HTTP status 404"),
+        (status(500), "HTTP status 500"),
+        (redirect("http://127.0.0.1:9/"), "redirected to what is not https:"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["first", "again"])
+def test_a_download_that_is_not_plausible_changes_nothing(
+    server: Server, cache: Cache, first: bool, behaviour: Behaviour, expected: str
+) -> None:
+    server.publish()
+    refreshed(server, cache, "iptoasn" if first else "dbip")
+    before = snapshot(cache.folder)
+    server.plan(dbip_path("2026-11"), behaviour)
+    with pytest.raises(UpdateError) as caught:
+        refreshed(server, cache, "dbip", largest_unpacked=1_000_000, smallest=50)
+    assert str(caught.value).startswith(f"dbip: {PLAIN}: {expected}")
+    assert snapshot(cache.folder) == before
+
+
+def test_a_publisher_that_stalls_changes_nothing(server: Server, cache: Cache) -> None:
+    server.publish()
+    refreshed(server, cache, "dbip")
+    before = snapshot(cache.folder)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"
+    server.plan(dbip_path("2026-11"), stall(head + GOOD[:20]))
+    with pytest.raises(UpdateError, match=r"the server stalled$"):
+        refreshed(server, cache, "dbip", fetch=functools.partial(fetch, patience=IMPATIENT))
+    assert snapshot(cache.folder) == before
+
+
+def test_a_file_that_lost_half_of_itself_is_refused(server: Server, cache: Cache) -> None:
+    server.publish()
+    server.plan(dbip_path("2026-11"), content(gzip.compress(DBIP * 3)))
+    refreshed(server, cache, "dbip")
+    server.publish()
+    with pytest.raises(UpdateError, match=r"implausibly small: .* where the one at hand has"):
+        refreshed(server, cache, "dbip")
+    cache.path(PLAIN).unlink()  # as the text says
+    assert states(refreshed(server, cache, "dbip")) == {PLAIN: True}
+
+
+def test_a_file_that_is_older_than_the_one_at_hand_is_refused(server: Server, cache: Cache) -> None:
+    server.publish()
+    refreshed(server, cache, "registry")
+    before = snapshot(cache.folder)
+    older = ARIN.replace(b"20261116", b"20261115")
+    server.plan(registry_path("arin"), content(older))
+    server.plan(f"{registry_path('arin')}.md5", content(md5_file("arin", older)))
+    with pytest.raises(UpdateError, match="dated 2026-11-15, older than the one at hand of"):
+        refreshed(server, cache, "registry")
+    assert snapshot(cache.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"2.3|arin|1|3|19700101|20261120|-0400", "dated 2026-11-20, which is yet to come"),
+        (b"2.3|arin|1|3|19700101|20261131|-0400", "the date of its data can't be read"),
+        (b"2.3|arin|1|3|19700101||-0400", "the date of its data can't be read"),
+        (b"2.3|arin|1|3|19700101|2026-11-1|-0400", "the date of its data can't be read"),
+    ],
+)
+def test_statistics_are_of_a_day_that_can_be(
+    server: Server, cache: Cache, header: bytes, expected: str
+) -> None:
+    server.publish()
+    statistics = header + b"\n" + ARIN.partition(b"\n")[2]
+    server.plan(registry_path("arin"), content(statistics))
+    server.plan(f"{registry_path('arin')}.md5", content(md5_file("arin", statistics)))
+    with pytest.raises(UpdateError, match=expected):
+        refreshed(server, cache, "registry")
+
+
+@pytest.mark.parametrize(
+    ("published", "expected"),
+    [
+        (content(md5_file("arin", ARIN + b"\n")), "does not match its published checksum"),
+        (content(b"0" * 32), "does not match its published checksum"),
+        (content(HTML), "its published checksum can't be read"),
+        (content(b""), "its published checksum can't be read"),
+        (content(b"MD5 (delegated) = 0123"), "its published checksum can't be read"),
+        (content(b"a" * 33), "its published checksum can't be read"),
+        (content(b" " * 5000), "its published checksum: larger than the limit"),
+        (status(404), "its published checksum: HTTP status 404"),
+    ],
+)
+def test_a_file_that_differs_from_its_checksum_is_refused(
+    server: Server, cache: Cache, published: Behaviour, expected: str
+) -> None:
+    server.publish()
+    server.plan(f"{registry_path('arin')}.md5", published)
+    with pytest.raises(UpdateError, match=expected):
+        refreshed(server, cache, "registry")
+    assert not cache.path("delegated-arin-extended-latest").exists()
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "{}\n", "MD5 (x) = {}\n", "MD5(x)= {}", "{} *x\r\n", "{}  x\n{}  y\n"]
+)
+def test_checksums_are_read_in_all_their_forms(server: Server, cache: Cache, form: str) -> None:
+    server.publish()
+    digest = md5_file("arin", ARIN).decode().split()[0]
+    server.plan(f"{registry_path('arin')}.md5", content(form.format(digest.upper(), "").encode()))
+    assert all(states(refreshed(server, cache, "registry")).values())
+
+
+def test_the_day_of_the_download_is_the_date_where_nothing_says_one(
+    server: Server, cache: Cache
+) -> None:
+    server.publish()
+    for family in "46":
+        lines = publishers.IPTOASN4 if family == "4" else publishers.IPTOASN6
+        server.plan(f"/data/ip2country-v{family}.tsv.gz", bare(gzip.compress(lines)))
+    (iptoasn,) = refreshed(server, cache, "iptoasn")
+    assert iptoasn.date == TODAY
+
+
+def test_a_server_that_does_not_know_the_day_is_refused(server: Server, cache: Cache) -> None:
+    server.publish()
+    body = gzip.compress(publishers.IPTOASN4)
+    server.plan("/data/ip2country-v4.tsv.gz", content(body, modified="yesterday"))
+    with pytest.raises(UpdateError, match="the date of its data can't be read"):
+        refreshed(server, cache, "iptoasn")
+
+
+# --- IPFire ---------------------------------------------------------------------------
+
+
+def database(day: date, *lists: str) -> bytes:
+    """Return a database of that day, of which the tool's stand-in makes these lists."""
+    seconds = int(datetime(day.year, day.month, day.day, 13, 5, 7, tzinfo=UTC).timestamp())
+    text = "".join(f"{line}\n" for line in lists)
+    header = b"LOCDBXX\x01" + struct.pack(">Q", seconds) + b"\x01" * 200
+    return lzma.compress(header + f"\n{text}".encode())
+
+
+def of_much_memory(packed: bytes) -> bytes:
+    """Return the same xz data with a header that asks for 3 GiB to decompress it."""
+    start = 12  # of the block's header; the stream's is before it
+    size = (packed[start] + 1) * 4 - 4
+    header = bytearray(packed[start : start + size])
+    assert header[2:4] == b"\x21\x01", "LZMA2, whose one property is the dictionary's size"
+    header[4] = 39
+    checked = bytes(header) + zlib.crc32(header).to_bytes(4, "little")
+    return packed[:start] + checked + packed[start + size + 4 :]
+
+
+IPFIRE = "/databases/1/location.db.xz"
+NOVEMBER = database(date(2026, 11, 10), "DEv4 2.16.6.0/23", "DEv6 2001:600::/48", "A1v4 1.0.0.0/24")
+
+
+@pytest.fixture
+def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return publishers.fake_location(folder)
+
+
+def exported(found: Sequence[Refreshed]) -> dict[str, str]:
+    ((download,),) = (one.downloads for one in found)
+    return {path.name: path.read_text() for path in download.path.iterdir()}
+
+
+@pytest.mark.usefixtures("location")
+def test_ipfires_database_becomes_lists(server: Server, cache: Cache) -> None:
+    server.plan(IPFIRE, content(NOVEMBER))
+    found = refreshed(server, cache, "ipfire")
+    assert exported(found) == {
+        "DEv4.networks": "2.16.6.0/23\n",
+        "DEv6.networks": "2001:600::/48\n",
+        "A1v4.networks": "1.0.0.0/24\n",
+        "USv4.networks": "",
+    }
+    assert found[0].date == date(2026, 11, 10)
+
+
+@pytest.mark.usefixtures("location")
+def test_lists_are_made_again_only_for_another_database(server: Server, cache: Cache) -> None:
+    server.plan(IPFIRE, content(NOVEMBER))
+    (before,) = refreshed(server, cache, "ipfire")[0].downloads
+    (again,) = refreshed(server, cache, "ipfire")[0].downloads
+    assert not again.new
+    assert again.path == before.path
+    server.plan(IPFIRE, content(database(date(2026, 11, 12), "FRv4 2.0.0.0/16")))
+    assert exported(refreshed(server, cache, "ipfire")) == {
+        "FRv4.networks": "2.0.0.0/16\n",
+        "USv4.networks": "",
+    }
+    assert not before.path.exists(), "lists of the old one are not left behind"
+
+
+@pytest.mark.usefixtures("location")
+def test_lists_that_are_gone_are_made_again(server: Server, cache: Cache) -> None:
+    server.plan(IPFIRE, content(NOVEMBER))
+    (before,) = refreshed(server, cache, "ipfire")[0].downloads
+    shutil.rmtree(before.path)
+    (again,) = refreshed(server, cache, "ipfire")[0].downloads
+    assert again.path == before.path
+    assert (again.path / "DEv4.networks").read_text() == "2.16.6.0/23\n"
+
+
+def test_a_signature_that_is_not_ipfires_is_refused(
+    server: Server, cache: Cache, location: Path
+) -> None:
+    server.plan(IPFIRE, content(NOVEMBER))
+    refreshed(server, cache, "ipfire")
+    before = snapshot(cache.folder)
+    publishers.fake_location(location.parent, signed=False)
+    server.plan(IPFIRE, content(database(date(2026, 11, 12), "FRv4 2.0.0.0/16")))
+    with pytest.raises(UpdateError, match=r"location\.db\.xz: its signature is not IPFire's"):
+        refreshed(server, cache, "ipfire")
+    assert snapshot(cache.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (database(date(2026, 11, 10)), "'location export' wrote no lists"),
+        (database(date(2026, 12, 24), "DEv4 2.16.6.0/23"), "dated 2026-12-24, which is yet to"),
+        (lzma.compress(b"LOCDBXX\x02" + bytes(99)), "not in the format ipfire"),
+        (NOVEMBER[:-5], "truncated: the compressed data does not end"),
+        (NOVEMBER + b"more", "can't be decompressed"),
+        (lzma.compress(bytes(2_000_000)), "more than 1,000,000 bytes when decompressed"),
+        (of_much_memory(NOVEMBER), "can't be decompressed"),
+    ],
+    ids=["no lists", "future", "other version", "truncated", "trailing", "bomb", "memory"],
+)
+@pytest.mark.usefixtures("location")
+def test_an_ipfire_database_that_is_not_plausible_is_refused(
+    server: Server, cache: Cache, body: bytes, expected: str
+) -> None:
+    server.plan(IPFIRE, content(body))
+    with pytest.raises(UpdateError, match=expected):
+        refreshed(server, cache, "ipfire", largest_unpacked=1_000_000)
+    assert snapshot(cache.folder) == {".lock": b""}
+
+
+def test_without_ipfires_tool_nothing_is_downloaded(
+    server: Server, cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UpdateError, match="install 'location'"):
+        refreshed(server, cache, "dbip", "ipfire")
+    assert not server.requests
+
+
+# --- the cache ------------------------------------------------------------------------
+
+
+def test_a_cache_is_used_by_one_update_at_a_time(cache: Cache) -> None:
+    with pytest.raises(UpdateError, match="another update is under way"), Cache(cache.folder):
+        pass
+
+
+def test_a_cache_can_be_used_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Cache(tmp_path / "new" / "cache"):
+            pass
+
+
+def test_a_cache_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UpdateError, match="Not a directory"), Cache(tmp_path / "file" / "cache"):
+        pass
+
+
+def test_what_a_killed_update_left_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    (folder / ".geolookup-x").mkdir(parents=True)
+    (folder / ".geolookup-x" / "location.db").write_text("half of it")
+    (folder / ".geolookup-y.tmp").write_text("half of it")
+    with Cache(folder):
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+# --- the catalogue --------------------------------------------------------------------
+
+
+def test_the_built_in_catalogue_asks_publishers_over_https_alone() -> None:
+    found = catalogue.load().publishers
+    assert [publisher.name for publisher in found] == ["dbip", "registry", "iptoasn", "ipfire"]
+    for publisher in found:
+        assert not publisher.insecure
+        assert publisher.notice
+        for file in publisher.file:
+            assert file.url.startswith("https://")
+            assert file.checksum in ("", f"{file.url}.md5")
+
+
+def test_share_alike_is_no_default() -> None:
+    for publisher in catalogue.load().publishers:
+        if "SA" in publisher.licence:
+            assert not publisher.default
+            assert "share alike" in publisher.notice
+
+
+SMALL = """
+[[source]]
+name = "mirror"
+format = "range-csv"
+licence = "CC0-1.0"
+attribution = ""
+url = ""
+notice = ""
+coverage = "full"
+origin = ""
+[[source.file]]
+name = "ranges.csv"
+url = "https://mirror.example/ranges.csv"
+date = "modified"
+smallest = 1
+largest = 10
+largest_unpacked = 10
+"""
+
+
+def test_a_small_catalogue_is_read() -> None:
+    (publisher,) = catalogue.read(SMALL, "c").publishers
+    assert publisher.name == "mirror"
+    assert not publisher.default
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[[source]]", "[[source", "not TOML"),
+        ("[[source]]", "top = 1\n[[source]]", "expected [[source]] tables and nothing else"),
+        (SMALL, "", "expected [[source]] tables and nothing else"),
+        (SMALL, "source = 1", "expected [[source]] tables and nothing else"),
+        (SMALL, "source = [1]", "source 1: expected a table"),
+        ('notice = ""', "", "source 1: notice: missing"),
+        ('notice = ""', "notice = 1", "source 1: notice: expected a text"),
+        ('notice = ""', 'notice = ""\nlicense = ""', "source 1: unknown key; expected name, "),
+        ('notice = ""', 'notice = ""\ninsecure = "no"', "insecure: expected true or false"),
+        ('"mirror"', '"../mirror"', "source 1: name: expected letters"),
+        ('"range-csv"', '"excel"', "source 1: format: expected one of: "),
+        ('"full"', '"whole"', "source 1: coverage: expected one of: full, partial"),
+        ("[[source.file]]", "[source.file]", "file: expected tables, each under [[source.file]]"),
+        ('"ranges.csv"', '"../ranges.csv"', "source 1: file 1: name: expected letters"),
+        ('"ranges.csv"', '".hidden"', "source 1: file 1: name: expected letters"),
+        ('"ranges.csv"', '"state.json"', "source 1: file 1: name: expected letters"),
+        ('"ranges.csv"', '"mirror"', "the name mirror is used twice"),
+        ('"modified"', '"today"', "file 1: date: expected one of: url, "),
+        ('"modified"', '"url"', 'file 1: url: a date of "url" and {year} or {month} go together'),
+        ("/ranges.csv", "/{month}.csv", 'file 1: url: a date of "url" and'),
+        ("smallest = 1", "smallest = true", "file 1: smallest: expected a whole number"),
+        ("smallest = 1", "smallest = 0", "file 1: smallest, largest, largest_unpacked"),
+        ("smallest = 1", "smallest = 11", "file 1: smallest, largest, largest_unpacked"),
+        ("https:", "http:", "source 1: file 1: url: http: is not encrypted; use https:"),
+        ("https:", "ftp:", "source 1: file 1: url: neither https: nor http:"),
+        ("smallest", 'checksum = "http://a.example/"\nsmallest', "file 1: checksum: http: is not"),
+    ],
+)
+def test_a_catalogue_that_makes_no_sense_is_told(old: str, new: str, expected: str) -> None:
+    assert old in SMALL
+    with pytest.raises(UpdateError) as caught:
+        catalogue.read(SMALL.replace(old, new, 1), "mirrors.toml")
+    assert str(caught.value).startswith("mirrors.toml: ")
+    assert expected in str(caught.value)
+
+
+def test_a_mirror_without_encryption_is_used_when_the_catalogue_says_so() -> None:
+    text = SMALL.replace("https:", "http:").replace('origin = ""', 'origin = ""\ninsecure = true')
+    (publisher,) = catalogue.read(text, "c").publishers
+    assert publisher.insecure
+
+
+def test_a_catalogue_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UpdateError, match="No such file"):
+        catalogue.load(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_bytes(b"\xff")
+    with pytest.raises(UpdateError, match="not UTF-8"):
+        catalogue.load(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("names", [("dbip", "maxmind"), ("dbip", "dbip")])
+def test_sources_that_are_not_in_the_catalogue_are_told(names: tuple[str, ...]) -> None:
+    with pytest.raises(UpdateError, match=r"no source of that name|named twice"):
+        catalogue.load().chosen(names)
+
+
+# --- the dataset ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    folder = tmp_path / "service"
+    folder.mkdir()
+    return folder / "countries.geolookup"
+
+
+def put_in_place(
+    server: Server, cache: Cache, target: Path, *names: str, **options: Any
+) -> Replaced:
+    found = refreshed(server, cache, *names)
+    loaded = load_manifest(write_manifest(found, cache), found)
+    return replace(target, lambda: compiler.compile_manifest(loaded), **options)
+
+
+def test_downloads_become_a_dataset(server: Server, cache: Cache, target: Path) -> None:
+    server.publish()
+    replaced = put_in_place(server, cache, target, "dbip", "registry", "iptoasn")
+    assert replaced.before is None
+    with geolookup.open(target) as opened:
+        assert opened.id == replaced.id
+        assert opened.lookup("1.0.1.1").country == "CN"
+        assert opened.lookup("1.0.0.1").claimed == ("AU", "US")
+        assert opened.lookup("8.8.8.8").country == "US"
+        assert opened.lookup("2001:200::1").country == "JP"
+        assert [source.name for source in opened.sources] == ["dbip", "registry", "iptoasn"]
+    assert os.listdir(target.parent) == [target.name]
+
+
+@pytest.mark.usefixtures("location")
+def test_ipfires_lists_become_a_dataset(server: Server, cache: Cache, target: Path) -> None:
+    server.publish()
+    server.plan(IPFIRE, content(NOVEMBER))
+    put_in_place(server, cache, target, "ipfire")
+    with geolookup.open(target) as opened:
+        assert opened.country("2.16.7.1") == "DE"
+        assert opened.country("2001:600::1") == "DE"
+        assert opened.country("1.0.0.1") == "ZZ"
+
+
+def test_nothing_new_leaves_the_file_alone(server: Server, cache: Cache, target: Path) -> None:
+    server.publish()
+    first = put_in_place(server, cache, target)
+    before = target.stat()
+    again = put_in_place(server, cache, target)
+    assert again.id == again.before == first.id
+    after = target.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_new_data_replaces_the_dataset(server: Server, cache: Cache, target: Path) -> None:
+    server.publish()
+    first = put_in_place(server, cache, target)
+    server.plan(dbip_path("2026-11"), content(gzip.compress(DBIP.replace(b"CN", b"HK"))))
+    second = put_in_place(server, cache, target)
+    assert second.before == first.id != second.id
+    with geolookup.open(target) as opened:
+        assert opened.lookup("1.0.1.1").claimed == ("CN", "HK")
+
+
+def test_a_dataset_that_is_open_stays_whole(server: Server, cache: Cache, target: Path) -> None:
+    server.publish()
+    put_in_place(server, cache, target)
+    server.plan(dbip_path("2026-11"), content(gzip.compress(DBIP.replace(b"CN", b"HK"))))
+    with geolookup.open(target) as opened:
+        put_in_place(server, cache, target)
+        assert opened.country("1.0.1.1") == "CN"
+
+
+def test_a_check_sees_both_datasets_and_can_refuse_the_new_one(
+    server: Server, cache: Cache, target: Path
+) -> None:
+    server.publish()
+    seen: list[tuple[str, str | None]] = []
+
+    def country(path: Path) -> str:
+        with geolookup.open(path) as opened:
+            return opened.country("1.0.1.1")
+
+    def check(new: Path, old: Path | None) -> None:
+        seen.append((country(new), None if old is None else country(old)))
+        if old is not None:
+            raise UpdateError("CN lost 100 %, more than 0.5 %")
+
+    put_in_place(server, cache, target, checks=[check])
+    before = target.read_bytes()
+    server.plan(dbip_path("2026-11"), content(gzip.compress(DBIP.replace(b"CN", b"HK"))))
+    for _ in range(2):  # the second time nothing is downloaded, and it is refused still
+        with pytest.raises(UpdateError, match="refused: refused: CN lost 100 %"):
+            put_in_place(server, cache, target, checks=[check])
+    assert seen == [("CN", None), ("HK", "CN"), ("HK", "CN")]
+    assert target.read_bytes() == before
+    kept = target.with_name("countries.geolookup.refused")
+    assert country(kept) == "HK"
+    assert sorted(os.listdir(target.parent)) == [target.name, kept.name]
+    kept.replace(target)  # accepted by hand
+    again = put_in_place(server, cache, target, checks=[check])
+    assert again.id == again.before
+
+
+def test_a_refused_dataset_goes_when_a_later_one_passes(
+    server: Server, cache: Cache, target: Path
+) -> None:
+    server.publish()
+
+    def refuse(*_: Path | None) -> None:
+        raise UpdateError("no")
+
+    with pytest.raises(UpdateError, match=r"no$"):
+        put_in_place(server, cache, target, checks=[refuse])
+    assert os.listdir(target.parent) == ["countries.geolookup.refused"]
+    put_in_place(server, cache, target)
+    assert os.listdir(target.parent) == [target.name]
+
+
+def test_checks_are_asked_in_order_and_not_for_what_is_the_same(
+    server: Server, cache: Cache, target: Path
+) -> None:
+    server.publish()
+    asked: list[str] = []
+    checks = [lambda *_: asked.append("one"), lambda *_: asked.append("two")]
+    put_in_place(server, cache, target, checks=checks)
+    put_in_place(server, cache, target, checks=checks)
+    assert asked == ["one", "two"]
+
+
+def test_a_dataset_that_covers_little_is_refused(
+    server: Server, cache: Cache, target: Path
+) -> None:
+    server.publish()
+    with pytest.raises(UpdateError, match=r"of the IPv4 space has a country, expected are at"):
+        put_in_place(server, cache, target, checks=[plausible()])
+    put_in_place(server, cache, target, checks=[plausible(min_coverage=Fraction(0))])
+    assert os.listdir(target.parent) == [target.name]
+
+
+def test_a_dataset_in_which_canaries_die_is_refused(
+    server: Server, cache: Cache, target: Path, tmp_path: Path
+) -> None:
+    server.publish()
+    path = tmp_path / "canaries.csv"
+    path.write_text("1.0.1.1,HK\n8.8.8.8,US\n" + "1.0.1.1,TW\n" * 30)
+    check = plausible(canaries=read_canaries(path), min_coverage=Fraction(0))
+    with pytest.raises(
+        UpdateError, match=r"canaries\.csv:1: expected HK, found CN .*; and 11 more"
+    ):
+        put_in_place(server, cache, target, checks=[check])
+    path.write_text("1.0.1.1,CN\n8.8.8.8,US\n")
+    check = plausible(canaries=read_canaries(path), min_coverage=Fraction(0))
+    put_in_place(server, cache, target, checks=[check])
+
+
+def test_a_dataset_that_changed_too_much_is_refused(
+    server: Server, cache: Cache, target: Path
+) -> None:
+    server.publish()
+    put_in_place(server, cache, target, checks=[alike({"CN": Fraction(0)})])  # the first one
+    before = target.read_bytes()
+    server.plan(dbip_path("2026-11"), content(gzip.compress(DBIP.replace(b"CN", b"HK"))))
+    with pytest.raises(UpdateError, match=r"refused: CN changed by 100 % in IPv4, allowed are 50"):
+        put_in_place(server, cache, target, checks=[alike({"CN": Fraction(1, 2)})])
+    assert target.read_bytes() == before
+    put_in_place(server, cache, target, checks=[alike({"AU": Fraction(1, 2)})])
+    server.plan(dbip_path("2026-11"), content(GOOD))
+    put_in_place(server, cache, target, checks=[alike({})])
+
+
+def broken_compile() -> compiler.Compiled:
+    raise SourceError("file:1:1: broken")
+
+
+def broken_write(_: compiler.Compiled, path: Path) -> None:
+    path.write_bytes(b"half a data")
+    raise OSError(28, "No space left on device")
+
+
+def bad_write(_: compiler.Compiled, path: Path) -> None:
+    path.write_bytes(b"not a dataset")
+
+
+def empty() -> compiler.Compiled:
+    return compiler.compile([])
+
+
+@pytest.mark.parametrize(
+    ("compiled", "write", "error"),
+    [
+        (broken_compile, dataset.write, SourceError),
+        (empty, broken_write, OSError),
+        (empty, bad_write, DatasetError),
+    ],
+)
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_failure_leaves_everything_as_it_was(
+    target: Path,
+    exists: bool,
+    compiled: Callable[[], compiler.Compiled],
+    write: Callable[[compiler.Compiled, Path], None],
+    error: type[Exception],
+) -> None:
+    if exists:
+        dataset.write(compiler.compile([], today=TODAY), target)
+    before = snapshot(target.parent)
+    with pytest.raises(error):
+        replace(target, compiled, write=write)
+    assert snapshot(target.parent) == before
+
+
+def test_a_damaged_dataset_is_not_replaced(target: Path) -> None:
+    target.write_bytes(b"damaged")
+    with pytest.raises(DatasetError):
+        replace(target, broken_compile)
+    assert target.read_bytes() == b"damaged"
+
+
+MANIFEST = """
+[[source]]
+name = "of the publisher"
+files = ["dbip-country-lite.csv.gz"]
+licence = "CC-BY-4.0"
+date = 2020-01-01
+coverage = "full"
+
+[[source]]
+name = "our own"
+files = ["own.csv"]
+licence = "ours"
+date = 2020-01-01
+coverage = "partial"
+
+[[override]]
+prefix = "10.0.0.0/8"
+code = "DE"
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    (folder / "own.csv").write_text("2.0.0.0,2.0.0.255,FR\n")
+    (folder / "geolookup.toml").write_text(MANIFEST)
+    return folder / "geolookup.toml"
+
+
+def test_a_manifest_says_which_sources_are_downloaded(server: Server, manifest: Path) -> None:
+    assert [one.name for one in used_by(manifest, catalogue_of(server))] == ["dbip"]
+    manifest.write_text(MANIFEST.replace('"own.csv"', '"own.csv", "ip2country-v6.tsv.gz"'))
+    assert [one.name for one in used_by(manifest, catalogue_of(server))] == ["dbip", "iptoasn"]
+
+
+@pytest.mark.parametrize("text", ["source = 1", "source = [1]", "[[source]]\nfiles = 1", ""])
+def test_a_manifest_of_another_shape_names_no_source(
+    server: Server, manifest: Path, text: str
+) -> None:
+    manifest.write_text(text)
+    assert used_by(manifest, catalogue_of(server)) == ()
+
+
+def test_a_manifest_that_can_not_be_read_is_told(server: Server, manifest: Path) -> None:
+    manifest.write_text("[")
+    with pytest.raises(UpdateError, match=r"geolookup\.toml: not TOML"):
+        used_by(manifest, catalogue_of(server))
+    with pytest.raises(UpdateError, match="No such file"):
+        used_by(manifest.with_name("none.toml"), catalogue_of(server))
+
+
+def test_names_of_downloads_in_a_manifest_stand_for_the_downloads(
+    server: Server, cache: Cache, manifest: Path, target: Path
+) -> None:
+    server.publish()
+    found = refreshed(server, cache, "dbip")
+    loaded = load_manifest(manifest, found)
+    assert [entry.source.date for entry in loaded.sources] == [date(2026, 11, 1), date(2020, 1, 1)]
+    replace(target, lambda: compiler.compile_manifest(loaded))
+    with geolookup.open(target) as opened:
+        assert opened.country("1.0.1.1") == "CN"
+        assert opened.country("2.0.0.1") == "FR"
+        assert opened.country("10.0.0.1") == "DE"
+
+
+def test_the_written_manifest_compiles_by_itself(server: Server, cache: Cache) -> None:
+    server.publish()
+    found = refreshed(server, cache, "dbip", "registry", "iptoasn")
+    written = write_manifest(found, cache)
+    alone = compiler.compile_manifest(manifests.load(written))
+    assert alone.metadata == compiler.compile_manifest(load_manifest(written, found)).metadata
+
+
+# --- the command ----------------------------------------------------------------------
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Ended]:  # fmt: skip
+    """Run the command with a catalogue of the local server, and a cache folder of the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    mirrors = tmp_path / "mirrors.toml"
+    mirrors.write_text(server.catalogue())
+    server.publish(month=f"{datetime.now(UTC):%Y-%m}")
+
+    def run(*arguments: str | Path, catalogue: Path | None = mirrors) -> Ended:
+        options = ["--catalogue", str(catalogue)] if catalogue else []
+        with pytest.raises(SystemExit) as caught:
+            main(["update", *options, *map(str, arguments)])
+        code = caught.value.code
+        assert isinstance(code, int)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+LITTLE = ("--min-coverage", "0%")
+"""The samples have a country for a small part of the address space."""
+
+
+def test_the_command_replaces_a_dataset(run: Callable[..., Ended], target: Path) -> None:
+    ended = run(*LITTLE, "--dataset", target)
+    assert ended.code == 0, ended.err
+    with geolookup.open(target) as opened:
+        assert f"dataset {opened.id}" in ended.out
+    assert "delegated-arin-extended-latest" in ended.out
+    assert ended.out.count("  new\n") == 6
+    again = run(*LITTLE, "--dataset", target)
+    assert again.code == 0
+    assert again.out.count("  unchanged\n") == 6
+    assert "nothing new" in again.out
+
+
+def test_the_command_says_what_each_licence_asks_for_once(
+    run: Callable[..., Ended], tmp_path: Path
+) -> None:
+    ended = run("dbip", "iptoasn", "--cache", tmp_path / "c")
+    assert ended.err.count("CC BY 4.0") == 1
+    assert ended.err.count("https://db-ip.com") == 1
+    assert ended.err.count("PDDL") == 1
+    assert "share alike" not in ended.err
+
+
+def test_the_command_keeps_downloads_in_the_users_cache(
+    run: Callable[..., Ended], tmp_path: Path
+) -> None:
+    ended = run("dbip")
+    assert ended.code == 0
+    folder = tmp_path / "xdg" / "geolookup"
+    assert (folder / "dbip-country-lite.csv.gz").exists()
+    assert f"manifest  {folder / 'geolookup.toml'}" in ended.out
+    loaded = json.loads((folder / "state.json").read_text())
+    assert list(loaded) == ["dbip-country-lite.csv.gz"]
+
+
+def test_a_relative_cache_folder_of_the_environment_does_not_count(
+    run: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("dbip").code == 0
+    assert (tmp_path / ".cache" / "geolookup" / "dbip-country-lite.csv.gz").exists()
+
+
+def test_the_command_fails_when_a_download_does(
+    run: Callable[..., Ended], server: Server, target: Path
+) -> None:
+    assert run(*LITTLE, "--dataset", target).code == 0
+    before = target.read_bytes()
+    server.plan(registry_path("apnic"), content(HTML))
+    ended = run(*LITTLE, "--dataset", target)
+    assert ended.code == 1
+    assert "apnic-extended-latest: a web page instead of data" in ended.err
+    assert target.read_bytes() == before
+
+
+def test_the_command_refuses_to_replace_a_damaged_dataset(
+    run: Callable[..., Ended], server: Server, target: Path
+) -> None:
+    target.write_bytes(b"damaged")
+    assert run(*LITTLE, "--dataset", target).code == 3
+    assert not server.requests
+
+
+def test_the_command_compiles_a_manifest(
+    run: Callable[..., Ended], server: Server, manifest: Path, target: Path
+) -> None:
+    ended = run(*LITTLE, "--manifest", manifest, "--dataset", target)
+    assert ended.code == 0, ended.err
+    assert not server.asked_for(registry_path("arin"))
+    with geolookup.open(target) as opened:
+        assert [source.name for source in opened.sources] == ["of the publisher", "our own"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--manifest", "MANIFEST", "dbip"], "the manifest says which sources"),
+        (["--dataset", "/nowhere/at/all.geolookup"], "there is no folder"),
+        (["maxmind"], "no source of that name"),
+        (["--max-change", "CN=1%"], "needs --dataset"),
+        (["--dataset", "x.geolookup", "--max-change", "CN=lots"], "--max-change, number 1: "),
+        (["--dataset", "x.geolookup", "--min-coverage", "lots"], "--min-coverage: "),
+        (["--manifest", "/nowhere.toml"], "does not exist"),
+    ],
+)
+def test_the_command_tells_wrong_usage(
+    run: Callable[..., Ended], server: Server, manifest: Path, arguments: list[str], expected: str
+) -> None:
+    ended = run(*(str(manifest) if one == "MANIFEST" else one for one in arguments))
+    assert ended.code == 2
+    assert expected in ended.err
+    assert not server.requests
+
+
+def test_the_command_refuses_what_passes_a_limit(
+    run: Callable[..., Ended], server: Server, target: Path
+) -> None:
+    ended = run("--dataset", target)
+    assert ended.code == 1
+    assert "of the IPv4 space has a country" in ended.err
+    assert run(*LITTLE, "--dataset", target).code == 0
+    month = f"{datetime.now(UTC):%Y-%m}"
+    server.plan(dbip_path(month), content(gzip.compress(DBIP.replace(b"CN", b"HK"))))
+    ended = run(*LITTLE, "--dataset", target, "--max-change", "CN=50%")
+    assert ended.code == 1
+    assert "CN changed by 100 % in IPv4, allowed are 50 %" in ended.err
+    assert run(*LITTLE, "--dataset", target, "--max-change", "CN=100%").code == 0
+
+
+def test_the_command_takes_limits_and_canaries_from_the_manifest(
+    run: Callable[..., Ended], server: Server, manifest: Path, target: Path
+) -> None:
+    limits = '[limits]\nmin_coverage = "0%"\nmax_change = { CN = "50%" }\n'
+    manifest.write_text(f'canaries = "canaries.csv"\n{limits}{MANIFEST}')
+    manifest.with_name("canaries.csv").write_text("2.0.0.1,DE\n")
+    arguments = ["--manifest", manifest, "--dataset", target]
+    ended = run(*arguments)
+    assert ended.code == 1
+    assert "canaries.csv:1: expected DE, found FR" in ended.err
+    manifest.with_name("canaries.csv").write_text("2.0.0.1,FR\n")
+    ended = run(*arguments, "--min-coverage", "50%")
+    assert ended.code == 1, "what is given wins"
+    assert run(*arguments).code == 0
+    month = f"{datetime.now(UTC):%Y-%m}"
+    server.plan(dbip_path(month), content(gzip.compress(DBIP.replace(b"CN", b"HK"))))
+    assert run(*arguments).code == 1
+    assert run(*arguments, "--max-change", "CN=100%").code == 0
+
+
+def test_the_command_keeps_what_each_source_says_unless_told_otherwise(
+    run: Callable[..., Ended], target: Path
+) -> None:
+    run(*LITTLE, "--dataset", target)
+    with geolookup.open(target) as opened:
+        full = set(opened.check_sections())
+    run(*LITTLE, "--dataset", target, "--no-evidence")
+    with geolookup.open(target) as opened:
+        assert set(opened.check_sections()) < full
+
+
+def test_the_command_shows_the_built_in_catalogue(run: Callable[..., Ended]) -> None:
+    ended = run("--show-catalogue", catalogue=None)
+    assert ended.code == 0
+    assert ended.out == builtin_text()
+    assert catalogue.read(ended.out, "shown") == catalogue.load()
+
+
+def test_no_test_asks_a_publisher() -> None:
+    """`publishers.Server.catalogue` leaves no URL of a publisher in what is downloaded."""
+    with publishing() as server:
+        for publisher in catalogue_of(server).publishers:
+            for file in publisher.file:
+                assert file.url.startswith(server.url)
+                assert file.checksum in ("", f"{file.url}.md5")
+
+
+def test_downloads_are_kept_under_their_own_names_only() -> None:
+    """A name in the cache can't lead out of it, whatever a catalogue says."""
+    for publisher in catalogue.load().publishers:
+        for file in publisher.file:
+            assert Path(file.name).name == file.name
