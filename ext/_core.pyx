@@ -501,17 +501,25 @@ def positions16(bytes column not None, bytes value not None, /, *, isa=None):
     return _positions(_find_isa(isa), &selection)
 
 
-def partition(bytes claims not None, bytes verdicts not None, /, *, isa=None):
-    """Split 0..N-1 by verdict: (inside, outside, undetermined) as uint32 positions."""
+ctypedef bytes (*describe_positions)(const gl_isa *path, const gl_selection *selection)
+
+
+cdef tuple _split(bytes claims, bytes verdicts, isa, describe_positions describe):
+    """Return the positions inside, outside and undetermined."""
     cdef const gl_isa *path = _find_isa(isa)
     cdef bytes column = map8(claims, verdicts)
     cdef gl_selection selection = _selected8(column, 1)
-    cdef bytes inside = _positions(path, &selection)
+    cdef bytes inside = describe(path, &selection)
     cdef bytes outside
     selection.value = 2
-    outside = _positions(path, &selection)
+    outside = describe(path, &selection)
     selection.choice = GL_NEITHER8
-    return inside, outside, _positions(path, &selection)
+    return inside, outside, describe(path, &selection)
+
+
+def partition(bytes claims not None, bytes verdicts not None, /, *, isa=None):
+    """Split 0..N-1 by verdict: (inside, outside, undetermined) as uint32 positions."""
+    return _split(claims, verdicts, isa, _positions)
 
 
 def roaring8(bytes column not None, int value, /, *, isa=None):
@@ -528,15 +536,7 @@ def roaring16(bytes column not None, bytes value not None, /, *, isa=None):
 
 def roaring_partition(bytes claims not None, bytes verdicts not None, /, *, isa=None):
     """Split 0..N-1 by verdict: (inside, outside, undetermined) as Roaring bitmaps."""
-    cdef const gl_isa *path = _find_isa(isa)
-    cdef bytes column = map8(claims, verdicts)
-    cdef gl_selection selection = _selected8(column, 1)
-    cdef bytes inside = _roaring(path, &selection)
-    cdef bytes outside
-    selection.value = 2
-    outside = _roaring(path, &selection)
-    selection.choice = GL_NEITHER8
-    return inside, outside, _roaring(path, &selection)
+    return _split(claims, verdicts, isa, _roaring)
 
 
 # Of two-letter codes there are few, and a str made once serves for every roster.

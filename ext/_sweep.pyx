@@ -27,7 +27,7 @@ cdef enum:
 # By gl_line_fault.
 cdef tuple FAULTS = (
     None,
-    "expected three fields: first,last,code",
+    None,  # the wrong number of fields: Dialect._expected
     "the first address can't be read",
     "the last address can't be read",
     "first and last are not of one family",
@@ -212,6 +212,10 @@ cdef class Dialect:
         raise TypeError("a dialect can't be pickled or copied")
 
 
+cdef Dialect PLAIN = Dialect("ranges", least=3, most=3, last=1, code=2)
+PLAIN._expected = "expected three fields: first,last,code"
+
+
 @cython.final
 cdef class RangeLines:
     cdef Ranges _ipv4
@@ -244,7 +248,7 @@ cdef class RangeLines:
         self._ipv4 = ipv4
         self._ipv6 = ipv6
         self._read_code = read_code
-        self._dialect = dialect
+        self._dialect = PLAIN if dialect is None else dialect
         self._skip = skip
         self._longer = {}
         self._rest = b""
@@ -291,16 +295,11 @@ cdef class RangeLines:
         self._line += 1
         if self._line <= self._skip:
             return 0
-        if self._dialect is None:
-            fault = gl_read_plain_line(text, size, &line)
-        else:
-            fault = gl_read_dialect_line(&self._dialect._dialect, text, size, &line)
-            if fault == GL_LINE_SKIPPED:
-                return 0
+        fault = gl_read_line(&self._dialect._dialect, text, size, &line)
+        if fault == GL_LINE_SKIPPED:
+            return 0
         if fault:
-            what = FAULTS[fault]
-            if fault == GL_LINE_FIELDS and self._dialect is not None:
-                what = self._dialect._expected
+            what = self._dialect._expected if fault == GL_LINE_FIELDS else FAULTS[fault]
             self.faults.append((self._line, <Py_ssize_t>line.column, what))
             return 0
         code = self.code(line.code, line.code_size)

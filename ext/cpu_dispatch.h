@@ -9,83 +9,50 @@
 #include <cpuid.h>
 #endif
 
+/* Applies DO to the type, `return` or nothing, name, parameters and arguments of each hot
+ * function. */
+#define GL_HOT_FUNCTIONS(DO, ...)                                                              \
+    DO(int, return, parse, (const char *s, size_t n, uint8_t out[16]), (s, n, out, isa),       \
+       __VA_ARGS__)                                                                            \
+    DO(void, , read_items, (const gl_item *items, size_t n, gl_roster *roster),                \
+       (items, n, roster, isa), __VA_ARGS__)                                                   \
+    DO(unsigned, return, claim_text, (const gl_table *t, const char *s, size_t n),             \
+       (t, s, n, isa), __VA_ARGS__)                                                            \
+    DO(unsigned, return, claim_packed, (const gl_table *t, const uint8_t *p, size_t n),        \
+       (t, p, n, isa), __VA_ARGS__)                                                            \
+    DO(void, , classify4, (const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out), \
+       (t, packed, n, out, isa), __VA_ARGS__)                                                  \
+    DO(void, , classify6, (const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out), \
+       (t, packed, n, out, isa), __VA_ARGS__)                                                  \
+    DO(void, , classify_roster, (const gl_table *t, const gl_roster *roster, uint16_t *out),   \
+       (t, roster, out, isa), __VA_ARGS__)                                                     \
+    DO(size_t, return, count_selected, (const gl_selection *s), (s, isa), __VA_ARGS__)         \
+    DO(void, , select, (const gl_selection *s, uint32_t *out), (s, out, isa), __VA_ARGS__)     \
+    DO(size_t, return, roaring_measure,                                                        \
+       (const gl_selection *s, gl_container *containers, uint64_t *words),                     \
+       (s, containers, words, isa), __VA_ARGS__)                                               \
+    DO(void, , roaring_write,                                                                  \
+       (const gl_selection *s, const gl_container *containers, uint64_t *words, uint8_t *out), \
+       (s, containers, words, out, isa), __VA_ARGS__)
+
+#define GL_MEMBER(TYPE, RETURN, NAME, PARAMETERS, ARGUMENTS, ...) TYPE(*NAME) PARAMETERS;
+
+#define GL_FUNCTION(TYPE, RETURN, NAME, PARAMETERS, ARGUMENTS, SUFFIX, TARGET, ISA)            \
+    TARGET static TYPE gl_##NAME##_##SUFFIX PARAMETERS                                         \
+    {                                                                                          \
+        enum { isa = ISA };                                                                    \
+        RETURN gl_##NAME ARGUMENTS;                                                            \
+    }
+
+#define GL_POINTER(TYPE, RETURN, NAME, PARAMETERS, ARGUMENTS, SUFFIX) gl_##NAME##_##SUFFIX,
+
+#define GL_DEFINE_ISA(SUFFIX, TARGET, ISA) GL_HOT_FUNCTIONS(GL_FUNCTION, SUFFIX, TARGET, ISA)
+#define GL_LIST_ISA(SUFFIX) {#SUFFIX, GL_HOT_FUNCTIONS(GL_POINTER, SUFFIX)}
+
 typedef struct {
     const char *name;
-    int (*parse)(const char *s, size_t n, uint8_t out[16]);
-    void (*read_items)(const gl_item *items, size_t n, gl_roster *roster);
-    unsigned (*claim_text)(const gl_table *t, const char *s, size_t n);
-    unsigned (*claim_packed)(const gl_table *t, const uint8_t *p, size_t n);
-    void (*classify4)(const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out);
-    void (*classify6)(const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out);
-    void (*classify_roster)(const gl_table *t, const gl_roster *roster, uint16_t *out);
-    size_t (*count_selected)(const gl_selection *s);
-    void (*select)(const gl_selection *s, uint32_t *out);
-    size_t (*roaring_measure)(const gl_selection *s, gl_container *containers,
-                              uint64_t *words);
-    void (*roaring_write)(const gl_selection *s, const gl_container *containers,
-                          uint64_t *words, uint8_t *out);
+    GL_HOT_FUNCTIONS(GL_MEMBER, )
 } gl_isa;
-
-#define GL_DEFINE_ISA(NAME, TARGET, ISA)                                                       \
-    TARGET static int gl_parse_##NAME(const char *s, size_t n, uint8_t out[16])                \
-    {                                                                                          \
-        return gl_parse(s, n, out, ISA);                                                 \
-    }                                                                                          \
-    TARGET static void gl_read_items_##NAME(const gl_item *items, size_t n,                    \
-                                            gl_roster *roster)                                 \
-    {                                                                                          \
-        gl_read_items(items, n, roster, ISA);                                                  \
-    }                                                                                          \
-    TARGET static unsigned gl_claim_text_##NAME(const gl_table *t, const char *s, size_t n)    \
-    {                                                                                          \
-        return gl_claim_text(t, s, n, ISA);                                                    \
-    }                                                                                          \
-    TARGET static unsigned gl_claim_packed_##NAME(const gl_table *t, const uint8_t *p,         \
-                                                  size_t n)                                    \
-    {                                                                                          \
-        return gl_claim_packed(t, p, n, ISA);                                                  \
-    }                                                                                          \
-    TARGET static void gl_classify4_##NAME(const gl_table *t, const uint8_t *packed, size_t n, \
-                                           uint16_t *out)                                      \
-    {                                                                                          \
-        gl_classify4(t, packed, n, out, ISA);                                                  \
-    }                                                                                          \
-    TARGET static void gl_classify6_##NAME(const gl_table *t, const uint8_t *packed, size_t n, \
-                                           uint16_t *out)                                      \
-    {                                                                                          \
-        gl_classify6(t, packed, n, out, ISA);                                                  \
-    }                                                                                          \
-    TARGET static void gl_classify_roster_##NAME(const gl_table *t, const gl_roster *roster,   \
-                                                 uint16_t *out)                                \
-    {                                                                                          \
-        gl_classify_roster(t, roster, out, ISA);                                               \
-    }                                                                                          \
-    TARGET static size_t gl_count_selected_##NAME(const gl_selection *s)                       \
-    {                                                                                          \
-        return gl_count_selected(s, ISA);                                                      \
-    }                                                                                          \
-    TARGET static void gl_select_##NAME(const gl_selection *s, uint32_t *out)                  \
-    {                                                                                          \
-        gl_select(s, out, ISA);                                                                \
-    }                                                                                          \
-    TARGET static size_t gl_roaring_measure_##NAME(                                            \
-        const gl_selection *s, gl_container *containers, uint64_t *words)                      \
-    {                                                                                          \
-        return gl_roaring_measure(s, containers, words, ISA);                                  \
-    }                                                                                          \
-    TARGET static void gl_roaring_write_##NAME(                                                \
-        const gl_selection *s, const gl_container *containers, uint64_t *words, uint8_t *out)  \
-    {                                                                                          \
-        gl_roaring_write(s, containers, words, out, ISA);                                      \
-    }
-
-#define GL_LIST_ISA(NAME)                                                              \
-    {                                                                                  \
-        #NAME, gl_parse_##NAME, gl_read_items_##NAME, gl_claim_text_##NAME,           \
-            gl_claim_packed_##NAME, gl_classify4_##NAME, gl_classify6_##NAME,          \
-            gl_classify_roster_##NAME, gl_count_selected_##NAME, gl_select_##NAME,      \
-            gl_roaring_measure_##NAME, gl_roaring_write_##NAME                         \
-    }
 
 GL_DEFINE_ISA(portable, , GL_PORTABLE)
 #ifdef GL_X86

@@ -5,8 +5,7 @@
 #ifndef GEOLOOKUP_INDEX_BUILD_H
 #define GEOLOOKUP_INDEX_BUILD_H
 
-#include <stdlib.h>
-
+#include "grow.h"
 #include "index.h"
 
 #if defined(__linux__)
@@ -22,20 +21,12 @@ typedef struct {
     size_t count, capacity;
 } gl_vector;
 
-/* Makes room for `more` items; 0 when there is no memory. */
+/* Makes room for `more` items of `width` bytes; 0 when there is no memory. */
 static inline int gl_reserve(gl_vector *v, size_t more, size_t width)
 {
     if (more > GL_MAX_SLOTS || v->count > GL_MAX_SLOTS - more)
         return 0;
-    if (v->capacity - v->count < more) {
-        size_t capacity = v->capacity + v->capacity / 2 + more + 1024;
-        void *data = realloc(v->data, capacity * width);
-        if (data == NULL)
-            return 0;
-        v->data = data;
-        v->capacity = capacity;
-    }
-    return 1;
+    return gl_grow(&v->data, v->count, more, &v->capacity, width);
 }
 
 /* A block of IPv4: 2^width addresses from `start`, and the first and the last of the intervals
@@ -409,8 +400,17 @@ typedef enum {
  * first fault. The loops read everything, which is quicker than to leave early. */
 static inline gl_fault gl_table_check(const gl_table *t, unsigned limit, size_t *position)
 {
-    unsigned wrong = 0;
-    size_t i;
+#define GL_FIND_FAULT(FIRST, COUNT, IS_WRONG, FAULT)                                 \
+    do {                                                                             \
+        unsigned wrong = 0;                                                          \
+        for (size_t i = (FIRST); i < (COUNT); i++)                                   \
+            wrong |= (unsigned)(IS_WRONG);                                           \
+        for (size_t i = (FIRST); wrong && i < (COUNT); i++)                          \
+            if (IS_WRONG) {                                                          \
+                *position = i;                                                       \
+                return FAULT;                                                        \
+            }                                                                        \
+    } while (0)
 
     *position = 0;
     if (t->first4[0] != 0)
@@ -419,39 +419,13 @@ static inline gl_fault gl_table_check(const gl_table *t, unsigned limit, size_t 
         return GL_HIGH6_START;
     if (t->low6[0] != 0)
         return GL_LOW6_START;
-    for (i = 1; i < t->n4; i++)
-        wrong |= t->first4[i] <= t->first4[i - 1];
-    if (wrong) {
-        for (i = 1; t->first4[i] > t->first4[i - 1]; i++)
-            ;
-        *position = i;
-        return GL_FIRST4_ORDER;
-    }
-    for (i = 0; i < t->n4; i++)
-        wrong |= t->claim4[i] >= limit;
-    if (wrong) {
-        for (i = 0; t->claim4[i] < limit; i++)
-            ;
-        *position = i;
-        return GL_CLAIM4_UNKNOWN;
-    }
-    for (i = 1; i < t->n6; i++)
-        wrong |= (unsigned)gl_begins_by6(t, i, t->high6[i - 1], t->low6[i - 1]);
-    if (wrong) {
-        for (i = 1; !gl_begins_by6(t, i, t->high6[i - 1], t->low6[i - 1]); i++)
-            ;
-        *position = i;
-        return GL_FIRST6_ORDER;
-    }
-    for (i = 0; i < t->n6; i++)
-        wrong |= (t->claim6[i] >= limit) & (t->claim6[i] < GL_EMBEDDED_FIRST);
-    if (wrong) {
-        for (i = 0; t->claim6[i] < limit || t->claim6[i] >= GL_EMBEDDED_FIRST; i++)
-            ;
-        *position = i;
-        return GL_CLAIM6_UNKNOWN;
-    }
+    GL_FIND_FAULT(1, t->n4, t->first4[i] <= t->first4[i - 1], GL_FIRST4_ORDER);
+    GL_FIND_FAULT(0, t->n4, t->claim4[i] >= limit, GL_CLAIM4_UNKNOWN);
+    GL_FIND_FAULT(1, t->n6, gl_begins_by6(t, i, t->high6[i - 1], t->low6[i - 1]), GL_FIRST6_ORDER);
+    GL_FIND_FAULT(0, t->n6, (t->claim6[i] >= limit) & (t->claim6[i] < GL_EMBEDDED_FIRST),
+                  GL_CLAIM6_UNKNOWN);
     return GL_NO_FAULT;
+#undef GL_FIND_FAULT
 }
 
 /* Builds the index over arrays without a fault by gl_table_check, at most

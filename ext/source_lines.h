@@ -8,11 +8,9 @@
 
 #include "sweep.h"
 
-/* --- the plain dialect: lines "first,last,code" ------------------------------------ */
-
 typedef enum {
     GL_LINE_OK,
-    GL_LINE_FIELDS,   /* not three fields */
+    GL_LINE_FIELDS,   /* the wrong number of them */
     GL_LINE_FIRST,    /* the first field is no address */
     GL_LINE_LAST,     /* the second field is no address */
     GL_LINE_FAMILIES, /* one is IPv4 and the other IPv6 */
@@ -22,7 +20,7 @@ typedef enum {
 typedef struct {
     gl_range range;   /* without code, file and line */
     int family;       /* 4 or 6 */
-    const char *code; /* the third field, within the line */
+    const char *code; /* within the line */
     size_t code_size;
     size_t column; /* of the fault, from 1 */
 } gl_line;
@@ -46,40 +44,6 @@ static inline int gl_parse_field(const char *s, size_t n, uint64_t *high, uint64
     *low = gl_load_be32(address);
     return 4;
 }
-
-static inline gl_line_fault gl_read_plain_line(const char *s, size_t n, gl_line *out)
-{
-    const char *end = s + n;
-    out->column = 1;
-    const char *first_end = n ? memchr(s, ',', n) : NULL;
-    if (first_end == NULL)
-        return GL_LINE_FIELDS;
-    const char *last = first_end + 1;
-    const char *last_end = last < end ? memchr(last, ',', (size_t)(end - last)) : NULL;
-    if (last_end == NULL)
-        return GL_LINE_FIELDS;
-    out->code = last_end + 1;
-    out->code_size = (size_t)(end - out->code);
-    if (out->code_size && memchr(out->code, ',', out->code_size) != NULL)
-        return GL_LINE_FIELDS;
-
-    gl_range *r = &out->range;
-    out->family = gl_parse_field(s, (size_t)(first_end - s), &r->first_high, &r->first_low);
-    if (out->family == 0)
-        return GL_LINE_FIRST;
-    out->column = (size_t)(last - s) + 1;
-    int family = gl_parse_field(last, (size_t)(last_end - last), &r->last_high, &r->last_low);
-    if (family == 0)
-        return GL_LINE_LAST;
-    if (family != out->family)
-        return GL_LINE_FAMILIES;
-    if (gl_last(r) < gl_first(r))
-        return GL_LINE_ORDER;
-    out->column = (size_t)(out->code - s) + 1;
-    return GL_LINE_OK;
-}
-
-/* --- the dialects of the field ------------------------------------------------------ */
 
 /* Fields beyond these are counted and not read. */
 #define GL_MAX_FIELDS 32
@@ -289,7 +253,7 @@ static inline int gl_read_delegation(const gl_field *fields, unsigned count, con
 }
 
 /* Returns GL_LINE_OK with `out` filled, GL_LINE_SKIPPED, or a fault with its column. */
-static inline int gl_read_dialect_line(const gl_dialect *d, const char *s, size_t n, gl_line *out)
+static inline int gl_read_line(const gl_dialect *d, const char *s, size_t n, gl_line *out)
 {
     gl_field fields[GL_MAX_FIELDS];
     unsigned count;

@@ -7,9 +7,8 @@
 #ifndef GEOLOOKUP_SWEEP_H
 #define GEOLOOKUP_SWEEP_H
 
-#include <stdlib.h>
-
 #include "address.h"
+#include "grow.h"
 
 #ifndef __SIZEOF_INT128__
 #error "geolookup's compiler needs a C compiler with 128-bit integers (gcc or clang, 64-bit)"
@@ -54,26 +53,10 @@ static inline gl_u128 gl_last(const gl_range *r)
     return (gl_u128)r->last_high << 64 | r->last_low;
 }
 
-/* Makes room for one element more. Returns 0 when there is no memory. */
-static inline int gl_grow(void **data, size_t n, size_t *capacity, size_t size)
-{
-    if (n < *capacity)
-        return 1;
-    size_t wanted = *capacity < 64 ? 64 : *capacity + *capacity / 2;
-    if (wanted > SIZE_MAX / size)
-        return 0;
-    void *grown = realloc(*data, wanted * size);
-    if (grown == NULL)
-        return 0;
-    *data = grown;
-    *capacity = wanted;
-    return 1;
-}
-
 static inline int gl_push_range(gl_ranges *to, const gl_range *row)
 {
     void *data = to->rows;
-    if (!gl_grow(&data, to->n, &to->capacity, sizeof *row))
+    if (!gl_grow(&data, to->n, 1, &to->capacity, sizeof *row))
         return 0;
     to->rows = data;
     to->rows[to->n++] = *row;
@@ -83,7 +66,7 @@ static inline int gl_push_range(gl_ranges *to, const gl_range *row)
 static inline int gl_push_clash(gl_clashes *to, uint32_t row, uint32_t other)
 {
     void *data = to->rows;
-    if (!gl_grow(&data, to->n, &to->capacity, sizeof *to->rows))
+    if (!gl_grow(&data, to->n, 1, &to->capacity, sizeof *to->rows))
         return 0;
     to->rows = data;
     to->rows[to->n++] = (gl_clash){row, other};
@@ -93,14 +76,10 @@ static inline int gl_push_clash(gl_clashes *to, uint32_t row, uint32_t other)
 /* Appends the lowest `size` bytes of a value, little-endian on every machine. */
 static inline int gl_append_value(gl_buffer *to, uint64_t value, unsigned size)
 {
-    if (to->capacity - to->n < size) {
-        size_t wanted = to->capacity < 4096 ? 4096 : to->capacity + to->capacity / 2;
-        uint8_t *grown = realloc(to->data, wanted);
-        if (grown == NULL)
-            return 0;
-        to->data = grown;
-        to->capacity = wanted;
-    }
+    void *data = to->data;
+    if (!gl_grow(&data, to->n, size, &to->capacity, 1))
+        return 0;
+    to->data = data;
     for (unsigned i = 0; i < size; i++)
         to->data[to->n++] = (uint8_t)(value >> 8 * i);
     return 1;

@@ -80,6 +80,5 @@ cdef extern from "source_lines.h" nogil:
         unsigned code
         unsigned no_code
 
-    int gl_read_plain_line(const char *s, size_t n, gl_line *out)
-    int gl_read_dialect_line(const gl_dialect *d, const char *s, size_t n, gl_line *out)
+    int gl_read_line(const gl_dialect *d, const char *s, size_t n, gl_line *out)
     void gl_unmap_ipv4(gl_line *line)
