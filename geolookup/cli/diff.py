@@ -66,7 +66,7 @@ def show_difference(
       geolookup diff countries.geolookup new.geolookup --max-change CN=0.5% --max-change '*=5%'
       geolookup diff countries.geolookup new.geolookup --manifest geolookup.toml --json
 
-    With --json: old, new, ipv4, ipv6, passed (the limits that are).
+    With --json: old, new, ipv4, ipv6, exceeded (the limits that are).
     """
     limits = {**_limits_of(manifest), **read_limits(max_change)}
     # Only this command needs it.
@@ -78,10 +78,10 @@ def show_difference(
         Progress("comparing") as progress,
     ):
         found = compare(before, after, progress=progress.update)
-    passed = found.passed(limits)
+    exceeded = found.exceeded(limits)
     click.echo(json.dumps(_record(found, limits)) if as_json else "\n\n".join(_blocks(found)))
-    if passed:
-        raise GeoLookupError(f"{new}: changed too much: {'; '.join(map(str, passed))}")
+    if exceeded:
+        raise GeoLookupError(f"{new}: changed too much: {'; '.join(map(str, exceeded))}")
 
 
 def _limits_of(manifest: str | None) -> Mapping[str, Fraction]:
@@ -222,14 +222,14 @@ def _record(found: Difference, limits: Mapping[str, Fraction]) -> dict[str, Any]
         "old": found.old,
         "new": found.new,
         **{f"ipv{one.family}": _family_record(one) for one in found.families},
-        "passed": [
+        "exceeded": [
             {
                 "family": one.family,
                 "about": one.about,
                 "change": None if one.change is None else float(one.change),
                 "limit": float(one.limit),
             }
-            for one in found.passed(limits)
+            for one in found.exceeded(limits)
         ],
     }
 

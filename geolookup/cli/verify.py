@@ -66,7 +66,7 @@ def verify_dataset(
     Overrides that expired since the file was compiled are named. They still decide:
     compile again.
 
-    With --json: dataset, sections, ipv4, ipv6, canaries, died, expired_overrides, failures.
+    With --json: dataset, sections, ipv4, ipv6, canaries, mismatched, expired_overrides, failures.
     """
     least = read_coverage(min_coverage)
     # Only this command needs them.
@@ -110,11 +110,14 @@ def _text(found: Verified) -> str:
         [f"IPv{one.family}", f"{one.intervals:,}", str(one.codes), share(one.answered, one.space)]
         for one in found.coverage
     ]
-    alive = found.canaries - len(found.died)
+    matched = found.canaries - len(found.mismatched)
     facts = [
         ["checksums", f"{len(found.sections)} sections, {sum(found.sections.values()):,} bytes"],
         ["gaps", "none"],
-        ["canaries", f"{alive:,} of {found.canaries:,} as expected" if found.canaries else "none"],
+        [
+            "canaries",
+            f"{matched:,} of {found.canaries:,} as expected" if found.canaries else "none",
+        ],
         ["dataset", found.dataset],
     ]
     facts += [["warning", printable(str(one))] for one in found.expired_overrides]
@@ -137,14 +140,14 @@ def _record(found: Verified) -> dict[str, Any]:
             for one in found.coverage
         },
         "canaries": found.canaries,
-        "died": [
+        "mismatched": [
             {
                 "line": one.canary.line,
                 "expected": one.canary.expected,
                 "country": one.country,
                 "status": one.status.name,
             }
-            for one in found.died
+            for one in found.mismatched
         ],
         "expired_overrides": [
             {"number": one.number, "expires": one.expires.isoformat(), "comment": one.comment}

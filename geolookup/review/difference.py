@@ -222,14 +222,15 @@ class FamilyDifference:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """A limit that was passed.
+class ExceededLimit:
+    """A limit that a change exceeds.
 
     Attributes:
         family: 4 or 6.
         about: the code, or ``DISPUTED``.
-        change: what it changed by, by addresses; None: from nothing.
-        limit: what was allowed.
+        change: the change by addresses, as a share of what there was; None: there was
+            nothing before.
+        limit: the largest change that is allowed.
     """
 
     family: Family
@@ -256,17 +257,17 @@ class Difference:
     new: str
     families: tuple[FamilyDifference, ...]
 
-    def passed(self, max_change: Mapping[str, Fraction]) -> tuple[Passed, ...]:
-        """Return the limits that are passed, in either family, by addresses.
+    def exceeded(self, max_change: Mapping[str, Fraction]) -> tuple[ExceededLimit, ...]:
+        """Return the limits that a change in either family exceeds, by addresses.
 
         A code's change is what it gained and lost, as a share of what it had. A code
-        that had nothing and has something passes any limit of its own; for
+        that had nothing and has something exceeds any limit of its own; for
         `EVERY_CODE` see `SMALL`.
 
         Args:
             max_change: see `geolookup.change_limits.Limits`.
         """
-        return tuple(found for one in self.families for found in _passed(one, max_change))
+        return tuple(found for one in self.families for found in _exceeded(one, max_change))
 
 
 def compare(old: Dataset, new: Dataset, *, progress: Progress | None = None) -> Difference:
@@ -417,7 +418,7 @@ def _newly_disputed(old: State, new: State) -> bool:
     return new.status is Status.DISPUTED is not old.status
 
 
-def _passed(one: FamilyDifference, max_change: Mapping[str, Fraction]) -> Iterator[Passed]:
+def _exceeded(one: FamilyDifference, max_change: Mapping[str, Fraction]) -> Iterator[ExceededLimit]:
     floor = SMALL * UNIT[one.family]
     for code, found in one.codes.items():
         changed = found.gained.addresses + found.lost.addresses
@@ -429,11 +430,11 @@ def _passed(one: FamilyDifference, max_change: Mapping[str, Fraction]) -> Iterat
         else:
             continue
         if changed and (change is None or change > limit):
-            yield Passed(one.family, code, change, limit)
+            yield ExceededLimit(one.family, code, change, limit)
     if DISPUTED in max_change:
         change, limit = one.disputed_change, max_change[DISPUTED]
         if change is None or change > limit:
-            yield Passed(one.family, DISPUTED, change, limit)
+            yield ExceededLimit(one.family, DISPUTED, change, limit)
 
 
 def _share(part: int, whole: int) -> Fraction | None:

@@ -60,13 +60,13 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
-class Died:
-    """A canary with another answer than expected.
+class Mismatch:
+    """A canary whose answer differs from the expected one.
 
     Attributes:
-        canary: which.
-        country: the country it has.
-        status: and why.
+        canary: the canary.
+        country: the country in the answer.
+        status: the status in the answer.
     """
 
     canary: Canary
@@ -74,8 +74,8 @@ class Died:
     status: Status
 
     def __str__(self) -> str:
-        said = f"{self.country} ({self.status.name})"
-        return f"{self.canary.place}: expected {self.canary.expected}, found {said}"
+        found = f"{self.country} ({self.status.name})"
+        return f"{self.canary.place}: expected {self.canary.expected}, found {found}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ class Verified:
         sections: names of all sections, whose checksums are right, with their sizes.
         coverage: of IPv4 and of IPv6.
         min_coverage: the share of IPv4 that was asked for.
-        canaries: how many were asked.
-        died: those whose answer is another than expected.
+        canaries: how many were looked up.
+        mismatched: those whose answer differs from the expected one.
         expired_overrides: those that still decide after their last day. They are named and
             are no failure: the file says what it said when it was compiled.
     """
@@ -125,7 +125,7 @@ class Verified:
     coverage: tuple[Coverage, Coverage]
     min_coverage: Fraction
     canaries: int
-    died: tuple[Died, ...]
+    mismatched: tuple[Mismatch, ...]
     expired_overrides: tuple[ExpiringOverride, ...] = ()
 
     @property
@@ -138,7 +138,7 @@ class Verified:
                 f"{float(share):.1%} of the IPv4 space has a country, expected are at least"
                 f" {float(self.min_coverage):.1%}"
             )
-        found += map(str, self.died)
+        found += map(str, self.mismatched)
         return tuple(found)
 
 
@@ -174,18 +174,18 @@ def verify(
             progress(done, sum(counts))
 
     coverage = (_coverage(dataset, 4, told), _coverage(dataset, 6, lambda n: told(counts[0] + n)))
-    died = []
+    mismatched = []
     for canary in canaries:
         answer = dataset.lookup(canary.address)
         if not canary.accepts(answer):
-            died.append(Died(canary, answer.country, answer.status))
+            mismatched.append(Mismatch(canary, answer.country, answer.status))
     return Verified(
         dataset=dataset.id,
         sections=sections,
         coverage=coverage,
         min_coverage=min_coverage,
         canaries=len(canaries),
-        died=tuple(died),
+        mismatched=tuple(mismatched),
         expired_overrides=dataset.expired_overrides(),
     )
 

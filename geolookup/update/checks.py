@@ -19,7 +19,7 @@ Raises:
 """
 
 _LISTED = 20
-"""Reasons that a text tells. Canaries may die by the thousand."""
+"""Reasons that an error text lists. Thousands of canaries may differ."""
 
 
 def plausible(*, canaries: Sequence[Canary] = (), min_coverage: Fraction | None = None) -> Check:
@@ -49,15 +49,15 @@ def alike(max_change: Mapping[str, Fraction]) -> Check:
     The first dataset, which replaces none, passes.
 
     Args:
-        max_change: as in `limits.Limits`.
+        max_change: as in `change_limits.ChangeLimits`.
     """
 
     def check(new: Path, old: Path | None) -> None:
         if old is None or not max_change:
             return
         with dataset.open(old) as before, dataset.open(new) as after:
-            passed = difference.compare(before, after).passed(max_change)
-        _refuse([str(limit) for limit in passed])
+            exceeded = difference.compare(before, after).exceeded(max_change)
+        _refuse([str(limit) for limit in exceeded])
 
     return check
 

@@ -199,7 +199,7 @@ def test_a_dataset_differs_in_nothing_from_itself(one: Line) -> None:
     found = ipv4(one, one)
     assert found.moved == found.newly_disputed == found.no_longer_disputed == Weight()
     assert found.largest == ()
-    assert not Difference("", "", (found,)).passed({"*": Fraction(0), "DISPUTED": Fraction(0)})
+    assert not Difference("", "", (found,)).exceeded({"*": Fraction(0), "DISPUTED": Fraction(0)})
 
 
 # --- what counts as what --------------------------------------------------------------
@@ -274,48 +274,48 @@ def test_the_largest_moves_come_first_and_neighbours_that_move_alike_are_one() -
 # --- limits ---------------------------------------------------------------------------
 
 
-def passed(old: Line, new: Line, **limits: str) -> list[str]:
+def exceeded(old: Line, new: Line, **limits: str) -> list[str]:
     max_change = {key.replace("EVERY", "*"): read_share(text) for key, text in limits.items()}
-    return [one.about for one in compare(made(old), made(new)).passed(max_change)]
+    return [one.about for one in compare(made(old), made(new)).exceeded(max_change)]
 
 
 def test_a_limit_is_passed_by_more_than_it() -> None:
     old = line(("1.0.0.0/8", CN))
     new = line(("1.0.0.0/8", CN), ("1.0.0.0/16", DE))
-    assert passed(old, new, CN="0.390625%") == []  # just 1/256
-    assert passed(old, new, CN="0.390624%") == ["CN"]
-    assert passed(old, new, HK="0%") == []
+    assert exceeded(old, new, CN="0.390625%") == []  # just 1/256
+    assert exceeded(old, new, CN="0.390624%") == ["CN"]
+    assert exceeded(old, new, HK="0%") == []
 
 
 def test_a_limit_of_its_own_wins_over_that_of_every_code() -> None:
     old = line(("1.0.0.0/8", CN), ("2.0.0.0/8", DE))
     new = line(("1.0.0.0/8", DE), ("2.0.0.0/8", CN))
-    assert passed(old, new, EVERY="0%") == ["CN", "DE"]
-    assert passed(old, new, EVERY="0%", CN="200%") == ["DE"]
-    assert passed(old, new, EVERY="200%", CN="100%") == ["CN"]
+    assert exceeded(old, new, EVERY="0%") == ["CN", "DE"]
+    assert exceeded(old, new, EVERY="0%", CN="200%") == ["DE"]
+    assert exceeded(old, new, EVERY="200%", CN="100%") == ["CN"]
 
 
 def test_small_codes_count_as_larger_for_every_code_but_not_for_their_own() -> None:
     old, new = line(("1.0.0.0/24", CN)), line(("1.0.0.0/24", CN), ("1.0.1.0/24", CN))
     assert SMALL == 256 * 256
-    assert passed(old, new, EVERY="0.390625%") == []
-    assert passed(old, new, EVERY="0.39%") == ["CN"]
-    assert passed(old, new, CN="99%") == ["CN"]
-    assert passed(line(), old, CN="1000%") == ["CN"], "it appeared from nothing"
+    assert exceeded(old, new, EVERY="0.390625%") == []
+    assert exceeded(old, new, EVERY="0.39%") == ["CN"]
+    assert exceeded(old, new, CN="99%") == ["CN"]
+    assert exceeded(line(), old, CN="1000%") == ["CN"], "it appeared from nothing"
 
 
 def test_a_dispute_can_be_limited() -> None:
     old, new = line(("1.0.0.0/8", DE)), line(("1.0.0.0/8", DE), ("1.0.0.0/16", small_dataset.AT_DE))
-    assert passed(old, new, DISPUTED="0.39%") == ["DISPUTED"]
-    assert passed(new, old, DISPUTED="0.39%") == ["DISPUTED"]
-    assert passed(old, new, DISPUTED="0.390625%") == []
+    assert exceeded(old, new, DISPUTED="0.39%") == ["DISPUTED"]
+    assert exceeded(new, old, DISPUTED="0.39%") == ["DISPUTED"]
+    assert exceeded(old, new, DISPUTED="0.390625%") == []
 
 
 def test_each_family_is_held_to_the_limit() -> None:
     old = made(line(("1.0.0.0/8", CN)), line(("2001:200::/32", CN), family=6))
     new = made(line(("1.0.0.0/8", CN)), line(("2001:200::/33", CN), family=6))
     assert [
-        (one.family, one.about) for one in compare(old, new).passed({"CN": Fraction(1, 4)})
+        (one.family, one.about) for one in compare(old, new).exceeded({"CN": Fraction(1, 4)})
     ] == [(6, "CN")]
     assert UNIT[6] * SMALL == 1 << 96, "an IPv6 /32"
 
@@ -422,7 +422,7 @@ def test_the_json_says_all_of_it(run: Run, files: tuple[str, str]) -> None:
     code, out, _ = run(*files, "--json", "--max-change", "DE=1%")
     found = json.loads(out)
     assert code == 1
-    assert [one["about"] for one in found["passed"]] == ["DE"]
+    assert [one["about"] for one in found["exceeded"]] == ["DE"]
     assert found["ipv4"]["codes"]["DE"]["lost_to"] == {"CN": {"size": 1 << 24, "prefixes": 1}}
     assert found["ipv4"]["largest"] == [
         {

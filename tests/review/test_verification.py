@@ -276,7 +276,7 @@ def test_a_canary_that_dies_is_named_by_its_line(
     code, out, err = run(str(path), "--min-coverage", "0", "--canaries", str(file), "--json")
     found = json.loads(out)
     assert code == 1
-    assert found["died"][0] == {
+    assert found["mismatched"][0] == {
         "line": 2,
         "expected": "US",
         "country": "CN",

@@ -35,7 +35,7 @@ _LARGEST_TEXT: Final = 16 << 20
 """Bytes of a file of region sets, or of rules."""
 _PIECE: Final = 1 << 20
 _LISTED: Final = 5
-"""Reasons that a text tells. Canaries may die by the thousand."""
+"""Reasons that an error text lists. Thousands of canaries may differ."""
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _MFD_NOEXEC_SEAL: Final = 0x8  # of Linux 6.3; Python has no name for it yet
@@ -247,8 +247,8 @@ def _check(settings: Settings, name: str, dataset: Dataset, before: Dataset | No
     least = Fraction(0) if limits.min_coverage is None else limits.min_coverage
     reasons = list(verification.verify(dataset, canaries=canaries, min_coverage=least).failures)
     if before is not None and limits.max_change:
-        passed = difference.compare(before, dataset).passed(limits.max_change)
-        reasons += map(str, passed)
+        exceeded = difference.compare(before, dataset).exceeded(limits.max_change)
+        reasons += map(str, exceeded)
     if reasons:
         more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
         raise DatasetError(f"{name}: {'; '.join(reasons[:_LISTED])}{more}")
