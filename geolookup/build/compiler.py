@@ -357,8 +357,9 @@ def _certain(one: Claim, other: Claim) -> Claim:
 def _flatten_source(source: Source, ranges: SourceRanges, findings: list[str]) -> Layer:
     flat, clashes = _flatten(ranges)
     findings += [
-        f"{ranges.place(family, index)}: names another country than {ranges.place(family, other)}"
-        " for the same addresses and is no more specific, so the source is silent there"
+        f"{ranges.location(family, index)}: names another country than"
+        f" {ranges.location(family, other)} for the same addresses and is no more specific, so"
+        " the source is silent there"
         for family, other, index in clashes[:MAX_FINDINGS]
     ]
     if len(clashes) > MAX_FINDINGS:

@@ -52,7 +52,7 @@ from geolookup.tomlfile import Table, read, shown
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFiles:
+class SourceEntry:
     """A source of a manifest.
 
     Attributes:
@@ -83,7 +83,7 @@ class Manifest:
     """
 
     path: Path
-    sources: tuple[SourceFiles, ...]
+    sources: tuple[SourceEntry, ...]
     overrides: tuple[Override, ...]
     nat64_prefixes: tuple[str, ...]
     special_purpose: bool
@@ -109,7 +109,7 @@ def load(
     table = _read(path)
     if not table.has("source") and not table.has("override"):
         raise table.error("describes neither a source nor an override")
-    sources: dict[str, SourceFiles] = {}
+    sources: dict[str, SourceEntry] = {}
     for entry in table.tables("source", _SOURCE_KEYS):
         found = _source(entry, path.parent, elsewhere or {})
         if sources.setdefault(found.source.name, found) is not found:
@@ -185,7 +185,7 @@ def _nat64_prefixes(table: Table) -> tuple[str, ...]:
     return prefixes
 
 
-def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]) -> SourceFiles:
+def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]) -> SourceEntry:
     names = table.texts("files")
     if not names:
         raise table.error("files: names no file")
@@ -205,7 +205,7 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         attribution=table.value("attribution", str, ""),
         url=table.value("url", str, ""),
     )
-    return SourceFiles(
+    return SourceEntry(
         source,
         tuple(files),
         table.choice("format", tuple(FORMATS)) if table.has("format") else None,

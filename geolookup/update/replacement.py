@@ -17,7 +17,7 @@ from geolookup.answer import dataset
 from geolookup.atomic import replacing
 from geolookup.build import manifest
 from geolookup.build.compiler import Compiled
-from geolookup.build.manifest import Manifest, SourceFiles
+from geolookup.build.manifest import Manifest, SourceEntry
 from geolookup.update.cache import Cache
 from geolookup.update.catalogue import Catalogue, Publisher
 from geolookup.update.checks import Check
@@ -92,7 +92,7 @@ def load_manifest(path: Path, refreshed: Sequence[Refreshed]) -> Manifest:
     return replace_fields(loaded, sources=tuple(_dated(entry, dates) for entry in loaded.sources))
 
 
-def _dated(entry: SourceFiles, dates: Mapping[Path, date]) -> SourceFiles:
+def _dated(entry: SourceEntry, dates: Mapping[Path, date]) -> SourceEntry:
     known = [dates[path] for path in entry.files if path in dates]
     if len(known) < len(entry.files):
         return entry  # some of it is the operator's own

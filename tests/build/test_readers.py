@@ -128,8 +128,8 @@ def test_compression_and_format_are_told_from_the_content(
     ranges = readers.read([path], format_name=format_name)
     assert texts(ranges) == EXPECTED
     assert len(ranges) == 5
-    assert ranges.place(ranges.ipv4, 1) == f"{path}:2"
-    assert ranges.place(ranges.ipv6, 0) == f"{path}:4"
+    assert ranges.location(ranges.ipv4, 1) == f"{path}:2"
+    assert ranges.location(ranges.ipv6, 0) == f"{path}:4"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_source_has_the_ranges_of_all_its_files(tmp_path: Path) -> None:
     two.write_bytes(b"9.0.0.0,9.0.0.1,DE\n")
     ranges = readers.read([one, two])
     assert texts(ranges) == [*EXPECTED[:3], ("9.0.0.0", "9.0.0.1", "DE"), *EXPECTED[3:]]
-    assert ranges.place(ranges.ipv4, 3) == f"{two}:1"
+    assert ranges.location(ranges.ipv4, 3) == f"{two}:1"
 
 
 @given(st.lists(st.integers(0, len(SAMPLE)), max_size=6))
@@ -359,7 +359,7 @@ def test_ranges_can_be_given_as_packed_addresses() -> None:
     )
     assert list(ranges.ipv4) == [(0x01000000, 0x010000FF, code_number("GB"))]
     assert list(ranges.ipv6) == [(0, 1, readers.SILENCE)]
-    assert ranges.place(ranges.ipv6, 0) == "row 2"
+    assert ranges.location(ranges.ipv6, 0) == "row 2"
 
 
 @pytest.mark.parametrize(

@@ -696,7 +696,7 @@ def test_a_folder_of_ipfire_lists_is_one_source(tmp_path: Path) -> None:
         ("2.0.0.0", "2.0.0.255", ""),
         ("2001:600:1000::", "2001:600:1000:ffff:ffff:ffff:ffff:ffff", "DE"),
     ]
-    assert ranges.place(ranges.ipv6, 0) == f"{tmp_path}/DEv6.networks:1"
+    assert ranges.location(ranges.ipv6, 0) == f"{tmp_path}/DEv6.networks:1"
     assert faults.notes == [
         f"{tmp_path}/FXv4.networks: FX is no country's code, and read as silence"
     ]
@@ -987,7 +987,7 @@ def test_mmdb_of_any_schema_is_read(records: dict[str, object], how: str, write:
     path = write("a.mmdb", content if how == "plain" else COMPRESSIONS[how](content))
     ranges = readers.read([path])
     assert texts(ranges) == EXPECTED_MMDB
-    assert ranges.place(ranges.ipv4, 0) == (str(path) if how != "zip" else f"{path}/source.csv")
+    assert ranges.location(ranges.ipv4, 0) == (str(path) if how != "zip" else f"{path}/source.csv")
 
 
 def test_mmdb_may_be_asked_for_the_country_of_registration(write: Write) -> None:

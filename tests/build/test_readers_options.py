@@ -22,7 +22,7 @@ coverage = "full"
 """
 
 
-def load(folder: Path, lines: str) -> manifest.SourceFiles:
+def load(folder: Path, lines: str) -> manifest.SourceEntry:
     path = folder / "geolookup.toml"
     path.write_text(SOURCE + lines)
     return manifest.load(path).sources[0]

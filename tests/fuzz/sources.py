@@ -12,7 +12,7 @@ from pathlib import Path
 
 from geolookup.build import readers
 from geolookup.build.readers import FORMATS, Faults, Options, SourceRanges, decompression
-from geolookup.build.readers.source_file import File, Reading
+from geolookup.build.readers.source_file import ReadState, SourceFile
 from geolookup.errors import SourceError
 
 from .settings import folder
@@ -66,7 +66,7 @@ def outcome(
 ) -> Outcome:
     ranges = SourceRanges(files=tuple("ab"[: len(contents)]))
     faults = Faults(allowed)
-    reading = Reading(ranges, options, faults)
+    state = ReadState(ranges, options, faults)
     failed = ""
     try:
         for number, content in enumerate(contents):
@@ -74,7 +74,7 @@ def outcome(
             part = Memory(file_name, Path("archive"), file_name, len(content), content, block)
             head = next(part.blocks(), b"")[:600]
             FORMATS[name].recognises(head, part.file_name)
-            FORMATS[name].read(File(part, number, head), reading)
+            FORMATS[name].read(SourceFile(part, number, head), state)
     except SourceError as error:
         failed = str(error)
         assert failed.startswith(("data", NAMES.get(name, "data")))
@@ -89,7 +89,7 @@ def check(ranges: SourceRanges) -> None:
         for index, (first, last, code) in enumerate(family):
             assert 0 <= first <= last < end
             assert 0 <= code < 0xFFFF
-            ranges.place(family, index)
+            ranges.location(family, index)
         flat, _ = family.flattened()
         before = -1
         for first, last, _ in flat:

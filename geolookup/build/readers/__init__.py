@@ -1,7 +1,7 @@
 """Readers of source data, one module a format.
 
-A format is a name, a look at a file's beginning that recognises it, and a
-function that adds a file's ranges to a source. Compression is no part of it.
+A format is a name, a predicate that recognises it by a file's first bytes, and a
+function that adds a file's ranges to a source. Compression is handled before it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from geolookup.build.readers import (
     tor,
 )
 from geolookup.build.readers.ranges import SILENCE, SourceRanges, code_number, code_text
-from geolookup.build.readers.source_file import CountryFrom, Faults, File, Options, Reading
+from geolookup.build.readers.source_file import CountryFrom, Faults, Options, ReadState, SourceFile
 from geolookup.errors import SourceError
 
 __all__ = [
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class Recognises(Protocol):
-    """Whether a file whose plain content begins so, and has this name if any, is of a format."""
+    """Whether a file with this beginning, and with this name if one is given, has a format."""
 
     def __call__(self, head: bytes, name: str = "", /) -> bool: ...
 
@@ -56,16 +56,16 @@ class Format:
     """A format of source data.
 
     Attributes:
-        name: what manifests call it.
-        recognises: whether a file whose plain content begins so is of this format.
+        name: its name in manifests.
+        recognises: whether a file with this beginning, decompressed, has this format.
         read: adds a file's ranges to a source.
-        options: names of those of `Options` that it heeds.
-        is_table: whether a file that begins so is one that its others refer to.
+        options: names of the `Options` that it supports.
+        is_table: whether a file with this beginning is a table that other files refer to.
     """
 
     name: str
     recognises: Recognises
-    read: Callable[[File, Reading], None]
+    read: Callable[[SourceFile, ReadState], None]
     options: frozenset[str] = frozenset()
     is_table: Callable[[bytes], bool] = lambda _: False
 
@@ -111,25 +111,25 @@ def read(
         files: in the order in which their ranges are numbered; of a folder or a zip
             archive, the files in it.
         format_name: one of `FORMATS`; None: each file is recognised by its content.
-        options: how they are read, besides.
+        options: an operator's options for reading them.
         faults: takes the lines that can't be read, as far as it allows any.
-        on_read: called again and again with the number of bytes read so far, of
-            all files together, as they are on disk.
+        on_read: called repeatedly with the number of bytes read so far, of all files
+            together, as they are on disk.
 
     Raises:
         SourceError: a file can't be read, holds no range, or a line makes no
-            sense: ``file:line:column: what``. Or the format heeds no such option.
+            sense: ``file:line:column: what``. Or the format does not support an option.
     """
     parts = [part for path in files for part in decompression.parts(path)]
     ranges = SourceRanges(files=tuple(part.name for part in parts))
-    reading = Reading(ranges, options or Options(), faults or Faults())
+    state = ReadState(ranges, options or Options(), faults or Faults())
     chosen = [_choose(part, number, format_name) for number, part in enumerate(parts)]
     for file, form in chosen:
-        _check_options(file, form, reading.options)
+        _check_options(file, form, state.options)
     # Tables come first, since the other files of their source refer to them.
     chosen.sort(key=lambda pair: not pair[1].is_table(pair[0].head))
     before = 0
-    spoken = dict.fromkeys((part.path for part in parts), False)
+    has_ranges = dict.fromkeys((part.path for part in parts), False)
     for file, form in chosen:
         already = len(ranges)
 
@@ -137,21 +137,23 @@ def read(
             if on_read is not None:
                 on_read(before + position)
 
-        form.read(File(file.part, file.number, file.head, on_block), reading)
-        spoken[file.part.path] |= len(ranges) > already or form.is_table(file.head)
+        form.read(SourceFile(file.part, file.number, file.head, on_block), state)
+        has_ranges[file.part.path] |= len(ranges) > already or form.is_table(file.head)
         before += file.part.size
     for path in files:
-        if not any(said for known, said in spoken.items() if path in (known, known.parent)):
+        if not any(has for part, has in has_ranges.items() if path in (part, part.parent)):
             raise SourceError(f"{path}: holds no range")
     if files and not len(ranges):  # tables alone
         raise SourceError(f"{files[0]}: holds no range")
     return ranges
 
 
-def _choose(part: decompression.Part, number: int, format_name: str | None) -> tuple[File, Format]:
+def _choose(
+    part: decompression.Part, number: int, format_name: str | None
+) -> tuple[SourceFile, Format]:
     head = next(part.blocks(), b"")
     form = FORMATS[format_name] if format_name is not None else _recognise(head, part)
-    return File(part, number, head), form
+    return SourceFile(part, number, head), form
 
 
 def _recognise(head: bytes, part: decompression.Part) -> Format:
@@ -161,7 +163,7 @@ def _recognise(head: bytes, part: decompression.Part) -> Format:
     raise SourceError(f"{part.name}:1: in none of the known formats: {', '.join(FORMATS)}")
 
 
-def _check_options(file: File, form: Format, options: Options) -> None:
+def _check_options(file: SourceFile, form: Format, options: Options) -> None:
     for option, default in (("country", ""), ("country_from", "country")):
         if getattr(options, option) != default and option not in form.options:
             raise SourceError(f"{file.name}: {option}: means nothing for the format {form.name}")

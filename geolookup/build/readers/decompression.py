@@ -1,4 +1,4 @@
-"""Opens source files: whatever packed or compressed them, as blocks of plain bytes."""
+"""Decompresses source files and archives, as blocks of plain bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCK_SIZE = 1 << 18
 
 _ZIP = (b"PK\3\4", b"PK\5\6")
 _NO_DATA = re.compile(r"(readme|licen[cs]e|copyright|changelog|notice)", re.IGNORECASE)
-"""Beginnings of the names of files that stand beside the data in publishers' archives."""
+"""How the names of files without data begin in publishers' archives."""
 
 
 class _Stream(Protocol):
@@ -58,7 +58,7 @@ _DECOMPRESSORS: tuple[tuple[bytes, Callable[[IO[bytes]], _Stream]], ...] = (
     (b"BZh", bz2.BZ2File),
     (b"\x28\xb5\x2f\xfd", _zstd),
 )
-"""By the bytes that a file begins with; names of files lie."""
+"""By a file's first bytes, since its name may be wrong."""
 
 _DAMAGED = (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile)
 # What zipfile raises, besides, for archives that are encrypted, damaged or made to harm.
@@ -70,7 +70,7 @@ class Part:
     """A file of a source; of a folder or an archive, one of the files in it.
 
     Attributes:
-        name: what errors call it.
+        name: its name in error texts.
         path: the file on disk that holds it.
         member: its name in the archive *path*, or empty.
         size: bytes that it takes on disk.
@@ -97,10 +97,10 @@ class Part:
 
 
 def parts(path: Path) -> tuple[Part, ...]:
-    """Return what a file name of a source stands for.
+    """Return the files that a path of a source means.
 
     That is the file itself; of a folder or a zip archive, the files in it that may
-    hold data, in the order of their names.
+    hold data, sorted by name.
 
     Raises:
         SourceError: it can't be read, or holds no files.
@@ -132,7 +132,7 @@ def _members(path: Path, raw: BinaryIO) -> list[Part]:
                     info.compress_size if info.file_size else 0,
                 )
                 for info in sorted(archive.infolist(), key=lambda info: info.filename)
-                # zipfile can't say whether what has no name is a folder.
+                # zipfile can't decide whether an entry without a name is a folder.
                 if info.filename
                 and not info.is_dir()
                 and _is_data(info.filename.rpartition("/")[2])
@@ -146,7 +146,7 @@ def _is_data(name: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    # An archive may call its files anything, and errors end up on terminals.
+    # Names in an archive may hold anything, and error texts end up on terminals.
     return "".join(character if character.isprintable() else "?" for character in name)
 
 
@@ -223,8 +223,8 @@ _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 def text(content: Iterator[bytes], name: str) -> Iterator[bytes]:
     """Yield text as blocks of UTF-8 without a byte order mark.
 
-    Text that begins with the mark of UTF-16 is taken for that; all other bytes
-    are passed on as they are.
+    Text that begins with UTF-16's byte order mark is converted; all other bytes are
+    yielded unchanged.
 
     Raises:
         SourceError: text that begins as UTF-16 goes on as something else. What comes before

@@ -1,4 +1,4 @@
-"""A look at what a file begins with, by which its format is recognised."""
+"""The first lines of a file, by which its format is recognised."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from geolookup._core import parse
 
 _SEEN = 1 << 16
-"""Bytes that are looked at: tor's files begin with 15 lines of comments."""
+"""Bytes that are read for it: tor's files begin with 15 lines of comments."""
 
 NETWORK = ("network", "prefix", "cidr", "ip_prefix", "subnet")
 FIRST = (
-    *("first", "start", "from", "start_ip", "ip_start", "ip_from", "first_ip", "range_start"),
-    *("ip_range_start", "start_address", "begin"),
-)
+    "first", "start", "from", "start_ip", "ip_start", "ip_from", "first_ip", "range_start",
+    "ip_range_start", "start_address", "begin",
+)  # fmt: skip
 LAST = (
-    *("last", "end", "to", "end_ip", "ip_end", "ip_to", "last_ip", "range_end"),
-    *("ip_range_end", "end_address"),
-)
+    "last", "end", "to", "end_ip", "ip_end", "ip_to", "last_ip", "range_end",
+    "ip_range_end", "end_address",
+)  # fmt: skip
 CODE = ("country_code", "country_iso_code", "iso_code", "code", "cc", "alpha2code", "country")
-"""Names of columns, the likeliest first: where there is a code too, a country is a name."""
+"""Column names, the likeliest first: beside a code column, "country" holds a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Beginning:
     """The first lines of a file.
 
     Attributes:
-        lines: those that are neither empty nor comments, as far as they were looked at.
+        lines: up to ten that are neither empty nor comments.
         commented: whether there are comments among them.
     """
 
@@ -56,7 +56,7 @@ class Beginning:
 
     @property
     def quoted(self) -> bool:
-        """Whether a field is quoted in the lines that were looked at."""
+        """Whether a field is quoted in `lines`."""
         return any('"' in line for line in self.lines)
 
 
@@ -70,17 +70,17 @@ def beginning(head: bytes) -> Beginning:
     lines = text.split("\n")
     lines = [line.removesuffix("\r") for line in (lines[:-1] or lines)]
     full = [line for line in lines if line.strip()]
-    told = [line for line in full if not line.lstrip().startswith("#")]
-    return Beginning(tuple(told[:10]), len(told) < len(full))
+    data = [line for line in full if not line.lstrip().startswith("#")]
+    return Beginning(tuple(data[:10]), len(data) < len(full))
 
 
 def column(header: Sequence[str], names: Collection[str]) -> int | None:
-    """Return the column with the first of these names that there is."""
+    """Return the index of the first of these names that the header has; None: it has none."""
     return next((header.index(name) for name in names if name in header), None)
 
 
 def is_number(text: str) -> bool:
-    """Return whether a text is a decimal number such as an address may be."""
+    """Return whether a text is a decimal number, as long as an address's at most."""
     return text.isascii() and text.isdigit() and len(text) <= 39
 
 

@@ -1,9 +1,9 @@
 """MaxMind's GeoLite2 and GeoIP2 CSV: blocks of networks, and tables of locations.
 
 A source names the archive as downloaded, the folder that it unpacks to, or the files,
-of which one is a table of locations (in whatever language). A network's country is that
+including one table of locations (in any language). A network's country is that
 of its ``geoname_id``; the manifest may ask for ``country_from = "registered_country"``.
-Networks without one, and those on a continent only, are silence.
+Networks without a country, and those with a continent only, are silence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from geolookup._sweep import Dialect
 from geolookup.build.readers import detection
 from geolookup.build.readers.decompression import text
 from geolookup.build.readers.ranges import SILENCE, read_code_number
-from geolookup.build.readers.source_file import File, Reading, read_lines
+from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
 from geolookup.errors import SourceError
 
 NAME = "geolite2"
@@ -25,30 +25,30 @@ _COLUMNS = {"country": "geoname_id", "registered_country": "registered_country_g
 
 
 def recognises(head: bytes, _name: str = "") -> bool:
-    """Return whether a file that begins so is in this format, going by its header."""
+    """Return whether a file has this format, judged by its header."""
     return is_table(head) or {"network", "geoname_id"} <= _header(head)
 
 
 def is_table(head: bytes) -> bool:
-    """Return whether a file that begins so is a table of locations, which blocks refer to."""
+    """Return whether a file is a table of locations, which blocks refer to."""
     return {"geoname_id", "country_iso_code"} <= _header(head) and "network" not in _header(head)
 
 
-def read(file: File, reading: Reading) -> None:
+def read(file: SourceFile, state: ReadState) -> None:
     """Add a table's locations, or the ranges of a file of blocks, to a source.
 
     Raises:
-        SourceError: as `read_lines`; or blocks come without locations.
+        SourceError: as `read_lines`; or there are blocks and no table of locations.
     """
     header = detection.beginning(file.head).header()
     if is_table(file.head):
-        return _read_locations(file, reading, header)
-    if not reading.locations:
+        return _read_locations(file, state, header)
+    if not state.geonames:
         raise SourceError(
             f"{file.name}: needs the publisher's table of locations, such as"
             " GeoLite2-Country-Locations-en.csv: name it in files, or the archive with both"
         )
-    wanted = _COLUMNS[reading.options.country_from]
+    wanted = _COLUMNS[state.options.country_from]
     code = detection.column(header, (wanted,))
     network = detection.column(header, ("network",))
     if code is None or network is None or len(header) > 32:
@@ -58,34 +58,34 @@ def read(file: File, reading: Reading) -> None:
     )
 
     def read_location(raw: str) -> int:
-        number = reading.locations.get(raw)
+        number = state.geonames.get(raw)
         if number is None:
             raise ValueError("not in the table of locations")
         return number
 
-    return read_lines(file, reading, dialect, skip=1, read_code=read_location)
+    return read_lines(file, state, dialect, skip=1, read_code=read_location)
 
 
 def _header(head: bytes) -> set[str]:
     return set(detection.beginning(head).header())
 
 
-def _read_locations(file: File, reading: Reading, header: list[str]) -> None:
+def _read_locations(file: SourceFile, state: ReadState, header: list[str]) -> None:
     key, code = header.index("geoname_id"), header.index("country_iso_code")
-    reading.locations[""] = SILENCE
+    state.geonames[""] = SILENCE
     rows = csv.reader(_lines(file))
     try:
         for row in rows:
-            place = f"{file.name}:{rows.line_num}"
+            location = f"{file.name}:{rows.line_num}"
             if rows.line_num == 1:
                 continue
             if len(row) != len(header):
-                reading.faults.add(f"{place}:1", f"expected {len(header)} fields")
+                state.faults.add(f"{location}:1", f"expected {len(header)} fields")
                 continue
             try:
-                reading.locations[row[key]] = read_code_number(row[code])
+                state.geonames[row[key]] = read_code_number(row[code])
             except ValueError as error:
-                reading.faults.add(f"{place}:{_column(row, code)}", str(error))
+                state.faults.add(f"{location}:{_column(row, code)}", str(error))
     except csv.Error as error:
         raise SourceError(f"{file.name}:{rows.line_num}:1: {error}") from error
 
@@ -96,7 +96,7 @@ def _column(row: list[str], position: int) -> int:
     return sum(len(field.encode()) + 1 for field in row[:position]) + quotes + 1
 
 
-def _lines(file: File) -> Iterator[str]:
+def _lines(file: SourceFile) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     rest = ""
     for block in text(file.blocks(), file.name):

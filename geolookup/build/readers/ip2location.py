@@ -1,7 +1,7 @@
 """IP2Location LITE DB1 CSV (and larger ones): quoted integers, code, name, no header.
 
 ``"16777216","16777471","US","United States of America"``. The IPv6 file holds all of
-IPv4 too, as IPv4-mapped addresses, which are read as the IPv4 addresses that they are.
+IPv4 too, as IPv4-mapped addresses, which are read as IPv4 addresses.
 Silence is ``-``.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from geolookup._sweep import Dialect
 from geolookup.build.readers import detection
-from geolookup.build.readers.source_file import File, Reading, read_lines
+from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
 
 NAME = "ip2location"
 
@@ -17,7 +17,7 @@ _DIALECT = Dialect("ranges", quotes=True, integers=True, least=4, last=1, code=2
 
 
 def recognises(head: bytes, _name: str = "") -> bool:
-    """Return whether a file that begins so is in this format, going by its first line."""
+    """Return whether a file has this format, judged by its first line."""
     begin = detection.beginning(head)
     row = begin.row()
     return (
@@ -28,6 +28,6 @@ def recognises(head: bytes, _name: str = "") -> bool:
     )
 
 
-def read(file: File, reading: Reading) -> None:
+def read(file: SourceFile, state: ReadState) -> None:
     """Add a file's ranges to a source. SourceError: as `read_lines`."""
-    read_lines(file, reading, _DIALECT)
+    read_lines(file, state, _DIALECT)

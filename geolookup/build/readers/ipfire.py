@@ -2,9 +2,9 @@
 
 One prefix a line; the country is in the file's name. A source names the files, or the
 folder that holds them. The lists of flags (``A1`` proxies, ``A2`` satellites, ``A3``
-anycast, ``XD`` hostile) say nothing of countries: their networks stand in a country's
-list as well, and they are left out. IPFire takes codes from operators' geofeeds as they
-are: one that is no country's (``FX``) is silence.
+anycast, ``XD`` hostile) are left out: they name no country, and their networks are in
+a country's list as well. IPFire copies codes from operators' geofeeds
+unchecked: one that is no country's (``FX``) is silence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from __future__ import annotations
 import re
 
 from geolookup.build.readers import prefix_list
-from geolookup.build.readers.source_file import File, Reading, read_lines, read_unchecked_code
+from geolookup.build.readers.source_file import (
+    ReadState,
+    SourceFile,
+    read_lines,
+    read_unchecked_code,
+)
 from geolookup.errors import SourceError
 
 NAME = "ipfire"
@@ -22,20 +27,20 @@ _FLAGS = frozenset({"A1", "A2", "A3", "XD"})
 
 
 def recognises(head: bytes, name: str = "") -> bool:
-    """Return whether a file that begins so, and has this name if any, is in this format."""
+    """Return whether a file has this format, judged by its first line and its name, if given."""
     return prefix_list.recognises(head) and (not name or _NAMED.fullmatch(name) is not None)
 
 
-def read(file: File, reading: Reading) -> None:
+def read(file: SourceFile, state: ReadState) -> None:
     """Add a list's ranges to a source.
 
     Raises:
-        SourceError: as `read_lines`; or the file has another name than such lists have.
+        SourceError: as `read_lines`; or the file's name does not have this form.
     """
     named = _NAMED.fullmatch(file.part.file_name)
     if named is None:
         raise SourceError(f"{file.name}: not named as such lists are, such as DEv4.networks")
     if named[1] in _FLAGS:
         return
-    number = read_unchecked_code(named[1], file, reading)
-    read_lines(file, reading, prefix_list.DIALECT, read_code=lambda _: number)
+    number = read_unchecked_code(named[1], file, state)
+    read_lines(file, state, prefix_list.DIALECT, read_code=lambda _: number)

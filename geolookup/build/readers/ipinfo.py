@@ -15,7 +15,7 @@ NAME = "ipinfo"
 
 
 def recognises(head: bytes, _name: str = "") -> bool:
-    """Return whether a file that begins so is in this format, going by its header."""
+    """Return whether a file has this format, judged by its header."""
     return {"network", "country_code", "continent_code", "asn"} <= set(
         detection.beginning(head).header()
     )

@@ -4,9 +4,9 @@ A record's country is its ``country.iso_code`` (MaxMind, DB-IP), or a ``country_
 ``country`` of two letters beside other values (ip-location-db, IPinfo). The manifest may
 ask for ``country_from = "registered_country"``. The IPv6 copies of IPv4 networks are left out.
 
-The package has a reader in C, which believes what a file says: damaged ones had it write
-beyond its memory and read from where a number pointed. So its decoder in Python is used, for
-each record once, and the search tree is measured and then walked here:
+The package's reader in C trusts the file: damaged files made it write and read outside of
+its memory. So its decoder in Python is used, once for each record, and the search tree is
+checked and then walked here:
 https://maxmind.github.io/MaxMind-DB/
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geolookup.build.readers.ranges import read_code_number
-from geolookup.build.readers.source_file import CountryFrom, File, Reading
+from geolookup.build.readers.source_file import CountryFrom, ReadState, SourceFile
 from geolookup.errors import SourceError
 
 if TYPE_CHECKING:
@@ -32,43 +32,43 @@ if TYPE_CHECKING:
 NAME = "mmdb"
 
 _MARKER = b"\xab\xcd\xefMaxMind.com"
-_HOLDS_NO_TEXT = b"\0"
+_NOT_TEXT = b"\0"
 _BETWEEN = 16
 """Bytes of zeros between the search tree and the records."""
 _MARKED_WITHIN = 128 << 10
-"""The last marker in so many bytes at a file's end is the one that counts."""
+"""The last marker within this many bytes of a file's end counts."""
 _BOUNDED = (3, 2)
-"""The package's first version that has bounds for what a record makes it do."""
+"""The package's first version that bounds the work of decoding a record."""
 _Network = tuple[int, int, int]
-"""Its first address, the length of its prefix, and where its record is."""
-_VALUES_A_BYTE = 8
-_VALUES_MORE = 1 << 17
-_TOLD = 1 << 14
-"""Networks from one word of the progress to the next."""
-_MOST_WAYS = 16
-"""Networks a node of the tree. A tree has one; a few more where parts of it are shared."""
+"""Its first address, the length of its prefix, and the offset of its record."""
+_VALUES_PER_BYTE = 8
+_MORE_VALUES = 1 << 17
+_PROGRESS_EVERY = 1 << 14
+"""Networks between two calls of the progress function."""
+_MAX_NETWORKS_PER_NODE = 16
+"""A tree has one per node; a few more where parts of it are shared."""
 
 
 def recognises(head: bytes, _name: str = "") -> bool:
-    """Return whether a file that begins so may be in this format.
+    """Return whether a file may have this format.
 
-    What marks it stands at the end of the file, so that `read` says for sure.
+    The format's marker is near the end of the file; `read` checks it.
     """
-    return _MARKER in head or _HOLDS_NO_TEXT in head[:4096]
+    return _MARKER in head or _NOT_TEXT in head[:4096]
 
 
-def read(file: File, reading: Reading) -> None:
+def read(file: SourceFile, state: ReadState) -> None:
     """Add a database's ranges to a source.
 
     Raises:
-        SourceError: the package is missing; it is no such database; it says nothing
-            of countries; a record too many can't be read: ``name: record n: what``.
+        SourceError: the package is missing; it is not an MMDB database; it has no
+            countries; one more record than allowed can't be read: ``name: record n: what``.
     """
+    if _is_plain(file):
+        _read_database(file.part.path, file, state, file.on_read)
+        return
+    # A database is read from a mapping, so a compressed one is unpacked into a file.
     with tempfile.TemporaryDirectory(prefix="geolookup-") as folder:
-        if _is_plain(file):
-            _read_database(file.part.path, file, reading, file.on_read)
-            return
-        # A database is read from a mapping; what is compressed has to become a file.
         path = Path(folder, "database.mmdb")
         try:
             with path.open("wb") as plain:
@@ -76,10 +76,10 @@ def read(file: File, reading: Reading) -> None:
         except OSError as error:
             what = os.strerror(error.errno or 0)
             raise SourceError(f"{file.name}: can't be unpacked into {folder}: {what}") from error
-        _read_database(path, file, reading)
+        _read_database(path, file, state)
 
 
-def _is_plain(file: File) -> bool:
+def _is_plain(file: SourceFile) -> bool:
     if file.part.member:
         return False
     with file.part.path.open("rb") as raw:
@@ -87,7 +87,7 @@ def _is_plain(file: File) -> bool:
 
 
 def _read_database(
-    path: Path, file: File, reading: Reading, on_read: Callable[[int], None] | None = None
+    path: Path, file: SourceFile, state: ReadState, on_read: Callable[[int], None] | None = None
 ) -> None:
     try:
         from maxminddb import (  # noqa: PLC0415 - an extra: only MMDB files need it
@@ -109,41 +109,40 @@ def _read_database(
             marker = content.rfind(_MARKER, max(0, len(content) - _MARKED_WITHIN))
             if marker < 0:
                 raise ValueError("no database")
-            place = marker + len(_MARKER)
-            tree = _Tree.of(content, marker, Decoder(content, place).decode(place)[0])
+            start = marker + len(_MARKER)
+            tree = _Tree.of(content, marker, Decoder(content, start).decode(start)[0])
             tree.check()
             networks = tree.networks()
             if on_read is not None:
-                networks = _told(networks, tree.nodes + 1, file.part.size, on_read)
+                networks = _with_progress(networks, tree.nodes + 1, file.part.size, on_read)
             decoder = Decoder(content, tree.data)
-            records = _Records(decoder.decode, _VALUES_A_BYTE * len(content) + _VALUES_MORE)
-            _add(tree.bits, networks, records, file, reading)
+            records = _Records(decoder.decode, _VALUES_PER_BYTE * len(content) + _MORE_VALUES)
+            _add(tree.bits, networks, records, file, state)
     except SourceError:
         raise
-    # TypeError: what has to be a number, or a name, is something else.
+    # TypeError: a value has another type than the format asks for.
     except (InvalidDatabaseError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"{file.name}: no MMDB database, or a damaged one") from error
 
 
 @dataclass(slots=True)
 class _Records:
-    """Decodes records, as long as what they hold together is in proportion to the file.
+    """Decodes records, while their values are in proportion to the size of the file.
 
-    Pointers may lead to the same values again and again, so that a small file can hold more
-    than anybody could wait for. In real ones most records share what they hold, too, but a
-    byte stands for less than a value.
+    Many pointers may lead to the same values, so decoding a small file may take unbounded
+    time. In real files, too, most records share values, but have less than one per byte.
 
     Attributes:
-        decode: decodes one, which has at most 65,536 values; the package sees to that.
-        left: values that may still come.
+        decode: decodes one record; the package limits it to 65,536 values.
+        left: values that may still be decoded.
     """
 
     decode: Callable[[int], tuple[Record, int]]
     left: int
 
-    def at(self, place: int) -> Record:
-        """Return a record. ValueError: it is one too many."""
-        record, _ = self.decode(place)
+    def at(self, offset: int) -> Record:
+        """Return the record at an offset. ValueError: it exceeds the limit."""
+        record, _ = self.decode(offset)
         waiting = [record]
         while waiting:
             self.left -= 1
@@ -159,35 +158,35 @@ class _Records:
         return record
 
 
-def _told(
+def _with_progress(
     networks: Iterable[_Network], most: int, size: int, on_read: Callable[[int], None]
 ) -> Iterator[_Network]:
-    """Yield the networks, of which there are about *most*, and tell of the progress."""
+    """Yield the networks, about *most*, and report progress in bytes of the file."""
     for position, network in enumerate(networks):
-        if position % _TOLD == 0:
+        if position % _PROGRESS_EVERY == 0:
             on_read(min(size * position // most, size))
         yield network
 
 
 def _add(
-    bits: int, networks: Iterable[_Network], records: _Records, file: File, reading: Reading
+    bits: int, networks: Iterable[_Network], records: _Records, file: SourceFile, state: ReadState
 ) -> None:
-    ipv4, ipv6 = reading.into.ipv4, reading.into.ipv6
-    numbers: dict[int, int | str] = {}  # by place of a record; or what is wrong with it
-    speaks = False
+    ipv4, ipv6 = state.into.ipv4, state.into.ipv6
+    numbers: dict[int, int | str] = {}  # by a record's offset; a text: what is wrong with it
+    has_country = False
     position = 0
-    for position, (first, length, place) in enumerate(networks, start=1):
-        number = numbers.get(place)
+    for position, (first, length, offset) in enumerate(networks, start=1):
+        number = numbers.get(offset)
         if number is None:
-            raw = _country(records.at(place), reading.options.country_from)
-            speaks = speaks or raw is not None
+            raw = _country(records.at(offset), state.options.country_from)
+            has_country = has_country or raw is not None
             try:
                 number = read_code_number(raw or "")
             except ValueError as error:
                 number = str(error)
-            numbers[place] = number
+            numbers[offset] = number
         if isinstance(number, str):
-            reading.faults.add(f"{file.name}: record {position}", number)
+            state.faults.add(f"{file.name}: record {position}", number)
             continue
         last = first | (1 << bits - length) - 1
         if last < 1 << 32:
@@ -196,7 +195,7 @@ def _add(
         ipv6.append(first, last, number, file=file.number)
         if first == 0:  # a shorter prefix than ::/96, which answers for all of IPv4
             ipv4.append(0, (1 << 32) - 1, number, file=file.number)
-    if position and not speaks:
+    if position and not has_country:
         raise SourceError(f"{file.name}: its records hold no country")
 
 
@@ -205,13 +204,13 @@ class _Tree:
     """The search tree of a database.
 
     Attributes:
-        nodes: how many it has.
-        children: two a node: another node, *nodes* for none, or *nodes* more than how far
-            beyond the tree a record begins.
-        size: bytes that it takes.
-        end: where the records end.
-        bits: of the addresses.
-        ipv4: the node below which IPv4 lies, in a tree of IPv6; -1: none.
+        nodes: number of nodes.
+        children: two per node: another node; *nodes* for none; or *nodes* plus the distance
+            of a record from the end of the tree.
+        size: its bytes.
+        end: offset of the end of the records.
+        bits: length of the addresses.
+        ipv4: the node below which the IPv4 addresses are, in a tree of IPv6; -1: none.
     """
 
     nodes: int
@@ -223,11 +222,11 @@ class _Tree:
 
     @classmethod
     def of(cls, content: mmap.mmap, end: int, metadata: Any) -> _Tree:
-        """Read it as its metadata, which begins at *end*, describes it.
+        """Return the tree that the metadata describes; *end* is the offset of the marker.
 
         Raises:
-            KeyError, TypeError, ValueError: it is of another version of the format, does
-                not fit into the file, or has a circle on the way to IPv4.
+            KeyError, TypeError, ValueError: it has another version of the format, does
+                not fit into the file, or has a cycle on the path to IPv4.
         """
         nodes, record_size = metadata["node_count"], metadata["record_size"]
         size = nodes * record_size // 4
@@ -240,48 +239,48 @@ class _Tree:
             raise ValueError("no database of this format")
         bits = 128 if metadata["ip_version"] == 6 else 32
         children = _children(content[:size], nodes, record_size)
-        way = [0]
-        while bits == 128 and len(way) <= 96 and way[-1] < nodes:
-            way.append(children[2 * way[-1]])
-        if len(set(way)) < len(way):
-            raise ValueError("a circle")
-        return cls(nodes, children, size, end, bits, way[96] if len(way) > 96 else -1)
+        path = [0]
+        while bits == 128 and len(path) <= 96 and path[-1] < nodes:
+            path.append(children[2 * path[-1]])
+        if len(set(path)) < len(path):
+            raise ValueError("a cycle")
+        return cls(nodes, children, size, end, bits, path[96] if len(path) > 96 else -1)
 
     @property
     def data(self) -> int:
-        """Where the records begin."""
+        """Offset of the records."""
         return self.size + _BETWEEN
 
     def check(self) -> None:
-        """Raise a ValueError for what is no tree, or deeper than addresses have bits."""
-        ways = {0: 1}  # to the nodes of a level
+        """Check that it is a tree, no deeper than addresses have bits. ValueError: it is not."""
+        paths = {0: 1}  # number of paths to each node of a level
         ended = 0
         for depth in range(1, self.bits + 1):
             below: dict[int, int] = {}
-            for node, count in ways.items():
+            for node, count in paths.items():
                 for child in self.children[2 * node : 2 * node + 2]:
                     if child < self.nodes:
                         below[child] = below.get(child, 0) + count
                     else:
                         ended += count
-            ways = below
-            # Other branches end in the IPv4 part too, and are not followed.
+            paths = below
+            # Other branches lead to the IPv4 part too, and are not followed.
             if depth < 96:
-                ended += ways.pop(self.ipv4, 0)
-            elif depth == 96 and self.ipv4 in ways:
-                ended += ways[self.ipv4] - 1
-                ways[self.ipv4] = 1
-            if ended + sum(ways.values()) > _MOST_WAYS * (self.nodes + 1):
+                ended += paths.pop(self.ipv4, 0)
+            elif depth == 96 and self.ipv4 in paths:
+                ended += paths[self.ipv4] - 1
+                paths[self.ipv4] = 1
+            if ended + sum(paths.values()) > _MAX_NETWORKS_PER_NODE * (self.nodes + 1):
                 raise ValueError("more networks than a tree has")
-            if not ways:
+            if not paths:
                 return
         raise ValueError("too deep")
 
     def networks(self) -> Iterator[_Network]:
-        """Yield those that have a record, in their order.
+        """Yield the networks that have a record, in ascending order.
 
         Raises:
-            ValueError: a record would begin where none can be.
+            ValueError: a record's offset lies outside of the records.
         """
         nodes, children = self.nodes, self.children
         least = nodes + _BETWEEN
@@ -294,16 +293,16 @@ class _Tree:
                     waiting.append((children[2 * node + 1], depth + 1, right))
                     waiting.append((children[2 * node], depth + 1, first))
             elif node > nodes:
-                place = node - nodes + self.size
-                if node < least or place >= self.end:
+                offset = node - nodes + self.size
+                if node < least or offset >= self.end:
                     raise ValueError("a record outside of the records")
-                yield first, depth, place
+                yield first, depth, offset
 
 
 def _children(raw: bytes, nodes: int, record_size: int) -> array[int]:
     """Return the two children of each node."""
     wide = bytearray(8 * nodes)
-    if record_size == 28:  # the fourth of seven bytes has the upper four bits of both
+    if record_size == 28:  # the fourth of seven bytes holds the upper four bits of both
         wide[0::8] = raw[3::7].translate(bytes(byte >> 4 for byte in range(256)))
         wide[4::8] = raw[3::7].translate(bytes(byte & 15 for byte in range(256)))
         for at in (1, 2, 3):

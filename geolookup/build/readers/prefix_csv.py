@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from geolookup._sweep import Dialect
 from geolookup.build.readers import detection
-from geolookup.build.readers.source_file import File, Reading, read_lines
+from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
 
 NAME = "prefix-csv"
 
 
 def recognises(head: bytes, _name: str = "") -> bool:
-    """Return whether a file that begins so is in this format, going by its first line."""
+    """Return whether a file has this format, judged by its first line."""
     begin = detection.beginning(head)
     if begin.commented or not begin.lines:
         return False
@@ -24,17 +24,17 @@ def recognises(head: bytes, _name: str = "") -> bool:
     return _columns(begin.header()) is not None
 
 
-def read(file: File, reading: Reading) -> None:
+def read(file: SourceFile, state: ReadState) -> None:
     """Add a file's ranges to a source. SourceError: as `read_lines`."""
     header = detection.beginning(file.head).header()
     columns = _columns(header)
     if columns is None:
         dialect = Dialect("networks", quotes=True, least=2, most=2, code=1)
-        return read_lines(file, reading, dialect)
+        return read_lines(file, state, dialect)
     network, code = columns
     count = len(header)
     dialect = Dialect("networks", quotes=True, least=count, most=count, first=network, code=code)
-    return read_lines(file, reading, dialect, skip=1)
+    return read_lines(file, state, dialect, skip=1)
 
 
 def _columns(header: list[str]) -> tuple[int, int] | None:

@@ -2,20 +2,20 @@
 
 As DB-IP publishes its Lite datasets, and as the ip-location-db packages hold them.
 Addresses are text or integers, fields may be quoted, and there may be a header, which
-then says where first, last and code stand. What the first line is, all others are.
+then names the columns. All lines have the dialect of the first one.
 """
 
 from __future__ import annotations
 
 from geolookup._sweep import Dialect
 from geolookup.build.readers import detection
-from geolookup.build.readers.source_file import File, Reading, read_lines
+from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
 
 NAME = "range-csv"
 
 
 def recognises(head: bytes, _name: str = "") -> bool:
-    """Return whether a file that begins so is in this format, going by its first line."""
+    """Return whether a file has this format, judged by its first line."""
     begin = detection.beginning(head)
     if begin.commented or not begin.lines:
         return False
@@ -25,7 +25,7 @@ def recognises(head: bytes, _name: str = "") -> bool:
     return _columns(begin.header()) is not None
 
 
-def read(file: File, reading: Reading) -> None:
+def read(file: SourceFile, state: ReadState) -> None:
     """Add a file's ranges to a source. SourceError: as `read_lines`."""
     begin = detection.beginning(file.head)
     columns = _columns(begin.header())
@@ -33,7 +33,7 @@ def read(file: File, reading: Reading) -> None:
         row = begin.row()
         integers = len(row) == 3 and detection.is_range(row) and detection.is_number(row[0])
         quoted = bool(begin.lines) and begin.lines[0].startswith('"')
-        # The plain dialect, which nearly all such files are in, has a shorter way.
+        # Nearly all such files have the plain dialect, which has a faster path.
         plain = (
             None
             if not (integers or quoted)
@@ -41,7 +41,7 @@ def read(file: File, reading: Reading) -> None:
                 "ranges", quotes=quoted, integers=integers, least=3, most=3, last=1, code=2
             )
         )
-        return read_lines(file, reading, plain)
+        return read_lines(file, state, plain)
     first, last, code = columns
     row = begin.row(at=1)
     count = len(begin.header())
@@ -56,7 +56,7 @@ def read(file: File, reading: Reading) -> None:
         last=last,
         code=code,
     )
-    return read_lines(file, reading, dialect, skip=1)
+    return read_lines(file, state, dialect, skip=1)
 
 
 def _columns(header: list[str]) -> tuple[int, int, int] | None:

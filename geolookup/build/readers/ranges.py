@@ -1,4 +1,4 @@
-"""What a reader makes of a source: its ranges, by family, with their places in its files."""
+"""The ranges of a source as readers return them, by family, with their locations in its files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SourceRanges:
         """Return the ranges (first, last, code): packed addresses, a code as sources write it.
 
         Raises:
-            SourceError: a row makes no sense; the text names it, counted from 1.
+            SourceError: a row is not valid; the text names it, counted from 1.
         """
         ranges = cls()
         for row, (first, last, code) in enumerate(rows, start=1):
@@ -70,10 +70,10 @@ class SourceRanges:
                 raise SourceError(f"row {row}: {error}") from error
         return ranges
 
-    def place(self, family: Ranges, index: int) -> str:
-        """Return where a range of `ipv4` or `ipv6` stands: ``file:line``, or ``row 7``.
+    def location(self, family: Ranges, index: int) -> str:
+        """Return the location of a range of `ipv4` or `ipv6`: ``file:line``, or ``row 7``.
 
-        Files of formats without lines have no more than their name.
+        For formats without lines it is the file's name alone.
         """
         file, line = family.place(index)
         if not self.files:

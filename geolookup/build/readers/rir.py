@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from geolookup._sweep import Dialect
 from geolookup.build.readers import detection
-from geolookup.build.readers.source_file import File, Reading, read_lines
+from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
 
 NAME = "rir"
 
@@ -18,7 +18,7 @@ _TYPES = ("asn", "ipv4", "ipv6")
 
 
 def recognises(head: bytes, _name: str = "") -> bool:
-    """Return whether a file that begins so is in this format, going by its first line."""
+    """Return whether a file has this format, judged by its first line."""
     row = detection.beginning(head).row("|")
     if len(row) < 5:
         return False
@@ -26,6 +26,6 @@ def recognises(head: bytes, _name: str = "") -> bool:
     return version or row[2] in _TYPES
 
 
-def read(file: File, reading: Reading) -> None:
+def read(file: SourceFile, state: ReadState) -> None:
     """Add a file's ranges to a source. SourceError: as `read_lines`."""
-    read_lines(file, reading, _DIALECT)
+    read_lines(file, state, _DIALECT)

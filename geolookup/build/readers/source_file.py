@@ -1,4 +1,4 @@
-"""What all readers share: a file being read, an operator's options, lines that make no sense."""
+"""What all readers share: files and state of a source being read, options, unreadable lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CountryFrom = Literal["country", "registered_country"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a manifest says of how a source is read, besides its format.
+    """A manifest's options for reading a source, besides the format.
 
     Attributes:
         country: the code of all ranges, for formats whose lines have none.
@@ -29,14 +29,14 @@ class Options:
 
 
 class Faults:
-    """The lines that could not be read, and how many may be.
+    """The lines that could not be read, and their limit.
 
     Args:
-        allowed: after more than so many the reading ends with an error.
+        allowed: number of faults that are accepted. One more ends reading with an error.
 
     Attributes:
         found: the lines that were left out.
-        notes: what else an operator should know of what was read.
+        notes: what else an operator should know about the files.
     """
 
     def __init__(self, allowed: int = 0) -> None:
@@ -46,43 +46,43 @@ class Faults:
 
     @property
     def left(self) -> int:
-        """How many more are allowed."""
+        """Number of further faults that are allowed."""
         return self._allowed - len(self.found)
 
-    def add(self, place: str, what: str) -> None:
-        """Note a fault. SourceError: it is one too many."""
+    def add(self, location: str, what: str) -> None:
+        """Record a fault. SourceError: it is one more than allowed."""
         if self.left <= 0:
             before = f" (after {self._allowed:,} that were left out)" if self._allowed else ""
-            raise SourceError(f"{place}: {what}{before}")
-        self.found.append(f"{place}: {what}; left out")
+            raise SourceError(f"{location}: {what}{before}")
+        self.found.append(f"{location}: {what}; left out")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """A source being read.
+class ReadState:
+    """What the files of one source share while they are read.
 
     Attributes:
-        into: its ranges.
+        into: the source's ranges so far.
         options: an operator's options.
         faults: lines that could not be read.
-        locations: numbers of codes by MaxMind's names of places, as its tables have them.
+        geonames: numbers of codes by ``geoname_id``, from MaxMind's location tables.
     """
 
     into: SourceRanges
     options: Options = field(default_factory=Options)
     faults: Faults = field(default_factory=Faults)
-    locations: dict[str, int] = field(default_factory=dict)
+    geonames: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class File:
+class SourceFile:
     """One file of a source being read.
 
     Attributes:
-        part: where it is.
+        part: the file on disk, or the member of an archive.
         number: its number in the source.
-        head: what its plain content begins with.
-        on_read: told of the progress.
+        head: the beginning of its decompressed content.
+        on_read: called with the number of bytes read so far.
     """
 
     part: Part
@@ -92,18 +92,18 @@ class File:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in error texts."""
         return self.part.name
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield its plain content."""
+        """Yield its decompressed content."""
         return self.part.blocks(self.on_read)
 
 
-def read_unchecked_code(raw: str, file: File, reading: Reading) -> int:
-    """Return the number of a code that a publisher has from others, and did not check.
+def read_unchecked_code(raw: str, file: SourceFile, state: ReadState) -> int:
+    """Return the number of a code that a publisher took over without checking it.
 
-    Two letters that are no country's are silence, and noted.
+    Two letters that are no country's code count as silence, with a note.
 
     Raises:
         ValueError: not two letters.
@@ -113,13 +113,13 @@ def read_unchecked_code(raw: str, file: File, reading: Reading) -> int:
     except ValueError:
         if len(raw) != 2 or not (raw.isascii() and raw.isalpha()):
             raise
-    reading.faults.notes.append(f"{file.name}: {raw} is no country's code, and read as silence")
+    state.faults.notes.append(f"{file.name}: {raw} is no country's code, and read as silence")
     return SILENCE
 
 
 def read_lines(
-    file: File,
-    reading: Reading,
+    file: SourceFile,
+    state: ReadState,
     dialect: Dialect | None = None,
     *,
     skip: int = 0,
@@ -129,32 +129,32 @@ def read_lines(
 
     Args:
         file: the file.
-        reading: its source.
+        state: its source's.
         dialect: how lines are read; None: as ``first,last,code``.
         skip: lines at the beginning that are not read.
-        read_code: the number of a code as it stands in a line.
+        read_code: returns the number of a code as a line has it.
 
     Raises:
-        SourceError: a line too many can't be read: ``name:line:column: what``.
+        SourceError: one more line than allowed can't be read: ``name:line:column: what``.
     """
     lines = RangeLines(
-        reading.into.ipv4,
-        reading.into.ipv6,
+        state.into.ipv4,
+        state.into.ipv6,
         read_code,
         dialect=dialect,
         skip=skip,
         file=file.number,
-        allowed_faults=reading.faults.left,
+        allowed_faults=state.faults.left,
     )
-    going_on = True
+    more_allowed = True
     for block in text(file.blocks(), file.name):
-        going_on = lines.feed(block)
-        if not going_on:
+        more_allowed = lines.feed(block)
+        if not more_allowed:
             break
     else:
-        going_on = lines.finish()
+        more_allowed = lines.finish()
     for line, column, what in lines.faults:
-        reading.faults.add(f"{file.name}:{line}:{column}", what)
-    if not going_on:
+        state.faults.add(f"{file.name}:{line}:{column}", what)
+    if not more_allowed:
         line, column, what = lines.faults[-1]
         raise SourceError(f"{file.name}:{line}:{column}: {what}")
