@@ -1,8 +1,8 @@
 """Clients of the service, with the verbs and results of a `geolookup.Dataset`."""
 
 from geolookup.client.aio import AsyncClient
-from geolookup.client.channel import Retry
 from geolookup.client.coalescing import Coalescing
+from geolookup.client.retry import Retry
 from geolookup.client.sync import Client
 
 __all__ = ["AsyncClient", "Client", "Coalescing", "Retry"]

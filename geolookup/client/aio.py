@@ -1,10 +1,11 @@
-"""The client for asyncio."""
+"""The client for asyncio: makes the calls that `wire`, `retry` and `coalescing` decide on."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -12,22 +13,15 @@ import grpc.aio
 
 from geolookup.answer.claims import Policy
 from geolookup.client import wire
-from geolookup.client.channel import (
-    DEFAULT_AHEAD,
-    DEFAULT_RETRY,
-    DEFAULT_TIMEOUT,
-    Retry,
-    channel_count,
-    channel_options,
-    time_limit,
-)
-from geolookup.client.coalescing import Coalescing
-from geolookup.client.coalescing_aio import AsyncCoalescer
-from geolookup.client.failures import closed, failure, late
-from geolookup.client.stream_timeout import Pace
+from geolookup.client.base import BaseClient, Methods
+from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
+from geolookup.client.coalescing import Batch, Waiter
+from geolookup.client.failures import Failure, closed, timed_out
+from geolookup.client.stream_timeout import StreamTimeout
+from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
-    from typing import Self, TypeAlias
+    from typing import Self
 
     from typing_extensions import Buffer
 
@@ -36,49 +30,21 @@ if TYPE_CHECKING:
     from geolookup.answer.region_sets import RegionSet
     from geolookup.answer.results import Answer, RosterResult
 
-    _Unary: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-    _Stream: TypeAlias = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
-
-_Item = TypeVar("_Item")
+_T = TypeVar("_T")
 
 
-class AsyncClient:
+class AsyncClient(BaseClient[grpc.aio.Channel]):
     """`Client` for asyncio: the same verbs, each to be awaited.
 
     Belongs to the event loop in which it is first used. An asynchronous context
     manager that closes it at the end. Arguments and errors are those of `Client`.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        credentials: grpc.ChannelCredentials | None = None,
-        options: Iterable[tuple[str, object]] = (),
-        channels: int = 1,
-        retry: Retry | None = DEFAULT_RETRY,
-        coalesce: bool | Coalescing = False,
-    ) -> None:
-        self._target = target
-        self._timeout = time_limit(timeout)
-        self._credentials = credentials
-        self._options = channel_options(options, retry, wire.UNARY)
-        self._count = channel_count(channels)
-        self._channels: list[_Methods] = []
-        self._turns: Iterator[_Methods] = iter(())
-        self._closed = False
-        self._coalescer = (
-            AsyncCoalescer(
-                Coalescing() if coalesce is True else coalesce,
-                channels,
-                target,
-                lambda request, limit: self._call(self._connected().lookup, request, limit),
-                self._connected,
-            )
-            if coalesce
-            else None
-        )
+    def _begin(self) -> None:
+        self._closing = asyncio.Event()
+        self._lookups = self._coalescer(self._send, contextlib.nullcontext())
+        # An event loop holds its tasks by weak references only.
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def country(self, address: Address, *, timeout: float | None = None) -> str:
         """Return the code of an address, "ZZ" for no country; see `Dataset.country`."""
@@ -94,11 +60,10 @@ class AsyncClient:
     ) -> Answer:
         """Return what is known of an address; see `Dataset.lookup`."""
         question = wire.Question.of(region_set, policy)
-        if self._coalescer is not None:
-            limit = self._limit(timeout)
-            return await self._coalescer.lookup(wire.packed_address(address), question, limit)
-        request = wire.lookup_request(address, question)
-        return wire.answer(await self._call(self._connected().lookup, request, timeout))
+        packed = wire.packed_address(address)
+        if self._lookups is not None:
+            return await self._coalesced(packed, question, self._limit(timeout))
+        return await self._call(wire.lookup(packed, question), timeout)
 
     async def classify(
         self,
@@ -113,9 +78,7 @@ class AsyncClient:
     ) -> RosterResult:
         """Return what is known of each address of a roster; see `Client.classify`."""
         question = wire.Question.of(region_set, policy, record)
-        request = wire.roster_request(roster, ipv4, ipv6, question)
-        body = await self._call(self._connected().classify_roster, request, timeout)
-        return wire.roster_result(body, question)
+        return await self._call(wire.classify(roster, ipv4, ipv6, question), timeout)
 
     def classify_many(
         self,
@@ -135,32 +98,28 @@ class AsyncClient:
         """
         question = wire.Question.of(region_set, policy, record)
         column, given = wire.one_of(rosters=rosters, ipv4=ipv4, ipv6=ipv6)
-        if ahead < 1:
-            raise ValueError("ahead: expected at least 1")
         items = given if isinstance(given, AsyncIterable) else _each(given)
         requests = (wire.stream_request(column, item, question) async for item in items)
-        limit = self._limit(timeout)
-        return self._stream(requests, question, limit, ahead)
+        return self._stream(requests, question, self._limit(timeout), rosters_ahead(ahead))
 
     async def explain(self, address: Address, *, timeout: float | None = None) -> Explanation:
         """Return why an address has the answer it has; see `Dataset.explain`."""
-        request = wire.explain_request(address)
-        return wire.explanation(await self._call(self._connected().explain, request, timeout))
+        return await self._call(wire.explain(address), timeout)
 
     async def region_sets(self, *, timeout: float | None = None) -> tuple[RegionSet, ...]:
         """Return the service's named region sets, sorted by name."""
-        body = await self._call(self._connected().list_region_sets, wire.EMPTY, timeout)
-        return wire.region_sets(body)
+        return await self._call(wire.REGION_SETS, timeout)
 
     async def info(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return a description of the dataset in service; see `Client.info`."""
-        return wire.info(await self._call(self._connected().get_dataset, wire.EMPTY, timeout))
+        return await self._call(wire.INFO, timeout)
 
     async def close(self) -> None:
         """Close the connection; calls under way are cancelled. May be called again."""
         self._closed = True
-        if self._coalescer is not None:
-            self._coalescer.close()
+        self._closing.set()
+        if self._lookups is not None:
+            self._lookups.close()
         for methods in self._channels:
             await methods.channel.close()
 
@@ -170,52 +129,103 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def __repr__(self) -> str:
-        return f"<AsyncClient of {self._target}{', closed' if self._closed else ''}>"
-
-    def _limit(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else time_limit(timeout)
-
-    def _connected(self) -> _Methods:
+    def _methods(self) -> Methods[grpc.aio.Channel]:
         if self._closed:
             raise closed()
         if not self._channels:
             # Not before: gRPC ties a channel to the event loop that it finds.
-            self._channels = [
-                _Methods(
-                    grpc.aio.insecure_channel(self._target, self._options)
-                    if self._credentials is None
-                    else grpc.aio.secure_channel(self._target, self._credentials, self._options)
-                )
-                for _ in range(self._count)
-            ]
-            self._turns = itertools.cycle(self._channels)
+            self._open(grpc.aio.insecure_channel, grpc.aio.secure_channel)
         return next(self._turns)
 
-    async def _call(
-        self, method: Callable[..., Any], request: bytes, timeout: float | None
-    ) -> bytes:
+    async def _call(self, request: wire.Request[_T], timeout: float | None) -> _T:
         limit = self._limit(timeout)
+        attempts = self._attempts(limit)
+        while True:
+            method = self._methods().unary[request.method]
+            try:
+                body = await method(request.body, timeout=attempts.deadline - monotonic())
+            except grpc.aio.AioRpcError as error:
+                outcome = self._outcome(Failure.of(error), attempts, limit)
+            except (asyncio.CancelledError, grpc.aio.UsageError):
+                # gRPC cancels the calls of a channel that is closed.
+                if not self._closed or _task_is_cancelled():
+                    raise
+                outcome = closed()
+            else:
+                self._budget.refill()
+                return request.read(body)
+            # Here and not above, so that gRPC's texts are no part of the traceback.
+            if isinstance(outcome, GeoLookupError):
+                raise outcome
+            await self._pause(outcome)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+
+    # Coalesced lookups. Batches are tasks of their own, so that a caller who is cancelled
+    # cancels no other caller's call.
+
+    async def _coalesced(
+        self, packed: bytes | None, question: wire.Question, limit: float
+    ) -> Answer:
+        lookups = self._lookups
+        assert lookups is not None  # noqa: S101
+        waiter = _Waiter(packed, limit)
+        first = lookups.enter(waiter, question)
+        if first is not None:
+            try:
+                answer: Answer = await self._call(first.request, limit)
+                return answer
+            finally:
+                lookups.leave(first)
+        expire = asyncio.get_running_loop().call_later(
+            limit, waiter.resolve, timed_out(self._target, limit)
+        )
         try:
-            body: bytes = await method(request, timeout=limit)
-            return body
+            return await waiter.future
+        finally:
+            expire.cancel()
+            lookups.give_up(waiter, question)
+
+    def _send(self, batch: Batch) -> bool:
+        if self._closed:
+            return False
+        self._spawn(self._send_batch(batch))
+        return True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send_batch(self, batch: Batch) -> None:
+        lookups = self._lookups
+        assert lookups is not None  # noqa: S101
+        try:
+            method = self._methods().unary[batch.request.method]
+            # All are late where nothing is left, and their timers are about to find out.
+            body = await method(batch.request.body, timeout=max(batch.remaining(), 0.001))
         except grpc.aio.AioRpcError as error:
-            problem = closed() if self._closed else failure(error, self._target, limit)
-        except (asyncio.CancelledError, grpc.aio.UsageError):
-            # gRPC cancels the calls of a channel that is closed.
-            if not self._closed or _task_is_cancelled():
-                raise
-            problem = closed()
-        # Here and not above, so that gRPC's texts are no part of the traceback.
-        raise problem
+            wait = lookups.on_failure(batch, Failure.of(error))
+        except (asyncio.CancelledError, grpc.aio.UsageError, GeoLookupError):
+            # The channel was closed under a batch, or the event loop ends.
+            lookups.on_closed(batch)
+            return
+        else:
+            lookups.on_answer(batch, body)
+            return
+        if wait is not None:
+            await self._pause(wait)
+            lookups.send_again(batch)
 
     async def _stream(
         self, requests: AsyncIterator[bytes], question: wire.Question, limit: float, ahead: int
     ) -> AsyncIterator[RosterResult]:
         slots = asyncio.Semaphore(ahead)
         failed: list[Exception] = []
-        pace = Pace(limit)
-        too_late = False
+        timeout = StreamTimeout(limit)
+        expired = False
 
         async def bodies() -> AsyncIterator[bytes]:
             # gRPC runs this in a task, and would log an error raised in it.
@@ -224,36 +234,36 @@ class AsyncClient:
                     body = await anext(requests, None)
                     if body is None:
                         return
-                    pace.sending()
+                    timeout.on_send()
                     yield body
             except Exception as error:
                 failed.append(error)
             finally:
-                pace.sending()
+                timeout.on_send()
 
         async def watch() -> None:
-            nonlocal too_late
-            while remaining := pace.remaining():
+            nonlocal expired
+            while remaining := timeout.remaining():
                 await asyncio.sleep(remaining)
-            too_late = True
+            expired = True
             call.cancel()
 
         problem: Exception | None = None
-        call = self._connected().stream_rosters(bodies())
+        call = self._methods().stream_rosters(bodies())
         watching = asyncio.create_task(watch())
         try:
-            pace.waiting()
+            timeout.on_wait()
             while isinstance(body := await call.read(), bytes):  # and not grpc.aio.EOF
-                pace.received()
+                timeout.on_receive()
                 slots.release()
                 yield wire.streamed_result(body, question)
-                pace.waiting()
+                timeout.on_wait()
         except grpc.aio.AioRpcError as error:
-            problem = closed() if self._closed else failure(error, self._target, limit)
+            problem = self._stream_problem(Failure.of(error), limit, expired)
         except asyncio.CancelledError:
-            if not (too_late or self._closed) or _task_is_cancelled():
+            if not (expired or self._closed) or _task_is_cancelled():
                 raise
-            problem = late(self._target, limit) if too_late else closed()
+            problem = timed_out(self._target, limit) if expired else closed()
         finally:
             watching.cancel()
             call.cancel()
@@ -263,25 +273,30 @@ class AsyncClient:
             raise problem
 
 
-class _Methods:
-    """A channel's methods. Without serialisers, as in `Client`."""
+class _Waiter(Waiter):
+    """A task that waits for a future."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.channel = channel
-        self.lookup: _Unary = channel.unary_unary(wire.LOOKUP)
-        self.classify_roster: _Unary = channel.unary_unary(wire.CLASSIFY_ROSTER)
-        self.stream_rosters: _Stream = channel.stream_stream(wire.STREAM_ROSTERS)
-        self.explain: _Unary = channel.unary_unary(wire.EXPLAIN)
-        self.list_region_sets: _Unary = channel.unary_unary(wire.LIST_REGION_SETS)
-        self.get_dataset: _Unary = channel.unary_unary(wire.GET_DATASET)
+    __slots__ = ("future",)
+
+    def __init__(self, packed: bytes | None, limit: float) -> None:
+        super().__init__(packed, limit)
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def resolve(self, outcome: Answer | GeoLookupError) -> None:
+        if self.future.done():  # it is late, or its task was cancelled
+            return
+        if isinstance(outcome, GeoLookupError):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 def _task_is_cancelled() -> bool:
-    """Say whether somebody cancelled the caller's task, and not just its call."""
+    """Return whether the caller's task was cancelled, and not just its call."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-async def _each(items: Iterable[_Item]) -> AsyncIterator[_Item]:
+async def _each(items: Iterable[_T]) -> AsyncIterator[_T]:
     for item in items:
         yield item

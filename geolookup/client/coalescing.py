@@ -1,20 +1,26 @@
-"""Lookups that wait at the same moment become one call: which ones, and when.
+"""Lookups that wait at the same moment become one call: which ones, when, and who gets what.
 
-Knows no gRPC, no threads and no event loop. A *lane* holds the lookups that may share a
-call, which are those that ask the same question. The first of a lane goes out at once;
-those that arrive while its calls are under way wait, and go together when one of them
-ends. So an idle client adds no wait, a busy one needs no timer, and batches grow with the
-load.
+Knows no threads, no event loop and no channel; `sync` and `aio` make the calls. Lookups that
+have the same question may share a call. The first goes out at once, by its own caller. Those
+that arrive while calls of their question are under way wait, and go together when one of these
+ends. So an idle client adds no wait, a busy one needs no timer, and batches grow with the load.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from time import monotonic
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from geolookup.errors import ServiceUnavailableError
+from geolookup.answer.results import Answer
+from geolookup.client import wire
+from geolookup.client.failures import Failure, Remedy, closed, timed_out
+from geolookup.client.retry import Attempts, Budget
+from geolookup.errors import GeoLookupError, ServiceUnavailableError
 
 K = TypeVar("K")
 W = TypeVar("W")
@@ -28,7 +34,7 @@ class Coalescing:
         batch: most lookups in one call, at least 2; also kept to the service's own limit,
             which is learnt from its refusals.
         waiting: most lookups that wait to be sent; one more fails at once.
-        calls: calls of a lane under way at once; None: one for each channel.
+        calls: calls under way at once for one question; None: one for each channel.
 
     Raises:
         ValueError: a bound makes no sense.
@@ -47,23 +53,23 @@ class Coalescing:
             raise ValueError("calls: expected at least 1, or None")
 
 
-class _Lane(Generic[W]):
-    __slots__ = ("queue", "under_way")
+class _Queue(Generic[W]):
+    __slots__ = ("under_way", "waiters")
 
     def __init__(self) -> None:
         self.under_way = 0
-        # Ordered, and anyone who gives up leaves it at once: a service that hangs must
-        # not make it grow with lookups nobody waits for.
-        self.queue: OrderedDict[W, None] = OrderedDict()
+        # Ordered, and a waiter that gives up leaves it at once: a service that hangs must
+        # not make it grow.
+        self.waiters: OrderedDict[W, None] = OrderedDict()
 
 
-class Lanes(Generic[K, W]):
-    """The lookups that wait, by the question they ask. Not safe for threads: lock around it.
+class Queues(Generic[K, W]):
+    """The lookups that wait, by key. Not safe for threads.
 
     Keys say which lookups may share a call; waiters are any hashable objects.
 
     Attributes:
-        batch: most waiters that `ended` hands out; may be lowered at any time.
+        batch: most waiters that `next_batch` returns; may be lowered at any time.
     """
 
     def __init__(self, calls: int, batch: int, waiting: int) -> None:
@@ -71,69 +77,279 @@ class Lanes(Generic[K, W]):
         self._calls = calls
         self._most_waiting = waiting
         self._waiting = 0
-        self._lanes: dict[K, _Lane[W]] = {}
+        self._queues: dict[K, _Queue[W]] = {}
 
-    def arrive(self, key: K, waiter: W) -> bool:
-        """Take in a lookup. True: it goes out now, and `ended` is due after its call.
+    def add(self, key: K, waiter: W) -> bool:
+        """Add a lookup. True: it goes out now, and `next_batch` is due after its call.
 
         Raises:
             ServiceUnavailableError: too many wait already.
         """
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = _Lane()
-        if lane.under_way < self._calls:
-            lane.under_way += 1
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _Queue()
+        if queue.under_way < self._calls:
+            queue.under_way += 1
             return True
         if self._waiting >= self._most_waiting:
             raise ServiceUnavailableError(
                 f"the client has {self._most_waiting:,} lookups waiting for the service"
             )
-        lane.queue[waiter] = None
+        queue.waiters[waiter] = None
         self._waiting += 1
         return False
 
-    def leave(self, key: K, waiter: W) -> None:
-        """Forget a lookup whose caller waits no more; nothing where it was sent already."""
-        lane = self._lanes.get(key)
-        if lane is not None and waiter in lane.queue:
-            del lane.queue[waiter]
+    def remove(self, key: K, waiter: W) -> None:
+        """Remove a lookup whose caller waits no more; nothing where it was sent already."""
+        queue = self._queues.get(key)
+        if queue is not None and waiter in queue.waiters:
+            del queue.waiters[waiter]
             self._waiting -= 1
 
-    def ended(self, key: K) -> list[W]:
-        """Note that a call of a lane ended. Return what to send now, the longest waiting first.
+    def next_batch(self, key: K) -> list[W]:
+        """Note that a call ended. Return what to send now, the longest waiting first.
 
-        The call that sends it takes the place of the one that ended, so `ended` is due
+        The call that sends it takes the place of the one that ended, so this is due
         again after it. Empty: there is nothing to send.
         """
-        lane = self._lanes[key]
-        taken = [lane.queue.popitem(last=False)[0] for _ in range(min(self.batch, len(lane.queue)))]
-        self._waiting -= len(taken)
+        queue = self._queues[key]
+        number = min(self.batch, len(queue.waiters))
+        taken = [queue.waiters.popitem(last=False)[0] for _ in range(number)]
+        self._waiting -= number
         if not taken:
-            lane.under_way -= 1
-            if not lane.under_way:
-                del self._lanes[key]
+            queue.under_way -= 1
+            if not queue.under_way:
+                del self._queues[key]
         return taken
 
     def put_back(self, key: K, waiters: Iterable[W]) -> None:
-        """Let lookups that were sent in vain wait again, before all others of their lane.
+        """Have lookups that were sent in vain wait again, before all others of their key.
 
-        Before `ended` is called for the call that they were sent with. The bound on those
-        that wait does not turn them away.
+        Before `next_batch` is called for the call that they were sent with. The bound on
+        those that wait does not turn them away.
         """
-        lane = self._lanes[key]
+        queue = self._queues[key]
         for waiter in reversed(list(waiters)):
-            lane.queue[waiter] = None
-            lane.queue.move_to_end(waiter, last=False)
+            queue.waiters[waiter] = None
+            queue.waiters.move_to_end(waiter, last=False)
             self._waiting += 1
 
     def drain(self) -> list[W]:
-        """Return all that wait, and forget them."""
-        drained = [waiter for lane in self._lanes.values() for waiter in lane.queue]
-        for lane in self._lanes.values():
-            lane.queue.clear()
+        """Return all that wait, and remove them."""
+        drained = [waiter for queue in self._queues.values() for waiter in queue.waiters]
+        for queue in self._queues.values():
+            queue.waiters.clear()
         self._waiting = 0
         return drained
 
     def __len__(self) -> int:
         return self._waiting
+
+
+class Waiter:
+    """A lookup whose caller waits for its outcome.
+
+    Attributes:
+        packed: the address, as `wire.packed_address` returns it.
+        limit: seconds that the caller waits.
+        deadline: `time.monotonic` until which it waits.
+    """
+
+    __slots__ = ("deadline", "limit", "packed")
+
+    def __init__(self, packed: bytes | None, limit: float) -> None:
+        self.packed = packed
+        self.limit = limit
+        self.deadline = monotonic() + limit
+
+    def resolve(self, outcome: Answer | GeoLookupError) -> None:
+        """Wake the caller, who may have given up."""
+        raise NotImplementedError
+
+
+_Key: TypeAlias = tuple[wire.Question, bool]
+"""What lookups that share a call have in common, and whether they are addresses at all."""
+
+
+class Batch:
+    """Lookups that go out in one call.
+
+    Attributes:
+        request: what is sent.
+        waiters: who waits for it.
+        attempts: when it is sent again if it fails; its deadline is that of the last waiter.
+    """
+
+    __slots__ = ("attempts", "key", "question", "request", "waiters")
+
+    def __init__(
+        self, question: wire.Question, key: _Key | None, waiters: list[Waiter], budget: Budget
+    ) -> None:
+        self.question = question
+        self.key = key
+        self.waiters = waiters
+        self.attempts = Attempts(budget, max(waiter.deadline for waiter in waiters))
+        rows = [waiter.packed for waiter in waiters]
+        # All wait for one address where it is requested alone.
+        self.request: wire.Request[Any] = (
+            wire.lookups(rows, question)
+            if key is not None and len(rows) > 1
+            else wire.lookup(rows[0], question)
+        )
+
+    def remaining(self) -> float:
+        """Return the seconds until its deadline."""
+        return self.attempts.deadline - monotonic()
+
+    def fail(self, problem: Callable[[Waiter], GeoLookupError]) -> None:
+        """Give each waiter an error of its own."""
+        for waiter in self.waiters:
+            waiter.resolve(problem(waiter))
+
+
+class Coalescer:
+    """Gathers the lookups of a client, and hands out their answers.
+
+    Args:
+        settings: how.
+        channels: how many the client has.
+        target: of the client, for errors.
+        budget: of the client.
+        send: starts the call of a batch, whose end `on_answer`, `on_failure` or `on_closed`
+            is due to hear of. False: it can't, since the client is closed.
+        lock: guards the queues where threads share the client. Nothing is sent while it is held.
+    """
+
+    def __init__(
+        self,
+        settings: Coalescing,
+        channels: int,
+        target: str,
+        budget: Budget,
+        send: Callable[[Batch], bool],
+        lock: AbstractContextManager[Any],
+    ) -> None:
+        self._target = target
+        self._budget = budget
+        self._send = send
+        self._lock = lock
+        self._queues: Queues[_Key, Waiter] = Queues(
+            settings.calls or channels, settings.batch, settings.waiting
+        )
+        self._alone = False
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Return the number of lookups that wait to be sent."""
+        return len(self._queues)
+
+    def enter(self, waiter: Waiter, question: wire.Question) -> Batch | None:
+        """Add a lookup. A batch: its caller makes the call, and `leave` is due after it.
+
+        Raises:
+            ServiceUnavailableError: too many wait already.
+        """
+        key = (question, waiter.packed is not None)
+        with self._lock:
+            alone = self._alone
+            if not (alone or self._queues.add(key, waiter)):
+                return None
+        return Batch(question, None if alone else key, [waiter], self._budget)
+
+    def leave(self, batch: Batch) -> None:
+        """Note that a call ended, and send what waited for that."""
+        key = batch.key
+        while key is not None:
+            with self._lock:
+                waiters = self._queues.next_batch(key)
+            if not waiters or self._sent(Batch(key[0], key, waiters, self._budget)):
+                return
+
+    def give_up(self, waiter: Waiter, question: wire.Question) -> None:
+        """Note that a caller waits no more."""
+        with self._lock:
+            self._queues.remove((question, waiter.packed is not None), waiter)
+
+    def on_answer(self, batch: Batch, body: bytes) -> None:
+        """Send what waited for this call, and give its waiters their answers."""
+        self._budget.refill()
+        self.leave(batch)
+        try:
+            answers = batch.request.read(body)
+        except GeoLookupError as error:
+            problem = error
+            batch.fail(lambda _: copy.copy(problem))
+            return
+        if isinstance(answers, Answer):
+            for waiter in batch.waiters:
+                waiter.resolve(answers)
+            return
+        incomplete = []
+        for waiter, answer in zip(batch.waiters, answers, strict=True):
+            if wire.is_complete(answer):
+                waiter.resolve(answer)
+            else:
+                incomplete.append(waiter)
+        self._send_each(batch.question, incomplete)
+
+    def on_failure(self, batch: Batch, failure: Failure) -> float | None:
+        """Return the seconds until the batch is sent again; None: its waiters have heard."""
+        if not self._closed:
+            wait = batch.attempts.wait_after(failure, monotonic())
+            if wait is not None:
+                return wait
+        remedy = failure.remedy if batch.key and len(batch.waiters) > 1 else Remedy.NONE
+        if self._closed:
+            remedy = Remedy.NONE
+        with self._lock:
+            if remedy is Remedy.SMALLER and batch.key is not None:
+                self._queues.batch = max(1, len(batch.waiters) // 2)
+                self._alone = self._alone or self._queues.batch == 1
+                self._queues.put_back(batch.key, batch.waiters)
+            self._alone = self._alone or remedy is Remedy.ALONE
+        self.leave(batch)
+        if remedy is Remedy.ALONE:
+            self._send_each(batch.question, batch.waiters)
+        elif remedy is Remedy.NONE:
+            batch.fail(
+                lambda waiter: (
+                    closed() if self._closed else failure.error(self._target, waiter.limit)
+                )
+            )
+        return None
+
+    def send_again(self, batch: Batch) -> None:
+        """Send a batch whose wait is over."""
+        if not self._sent(batch):
+            self.leave(batch)
+
+    def on_closed(self, batch: Batch) -> None:
+        """Note that the channel was closed under a batch."""
+        self.close()
+        batch.fail(lambda _: closed())
+
+    def close(self) -> None:
+        """Wake all that wait; calls under way end with their channel."""
+        with self._lock:
+            self._closed = True
+            waiters = self._queues.drain()
+        for waiter in waiters:
+            waiter.resolve(closed())
+
+    def _send_each(self, question: wire.Question, waiters: list[Waiter]) -> None:
+        """Request each address alone, and once for all who wait for the same one."""
+        by_address: dict[bytes | None, list[Waiter]] = {}
+        for waiter in waiters:
+            by_address.setdefault(waiter.packed, []).append(waiter)
+        for group in by_address.values():
+            self._sent(Batch(question, None, group, self._budget))
+
+    def _sent(self, batch: Batch) -> bool:
+        """Send a batch; False: it came to nothing, and its waiters have heard."""
+        if batch.remaining() <= 0:
+            batch.fail(lambda waiter: timed_out(self._target, waiter.limit))
+        elif self._send(batch):
+            return True
+        else:
+            batch.fail(lambda _: closed())
+        return False

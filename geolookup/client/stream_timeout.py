@@ -10,8 +10,8 @@ from collections.abc import Callable
 from time import monotonic
 
 
-class Pace:
-    """A stream's clock. Sender and reader may be different threads, one each.
+class StreamTimeout:
+    """A stream's time-out. Sender and reader may be different threads, one each.
 
     Each attribute is written by one of the two, so no lock is needed; a value
     read too early makes `remaining` too long once, never too short.
@@ -25,17 +25,17 @@ class Pace:
         self._received = 0
         self._waiting_since: float | None = None
 
-    def sending(self) -> None:
+    def on_send(self) -> None:
         """Note that a roster, or the end of them, is about to be sent: an answer is due."""
         if self._sent == self._received:
             self._due_since = self._clock()
         self._sent += 1
 
-    def waiting(self) -> None:
+    def on_wait(self) -> None:
         """Note that the reader begins to wait."""
         self._waiting_since = self._clock()
 
-    def received(self) -> None:
+    def on_receive(self) -> None:
         """Note that what the reader waited for is there."""
         self._waiting_since = None
         self._received += 1

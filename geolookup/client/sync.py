@@ -1,32 +1,26 @@
-"""The client for threads."""
+"""The client for threads: makes the calls that `wire`, `retry` and `coalescing` decide on."""
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from geolookup.answer.claims import Policy
 from geolookup.client import wire
-from geolookup.client.channel import (
-    DEFAULT_AHEAD,
-    DEFAULT_RETRY,
-    DEFAULT_TIMEOUT,
-    Retry,
-    channel_count,
-    channel_options,
-    time_limit,
-)
-from geolookup.client.coalescing import Coalescing
-from geolookup.client.coalescing_threads import ThreadCoalescer
-from geolookup.client.failures import closed, failure, late
-from geolookup.client.stream_timeout import Pace
+from geolookup.client.base import BaseClient
+from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
+from geolookup.client.coalescing import Batch, Waiter
+from geolookup.client.failures import Failure, closed, timed_out
+from geolookup.client.stream_timeout import StreamTimeout
+from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
-    from typing import Self, TypeAlias
+    from typing import Self
 
     from typing_extensions import Buffer
 
@@ -35,11 +29,10 @@ if TYPE_CHECKING:
     from geolookup.answer.region_sets import RegionSet
     from geolookup.answer.results import Answer, RosterResult
 
-    _Unary: TypeAlias = grpc.UnaryUnaryMultiCallable[bytes, bytes]
-    _Stream: TypeAlias = grpc.StreamStreamMultiCallable[bytes, bytes]
+_T = TypeVar("_T")
 
 
-class Client:
+class Client(BaseClient[grpc.Channel]):
     """Asks a geolookup service what a `geolookup.Dataset` answers in process.
 
     The verbs have the arguments, results and errors of those of `Dataset`. Each
@@ -66,42 +59,11 @@ class Client:
         ServiceError: from each call, any other failure.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        credentials: grpc.ChannelCredentials | None = None,
-        options: Iterable[tuple[str, object]] = (),
-        channels: int = 1,
-        retry: Retry | None = DEFAULT_RETRY,
-        coalesce: bool | Coalescing = False,
-    ) -> None:
-        self._target = target
-        self._timeout = time_limit(timeout)
-        self._closed = False
-        arguments = channel_options(options, retry, wire.UNARY)
-        self._channels = [
-            _Methods(
-                grpc.insecure_channel(target, arguments)
-                if credentials is None
-                else grpc.secure_channel(target, credentials, arguments)
-            )
-            for _ in range(channel_count(channels))
-        ]
-        # Of an endless iterator, one step is one indivisible act among threads.
-        self._turns = itertools.cycle(self._channels)
-        self._coalescer = (
-            ThreadCoalescer(
-                Coalescing() if coalesce is True else coalesce,
-                channels,
-                target,
-                lambda request, limit: self._call(self._methods().lookup, request, limit),
-                self._methods,
-            )
-            if coalesce
-            else None
-        )
+    def _begin(self) -> None:
+        self._closing = threading.Event()
+        self._delayed: dict[Batch, threading.Timer] = {}
+        self._lookups = self._coalescer(self._send, threading.Lock())
+        self._open(grpc.insecure_channel, grpc.secure_channel)
 
     def country(self, address: Address, *, timeout: float | None = None) -> str:
         """Return the code of an address, "ZZ" for no country; see `Dataset.country`."""
@@ -117,11 +79,10 @@ class Client:
     ) -> Answer:
         """Return what is known of an address; see `Dataset.lookup`."""
         question = wire.Question.of(region_set, policy)
-        if self._coalescer is not None:
-            limit = self._limit(timeout)
-            return self._coalescer.lookup(wire.packed_address(address), question, limit)
-        request = wire.lookup_request(address, question)
-        return wire.answer(self._call(self._methods().lookup, request, timeout))
+        packed = wire.packed_address(address)
+        if self._lookups is not None:
+            return self._coalesced(packed, question, self._limit(timeout))
+        return self._call(wire.lookup(packed, question), timeout)
 
     def classify(
         self,
@@ -140,10 +101,7 @@ class Client:
             RosterTooLargeError: over the service's limit.
         """
         question = wire.Question.of(region_set, policy, record)
-        request = wire.roster_request(roster, ipv4, ipv6, question)
-        return wire.roster_result(
-            self._call(self._methods().classify_roster, request, timeout), question
-        )
+        return self._call(wire.classify(roster, ipv4, ipv6, question), timeout)
 
     def classify_many(
         self,
@@ -161,7 +119,7 @@ class Client:
 
         The rosters go through one stream and are taken from the caller's
         iterator, in a thread of its own, up to *ahead* before their results are
-        asked for. An error of that iterator, or of a roster, is raised after
+        requested. An error of that iterator, or of a roster, is raised after
         the results of the rosters before it.
 
         Args:
@@ -177,20 +135,16 @@ class Client:
         """
         question = wire.Question.of(region_set, policy, record)
         column, given = wire.one_of(rosters=rosters, ipv4=ipv4, ipv6=ipv6)
-        if ahead < 1:
-            raise ValueError("ahead: expected at least 1")
         requests = (wire.stream_request(column, roster, question) for roster in given)
-        return self._stream(requests, question, self._limit(timeout), ahead)
+        return self._stream(requests, question, self._limit(timeout), rosters_ahead(ahead))
 
     def explain(self, address: Address, *, timeout: float | None = None) -> Explanation:
         """Return why an address has the answer it has; see `Dataset.explain`."""
-        return wire.explanation(
-            self._call(self._methods().explain, wire.explain_request(address), timeout)
-        )
+        return self._call(wire.explain(address), timeout)
 
     def region_sets(self, *, timeout: float | None = None) -> tuple[RegionSet, ...]:
         """Return the service's named region sets, sorted by name."""
-        return wire.region_sets(self._call(self._methods().list_region_sets, wire.EMPTY, timeout))
+        return self._call(wire.REGION_SETS, timeout)
 
     def info(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return a description of the dataset in service; see `Dataset.info`.
@@ -198,15 +152,19 @@ class Client:
         Of its keys "id", "built", "ipv4_intervals", "ipv6_intervals", "claims",
         "sources" (without attribution and url) and "attributions".
         """
-        return wire.info(self._call(self._methods().get_dataset, wire.EMPTY, timeout))
+        return self._call(wire.INFO, timeout)
 
     def close(self) -> None:
         """Close the connection; calls under way are cancelled. May be called again."""
         self._closed = True
-        if self._coalescer is not None:
-            self._coalescer.close()
+        self._closing.set()
+        if self._lookups is not None:
+            self._lookups.close()
         for methods in self._channels:
             methods.channel.close()
+        for batch, timer in list(self._delayed.items()):
+            timer.cancel()
+            self._resend(batch)  # which wakes its waiters
 
     def __enter__(self) -> Self:
         return self
@@ -214,32 +172,81 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<Client of {self._target}{', closed' if self._closed else ''}>"
-
-    def _methods(self) -> _Methods:
-        return next(self._turns)
-
-    def _limit(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else time_limit(timeout)
-
-    def _call(
-        self,
-        method: Callable[..., bytes],
-        request: bytes,
-        timeout: float | None,
-    ) -> bytes:
+    def _call(self, request: wire.Request[_T], timeout: float | None) -> _T:
         limit = self._limit(timeout)
+        attempts = self._attempts(limit)
+        while True:
+            method = next(self._turns).unary[request.method]
+            try:
+                body = method(request.body, timeout=attempts.deadline - monotonic())
+            except grpc.RpcError as error:
+                outcome = self._outcome(Failure.of(error), attempts, limit)
+            except ValueError:  # gRPC's for a closed channel
+                if not self._closed:
+                    raise
+                outcome = closed()
+            else:
+                self._budget.refill()
+                return request.read(body)
+            # Here and not above, so that gRPC's texts are no part of the traceback.
+            if isinstance(outcome, GeoLookupError):
+                raise outcome
+            self._closing.wait(outcome)
+
+    # Coalesced lookups. The first of a question is an ordinary call of its caller's thread. What
+    # waits when it ends is sent from that thread but not waited for there: gRPC's own thread
+    # hands out what comes back and sends the next. So no thread works longer for others than it
+    # takes to send.
+
+    def _coalesced(self, packed: bytes | None, question: wire.Question, limit: float) -> Answer:
+        lookups = self._lookups
+        assert lookups is not None  # noqa: S101
+        waiter = _Waiter(packed, limit)
+        first = lookups.enter(waiter, question)
+        if first is not None:
+            try:
+                answer: Answer = self._call(first.request, limit)
+                return answer
+            finally:
+                lookups.leave(first)
         try:
-            return method(request, timeout=limit)
-        except grpc.RpcError as error:
-            problem = closed() if self._closed else failure(error, self._target, limit)
+            waiter.done.acquire(timeout=limit)
+        finally:
+            if waiter.outcome is None:
+                lookups.give_up(waiter, question)
+        outcome = waiter.outcome
+        if outcome is None or isinstance(outcome, GeoLookupError):
+            raise outcome or timed_out(self._target, limit)
+        return outcome
+
+    def _send(self, batch: Batch) -> bool:
+        method = next(self._turns).unary[batch.request.method]
+        try:
+            call = method.future(batch.request.body, timeout=batch.remaining())
         except ValueError:  # gRPC's for a closed channel
-            if not self._closed:
-                raise
-            problem = closed()
-        # Here and not above, so that gRPC's texts are no part of the traceback.
-        raise problem
+            return False
+        call.add_done_callback(partial(self._on_end, batch))
+        return True
+
+    def _on_end(self, batch: Batch, call: Any) -> None:
+        """Hand out what came back. In gRPC's thread."""
+        assert self._lookups is not None  # noqa: S101
+        if call.code() is grpc.StatusCode.OK:
+            self._lookups.on_answer(batch, call.result())
+            return
+        wait = self._lookups.on_failure(batch, Failure.of(call))
+        if wait is not None:
+            timer = threading.Timer(wait, self._resend, (batch,))
+            timer.daemon = True
+            self._delayed[batch] = timer
+            timer.start()
+            if self._closed:  # meanwhile, and nothing may come of the timer
+                self._resend(batch)
+
+    def _resend(self, batch: Batch) -> None:
+        # Once, whoever comes first: the timer, or the end of the client.
+        if self._delayed.pop(batch, None) is not None and self._lookups is not None:
+            self._lookups.send_again(batch)
 
     def _stream(
         self, requests: Iterator[bytes], question: wire.Question, limit: float, ahead: int
@@ -247,7 +254,7 @@ class Client:
         slots = threading.Semaphore(ahead)
         ended = threading.Event()
         failed: list[Exception] = []
-        pace = Pace(limit)
+        timeout = StreamTimeout(limit)
 
         def bodies() -> Iterator[bytes]:
             # gRPC runs this in a thread, and would log an error raised in it.
@@ -256,41 +263,38 @@ class Client:
                     body = next(requests, None)
                     if body is None:
                         return
-                    pace.sending()
+                    timeout.on_send()
                     yield body
             except Exception as error:
                 failed.append(error)
             finally:
-                pace.sending()
+                timeout.on_send()
 
         def watch() -> None:
-            while not ended.wait(pace.remaining()):
-                if not pace.remaining():
-                    too_late.set()
+            while not ended.wait(timeout.remaining()):
+                if not timeout.remaining():
+                    expired.set()
                     call.cancel()
                     return
 
-        too_late = threading.Event()
+        expired = threading.Event()
         problem: Exception | None = None
         try:
-            call = self._methods().stream_rosters(bodies())
+            call = next(self._turns).stream_rosters(bodies())
         except ValueError:
             if not self._closed:
                 raise
             raise closed() from None
-        threading.Thread(target=watch, name="geolookup-pace", daemon=True).start()
+        threading.Thread(target=watch, name="geolookup-stream-timeout", daemon=True).start()
         try:
-            pace.waiting()
+            timeout.on_wait()
             for body in call:
-                pace.received()
+                timeout.on_receive()
                 slots.release()
                 yield wire.streamed_result(body, question)
-                pace.waiting()
+                timeout.on_wait()
         except grpc.RpcError as error:
-            if too_late.is_set():
-                problem = late(self._target, limit)
-            else:
-                problem = closed() if self._closed else failure(error, self._target, limit)
+            problem = self._stream_problem(Failure.of(error), limit, expired.is_set())
         finally:
             ended.set()
             slots.release()
@@ -301,18 +305,17 @@ class Client:
             raise problem
 
 
-class _Methods:
-    """A channel's methods.
+class _Waiter(Waiter):
+    """A thread that waits: for a lock that is released once its outcome is there."""
 
-    Without serialisers: bytes are made and read by `wire`, where an error becomes
-    one of our own and is not logged by gRPC.
-    """
+    __slots__ = ("done", "outcome")
 
-    def __init__(self, channel: grpc.Channel) -> None:
-        self.channel = channel
-        self.lookup: _Unary = channel.unary_unary(wire.LOOKUP)
-        self.classify_roster: _Unary = channel.unary_unary(wire.CLASSIFY_ROSTER)
-        self.stream_rosters: _Stream = channel.stream_stream(wire.STREAM_ROSTERS)
-        self.explain: _Unary = channel.unary_unary(wire.EXPLAIN)
-        self.list_region_sets: _Unary = channel.unary_unary(wire.LIST_REGION_SETS)
-        self.get_dataset: _Unary = channel.unary_unary(wire.GET_DATASET)
+    def __init__(self, packed: bytes | None, limit: float) -> None:
+        super().__init__(packed, limit)
+        self.outcome: Answer | GeoLookupError | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+
+    def resolve(self, outcome: Answer | GeoLookupError) -> None:
+        self.outcome = outcome
+        self.done.release()

@@ -1,15 +1,18 @@
 """What the clients send and what they make of the answers; no networking in here.
 
+Each verb is a function that returns a `Request`: the method, the bytes to send, and how to read
+the bytes that come back.
+
 Addresses are read by the client and travel packed: that costs both sides less
 than text, and what is no address never leaves the process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from geolookup.answer.decision_record import DecisionRecord
 
 _Message = TypeVar("_Message", bound=Message)
+_Result_co = TypeVar("_Result_co", covariant=True)
 
 _METHOD = "/geolookup.v1.GeoLookupService/"
 LOOKUP = f"{_METHOD}Lookup"
@@ -48,7 +52,7 @@ EMPTY = b""
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """From which region set, and by which policy, addresses are looked at.
+    """From which region set, and by which policy, addresses are seen.
 
     Attributes:
         region_set: its name or expression; None: no verdicts are asked for.
@@ -96,16 +100,60 @@ class Question:
         return cls(region_set, policy, region_set, record)
 
 
-def lookup_request(address: Address, question: Question) -> bytes:
-    """Return a serialised `LookupRequest`."""
-    return packed_request(packed_address(address), question)
+@dataclass(frozen=True, slots=True)
+class Request(Generic[_Result_co]):
+    """A call that is to be made.
+
+    Attributes:
+        method: one of `UNARY`.
+        body: the serialised request.
+        read: returns the result in a serialised response; raises ServiceError if it holds none.
+    """
+
+    method: str
+    body: bytes
+    read: Callable[[bytes], _Result_co]
 
 
-def explain_request(address: Address) -> bytes:
-    """Return a serialised `ExplainRequest`."""
+def lookup(packed: bytes | None, question: Question) -> Request[Answer]:
+    """Return the request for one address, as `packed_address` returns it."""
+    request = v1.LookupRequest(region_set=question.expression, policy=_number(question.policy))
+    _fill_packed(request, packed)
+    return Request(LOOKUP, request.SerializeToString(), answer)
+
+
+def lookups(rows: list[bytes | None], question: Question) -> Request[list[Answer]]:
+    """Return the request for several addresses, as `packed_address` returns them.
+
+    Either all of them can be read or none can. Answers that are not `is_complete` lack the
+    claimed codes, which a roster's answer has not.
+    """
+    request = v1.ClassifyRosterRequest(
+        region_set=question.expression, policy=_number(question.policy)
+    )
+    good = [row for row in rows if row is not None]
+    if good:
+        _fill_rows(request, good)
+    else:
+        request.text.addresses.extend([""] * len(rows))
+    read = partial(_answers, question=question, size=len(rows))
+    return Request(CLASSIFY_ROSTER, request.SerializeToString(), read)
+
+
+def classify(
+    roster: Roster | None, ipv4: Buffer | None, ipv6: Buffer | None, question: Question
+) -> Request[RosterResult]:
+    """Return the request for a roster."""
+    request = v1.ClassifyRosterRequest()
+    _fill(request, roster, ipv4, ipv6, question)
+    return Request(CLASSIFY_ROSTER, request.SerializeToString(), partial(_roster, question))
+
+
+def explain(address: Address) -> Request[Explanation]:
+    """Return the request for an explanation."""
     request = v1.ExplainRequest()
     _fill_packed(request, packed_address(address))
-    return request.SerializeToString()
+    return Request(EXPLAIN, request.SerializeToString(), _explanation)
 
 
 def packed_address(address: Address) -> bytes | None:
@@ -124,40 +172,6 @@ def _fill_packed(request: v1.LookupRequest | v1.ExplainRequest, packed: bytes | 
         request.text = ""  # no address either, and gets the answer INVALID
     else:
         request.packed = packed
-
-
-def packed_request(packed: bytes | None, question: Question) -> bytes:
-    """Return a serialised `LookupRequest` for what `packed_address` returned."""
-    request = v1.LookupRequest(region_set=question.expression, policy=_number(question.policy))
-    _fill_packed(request, packed)
-    return request.SerializeToString()
-
-
-def batch_request(rows: list[bytes | None], question: Question) -> bytes:
-    """Return a serialised `ClassifyRosterRequest` for what `packed_address` returned.
-
-    Either all of them can be read or none can.
-    """
-    request = v1.ClassifyRosterRequest(
-        region_set=question.expression, policy=_number(question.policy)
-    )
-    good = [row for row in rows if row is not None]
-    if not good:
-        request.text.addresses.extend([""] * len(rows))
-    elif all(len(row) == 4 for row in good):
-        request.ipv4 = b"".join(good)
-    else:
-        request.ipv6 = b"".join(_MAPPED[: 16 - len(row)] + row for row in good)
-    return request.SerializeToString()
-
-
-def roster_request(
-    roster: Roster | None, ipv4: Buffer | None, ipv6: Buffer | None, question: Question
-) -> bytes:
-    """Return a serialised `ClassifyRosterRequest`."""
-    request = v1.ClassifyRosterRequest()
-    _fill(request, roster, ipv4, ipv6, question)
-    return request.SerializeToString()
 
 
 def stream_request(column: str, roster: Any, question: Question) -> bytes:
@@ -210,15 +224,13 @@ def _answer(body: bytes) -> Answer:
     )
 
 
-def batch_answers(body: bytes, question: Question, size: int) -> list[Answer]:
-    """Return the answers in a serialised `ClassifyRosterResponse`, in order.
+def is_complete(answer: Answer) -> bool:
+    """Return whether an answer to `lookups` is all that `lookup` would give."""
+    return answer.status is not Status.DISPUTED
 
-    Those that are DISPUTED lack the claimed codes, which a roster's answer has not.
 
-    Raises:
-        ServiceError: it holds none, or not *size* of them.
-    """
-    result = roster_result(body, question)
+def _answers(body: bytes, question: Question, size: int) -> list[Answer]:
+    result = _roster(question, body)
     if result.size != size:
         raise _not_understood()
     verdicts: list[Verdict | None] = [None] * size
@@ -235,27 +247,21 @@ def batch_answers(body: bytes, question: Question, size: int) -> list[Answer]:
     return [_plain_answer(*column, dataset) for column in columns]
 
 
-def is_complete(answer: Answer) -> bool:
-    """Say whether an answer out of `batch_answers` is all that `Lookup` would say."""
-    return answer.status is not Status.DISPUTED
-
-
 @lru_cache(8192)
 def _plain_answer(country: str, status: Status, verdict: Verdict | None, dataset: str) -> Answer:
     return Answer(country, status, (), verdict, dataset)
 
 
-def roster_result(body: bytes, question: Question) -> RosterResult:
-    """Return the result in a serialised `ClassifyRosterResponse`.
-
-    Raises:
-        ServiceError: it holds none.
-    """
+def _roster(question: Question, body: bytes) -> RosterResult:
     return _result(_parse(v1.ClassifyRosterResponse, body), question)
 
 
 def streamed_result(body: bytes, question: Question) -> RosterResult:
-    """Return the result in a serialised `StreamRostersResponse`; raises as `roster_result`."""
+    """Return the result in a serialised `StreamRostersResponse`.
+
+    Raises:
+        ServiceError: it holds none.
+    """
     return _result(_parse(v1.StreamRostersResponse, body).roster, question)
 
 
@@ -269,12 +275,7 @@ _FORMS = {
 }
 
 
-def explanation(body: bytes) -> Explanation:
-    """Return the explanation in a serialised `ExplainResponse`.
-
-    Raises:
-        ServiceError: it holds none.
-    """
+def _explanation(body: bytes) -> Explanation:
     response = _parse(v1.ExplainResponse, body)
     override, entry = response.override, response.special_purpose
     try:
@@ -312,12 +313,7 @@ def explanation(body: bytes) -> Explanation:
     )
 
 
-def region_sets(body: bytes) -> tuple[RegionSet, ...]:
-    """Return the sets in a serialised `ListRegionSetsResponse`.
-
-    Raises:
-        ServiceError: a set makes no sense.
-    """
+def _region_sets(body: bytes) -> tuple[RegionSet, ...]:
     try:
         return tuple(
             RegionSet(item.name, frozenset(item.codes), item.version, item.source)
@@ -327,8 +323,7 @@ def region_sets(body: bytes) -> tuple[RegionSet, ...]:
         raise _not_understood() from None
 
 
-def info(body: bytes) -> dict[str, Any]:
-    """Return the description in a serialised `GetDatasetResponse`."""
+def _info(body: bytes) -> dict[str, Any]:
     response = _parse(v1.GetDatasetResponse, body)
     return {
         "id": response.id,
@@ -349,6 +344,10 @@ def info(body: bytes) -> dict[str, Any]:
         ],
         "attributions": list(response.attributions),
     }
+
+
+REGION_SETS = Request(LIST_REGION_SETS, EMPTY, _region_sets)
+INFO = Request(GET_DATASET, EMPTY, _info)
 
 
 def _fill(
@@ -384,10 +383,15 @@ def _fill_roster(request: v1.ClassifyRosterRequest, roster: Roster) -> None:
     good = [row for row in rows if row is not None and len(row) in (4, 16)]
     if len(good) < len(rows):
         request.text.addresses.extend(map(_text, forms, rows))
-    elif all(len(row) == 4 for row in good):
-        request.ipv4 = b"".join(good)
     else:
-        request.ipv6 = b"".join(_MAPPED[: 16 - len(row)] + row for row in good)
+        _fill_rows(request, good)
+
+
+def _fill_rows(request: v1.ClassifyRosterRequest, rows: list[bytes]) -> None:
+    if all(len(row) == 4 for row in rows):
+        request.ipv4 = b"".join(rows)
+    else:
+        request.ipv6 = b"".join(_MAPPED[: 16 - len(row)] + row for row in rows)
 
 
 _MAPPED = bytes(10) + b"\xff\xff"

@@ -24,7 +24,7 @@ import trustme
 from servers import Service, serving, stub_of
 
 from geolookup.client import Client
-from geolookup.client.channel import DEFAULT_RETRY, Retry
+from geolookup.client.retry import DEFAULT_RETRY, Retry
 from geolookup.errors import GeoLookupError
 from geolookup.service.admin.client import RemoteControl
 from geolookup.v1 import geolookup_pb2 as v1

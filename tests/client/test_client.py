@@ -36,7 +36,7 @@ from geolookup import (
     Verdict,
 )
 from geolookup.client import AsyncClient, Client, wire
-from geolookup.client.stream_timeout import Pace
+from geolookup.client.stream_timeout import StreamTimeout
 from geolookup.service import Limits
 from geolookup.v1 import geolookup_pb2 as v1
 
@@ -292,7 +292,7 @@ def _close_shared_clients() -> Iterator[None]:
 
 def form_of(roster: Any) -> str:
     question = wire.Question.of(None, Policy.UNANIMOUS)
-    body = wire.roster_request(roster, None, None, question)
+    body = wire.classify(roster, None, None, question).body
     return str(v1.ClassifyRosterRequest.FromString(body).WhichOneof("addresses"))
 
 
@@ -317,10 +317,10 @@ def test_what_is_no_address_does_not_travel() -> None:
     question = wire.Question.of("CN", Policy.UNANIMOUS)
     typed = "my name is nobody"
     for body in (
-        wire.lookup_request(typed, question),
-        wire.lookup_request(typed.encode(), question),
-        wire.roster_request([CHINA, typed], None, None, question),
-        wire.roster_request([b"abcd", typed, typed.encode()], None, None, question),
+        wire.lookup(wire.packed_address(typed), question).body,
+        wire.lookup(wire.packed_address(typed.encode()), question).body,
+        wire.classify([CHINA, typed], None, None, question).body,
+        wire.classify([b"abcd", typed, typed.encode()], None, None, question).body,
     ):
         assert typed.encode() not in body
 
@@ -750,40 +750,40 @@ class Clock:
 
 def test_nothing_is_late_while_no_answer_is_due() -> None:
     clock = Clock()
-    pace = Pace(5.0, clock)
-    pace.waiting()
+    timeout = StreamTimeout(5.0, clock)
+    timeout.on_wait()
     clock.now += 1000  # the caller's iterator takes its time
-    assert pace.remaining() == 5.0
-    pace.sending()
-    assert pace.remaining() == 5.0
+    assert timeout.remaining() == 5.0
+    timeout.on_send()
+    assert timeout.remaining() == 5.0
     clock.now += 4
-    assert pace.remaining() == 1.0
+    assert timeout.remaining() == 1.0
     clock.now += 1
-    assert pace.remaining() == 0.0
+    assert timeout.remaining() == 0.0
 
 
 def test_nothing_is_late_while_nobody_waits() -> None:
     clock = Clock()
-    pace = Pace(5.0, clock)
-    pace.sending()
-    pace.sending()
+    timeout = StreamTimeout(5.0, clock)
+    timeout.on_send()
+    timeout.on_send()
     clock.now += 1000  # the caller is busy with the result before
-    assert pace.remaining() == 5.0
-    pace.waiting()
+    assert timeout.remaining() == 5.0
+    timeout.on_wait()
     clock.now += 3
-    assert pace.remaining() == 2.0
+    assert timeout.remaining() == 2.0
 
 
 def test_each_answer_has_the_whole_time() -> None:
     clock = Clock()
-    pace = Pace(5.0, clock)
+    timeout = StreamTimeout(5.0, clock)
     for _ in range(3):
-        pace.sending()
-    pace.waiting()
+        timeout.on_send()
+    timeout.on_wait()
     for _ in range(3):
         clock.now += 4
-        assert pace.remaining() == 1.0
-        pace.received()
-        pace.waiting()
+        assert timeout.remaining() == 1.0
+        timeout.on_receive()
+        timeout.on_wait()
     clock.now += 10
-    assert pace.remaining() == 5.0  # all are answered
+    assert timeout.remaining() == 5.0  # all are answered

@@ -30,7 +30,7 @@ from geolookup import (
     Status,
 )
 from geolookup.client import AsyncClient, Client, Coalescing
-from geolookup.client.coalescing import Lanes
+from geolookup.client.coalescing import Queues
 from geolookup.service import Limits
 from geolookup.service.rpc import handlers
 from geolookup.service.rpc.request import RequestError
@@ -44,14 +44,14 @@ BAD = ("", "1.2.3", "1.2.3.4:80", "::1%eth0", b"", b"123", "\ud800")
 # which lookups go together
 
 
-class LanesMachine(RuleBasedStateMachine):
-    """`Lanes` beside a list of all that wait, in order."""
+class QueuesMachine(RuleBasedStateMachine):
+    """`Queues` beside a list of all that wait, in order."""
 
     CALLS, BATCH, WAITING = 2, 3, 5
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes: Lanes[str, int] = Lanes(self.CALLS, self.BATCH, self.WAITING)
+        self.queues: Queues[str, int] = Queues(self.CALLS, self.BATCH, self.WAITING)
         self.waiting: list[tuple[str, int]] = []
         self.under_way: Counter[str] = Counter()
         self.sent: dict[str, deque[list[int]]] = {"a": deque(), "b": deque()}
@@ -63,9 +63,9 @@ class LanesMachine(RuleBasedStateMachine):
         idle = self.under_way[key] < self.CALLS
         if not idle and len(self.waiting) >= self.WAITING:
             with pytest.raises(ServiceUnavailableError):
-                self.lanes.arrive(key, self.number)
+                self.queues.add(key, self.number)
             return
-        assert self.lanes.arrive(key, self.number) == idle
+        assert self.queues.add(key, self.number) == idle
         if idle:
             self.under_way[key] += 1
             self.sent[key].append([self.number])
@@ -76,8 +76,8 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         one = data.draw(st.sampled_from(self.waiting))
-        self.lanes.leave(*one)
-        self.lanes.leave(*one)  # the second time it is nothing
+        self.queues.remove(*one)
+        self.queues.remove(*one)  # the second time it is nothing
         self.waiting.remove(one)
 
     @rule(key=st.sampled_from("ab"), put_back=st.booleans())
@@ -86,12 +86,12 @@ class LanesMachine(RuleBasedStateMachine):
             return
         ended = self.sent[key].popleft()
         if put_back:
-            self.lanes.put_back(key, ended)
+            self.queues.put_back(key, ended)
             self.waiting = [*((key, one) for one in ended), *self.waiting]
-        expected = [one for lane, one in self.waiting if lane == key][: self.BATCH]
-        assert self.lanes.ended(key) == expected
+        expected = [one for queue, one in self.waiting if queue == key][: self.BATCH]
+        assert self.queues.next_batch(key) == expected
         self.waiting = [
-            (lane, one) for lane, one in self.waiting if lane != key or one not in expected
+            (queue, one) for queue, one in self.waiting if queue != key or one not in expected
         ]
         if expected:
             self.sent[key].append(expected)
@@ -99,19 +99,19 @@ class LanesMachine(RuleBasedStateMachine):
             self.under_way[key] -= 1
 
     @invariant()
-    def nobody_waits_while_a_lane_is_free(self) -> None:
-        assert len(self.lanes) == len(self.waiting)
+    def no_lookup_waits_while_a_call_is_free(self) -> None:
+        assert len(self.queues) == len(self.waiting)
         for key in "ab":
-            waits = any(lane == key for lane, _ in self.waiting)
+            waits = any(queue == key for queue, _ in self.waiting)
             assert not waits or self.under_way[key] == self.CALLS
 
     def teardown(self) -> None:
-        assert sorted(self.lanes.drain()) == sorted(one for _, one in self.waiting)
-        assert len(self.lanes) == 0
+        assert sorted(self.queues.drain()) == sorted(one for _, one in self.waiting)
+        assert len(self.queues) == 0
 
 
-TestLanes = LanesMachine.TestCase
-TestLanes.settings = settings(max_examples=60, stateful_step_count=40)
+TestQueues = QueuesMachine.TestCase
+TestQueues.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 1}, {"waiting": 0}, {"calls": 0}])
@@ -188,8 +188,8 @@ class Crowd:
     def wait_for(self, waiting: int) -> None:
         """Return once that many lookups wait in the client."""
         end = time.monotonic() + PATIENCE
-        while len(self.client._coalescer._lanes) != waiting:
-            assert time.monotonic() < end, f"{len(self.client._coalescer._lanes)} wait"
+        while len(self.client._lookups) != waiting:
+            assert time.monotonic() < end, f"{len(self.client._lookups)} wait"
             threading.Event().wait(0.001)
 
     def close(self) -> None:
@@ -306,7 +306,7 @@ def test_questions_and_bad_addresses_are_asked_apart(dataset: Dataset, kind: str
     asked = [(address, *one) for one in questions for address in (CHINA, *BAD[:2], AMERICA, *BAD)]
     with held(dataset, kind) as (service, crowd):
         answers = [crowd.ask(*one) for one in asked]
-        for _ in range(2 * len(questions)):  # the first of each lane, bad ones have their own
+        for _ in range(2 * len(questions)):  # the first of each question, bad ones have their own
             assert service.entered.acquire(timeout=PATIENCE)
         crowd.wait_for(len(asked) - 2 * len(questions))
         service.gate.set()

@@ -26,7 +26,7 @@ from servers import COMMAND, PATIENCE, ROOT, SPARE, Service, serving, stub_of
 import geolookup.answer.dataset
 from geolookup.answer.dataset import EMBEDDED
 from geolookup.client import Client
-from geolookup.client.channel import Retry
+from geolookup.client.retry import Retry
 from geolookup.errors import GeoLookupError, ServiceUnavailableError
 from geolookup.service.admin.client import RemoteControl
 from geolookup.service.admin.control import Outcome, ServiceStatus

@@ -1,0 +1,113 @@
+"""What both clients are made of, whatever carries their calls."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from geolookup.client import wire
+from geolookup.client.channel import (
+    DEFAULT_TIMEOUT,
+    channel_count,
+    channel_options,
+    time_limit,
+)
+from geolookup.client.coalescing import Batch, Coalescer, Coalescing
+from geolookup.client.failures import Failure, closed, timed_out
+from geolookup.client.retry import DEFAULT_RETRY, Attempts, Budget, Retry
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import grpc
+
+    from geolookup.errors import GeoLookupError
+
+_Channel = TypeVar("_Channel")
+
+
+class Methods(Generic[_Channel]):
+    """A channel and its methods, by name.
+
+    Without serialisers: bytes are made and read by `wire`, where an error becomes
+    one of our own and is not logged by gRPC.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self.channel: _Channel = channel
+        self.unary: dict[str, Any] = {name: channel.unary_unary(name) for name in wire.UNARY}
+        self.stream_rosters: Any = channel.stream_stream(wire.STREAM_ROSTERS)
+
+
+class BaseClient(Generic[_Channel]):
+    """The arguments of a client, and its state; `Client` documents them."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Iterable[tuple[str, object]] = (),
+        channels: int = 1,
+        retry: Retry | None = DEFAULT_RETRY,
+        coalesce: bool | Coalescing = False,
+    ) -> None:
+        self._target = target
+        self._timeout = time_limit(timeout)
+        self._credentials = credentials
+        self._options = channel_options(options, retries=retry is not None)
+        self._count = channel_count(channels)
+        self._budget = Budget(retry)
+        self._coalesce = Coalescing() if coalesce is True else coalesce
+        self._channels: list[Methods[_Channel]] = []
+        self._turns: Iterator[Methods[_Channel]] = iter(())
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._target}{', closed' if self._closed else ''}>"
+
+    def _open(self, insecure: Callable[..., Any], secure: Callable[..., Any]) -> None:
+        self._channels = [
+            Methods(
+                insecure(self._target, self._options)
+                if self._credentials is None
+                else secure(self._target, self._credentials, self._options)
+            )
+            for _ in range(self._count)
+        ]
+        # Of an endless iterator, one step is one indivisible act among threads.
+        self._turns = itertools.cycle(self._channels)
+
+    def _coalescer(
+        self, send: Callable[[Batch], bool], lock: AbstractContextManager[Any]
+    ) -> Coalescer | None:
+        if not self._coalesce:
+            return None
+        return Coalescer(self._coalesce, self._count, self._target, self._budget, send, lock)
+
+    def _limit(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else time_limit(timeout)
+
+    def _attempts(self, limit: float) -> Attempts:
+        return Attempts(self._budget, monotonic() + limit)
+
+    def _outcome(
+        self, failure: Failure, attempts: Attempts, limit: float
+    ) -> float | GeoLookupError:
+        """Return the seconds until a failed call is made again, or what its caller gets."""
+        if self._closed:
+            return closed()
+        wait = attempts.wait_after(failure, monotonic())
+        return failure.error(self._target, limit) if wait is None else wait
+
+    def _stream_problem(self, failure: Failure, limit: float, expired: bool) -> GeoLookupError:
+        if expired:
+            return timed_out(self._target, limit)
+        return closed() if self._closed else failure.error(self._target, limit)
