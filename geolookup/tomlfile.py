@@ -90,6 +90,18 @@ class Table:
         """Say whether the key is there."""
         return key in self._content
 
+    def __iter__(self) -> Iterator[str]:
+        """Return an iterator over the keys, in the file's order."""
+        return iter(self._content)
+
+    def is_table(self, key: str) -> bool:
+        """Say whether a key's value is a table."""
+        return isinstance(self._content.get(key), dict)
+
+    def is_text(self, key: str) -> bool:
+        """Say whether a key's value is a text."""
+        return isinstance(self._content.get(key), str)
+
     def value(self, key: str, kind: type[T], default: T | None = None) -> T:
         """Return a value of just this type; without a default, the key must be there."""
         value = self._content.get(key, default)

@@ -57,8 +57,9 @@ class Source:
     """One input: sorted, disjoint, inclusive ranges for each family."""
 
     name: str
-    full: bool = True
+    coverage: str = "full"
     origin: str = ""
+    mute: dict[str, list[str]] = field(default_factory=dict)
     ranges: dict[int, list[tuple[int, int, str | None]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -219,12 +220,13 @@ class Oracle:
     def answer(self, said: Said) -> Answer:
         if isinstance(said, Ruled):
             return Answer(said.status, said.country)
-        codes = [code for code in said if code is not None]
+        voices = self.voices(said)
+        codes = [code for _, code in voices if code is not None]
         if not codes:
             return Answer(UNASSIGNED, "ZZ")
         if len(set(codes)) > 1:
             return Answer(DISPUTED, codes[0], tuple(sorted(set(codes))))
-        if self._a_full_source_is_silent(said):
+        if None in [code for _, code in voices]:
             return Answer(UNCONFIRMED, codes[0])
         return Answer(ASSIGNED, codes[0])
 
@@ -233,14 +235,14 @@ class Oracle:
         if isinstance(said, Ruled):
             codes = [] if said.country == "ZZ" else [said.country]
         else:
-            codes = [code for code in said if code is not None]
+            codes = [code for _, code in self.voices(said) if code is not None]
         if not codes:
             return UNDETERMINED
         if policy == PRIMARY or isinstance(said, Ruled):
             return INSIDE if codes[0] in region else OUTSIDE
         if policy == MAJORITY:
             return self._majority(said, region)
-        if self._a_full_source_is_silent(said):
+        if not isinstance(said, Ruled) and None in [code for _, code in self.voices(said)]:
             return UNDETERMINED
         if all(code in region for code in codes):
             return INSIDE
@@ -263,23 +265,44 @@ class Oracle:
         votes: list[str | None] = []
         if isinstance(said, Ruled):
             return votes
-        for origin in dict.fromkeys(source.origin for source in self.sources):
-            pairs = [
-                (source, code)
-                for source, code in zip(self.sources, said, strict=True)
-                if source.origin == origin
-            ]
-            spoken = [code for _, code in pairs if code is not None]
-            if spoken:
-                votes.append(spoken[0])
-            elif any(source.full for source, _ in pairs):
-                votes.append(None)
+        voices = self.voices(said)
+        for origin in dict.fromkeys(source.origin for source, _ in voices):
+            codes = [code for source, code in voices if source.origin == origin]
+            spoken = [code for code in codes if code is not None]
+            votes.append(spoken[0] if spoken else None)
         return votes
 
-    def _a_full_source_is_silent(self, said: Sequence[str | None]) -> bool:
-        return any(
-            source.full and code is None for source, code in zip(self.sources, said, strict=True)
-        )
+    def voices(self, said: Sequence[str | None]) -> list[tuple[Source, str | None]]:
+        """Return the sources that count, in order, each with what it says (None: silence)."""
+        heard = []
+        for source, code in zip(self.sources, said, strict=True):
+            if source.coverage == "advisory":
+                continue  # never
+            heard.append((source, code))
+        able = [voice for voice in heard if not self._speaks_of_what_it_cannot_know(voice, heard)]
+        if all(code is None for _, code in able):
+            able = heard
+        ruling = [
+            (source, code)
+            for source, code in able
+            if source.coverage == "authoritative" and code is not None
+        ]
+        if ruling:
+            return ruling
+        return [
+            (source, code) for source, code in able if code is not None or source.coverage == "full"
+        ]
+
+    def _speaks_of_what_it_cannot_know(
+        self, voice: tuple[Source, str | None], heard: list[tuple[Source, str | None]]
+    ) -> bool:
+        source, code = voice
+        for unknown, instead in source.mute.items():
+            somebody_names_it = unknown in [other for _, other in heard]
+            excused = code is None or (code != unknown and (instead == [] or code in instead))
+            if somebody_names_it and excused:
+                return True
+        return False
 
     def ranges(self, version: int) -> Iterator[tuple[int, int]]:
         """Yield first and last of every range of sources, registries and overrides."""

@@ -7,9 +7,10 @@ computed once for each (dataset, region set, policy).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal, Protocol
 
 NO_COUNTRY = "ZZ"
 """The code of "no answer"; ISO 3166-1 leaves it to users."""
@@ -23,6 +24,38 @@ SPECIAL_PURPOSE = 2
 
 MAX_CLAIMS = 0xFF00
 """Claims are uint16; the core uses the numbers from here on: see `embedded_ipv4`."""
+
+
+Coverage = Literal["full", "partial", "advisory", "authoritative"]
+"""How a source's statements count.
+
+``full``: each is a vote, and its silence means that nothing is known. ``partial``: it counts
+where it speaks. ``advisory``: it never counts, and is shown beside the others.
+``authoritative``: where it speaks, it and others of its kind alone count.
+"""
+
+Mute = tuple[tuple[str, tuple[str, ...]], ...]
+"""Codes that a source cannot know, each with the codes under which it files those places.
+
+``(("XK", ("AL", "RS")),)``: where another source names XK, its silence and its AL or RS do not
+count. Without codes, ``(("XK", ()),)``, nothing that it says there counts.
+"""
+
+
+class Voter(Protocol):
+    """What of a source decides how its statements count."""
+
+    @property
+    def coverage(self) -> Coverage:
+        """How its statements count."""
+
+    @property
+    def origin(self) -> str:
+        """Who says so: all sources of one origin are one vote."""
+
+    @property
+    def mute(self) -> Mute:
+        """What it cannot know."""
 
 
 class Status(IntEnum):
@@ -112,6 +145,72 @@ class Claim:
         if len(sides) > 1:
             return Verdict.UNDETERMINED
         return Verdict.INSIDE if sides.pop() else Verdict.OUTSIDE
+
+
+def counted(voters: Sequence[Voter], said: Sequence[str | None]) -> tuple[bool, ...]:
+    """Return for each source whether what it says of an address, or its silence, counts.
+
+    Args:
+        voters: the sources, in order of precedence.
+        said: the code that each names; None: it is silent.
+    """
+    pairs = tuple(zip(voters, said, strict=True))
+    named = {code for voter, code in pairs if code is not None and voter.coverage != "advisory"}
+    able = tuple(
+        voter.coverage != "advisory" and not _is_mute(voter, code, named) for voter, code in pairs
+    )
+    if not any(able[at] for at, code in enumerate(said) if code is not None):
+        # Each that speaks cannot know what another one says, so none may silence the others.
+        able = tuple(voter.coverage != "advisory" for voter in voters)
+    deciding = tuple(
+        may and code is not None and voter.coverage == "authoritative"
+        for may, (voter, code) in zip(able, pairs, strict=True)
+    )
+    if any(deciding):
+        return deciding
+    # An authoritative source that is silent has nothing to say there, like a partial one.
+    return tuple(
+        may and (code is not None or voter.coverage == "full")
+        for may, (voter, code) in zip(able, pairs, strict=True)
+    )
+
+
+def _is_mute(voter: Voter, code: str | None, named: Set[str]) -> bool:
+    return any(
+        unknown in named and code != unknown and (code is None or not filed or code in filed)
+        for unknown, filed in voter.mute
+    )
+
+
+def combine(voters: Sequence[Voter], said: Sequence[str | None]) -> Claim:
+    """Return the claim of an address about which sources say this.
+
+    Args:
+        voters: the sources, in order of precedence.
+        said: the code that each names; None: it is silent.
+    """
+    counting = [
+        (voter, code)
+        for voter, code, counts in zip(voters, said, counted(voters, said), strict=True)
+        if counts
+    ]
+    spoken = [code for _, code in counting if code is not None]
+    if not spoken:
+        return FIXED_CLAIMS[UNASSIGNED]
+    votes = dict.fromkeys(spoken, 0)
+    cast: dict[str, str | None] = {}  # by origin, in the order of precedence
+    for voter, code in counting:
+        cast[voter.origin] = cast.get(voter.origin) or code
+    for vote in cast.values():
+        if vote is not None:
+            votes[vote] += 1
+    silent = len(spoken) < len(counting)
+    if len(votes) > 1:
+        status = Status.DISPUTED
+    else:
+        status = Status.UNCONFIRMED if silent else Status.ASSIGNED
+    abstentions = sum(vote is None for vote in cast.values())
+    return Claim(status, spoken[0], tuple(sorted(votes.items())), abstentions, silent)
 
 
 FIXED_CLAIMS = (

@@ -492,7 +492,9 @@ class Dataset:
         image = self._image
         if image is None:
             raise _closed()
-        return explain(form, image.interval, self._claims, self._evidence(), self._id)
+        return explain(
+            form, image.interval, self._claims, self._evidence(), self._sources, self._id
+        )
 
     def views(self) -> tuple[SourceLine, ...]:
         """Return what each source says, in order of precedence; nothing without evidence.
@@ -513,6 +515,8 @@ class Dataset:
             if section is None or self._image is None:
                 return None
             known = Evidence(section, self._image.name)
+            if [line.name for line in known.lines] != [source.name for source in self._sources]:
+                self._image.fail(f"section {SECTION}: of other sources than the metadata has")
             # Two threads may both read it; the second reading is as good.
             self._set(_evidence_read=known)
         return known

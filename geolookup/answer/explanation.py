@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from geolookup._core import parse
-from geolookup.answer.claims import INVALID, MAX_CLAIMS, Claim, Status
+from geolookup.answer.claims import (
+    INVALID,
+    MAX_CLAIMS,
+    Claim,
+    Coverage,
+    Status,
+    Voter,
+    combine,
+    counted,
+)
 from geolookup.answer.embedded_ipv4 import embedded_ipv4
 
 if TYPE_CHECKING:
@@ -27,12 +36,16 @@ class SourceView:
             ranges. Where the source's own more specific ranges cut a range,
             this is the piece that holds the address.
         last: last address of the same.
+        coverage: how its statements count; see `claims.Coverage`.
+        counted: whether what it says here, or its silence, counted.
     """
 
     source: str
     country: str | None
     first: str = field(repr=False)
     last: str = field(repr=False)
+    coverage: Coverage
+    counted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,8 @@ class Explanation:
         country: as in `Answer`.
         status: as in `Answer`.
         claimed: every code that a source claims, sorted, whatever the status.
-        votes: for each of these, the number of origins whose vote it has.
+        votes: for each of these, the number of origins whose vote it has: with evidence
+            the sources' own votes, otherwise those that the claim keeps.
         abstentions: origins with a full source that cast no vote.
         form: how the address was given: "IPv4", "IPv6", "IPv4-mapped", "6to4",
             "Teredo", "NAT64", or "none" for what is no address.
@@ -101,6 +115,7 @@ def explain(
     interval_of: Callable[[Family, int], tuple[int, int, int]],
     claims: Sequence[Claim],
     evidence: Evidence | None,
+    sources: Sequence[Voter],
     dataset: str,
 ) -> Explanation:
     """Return the explanation of an address.
@@ -110,6 +125,7 @@ def explain(
         interval_of: the interval that holds an address: (first, last, claim number).
         claims: by number.
         evidence: that of the dataset, if it has any.
+        sources: what the dataset was built from, in order of precedence.
         dataset: its id.
     """
     packed = parse(address) if isinstance(address, str) else address
@@ -136,12 +152,24 @@ def explain(
             override = evidence.override(family, value)
         elif claim.status is Status.SPECIAL_PURPOSE:
             special = evidence.special_purpose(family, value)
+        found = evidence.sources(family, value)
+        said = [says.country for says in found]
+        counts = _counted(claim, sources, said)
         views = tuple(
             SourceView(
-                says.source, says.country, _text(family, says.first), _text(family, says.last)
+                says.source,
+                says.country,
+                _text(family, says.first),
+                _text(family, says.last),
+                source.coverage,
+                one,
             )
-            for says in evidence.sources(family, value)
+            for says, source, one in zip(found, sources, counts, strict=True)
         )
+        cast = combine(sources, said)
+        if cast.claimed == claim.claimed:
+            # A claim may keep fewer votes than were cast; see `compiler`.
+            claim = replace(claim, votes=cast.votes, abstentions=cast.abstentions)
     return Explanation(
         country=claim.country,
         status=claim.status,
@@ -158,6 +186,14 @@ def explain(
         evidence=evidence is not None,
         dataset=dataset,
     )
+
+
+def _counted(
+    claim: Claim, sources: Sequence[Voter], said: Sequence[str | None]
+) -> tuple[bool, ...]:
+    if claim.status in (Status.OVERRIDE, Status.SPECIAL_PURPOSE):
+        return (False,) * len(said)
+    return counted(sources, said)
 
 
 def _override_view(family: Family, entry: OverrideEntry) -> OverrideView:

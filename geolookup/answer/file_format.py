@@ -15,7 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Protocol, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    get_args,
+    overload,
+)
 
 from geolookup import _core
 from geolookup.answer.claims import (
@@ -23,6 +33,8 @@ from geolookup.answer.claims import (
     MAX_CLAIMS,
     NO_COUNTRY,
     Claim,
+    Coverage,
+    Mute,
     Policy,
     Status,
     Verdict,
@@ -464,21 +476,27 @@ class SourceInfo:
         name: its name in this dataset.
         licence: SPDX identifier or name.
         date: of its data, YYYY-MM-DD.
-        coverage: "full": its silence counts; "partial": it counts where it speaks.
+        coverage: how its statements count; see `claims.Coverage`.
         origin: sources of one origin are one vote.
         attribution: the text that the licence asks for; may be empty.
         url: where it comes from; may be empty.
         ranges: how many it holds.
+        mute: the codes that it cannot know; see `claims.Mute`.
+        within: number of prefixes that bound what it may speak of; 0: it has no bounds.
+        ranges_outside: how many of its ranges lie, at least in part, outside of these.
     """
 
     name: str
     licence: str
     date: str
-    coverage: str
+    coverage: Coverage
     origin: str
     attribution: str
     url: str
     ranges: int
+    mute: Mute = ()
+    within: int = 0
+    ranges_outside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -541,13 +559,25 @@ def _read_expiring(number: object, expires: object, comment: object) -> Expiring
     return ExpiringOverride(number, date.fromisoformat(expires), comment)
 
 
+_NEEDED_OF_SOURCE: Final = (
+    *("name", "licence", "date", "coverage", "origin", "attribution", "url", "ranges"),
+)
+
+
 def _read_source(source: dict[str, Any]) -> SourceInfo:
-    info = SourceInfo(**{name: source[name] for name in SourceInfo.__slots__})
+    needed = {name: source[name] for name in _NEEDED_OF_SOURCE}
+    mute = tuple((code, tuple(filed)) for code, filed in source.get("mute", {}).items())
+    within, outside = (source.get(name, 0) for name in ("within", "ranges_outside"))
+    info = SourceInfo(**needed, mute=mute, within=within, ranges_outside=outside)
     texts = (info.name, info.licence, info.date, info.origin, info.attribution, info.url)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("not a text")
-    if info.coverage not in ("full", "partial"):
+    if info.coverage not in get_args(Coverage):
         raise ValueError("coverage")
-    if type(info.ranges) is not int or info.ranges < 0:
-        raise ValueError("ranges")
+    codes = [code for unknown, filed in mute for code in (unknown, *filed)]
+    if not all(isinstance(code, str) for code in codes):
+        raise TypeError("mute")
+    for number in (info.ranges, info.within, info.ranges_outside):
+        if type(number) is not int or number < 0:
+            raise ValueError("ranges, within or ranges_outside")
     return info

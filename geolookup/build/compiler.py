@@ -12,6 +12,7 @@ import ipaddress
 import operator
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -25,12 +26,13 @@ from geolookup.answer.claims import (
     UNASSIGNED,
     Claim,
     Status,
+    combine,
 )
 from geolookup.answer.embedded_ipv4 import EMBEDDED, nat64_prefix
 from geolookup.answer.evidence import SECTION as EVIDENCE
 from geolookup.build import evidence_section, readers
 from geolookup.build.manifest import Manifest
-from geolookup.build.readers import SILENCE, SourceRanges, code_number, code_text
+from geolookup.build.readers import SourceRanges, code_number, code_text
 from geolookup.build.readers.decompression import size
 from geolookup.build.sources import Override, Source
 from geolookup.build.special_purpose import DATE, special_purpose_prefixes
@@ -50,10 +52,12 @@ class Layer:
     Attributes:
         ranges: the flattened ranges, with the place of the range that decides each.
         rows: number of ranges before flattening.
+        outside: how many of them lie, at least in part, where the source may not speak.
     """
 
     ranges: SourceRanges
     rows: int
+    outside: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,17 +225,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
         metadata={
             "built": f"{built.isoformat()}T00:00:00Z",
             "sources": [
-                {
-                    "name": source.name,
-                    "licence": source.licence,
-                    "date": source.date.isoformat(),
-                    "coverage": source.coverage,
-                    "origin": source.origin,
-                    "attribution": source.attribution,
-                    "url": source.url,
-                    "ranges": layer.rows,
-                }
-                for source, layer in zip(described, layers, strict=True)
+                _description(source, layer) for source, layer in zip(described, layers, strict=True)
             ],
             "special_purpose": {"date": DATE} if special_purpose else None,
             "nat64_prefixes": [nat64_prefix(text).prefix for text in nat64_prefixes],
@@ -270,20 +264,16 @@ class _Claims:
     """
 
     def __init__(self, sources: Sequence[Source], *, pooled: bool = False) -> None:
-        self._full = [source.coverage == "full" for source in sources]
-        origins: dict[str, list[int]] = {}
-        for index, source in enumerate(sources):
-            origins.setdefault(source.origin, []).append(index)
-        self._origins = tuple(origins.values())
+        self._sources = sources
         self._numbers: dict[object, int] = {}
         self._claims: list[Claim] = []
         self._pooled = pooled
         for claim in FIXED_CLAIMS:
             self._number(claim)
 
-    def number(self, codes: bytes) -> int:
+    def number(self, packed: bytes) -> int:
         """Return the claim number for the codes of all layers, in the order of `compile`."""
-        *said, special, override, embedded = array("H", codes)
+        *said, special, override, embedded = array("H", packed)
         if embedded:
             return embedded
         if override:
@@ -292,25 +282,8 @@ class _Claims:
             return SPECIAL_PURPOSE
         if not any(said):
             return UNASSIGNED
-        return self._number(self._claim(said))
-
-    def _claim(self, said: list[int]) -> Claim:
-        spoken = [code for code in said if code]
-        votes = dict.fromkeys(spoken, 0)
-        abstentions = 0
-        for members in self._origins:
-            vote = next((said[index] for index in members if said[index]), SILENCE)
-            if vote:
-                votes[vote] += 1
-            elif any(self._full[index] for index in members):
-                abstentions += 1
-        silent = any(full and not code for full, code in zip(self._full, said, strict=True))
-        if len(votes) > 1:
-            status = Status.DISPUTED
-        else:
-            status = Status.UNCONFIRMED if silent else Status.ASSIGNED
-        counts = tuple((code_text(code), votes[code]) for code in sorted(votes))
-        return Claim(status, code_text(spoken[0]), counts, abstentions, silent)
+        codes = [code_text(code) if code else None for code in said]
+        return self._number(combine(self._sources, codes))
 
     def _number(self, claim: Claim) -> int:
         key = claim
@@ -364,7 +337,65 @@ def _flatten_source(source: Source, ranges: SourceRanges, findings: list[str]) -
     ]
     if len(clashes) > MAX_FINDINGS:
         findings.append(f"{source.name}: {len(clashes) - MAX_FINDINGS:,} more such contradictions")
-    return Layer(flat, len(ranges))
+    if not source.within:
+        return Layer(flat, len(ranges))
+    inside, outside = _bounded(flat, source.within)
+    findings += [
+        f"{place}: not, or not all, within what the source may speak of; left out there"
+        for place in outside[:MAX_FINDINGS]
+    ]
+    if len(outside) > MAX_FINDINGS:
+        findings.append(f"{source.name}: {len(outside) - MAX_FINDINGS:,} more such ranges")
+    return Layer(inside, len(ranges), len(outside))
+
+
+def _bounded(
+    flat: SourceRanges, within: Iterable[tuple[bytes, bytes]]
+) -> tuple[SourceRanges, list[str]]:
+    """Return what lies within prefixes, and the places of the ranges that do not, or not all."""
+    allowed = SourceRanges()
+    for start, end in within:
+        family = allowed.ipv4 if len(start) == 4 else allowed.ipv6
+        family.append(int.from_bytes(start), int.from_bytes(end), 1)
+    inside = SourceRanges(files=flat.files)
+    outside: dict[str, None] = {}  # in the order of the address line
+    for ranges, into, bounds in (
+        (flat.ipv4, inside.ipv4, allowed.ipv4.flattened()[0]),
+        (flat.ipv6, inside.ipv6, allowed.ipv6.flattened()[0]),
+    ):
+        ends = [last for _, last, _ in bounds]
+        for index, (first, last, code) in enumerate(ranges):
+            file, line = ranges.place(index)
+            kept = 0
+            for bound in range(bisect_left(ends, first), len(bounds)):
+                if bounds[bound][0] > last:
+                    break
+                low, high = max(first, bounds[bound][0]), min(last, bounds[bound][1])
+                into.append(low, high, code, file=file, line=line)
+                kept += high - low + 1
+            if kept < last - first + 1:
+                outside[flat.location(ranges, index)] = None
+    return inside, list(outside)
+
+
+def _description(source: Source, layer: Layer) -> dict[str, object]:
+    """Return what the metadata says of a source. What does not apply is left out."""
+    described: dict[str, object] = {
+        "name": source.name,
+        "licence": source.licence,
+        "date": source.date.isoformat(),
+        "coverage": source.coverage,
+        "origin": source.origin,
+        "attribution": source.attribution,
+        "url": source.url,
+        "ranges": layer.rows,
+    }
+    if source.mute:
+        described["mute"] = {code: list(filed) for code, filed in source.mute}
+    if source.within:
+        described["within"] = len(source.within)
+        described["ranges_outside"] = layer.outside
+    return described
 
 
 def _expiring(overrides: Sequence[Override], today: date) -> dict[str, Any]:

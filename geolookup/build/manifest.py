@@ -20,8 +20,10 @@
     attribution = "IP Geolocation by DB-IP (https://db-ip.com)"
     url = "https://db-ip.com/"
     date = 2026-06-01
-    coverage = "full"                # or "partial"
+    coverage = "full"                # "partial", "advisory" or "authoritative"; docs/answers.md
     origin = "dbip"                  # sources of one origin are one vote; left out: the name
+    mute = { XK = ["AL", "RS"] }     # what it cannot know, and what it says instead; or ["XK"]
+    within = ["192.0.2.0/24"]        # what it may speak of; or a file of prefixes, one per line
 
     [[override]]
     prefix = "10.0.0.0/8"            # or range = "10.0.0.0-10.0.0.9"
@@ -40,12 +42,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+from geolookup.answer.claims import Coverage, Mute
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.embedded_ipv4 import nat64_prefix
 from geolookup.build.readers import FORMATS, CountryFrom, Options
-from geolookup.build.sources import Coverage, Override, Source, read_prefix, read_range
+from geolookup.build.sources import Override, Source, read_prefix, read_prefixes, read_range
 from geolookup.change_limits import LimitError, Limits, read_limited, read_share
 from geolookup.errors import SourceError
 from geolookup.tomlfile import Table, read, shown
@@ -196,21 +199,50 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
             if not path.exists():  # a folder stands for the files in it
                 raise table.error(f"files: entry {position}: there is no file {path}")
         files.extend(found)
-    source = Source(
-        name=table.text("name"),
-        licence=table.text("licence"),
-        date=table.value("date", date),
-        coverage=table.choice("coverage", _COVERAGES),
-        origin=table.value("origin", str, ""),
-        attribution=table.value("attribution", str, ""),
-        url=table.value("url", str, ""),
-    )
+    described: dict[str, Any] = {
+        "name": table.text("name"),
+        "licence": table.text("licence"),
+        "date": table.value("date", date),
+        "coverage": table.choice("coverage", _COVERAGES),
+        "origin": table.value("origin", str, ""),
+        "attribution": table.value("attribution", str, ""),
+        "url": table.value("url", str, ""),
+        "mute": _mute(table),
+        "within": _within(table, folder),
+    }
+    with table.placing():
+        source = Source(**described)
     return SourceEntry(
         source,
         tuple(files),
         table.choice("format", tuple(FORMATS)) if table.has("format") else None,
         _options(table),
     )
+
+
+def _mute(table: Table) -> Mute:
+    if not table.has("mute"):
+        return ()
+    if not table.is_table("mute"):
+        return tuple((code, ()) for code in sorted(table.texts("mute")))
+    codes = table.table("mute", tuple(COUNTRIES))
+    return tuple((code, codes.texts(code)) for code in sorted(codes))
+
+
+def _within(table: Table, folder: Path) -> tuple[tuple[bytes, bytes], ...]:
+    if not table.has("within"):
+        return ()
+    if table.is_text("within"):
+        path = folder / table.text("within")
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            what = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise table.error(f"within: {path}: {what}") from None
+        with table.placing(f"within: {path}"):
+            return read_prefixes(lines)
+    with table.placing("within"):
+        return read_prefixes(table.texts("within"))
 
 
 def _options(table: Table) -> Options:
@@ -242,7 +274,7 @@ _MANIFEST_KEYS = (
 )
 _SOURCE_KEYS = (
     *("name", "files", "format", "licence", "attribution"),
-    *("url", "date", "coverage", "origin", "country", "country_from"),
+    *("url", "date", "coverage", "origin", "country", "country_from", "mute", "within"),
 )
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
 _COVERAGES: tuple[Coverage, ...] = get_args(Coverage)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import get_args
 
 from geolookup._core import parse
-from geolookup.answer.claims import NO_COUNTRY
+from geolookup.answer.claims import NO_COUNTRY, Coverage, Mute
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.errors import SourceError
-
-Coverage = Literal["full", "partial"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +22,13 @@ class Source:
         name: what it is called in this dataset; no two sources share one.
         licence: SPDX identifier or name of its licence.
         date: date of its data.
-        coverage: "full": where it is silent, nothing is known. "partial": it
-            counts only where it speaks.
+        coverage: how its statements count; see `claims.Coverage`.
         origin: who says so; all sources of one origin are one vote. Empty: its name.
         attribution: the text that its licence asks for, or empty.
         url: where it is published, or empty.
+        mute: the codes that it cannot know; see `claims.Mute`.
+        within: first and last address (packed) of each prefix that it may speak of. What it
+            says of others is left out. Empty: of any, which an authoritative source may not.
     """
 
     name: str
@@ -37,12 +38,23 @@ class Source:
     origin: str = ""
     attribution: str = ""
     url: str = ""
+    mute: Mute = ()
+    within: tuple[tuple[bytes, bytes], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name:
             raise SourceError("a source has a name")
-        if self.coverage not in ("full", "partial"):
-            raise SourceError('coverage is "full" or "partial"')
+        if self.coverage not in get_args(Coverage):
+            raise SourceError(f"coverage is one of: {', '.join(get_args(Coverage))}")
+        for code in {code for unknown, filed in self.mute for code in (unknown, *filed)}:
+            if code not in COUNTRIES:
+                raise SourceError("mute: expected the codes of countries")
+        if self.coverage == "authoritative" and not self.within:
+            raise SourceError(
+                "within: missing; an authoritative source decides alone, so it needs bounds"
+            )
+        if self.coverage == "full" and self.within:
+            raise SourceError("within: a full source has no bounds; its silence counts everywhere")
         if not self.origin:
             object.__setattr__(self, "origin", self.name)
 
@@ -93,6 +105,28 @@ def read_prefix(text: str) -> tuple[bytes, bytes]:
     if value & rest:
         raise SourceError("the prefix has bits set beyond its length")
     return first, (value | rest).to_bytes(len(first))
+
+
+def read_prefixes(lines: Iterable[str]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return first and last address (packed) of the prefix in each line.
+
+    Empty lines, and what follows ``#``, do not count.
+
+    Raises:
+        SourceError: a line can't be read. The text has its number and does not repeat it.
+    """
+    prefixes = []
+    for number, line in enumerate(lines, start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        try:
+            prefixes.append(read_prefix(text))
+        except SourceError as error:
+            raise SourceError(f"{number}: {error}") from error
+    if not prefixes:
+        raise SourceError("holds no prefix")
+    return tuple(prefixes)
 
 
 def read_range(text: str) -> tuple[bytes, bytes]:

@@ -71,12 +71,14 @@ def _lines(address: str, why: Explanation) -> Iterator[str]:
         yield ""
         yield table(
             [
-                ["SOURCE", "SAYS", "", "RANGE"],
+                ["SOURCE", "SAYS", "", "COVERAGE", "COUNTS", "RANGE"],
                 *(
                     [
                         printable(view.source),
                         view.country or "-",
                         _name(view.country) if view.country else "silent",
+                        view.coverage,
+                        "yes" if view.counted else "no",
                         _range(view.first, view.last),
                     ]
                     for view in why.sources

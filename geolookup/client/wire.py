@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 
 from geolookup import _core
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
-from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.claims import Coverage, Policy, Status, Verdict
 from geolookup.answer.decision_record import RecordError, from_mapping
 from geolookup.answer.evidence import RegistryEntry
 from geolookup.answer.explanation import Explanation, OverrideView, SourceView
@@ -293,7 +293,14 @@ def _explanation(body: bytes) -> Explanation:
         first=response.interval.first,
         last=response.interval.last,
         sources=tuple(
-            SourceView(view.source, view.country or None, view.range.first, view.range.last)
+            SourceView(
+                view.source,
+                view.country or None,
+                view.range.first,
+                view.range.last,
+                _coverage(view.coverage),
+                view.counted,
+            )
             for view in response.sources
         ),
         override=OverrideView(
@@ -336,9 +343,10 @@ def _info(body: bytes) -> dict[str, Any]:
                 "name": source.name,
                 "licence": source.licence,
                 "date": source.date,
-                "coverage": v1.Coverage.Name(source.coverage).removeprefix("COVERAGE_").lower(),
+                "coverage": _coverage(source.coverage),
                 "origin": source.origin,
                 "ranges": source.ranges,
+                **_bounds(source),
             }
             for source in response.sources
         ],
@@ -348,6 +356,25 @@ def _info(body: bytes) -> dict[str, Any]:
 
 REGION_SETS = Request(LIST_REGION_SETS, EMPTY, _region_sets)
 INFO = Request(GET_DATASET, EMPTY, _info)
+
+
+def _coverage(number: v1.Coverage) -> Coverage:
+    try:
+        name = v1.Coverage.Name(number).removeprefix("COVERAGE_").lower()
+    except ValueError:  # of a service that is newer
+        raise _not_understood() from None
+    return cast("Coverage", name)
+
+
+def _bounds(source: v1.Source) -> dict[str, Any]:
+    """Return what a source has only if there is some, as `Dataset.info` does."""
+    described: dict[str, Any] = {}
+    if source.mute:
+        described["mute"] = {one.country: list(one.filed_as) for one in source.mute}
+    if source.within:
+        described["within"] = source.within
+        described["ranges_outside"] = source.ranges_outside
+    return described
 
 
 def _fill(

@@ -16,8 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
+from geolookup.answer.claims import Coverage
 from geolookup.build.readers import FORMATS
-from geolookup.build.sources import Coverage
 from geolookup.update.problems import UpdateError
 from geolookup.update.transfer import why_unsafe
 

@@ -48,6 +48,8 @@ class Coverage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COVERAGE_UNSPECIFIED: _ClassVar[Coverage]
     COVERAGE_FULL: _ClassVar[Coverage]
     COVERAGE_PARTIAL: _ClassVar[Coverage]
+    COVERAGE_ADVISORY: _ClassVar[Coverage]
+    COVERAGE_AUTHORITATIVE: _ClassVar[Coverage]
 STATUS_UNSPECIFIED: Status
 STATUS_ASSIGNED: Status
 STATUS_DISPUTED: Status
@@ -74,6 +76,8 @@ ADDRESS_FORM_NAT64: AddressForm
 COVERAGE_UNSPECIFIED: Coverage
 COVERAGE_FULL: Coverage
 COVERAGE_PARTIAL: Coverage
+COVERAGE_ADVISORY: Coverage
+COVERAGE_AUTHORITATIVE: Coverage
 
 class LookupRequest(_message.Message):
     __slots__ = ("text", "packed", "region_set", "policy")
@@ -256,14 +260,18 @@ class Range(_message.Message):
     def __init__(self, first: _Optional[str] = ..., last: _Optional[str] = ...) -> None: ...
 
 class SourceView(_message.Message):
-    __slots__ = ("source", "country", "range")
+    __slots__ = ("source", "country", "range", "coverage", "counted")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     RANGE_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
     source: str
     country: str
     range: Range
-    def __init__(self, source: _Optional[str] = ..., country: _Optional[str] = ..., range: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
+    coverage: Coverage
+    counted: bool
+    def __init__(self, source: _Optional[str] = ..., country: _Optional[str] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., counted: bool = ...) -> None: ...
 
 class OverrideEntry(_message.Message):
     __slots__ = ("country", "comment", "expires", "range")
@@ -332,17 +340,31 @@ class GetDatasetResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ..., build_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., ipv4_intervals: _Optional[int] = ..., ipv6_intervals: _Optional[int] = ..., claims: _Optional[int] = ..., attributions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges")
+    __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges", "mute", "within", "ranges_outside")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     DATE_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
+    MUTE_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
+    RANGES_OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     name: str
     licence: str
     date: str
     coverage: Coverage
     origin: str
     ranges: int
-    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., date: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., origin: _Optional[str] = ..., ranges: _Optional[int] = ...) -> None: ...
+    mute: _containers.RepeatedCompositeFieldContainer[MuteCode]
+    within: int
+    ranges_outside: int
+    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., date: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., origin: _Optional[str] = ..., ranges: _Optional[int] = ..., mute: _Optional[_Iterable[_Union[MuteCode, _Mapping]]] = ..., within: _Optional[int] = ..., ranges_outside: _Optional[int] = ...) -> None: ...
+
+class MuteCode(_message.Message):
+    __slots__ = ("country", "filed_as")
+    COUNTRY_FIELD_NUMBER: _ClassVar[int]
+    FILED_AS_FIELD_NUMBER: _ClassVar[int]
+    country: str
+    filed_as: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, country: _Optional[str] = ..., filed_as: _Optional[_Iterable[str]] = ...) -> None: ...

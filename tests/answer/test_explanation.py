@@ -83,6 +83,42 @@ def test_a_more_specific_range_of_a_source_is_the_one_quoted() -> None:
     )  # fmt: skip
 
 
+def test_sources_that_do_not_count_are_shown_beside_those_that_do() -> None:
+    day = date(2026, 1, 1)
+    compiled = compiler.compile(
+        [
+            (
+                Source("city", "CC0-1.0", day, mute=(("XK", ("RS",)),)),
+                ranges_of(("9.0.0.0/8", "RS")),
+            ),
+            (Source("list", "CC0-1.0", day, "partial"), ranges_of(("9.1.0.0/16", "XK"))),
+            (
+                Source("feed", "CC0-1.0", day, "authoritative", within=(read_prefix("9.0.0.0/8"),)),
+                ranges_of(("9.2.0.0/16", "DE")),
+            ),
+            (Source("registry", "CC0-1.0", day, "advisory"), ranges_of(("9.0.0.0/8", "AL"))),
+        ]
+    )
+    with Dataset.from_buffer(encode(compiled, optional=compiled.optional)) as dataset:
+        for address, country, counted in (
+            ("9.0.0.1", "RS", "city"),
+            ("9.1.0.1", "XK", "list"),
+            ("9.2.0.1", "DE", "feed"),
+        ):
+            why = dataset.explain(address)
+            assert (why.country, why.status) == (country, Status.ASSIGNED)
+            assert (why.claimed, why.votes, why.abstentions) == ((country,), (1,), 0)
+            assert [view.source for view in why.sources if view.counted] == [counted]
+        assert [view.coverage for view in why.sources] == [
+            "full", "partial", "authoritative", "advisory",
+        ]  # fmt: skip
+        assert dataset.explain("10.0.0.1").status is Status.SPECIAL_PURPOSE
+        assert not any(view.counted for view in dataset.explain("10.0.0.1").sources)
+        city, _, feed, _ = dataset.sources
+        assert city.mute == (("XK", ("RS",)),)
+        assert (feed.within, feed.ranges_outside) == (1, 0)
+
+
 def test_the_override_that_decided_is_named() -> None:
     override = small().explain("10.1.2.3").override
     assert override is not None

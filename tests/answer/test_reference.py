@@ -116,7 +116,11 @@ def two_full_and_a_partial() -> Oracle:
         [
             Source("a", ranges=ranges((10, 19, "CN"), (20, 29, "HK"), (40, 49, "JP"))),
             Source("b", ranges=ranges((10, 24, "CN"), (30, 34, "HK"))),
-            Source("c", full=False, ranges=ranges((18, 19, "HK"), (20, 21, "HK"), (50, 50, "TW"))),
+            Source(
+                "c",
+                coverage="partial",
+                ranges=ranges((18, 19, "HK"), (20, 21, "HK"), (50, 50, "TW")),
+            ),
         ],
         ["0.0.0.45/32", "0.0.0.60/30"],
         [(4, 19, 19, "TW"), (4, 47, 47, "ZZ"), (4, 60, 60, "CN")],
@@ -159,7 +163,7 @@ def test_sources_of_one_origin_have_one_vote_and_the_first_that_speaks_casts_it(
         [
             Source("a1", origin="a", ranges=ranges((1, 1, "CN"), (3, 3, "CN"))),
             Source("a2", origin="a", ranges=ranges((1, 1, "HK"), (2, 2, "HK"))),
-            Source("b", full=False, ranges=ranges((3, 3, "JP"))),
+            Source("b", coverage="partial", ranges=ranges((3, 3, "JP"))),
             Source("c", ranges=ranges((4, 4, "CN"))),
         ]
     )
@@ -167,6 +171,48 @@ def test_sources_of_one_origin_have_one_vote_and_the_first_that_speaks_casts_it(
     assert oracle.votes(oracle.said(4, 2)) == ["HK", None]
     assert oracle.votes(oracle.said(4, 3)) == ["CN", "JP", None]
     assert oracle.votes(oracle.said(4, 4)) == [None, "CN"]
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "votes"),
+    [
+        # the registry, advisory, changes nothing
+        ("CN CN DE - -", Answer(ASSIGNED, "CN"), ["CN", "CN"]),
+        ("CN - CN - -", Answer(UNCONFIRMED, "CN"), ["CN", None]),
+        ("- - DE - -", Answer(UNASSIGNED, "ZZ"), [None, None]),
+        # one operator's word decides, two that differ don't
+        ("CN - DE HK -", Answer(ASSIGNED, "HK"), ["HK"]),
+        ("CN CN - HK TW", Answer(DISPUTED, "HK", ("HK", "TW")), ["HK", "TW"]),
+        ("CN CN - - TW", Answer(ASSIGNED, "TW"), ["TW"]),
+        # the second source can't know XK, and files it under AL
+        ("XK AL DE - -", Answer(ASSIGNED, "XK"), ["XK"]),
+        ("XK - DE - -", Answer(ASSIGNED, "XK"), ["XK"]),
+        ("XK FR DE - -", Answer(DISPUTED, "XK", ("FR", "XK")), ["XK", "FR"]),
+        ("AL AL - - -", Answer(ASSIGNED, "AL"), ["AL", "AL"]),
+        ("AL XK - - -", Answer(DISPUTED, "AL", ("AL", "XK")), ["AL", "XK"]),
+        ("AL AL XK - -", Answer(ASSIGNED, "AL"), ["AL", "AL"]),
+    ],
+)
+def test_what_counts_depends_on_each_sources_coverage(
+    said: str, answer: Answer, votes: list[str | None]
+) -> None:
+    oracle = Oracle(
+        [
+            Source("a"),
+            Source("b", mute={"XK": ["AL", "RS"]}),
+            Source("registry", coverage="advisory"),
+            Source("c", coverage="authoritative"),
+            Source("d", coverage="authoritative"),
+        ]
+    )
+    codes = tuple(None if code == "-" else code for code in said.split())
+    assert oracle.answer(codes) == answer
+    assert oracle.votes(codes) == votes
+
+
+def test_sources_that_cannot_know_what_the_other_says_dispute_it() -> None:
+    oracle = Oracle([Source("a", mute={"XK": []}), Source("b", mute={"FR": []})])
+    assert oracle.answer(("FR", "XK")) == Answer(DISPUTED, "FR", ("FR", "XK"))
 
 
 def test_neighbourhood_is_each_boundary_with_the_addresses_beside_it() -> None:

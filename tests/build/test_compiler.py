@@ -95,9 +95,14 @@ def assert_well_formed(compiled: Compiled) -> None:
 # --- making what is compiled ---------------------------------------------------------
 
 
-def source(name: str, coverage: str = "full", origin: str = "") -> Source:
-    assert coverage in ("full", "partial")
-    return Source(name, "CC0-1.0", DAY, "full" if coverage == "full" else "partial", origin)
+EVERYWHERE = (read_prefix("0.0.0.0/0"), read_prefix("::/0"))
+
+
+def source(
+    name: str, coverage: claims.Coverage = "full", origin: str = "", mute: claims.Mute = ()
+) -> Source:
+    within = EVERYWHERE if coverage == "authoritative" else ()
+    return Source(name, "CC0-1.0", DAY, coverage, origin, mute=mute, within=within)
 
 
 def ranges(*rows: str) -> SourceRanges:
@@ -165,7 +170,12 @@ class Case:
     def oracle(self) -> reference.Oracle:
         return reference.Oracle(
             [
-                reference.Source(one.name, full=one.coverage == "full", origin=one.origin)
+                reference.Source(
+                    one.name,
+                    coverage=one.coverage,
+                    origin=one.origin,
+                    mute={code: list(filed) for code, filed in one.mute},
+                )
                 for one, _ in self.sources
             ]
         )
@@ -193,16 +203,29 @@ def contradiction(rows: list[Row]) -> bool:
     )  # fmt: skip
 
 
+COVERAGES: tuple[claims.Coverage, ...] = (
+    *("full", "full", "full", "partial", "partial", "advisory", "authoritative"),
+)
+MUTES: tuple[claims.Mute, ...] = (
+    (),
+    (),
+    (("FR", ()),),
+    (("FR", ("DE",)),),
+    (("CN", ("FR", "GB")), ("FR", ())),
+)
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     version = draw(st.sampled_from([4, 6]))
     described = [
         source(
             f"s{index}",
-            draw(st.sampled_from(["full", "full", "partial"])),
+            draw(st.sampled_from(COVERAGES)),
             draw(st.sampled_from(["", "", "A", "B"])),
+            draw(st.sampled_from(MUTES)),
         )
-        for index in range(draw(st.integers(0, 4)))
+        for index in range(draw(st.integers(0, 5)))
     ]
     overrides = draw(st.one_of(st.just([]), rows_of(("DE", "FR", "ZZ"), 4)))
     assume(not contradiction(overrides))
@@ -311,6 +334,36 @@ def test_sources_of_one_origin_are_one_vote_of_the_first_that_speaks() -> None:
     assert claim_of(compiled, "1.0.1.1") == Claim(
         Status.DISPUTED, "FR", (("CN", 1), ("FR", 1)), silent=True
     )
+
+
+def test_bounded_source_loses_what_lies_outside_and_it_is_listed() -> None:
+    bounds = tuple(map(read_prefix, ("1.0.0.0/24", "1.0.2.0/23", "2001:200::/32")))
+    feed = Source("feed", "CC0-1.0", DAY, "authoritative", within=bounds)
+    rows = (
+        "1.0.0.0/25 DE",
+        "1.0.0.0/22 FR",
+        "9.0.0.0/8 DE",
+        "2001:200::/31 CN",
+        "2001:200::/48 JP",
+    )
+    compiled = compiler.compile(
+        [(source("a"), ranges("0.0.0.0/0 US", "::/0 US")), (feed, ranges(*rows))],
+        special_purpose=False,
+    )
+    for address, country in {
+        "1.0.0.127": "DE", "1.0.0.128": "FR", "1.0.0.255": "FR", "1.0.1.0": "US", "1.0.1.255": "US",
+        "1.0.2.0": "FR", "1.0.3.255": "FR", "1.0.4.0": "US", "9.0.0.0": "US",
+        "2001:200::1": "JP", "2001:200:1::": "CN", "2001:200:ffff:ffff::": "CN", "2001:201::": "US",
+    }.items():  # fmt: skip
+        assert claim_of(compiled, address) == Claim(Status.ASSIGNED, country, ((country, 1),))
+    left_out = "not, or not all, within what the source may speak of; left out there"
+    assert compiled.findings == tuple(f"row {row}: {left_out}" for row in (2, 3, 4))
+    described = compiled.metadata["sources"]
+    assert isinstance(described, list)
+    assert {key: described[1][key] for key in ("within", "ranges", "ranges_outside")} == {
+        "within": 3, "ranges": 5, "ranges_outside": 3,
+    }  # fmt: skip
+    assert not {"within", "ranges_outside", "mute"} & described[0].keys()
 
 
 def test_a_code_that_is_no_country_inside_a_range_makes_a_hole_in_it() -> None:
@@ -525,10 +578,13 @@ def test_metadata_describes_the_sources_in_order() -> None:
     ("arguments", "what"),
     [
         (("", "MIT", DAY), "a source has a name"),
-        (("a", "MIT", DAY, "half"), 'coverage is "full" or "partial"'),
+        (("a", "MIT", DAY, "half"), "coverage is one of: full, partial, advisory, authoritative"),
+        (("a", "MIT", DAY, "authoritative"), "within: missing"),
+        (("a", "MIT", DAY, "full", "", "", "", (), EVERYWHERE), "within: a full source has no"),
+        (("a", "MIT", DAY, "full", "", "", "", (("XK", ("EU",)),)), "mute: expected the codes"),
     ],
 )
-def test_a_source_that_makes_no_sense_is_refused(arguments: tuple[str, ...], what: str) -> None:
+def test_a_source_that_makes_no_sense_is_refused(arguments: tuple[object, ...], what: str) -> None:
     with pytest.raises(SourceError, match=what):
         Source(*arguments)  # type: ignore[arg-type]
 

@@ -99,6 +99,21 @@ def test_everything_that_can_be_written_is_read(
     )
 
 
+def test_bounds_and_codes_that_a_source_cannot_know_are_read(
+    load: Callable[[str], manifest.Manifest], tmp_path: Path
+) -> None:
+    (tmp_path / "own.txt").write_text("# ours\n192.0.2.0/24\n\n2001:db8::/32  # lab\n")
+    bounds = (read_prefix("192.0.2.0/24"), read_prefix("2001:db8::/32"))
+    feed = SOURCE.replace('"full"', '"authoritative"')
+    for text in ('within = "own.txt"', 'within = ["192.0.2.0/24", "2001:db8::/32"]'):
+        (found,) = load(feed + text).sources
+        assert found.source.within == bounds
+    (found,) = load(SOURCE + 'mute = ["XK", "AX"]').sources
+    assert found.source.mute == (("AX", ()), ("XK", ()))
+    (found,) = load(SOURCE + 'mute = { XK = ["AL", "RS"], AX = [] }').sources
+    assert found.source.mute == (("AX", ()), ("XK", ("AL", "RS")))
+
+
 def test_what_is_left_out_has_a_default(load: Callable[[str], manifest.Manifest]) -> None:
     found = load(SOURCE)
     assert found.special_purpose
@@ -163,6 +178,29 @@ MALFORMED = [
         "an unknown format",
         SOURCE + 'format = "xls"',
         f": source 1: format: expected one of: {', '.join(FORMATS)}",
+    ),
+    (
+        "an authoritative source of everything",
+        SOURCE.replace('"full"', '"authoritative"'),
+        ": source 1: within: missing; an authoritative source",
+    ),
+    (
+        "a full source with bounds",
+        SOURCE + 'within = ["10.0.0.0/8"]',
+        ": source 1: within: a full source has no bounds",
+    ),
+    (
+        "bounds that are no prefix",
+        SOURCE + 'within = ["192.0.2.0/24", "10.0.0.1/8"]',
+        ": source 1: within: 2: the prefix has bits set beyond its length",
+    ),
+    ("bounds in no file", SOURCE + 'within = "gone.txt"', ": source 1: within: "),
+    ("no bounds", SOURCE + "within = []", ": source 1: within: holds no prefix"),
+    ("mute about a region set", SOURCE + 'mute = ["EU"]', ": source 1: mute: expected the codes"),
+    (
+        "mute by an unknown name",
+        SOURCE + "mute = { Kosovo = [] }",
+        ": source 1: mute: Kosovo: unknown key",
     ),
     ("no files", SOURCE.replace('["one.csv"]', "[]"), ": source 1: files: names no file"),
     (

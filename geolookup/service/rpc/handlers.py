@@ -120,6 +120,8 @@ def explain(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBOD
             source=view.source,
             country=view.country or "",
             range=v1.Range(first=view.first, last=view.last),
+            coverage=_COVERAGE[view.coverage],
+            counted=view.counted,
         )
     if why.override is not None:
         response.override.country = why.override.country
@@ -173,6 +175,9 @@ def get_dataset(snapshot: Snapshot, body: bytes, _limits: Limits, _call: Call = 
             coverage=_COVERAGE[source.coverage],
             origin=source.origin,
             ranges=source.ranges,
+            mute=[v1.MuteCode(country=code, filed_as=filed) for code, filed in source.mute],
+            within=source.within,
+            ranges_outside=source.ranges_outside,
         )
     return response.SerializeToString()
 
@@ -186,7 +191,12 @@ _FORMS: Final = {
     "Teredo": v1.ADDRESS_FORM_TEREDO,
     "NAT64": v1.ADDRESS_FORM_NAT64,
 }
-_COVERAGE: Final = {"full": v1.COVERAGE_FULL, "partial": v1.COVERAGE_PARTIAL}
+_COVERAGE: Final = {
+    "full": v1.COVERAGE_FULL,
+    "partial": v1.COVERAGE_PARTIAL,
+    "advisory": v1.COVERAGE_ADVISORY,
+    "authoritative": v1.COVERAGE_AUTHORITATIVE,
+}
 _POLICIES: Final = {int(v1.POLICY_UNSPECIFIED): Policy.UNANIMOUS} | {int(p): p for p in Policy}
 
 
