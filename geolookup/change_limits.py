@@ -24,7 +24,7 @@ class LimitError(GeoLookupError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ChangeLimits:
     """What is accepted of a new dataset.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""TOML files read strictly: an unknown key or a value of another kind is an error that names it."""
+"""TOML files read strictly: an unknown key or a value of another type is an error that names it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator
-from datetime import date, datetime
+from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -16,42 +16,60 @@ from geolookup.errors import GeoLookupError
 T = TypeVar("T")
 C = TypeVar("C", bound=str)
 
-_KINDS: Final[dict[type, str]] = {
+MakeError = Callable[[str], GeoLookupError]
+"""Makes the error to raise from its text: an error class, for most files."""
+
+MAX_BYTES: Final = 16 << 20
+"""Size of a file. Tens of thousands of overrides or canaries fit."""
+
+_EXPECTED: Final[dict[type, str]] = {
     str: "a text",
     bool: "true or false",
+    int: "a whole number",
     list: "a list",
     dict: "a table",
     date: "a date such as 2026-06-01, without quotes and time",
 }
 
 
-def read(path: Path, known: tuple[str, ...], error: type[GeoLookupError]) -> Table:
-    """Return the table that a file is.
+def read(path: Path, known: tuple[str, ...], error: MakeError) -> Table:
+    """Return the content of a file.
 
     Args:
         path: the file.
         known: the keys that it may have.
-        error: what is raised. Its text begins with the path and repeats no value.
+        error: makes what is raised. Its text begins with the path and repeats no value.
     """
+    return parse(read_bytes(path, error), str(path), known, error)
+
+
+def parse(text: str | bytes, name: str, known: tuple[str, ...], error: MakeError) -> Table:
+    """Return the content of a TOML text; *name* is the file's in error texts."""
+    return Table(load(text, name, error), f"{name}: ", known, error)
+
+
+def read_bytes(path: Path, error: MakeError, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return a file's bytes; a file that can't be read, or is larger, is an error."""
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
     except OSError as problem:
         raise error(f"{path}: {problem.strerror}") from problem
-    return parse(text, str(path), known, error)
+    if len(content) > max_bytes:
+        raise error(f"{path}: larger than {max_bytes:,} bytes")
+    return content
 
 
-def parse(text: bytes, name: str, known: tuple[str, ...], error: type[GeoLookupError]) -> Table:
-    """Return the table that a file's bytes are; *name* is how error texts call the file."""
+def load(text: str | bytes, name: str, error: MakeError) -> dict[str, object]:
+    """Return the content of a TOML text, unchecked."""
     try:
-        content = tomllib.loads(text.decode())
+        return tomllib.loads(text if isinstance(text, str) else text.decode())
     except UnicodeDecodeError:
         what = " not UTF-8 text"
     except tomllib.TOMLDecodeError as problem:
-        what = _place_first(str(problem))
+        what = _location_first(str(problem))
     except (RecursionError, ValueError):  # nested too deeply, numbers of too many digits
         what = " can't be read as TOML"
-    else:
-        return Table(content, f"{name}: ", known, error)
     # Raised here, so that the text of the error above, which may quote keys, is no part of it.
     raise error(f"{name}:{what}")
 
@@ -60,35 +78,31 @@ class Table:
     """A table of a TOML file: typed values, and errors that name file and key."""
 
     def __init__(
-        self,
-        content: dict[str, object],
-        place: str,
-        known: tuple[str, ...],
-        error: type[GeoLookupError],
+        self, content: dict[str, object], prefix: str, known: tuple[str, ...], error: MakeError
     ) -> None:
         self._content = content
-        self._place = place
-        self._error = error
+        self._prefix = prefix
+        self._make_error = error
         for key in content:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 raise self.error(f"{shown(key)}: unknown key; expected {', '.join(near or known)}")
 
     def error(self, what: str) -> GeoLookupError:
-        """Return an error that says what is wrong here."""
-        return self._error(f"{self._place}{what}")
+        """Return an error that says what is wrong in this table."""
+        return self._make_error(f"{self._prefix}{what}")
 
     @contextlib.contextmanager
-    def placing(self, key: str = "") -> Iterator[None]:
-        """Put the place before the text of an error that knows none."""
+    def locating(self, key: str = "") -> Iterator[None]:
+        """Put file, table and key before the text of an error that names none of them."""
         try:
             yield
-        except self._error as error:
+        except GeoLookupError as error:
             raise self.error(f"{key}: {error}" if key else str(error)) from error
 
-    def has(self, key: str) -> bool:
-        """Say whether the key is there."""
-        return key in self._content
+    def has(self, key: str, kind: type = object) -> bool:
+        """Return whether the key is there, with a value of this type."""
+        return key in self._content and isinstance(self._content[key], kind)
 
     def __iter__(self) -> Iterator[str]:
         """Return an iterator over the keys, in the file's order."""
@@ -103,28 +117,28 @@ class Table:
         return isinstance(self._content.get(key), str)
 
     def value(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """Return a value of just this type; without a default, the key must be there."""
+        """Return a value of exactly this type; without a default, the key must be there."""
         value = self._content.get(key, default)
         if value is None:
             raise self.error(f"{key}: missing")
-        # A datetime is a date to Python and another type to TOML.
-        if not isinstance(value, kind) or isinstance(value, datetime):
-            raise self.error(f"{key}: expected {_KINDS[kind]}")
+        # Exactly: to Python true is an int too, and a time with its date a date.
+        if type(value) is not kind:
+            raise self.error(f"{key}: expected {_EXPECTED[kind]}")
         return value
 
     def text(self, key: str) -> str:
         """Return a text that is not empty."""
         value = self.value(key, str)
-        if not value:
+        if not value.strip():
             raise self.error(f"{key}: empty")
         return value
 
     def choice(self, key: str, choices: tuple[C, ...]) -> C:
         """Return one of *choices*."""
         text = self.value(key, str)
-        for one in choices:
-            if text == one:
-                return one
+        for choice in choices:
+            if text == choice:
+                return choice
         raise self.error(f"{key}: expected one of: {', '.join(choices)}")
 
     def texts(self, key: str, default: list[object] | None = None) -> tuple[str, ...]:
@@ -136,15 +150,18 @@ class Table:
         return texts
 
     def table(self, key: str, known: tuple[str, ...]) -> Table:
-        """Return the table under a key, which may have the keys *known*."""
-        return Table(self.value(key, dict), f"{self._place}{key}: ", known, self._error)
+        """Return the table under a key; *known* are the keys that it may have."""
+        return self._table(self.value(key, dict), key, known)
 
     def tables(self, key: str, known: tuple[str, ...]) -> Iterator[Table]:
-        """Yield the tables under ``[[key]]``, each of which may have the keys *known*."""
+        """Yield the tables under ``[[key]]``; *known* are the keys that each may have."""
         for position, value in enumerate(self.value(key, list, []), start=1):
             if not isinstance(value, dict):
                 raise self.error(f"{key}: expected tables, each under [[{key}]]")
-            yield Table(value, f"{self._place}{key} {position}: ", known, self._error)
+            yield self._table(value, f"{key} {position}", known)
+
+    def _table(self, content: dict[str, object], name: str, known: tuple[str, ...]) -> Table:
+        return Table(content, f"{self._prefix}{name}: ", known, self._make_error)
 
 
 def shown(key: str) -> str:
@@ -152,8 +169,9 @@ def shown(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", key) else "a key"
 
 
-def _place_first(text: str) -> str:
+def _location_first(text: str) -> str:
     """Turn the ``what (at line 3, column 8)`` of tomllib into ``3:8: what``, without keys."""
+    text, at_end, _ = text.partition(" (at end of document)")
     found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", text, re.DOTALL)
     what = re.sub(r"\(.*\)|'..+'", "...", found[1] if found else text, flags=re.DOTALL)
-    return f"{found[2]}:{found[3]}: {what}" if found else f" {what}"
+    return f"{found[2]}:{found[3]}: {what}" if found else f" {what}{at_end}"

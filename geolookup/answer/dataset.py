@@ -5,7 +5,6 @@ Reading a file's bytes is `Dataset.from_buffer`; `open` is a thin layer over tha
 
 from __future__ import annotations
 
-import builtins
 import json
 import mmap
 import os
@@ -33,7 +32,7 @@ from geolookup.answer.file_format import (
 from geolookup.answer.region_sets import RegionSet, RegionSets
 from geolookup.answer.results import Answer, Perspective, RosterResult
 from geolookup.atomic import replacing
-from geolookup.errors import DatasetClosedError, DatasetError, RegionSetError
+from geolookup.errors import DatasetClosedError, DatasetError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -710,7 +709,7 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         RegionSetError: the region sets can't be read.
         GeoLookupError: the public key can't be used, or `cryptography` is missing.
     """
-    sets = None if region_sets is None else _read_region_sets(os.fsdecode(region_sets))
+    sets = None if region_sets is None else RegionSets.load(region_sets)
     name = EMBEDDED if path is None else os.fsdecode(path)
     try:
         mapped = _map(name)
@@ -742,17 +741,6 @@ def _map(path: str) -> mmap.mmap | bytes:
         return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
     finally:
         os.close(descriptor)
-
-
-def _read_region_sets(path: str) -> RegionSets:
-    try:
-        with builtins.open(path, encoding="utf-8") as file:
-            text = file.read()
-    except OSError as error:
-        raise RegionSetError(f"{path}: can't be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise RegionSetError(f"{path}: not UTF-8") from None
-    return RegionSets.builtin().extended(text, path)
 
 
 # --- writing -------------------------------------------------------------------------

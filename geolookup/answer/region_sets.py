@@ -14,16 +14,22 @@ each as a code of its own.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.errors import RegionSetError
+
+if TYPE_CHECKING:
+    from geolookup.tomlfile import Table
 
 MAX_EXPRESSION = 1_000
 """Characters in an expression: all 250 codes joined by "+" have 749."""
@@ -87,87 +93,58 @@ class RegionSets:
         """Return the sets that geolookup defines: EU, EEA, EFTA and the UN M49 regions."""
         return RegionSets(_builtin_sets())
 
-    def extended(self, toml_text: str, origin: str) -> RegionSets:
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RegionSets:
+        """Return the built-in sets and those that a file defines; see `extended`.
+
+        Raises:
+            RegionSetError: as `extended`, or the file can't be read.
+        """
+        from geolookup import tomlfile  # noqa: PLC0415 - as in `extended`
+
+        name = os.fsdecode(path)
+        return cls.builtin().extended(tomlfile.read_bytes(Path(name), RegionSetError), name)
+
+    def extended(self, toml: str | bytes, name: str) -> RegionSets:
         """Return these sets and those that an operator's TOML text defines.
 
+        A definition has `version`, `source`, and either `codes` (a list) or
+        `expression`, which may use sets defined later in the same text.
+
         Args:
-            toml_text: tables ``[region_sets.NAME]`` and nothing else.
-            origin: the file's name; error texts begin with it.
+            toml: tables ``[region_sets.NAME]`` and nothing else.
+            name: the file's name, with which error texts begin.
 
         Raises:
-            RegionSetError: not TOML, or a definition that makes no sense. The
-                text names the key.
+            RegionSetError: not TOML, or a definition that is not valid. The text
+                names the key.
         """
         # Most processes define no sets of their own and need no TOML parser.
-        import tomllib  # noqa: PLC0415
+        from geolookup import tomlfile  # noqa: PLC0415
 
-        try:
-            document = tomllib.loads(toml_text)
-        except tomllib.TOMLDecodeError as error:
-            raise RegionSetError(f"{origin}: not TOML: {error}") from None
-        except RecursionError:
-            raise RegionSetError(f"{origin}: not TOML: nested too deeply") from None
-        unknown = sorted(document.keys() - {"region_sets"})
-        if unknown:
-            raise RegionSetError(
-                f"{origin}: unknown key {_shown(unknown[0])}; expected region_sets"
-            )
-        return self.defined(document.get("region_sets", {}), origin)
-
-    def defined(self, definitions: object, origin: str) -> RegionSets:
-        """Return these sets and those of a parsed ``region_sets`` table.
-
-        A definition has `version`, `source`, and either `codes` (a list) or
-        `expression`, which may use sets defined later in the same table.
-
-        Raises:
-            RegionSetError: as in `extended`.
-        """
-        if not isinstance(definitions, Mapping):
-            raise RegionSetError(f"{origin}: region_sets: expected tables [region_sets.NAME]")
-        parsed = [
-            self._definition(name, position, definition, origin)
-            for position, (name, definition) in enumerate(definitions.items())
-        ]
+        document = tomlfile.parse(toml, name, ("region_sets",), RegionSetError)
+        names = tuple(document.value("region_sets", dict, {}))
+        tables = document.table("region_sets", names) if names else document
+        definitions = {}
+        for position, set_name in enumerate(names, start=1):
+            self._check_name(set_name, position, tables)
+            table = tables.table(set_name, ("codes", "expression", "version", "source"))
+            definitions[set_name] = _Definition(table)
         known = dict(self._named)
-        for definition in _in_order(parsed, origin):
-            known[definition.name] = definition.region_set(RegionSets(known.values()))
+        for set_name in _in_order(definitions, tables):
+            known[set_name] = definitions[set_name].region_set(set_name, RegionSets(known.values()))
         return RegionSets(known.values())
 
-    def _definition(self, name: str, position: int, table: object, origin: str) -> _Definition:
+    def _check_name(self, name: str, position: int, tables: Table) -> None:
         if not _NAME.fullmatch(name):
-            raise RegionSetError(
-                f"{origin}: region_sets: the name of table {position + 1}, {_shown(name)}, "
-                "is not of capital letters, digits and _"
+            raise tables.error(
+                f"the name of table {position}, {_shown(name)}, is not of capital letters,"
+                " digits and _"
             )
-        place = f"{origin}: region_sets.{name}"
         if _CODE.fullmatch(name) and name not in self._named:
-            raise RegionSetError(f"{place}: names of two letters are kept for country codes")
+            raise tables.error(f"{name}: names of two letters are reserved for country codes")
         if name in self._named:
-            raise RegionSetError(f"{place}: there is a set of this name already")
-        if not isinstance(table, Mapping):
-            raise RegionSetError(f"{place}: expected a table")
-        unknown = sorted(table.keys() - {"codes", "expression", "version", "source"})
-        if unknown:
-            raise RegionSetError(
-                f"{place}: unknown key {_shown(unknown[0])}; "
-                "expected codes or expression, version, source"
-            )
-        if ("codes" in table) == ("expression" in table):
-            raise RegionSetError(f"{place}: expected either codes or expression")
-        version = table.get("version")
-        if type(version) is date:  # TOML has dates of its own
-            version = version.isoformat()
-        for key, value in (("version", version), ("source", table.get("source"))):
-            if not isinstance(value, str) or not value.strip():
-                raise RegionSetError(f"{place}.{key}: expected a text, not empty")
-        if "codes" in table:
-            expression = "+".join(_code_list(table["codes"], place))
-        else:
-            expression = table["expression"]
-            if not isinstance(expression, str):
-                raise RegionSetError(f"{place}.expression: expected a text")
-        return _Definition(name, expression, str(version), table["source"], place)
+            raise tables.error(f"{name}: there is a set of this name already")
 
     def resolve(self, expression: str) -> RegionSet:
         """Return the set that an expression names.
@@ -245,62 +222,69 @@ class RegionSets:
         return len(self._named)
 
 
-@dataclass(frozen=True, slots=True)
 class _Definition:
-    """An operator's set, before the names in it are looked up."""
+    """An operator's set, whose expression is not yet resolved."""
 
-    name: str
-    expression: str
-    version: str
-    source: str
-    place: str
+    def __init__(self, table: Table) -> None:
+        if table.has("codes") == table.has("expression"):
+            raise table.error("expected either codes or expression")
+        if table.has("version", date):  # TOML has dates of its own
+            self.version = table.value("version", date).isoformat()
+        else:
+            self.version = table.text("version")
+        self.source = table.text("source")
+        self._table = table
+        if table.has("codes"):
+            self._expression = "+".join(_code_list(table))
+        else:
+            self._expression = table.value("expression", str)
 
     def names(self) -> list[str]:
+        """Return the names that the expression uses."""
+        with self._reading_expression():
+            return [name for _, name, _ in _operands(self._expression)]
+
+    def region_set(self, name: str, known: RegionSets) -> RegionSet:
+        with self._reading_expression():
+            codes = known.resolve(self._expression).codes
+        return RegionSet(name, codes, self.version, self.source)
+
+    @contextmanager
+    def _reading_expression(self) -> Iterator[None]:
+        """Put the file and the key before the text of an error."""
         try:
-            return [name for _, name, _ in _operands(self.expression)]
+            yield
         except RegionSetError as error:
-            self._fail(error)
-
-    def region_set(self, known: RegionSets) -> RegionSet:
-        try:
-            codes = known.resolve(self.expression).codes
-        except RegionSetError as error:
-            self._fail(error)
-        return RegionSet(self.name, codes, self.version, self.source)
-
-    def _fail(self, error: RegionSetError) -> NoReturn:
-        text = str(error).removeprefix("region set: ")
-        raise RegionSetError(f"{self.place}.expression: {text}") from None
+            what = str(error).removeprefix("region set: ")
+            raise self._table.error(f"expression: {what}") from None
 
 
-def _in_order(definitions: list[_Definition], origin: str) -> list[_Definition]:
-    """Return the definitions so that each comes after those that it uses."""
+def _in_order(definitions: Mapping[str, _Definition], tables: Table) -> list[str]:
+    """Return the names so that each comes after those that its definition uses."""
     # As rarely needed as the TOML parser.
     from graphlib import CycleError, TopologicalSorter  # noqa: PLC0415
 
-    by_name = {definition.name: definition for definition in definitions}
-    graph = {definition.name: definition.names() for definition in definitions}
+    graph = {name: definition.names() for name, definition in definitions.items()}
     try:
         order = list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         # graphlib lists each set before the one that uses it.
-        circle = " -> ".join(reversed(error.args[1]))
-        raise RegionSetError(f"{origin}: region_sets: sets defined in a circle: {circle}") from None
-    return [by_name[name] for name in order if name in by_name]
+        cycle = " -> ".join(reversed(error.args[1]))
+    else:
+        return [name for name in order if name in definitions]
+    raise tables.error(f"sets defined in a cycle: {cycle}")
 
 
-def _code_list(codes: object, place: str) -> list[str]:
-    if not isinstance(codes, list) or not codes:
-        raise RegionSetError(f"{place}.codes: expected a list of country codes, not empty")
+def _code_list(table: Table) -> tuple[str, ...]:
+    codes = table.texts("codes")
+    if not codes:
+        raise table.error("codes: expected a list of country codes, not empty")
     for position, code in enumerate(codes):
-        where = f"{place}.codes[{position}]"
-        if not isinstance(code, str):
-            raise RegionSetError(f"{where}: expected a text")
         if code not in COUNTRIES:
             hint = f"; did you mean {code.upper()!r}?" if code.upper() in COUNTRIES else ""
-            raise RegionSetError(f"{where}: {_shown(code)} is not a country code{hint}")
+            raise table.error(f"codes[{position}]: {_shown(code)} is not a country code{hint}")
         if code in codes[:position]:
-            raise RegionSetError(f"{where}: {code} stands there twice")
+            raise table.error(f"codes[{position}]: {code} is listed twice")
     return codes
 
 
@@ -398,7 +382,11 @@ _M49_UNIONS = {
     "NORTH_AMERICA": ("CARIBBEAN", "CENTRAL_AMERICA", "NORTHERN_AMERICA"),
     "AMERICAS": ("LATIN_AMERICA_AND_THE_CARIBBEAN", "NORTHERN_AMERICA"),
     "ASIA": (
-        *("CENTRAL_ASIA", "EASTERN_ASIA", "SOUTH_EASTERN_ASIA", "SOUTHERN_ASIA", "WESTERN_ASIA"),
+        "CENTRAL_ASIA",
+        "EASTERN_ASIA",
+        "SOUTH_EASTERN_ASIA",
+        "SOUTHERN_ASIA",
+        "WESTERN_ASIA",
     ),
     "EUROPE": ("EASTERN_EUROPE", "NORTHERN_EUROPE", "SOUTHERN_EUROPE", "WESTERN_EUROPE"),
     "OCEANIA": ("AUSTRALIA_AND_NEW_ZEALAND", "MELANESIA", "MICRONESIA", "POLYNESIA"),

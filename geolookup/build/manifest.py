@@ -49,7 +49,7 @@ from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.embedded_ipv4 import nat64_prefix
 from geolookup.build.readers import FORMATS, CountryFrom, Options
 from geolookup.build.sources import Override, Source, read_prefix, read_prefixes, read_range
-from geolookup.change_limits import LimitError, Limits, read_limited, read_share
+from geolookup.change_limits import ChangeLimits, LimitError, read_limited, read_share
 from geolookup.errors import SourceError
 from geolookup.tomlfile import Table, read, shown
 
@@ -90,7 +90,7 @@ class Manifest:
     overrides: tuple[Override, ...]
     nat64_prefixes: tuple[str, ...]
     special_purpose: bool
-    limits: Limits = field(default_factory=Limits)
+    limits: ChangeLimits = field(default_factory=ChangeLimits)
     canaries: Path | None = None
 
 
@@ -128,7 +128,7 @@ def load(
     )
 
 
-def load_limits(path: str | os.PathLike[str]) -> Limits:
+def load_limits(path: str | os.PathLike[str]) -> ChangeLimits:
     """Read a manifest's limits alone, for those who have none of its sources at hand.
 
     Raises:
@@ -150,25 +150,21 @@ def _read(path: Path) -> Table:
     return read(path, _MANIFEST_KEYS, SourceError)
 
 
-def _limits(table: Table) -> Limits:
+def _limits(table: Table) -> ChangeLimits:
     if not table.has("limits"):
-        return Limits()
+        return ChangeLimits()
     limits = table.table("limits", ("max_change", "min_coverage"))
     max_change = {}
     for key, value in limits.value("max_change", dict, {}).items():
-        place = f"max_change: {shown(key)}"
-        if not isinstance(value, str):
-            raise limits.error(f'{place}: expected a text such as "0.5%"')
-        try:
+        with limits.locating(f"max_change: {shown(key)}"):
+            if not isinstance(value, str):
+                raise LimitError('expected a text such as "0.5%"')
             max_change[read_limited(key)] = read_share(value)
-        except LimitError as error:
-            raise limits.error(f"{place}: {error}") from None
     if not limits.has("min_coverage"):
-        return Limits(max_change)
-    try:
-        return Limits(max_change, read_share(limits.text("min_coverage")))
-    except LimitError as error:
-        raise limits.error(f"min_coverage: {error}") from None
+        return ChangeLimits(max_change)
+    text = limits.text("min_coverage")
+    with limits.locating("min_coverage"):
+        return ChangeLimits(max_change, read_share(text))
 
 
 def _canaries(table: Table, folder: Path) -> Path | None:
@@ -183,7 +179,7 @@ def _canaries(table: Table, folder: Path) -> Path | None:
 def _nat64_prefixes(table: Table) -> tuple[str, ...]:
     prefixes = table.texts("nat64_prefixes", [])
     for position, text in enumerate(prefixes, start=1):
-        with table.placing(f"nat64_prefixes: entry {position}"):
+        with table.locating(f"nat64_prefixes: entry {position}"):
             nat64_prefix(text)
     return prefixes
 
@@ -210,7 +206,7 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         "mute": _mute(table),
         "within": _within(table, folder),
     }
-    with table.placing():
+    with table.locating():
         source = Source(**described)
     return SourceEntry(
         source,
@@ -239,9 +235,9 @@ def _within(table: Table, folder: Path) -> tuple[tuple[bytes, bytes], ...]:
         except (OSError, UnicodeDecodeError) as error:
             what = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise table.error(f"within: {path}: {what}") from None
-        with table.placing(f"within: {path}"):
+        with table.locating(f"within: {path}"):
             return read_prefixes(lines)
-    with table.placing("within"):
+    with table.locating("within"):
         return read_prefixes(table.texts("within"))
 
 
@@ -259,23 +255,22 @@ def _override(table: Table) -> Override:
     if table.has("prefix") and table.has("range"):
         raise table.error("has a prefix and a range; expected one of them")
     text = table.value(key, str)
-    with table.placing(key):
+    with table.locating(key):
         first, last = read_prefix(text) if key == "prefix" else read_range(text)
     code = table.value("code", str)
     comment = table.value("comment", str, "")
     expires = table.value("expires", date) if table.has("expires") else None
-    with table.placing():
+    with table.locating():
         return Override(first, last, code, comment, expires)
 
 
 _MANIFEST_KEYS = (
-    *("source", "override", "nat64_prefixes", "special_purpose"),
-    *("limits", "canaries"),
-)
+    "source", "override", "nat64_prefixes", "special_purpose", "limits", "canaries",
+)  # fmt: skip
 _SOURCE_KEYS = (
-    *("name", "files", "format", "licence", "attribution"),
-    *("url", "date", "coverage", "origin", "country", "country_from", "mute", "within"),
-)
+    "name", "files", "format", "licence", "attribution", "url", "date", "coverage", "origin",
+    "country", "country_from", "mute", "within",
+)  # fmt: skip
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
 _COVERAGES: tuple[Coverage, ...] = get_args(Coverage)
 _COUNTRIES_FROM: tuple[CountryFrom, ...] = get_args(CountryFrom)

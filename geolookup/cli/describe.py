@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +17,6 @@ from geolookup.cli.options import (
     server_options,
 )
 from geolookup.cli.output import printable, table
-from geolookup.errors import RegionSetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,9 +112,7 @@ def show_region_sets(
     else:
         if timeout is not None:
             raise click.UsageError("--timeout is for --server")
-        known = RegionSets.builtin()
-        if region_sets is not None:
-            known = known.extended(_text(region_sets), region_sets)
+        known = RegionSets.load(region_sets) if region_sets else RegionSets.builtin()
         listed = [known.resolve(text) for text in expressions] if expressions else known
     if as_json:
         for region_set in listed:
@@ -130,13 +126,6 @@ def show_region_sets(
             for one in listed
         ]
         click.echo(table(rows, right=(1,)))
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise RegionSetError(f"{path}: not UTF-8 text") from None
 
 
 def _record(region_set: RegionSet) -> dict[str, object]:

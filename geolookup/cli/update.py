@@ -179,11 +179,11 @@ def _checks(
 ) -> tuple[Check, ...]:
     """Return what a new dataset is asked; what is given here wins over the manifest's limits."""
     from geolookup.build.manifest import load_canaries, load_limits  # noqa: PLC0415
-    from geolookup.change_limits import Limits  # noqa: PLC0415
+    from geolookup.change_limits import ChangeLimits  # noqa: PLC0415
     from geolookup.review.verification import read_canaries  # noqa: PLC0415
     from geolookup.update import alike, plausible  # noqa: PLC0415
 
-    limits = Limits() if manifest is None else load_limits(manifest)
+    limits = ChangeLimits() if manifest is None else load_limits(manifest)
     if canaries is None and manifest is not None:
         canaries = load_canaries(manifest)
     least = read_coverage(min_coverage)

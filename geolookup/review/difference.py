@@ -265,7 +265,7 @@ class Difference:
         `EVERY_CODE` see `SMALL`.
 
         Args:
-            max_change: see `geolookup.change_limits.Limits`.
+            max_change: see `geolookup.change_limits.ChangeLimits`.
         """
         return tuple(found for one in self.families for found in _exceeded(one, max_change))
 

@@ -318,7 +318,7 @@ def test_an_operators_region_sets_are_read_from_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [(None, "can't be read: No such file"), (b"\xff", "not UTF-8"), (b"[", "not TOML")],
+    [(None, ": No such file"), (b"\xff", ": not UTF-8"), (b"[", ": Invalid")],
 )
 def test_region_sets_that_can_not_be_read_are_an_error(
     tmp_path: Path, content: bytes | None, text: str
@@ -328,7 +328,7 @@ def test_region_sets_that_can_not_be_read_are_an_error(
         path.write_bytes(content)
     with pytest.raises(RegionSetError) as caught:
         geolookup.open(region_sets=path)
-    assert str(caught.value).startswith(f"{path}: {text}")
+    assert str(caught.value).startswith(f"{path}{text}")
 
 
 # --- rosters -------------------------------------------------------------------------

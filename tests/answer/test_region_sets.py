@@ -336,7 +336,7 @@ def test_sets_can_be_extended_twice_but_not_redefined() -> None:
     sets = SETS.extended(toml, "one.toml")
     more = sets.extended(definition('[region_sets.OURS]\nexpression = "MINE+FR"'), "two.toml")
     assert more.resolve("OURS").codes == {"DE", "FR"}
-    with pytest.raises(RegionSetError, match=r"^two.toml: region_sets.MINE: there is a set"):
+    with pytest.raises(RegionSetError, match=r"^two.toml: region_sets: MINE: there is a set"):
         sets.extended(toml, "two.toml")
 
 
@@ -365,14 +365,14 @@ def test_definitions_in_any_order_give_the_same_sets(names: list[str], data: st.
 
 
 BAD_FILES = {
-    "no TOML": ("[region_sets", "sets.toml: not TOML: "),
-    "nested without end": ("a = " + "[" * 5_000, "sets.toml: not TOML: "),
+    "no TOML": ("[region_sets", "sets.toml: Expected"),
+    "nested without end": ("a = " + "[" * 5_000, "sets.toml: can't be read as TOML"),
     "another top-level key": (
         "[regions]",
-        "sets.toml: unknown key 'regions'; expected region_sets",
+        "sets.toml: regions: unknown key; expected region_sets",
     ),
-    "no table of tables": ("region_sets = 3", "sets.toml: region_sets: expected tables"),
-    "no table": ("[region_sets]\nDACH = 3", "sets.toml: region_sets.DACH: expected a table"),
+    "no table of tables": ("region_sets = 3", "sets.toml: region_sets: expected a table"),
+    "no table": ("[region_sets]\nDACH = 3", "sets.toml: region_sets: DACH: expected a table"),
     "lower case": (
         definition('[region_sets.dach]\ncodes = ["DE"]'),
         "sets.toml: region_sets: the name of table 1, 'dach', is not of capital letters",
@@ -387,98 +387,98 @@ BAD_FILES = {
     ),
     "a country": (
         definition('[region_sets.CN]\nexpression = "HK+MO"'),
-        "sets.toml: region_sets.CN: names of two letters are kept for country codes",
+        "sets.toml: region_sets: CN: names of two letters are reserved for country codes",
     ),
     "a country that may come": (
         definition('[region_sets.QQ]\ncodes = ["DE"]'),
-        "sets.toml: region_sets.QQ: names of two letters are kept for country codes",
+        "sets.toml: region_sets: QQ: names of two letters are reserved for country codes",
     ),
     "a built-in set": (
         definition('[region_sets.EU]\ncodes = ["DE"]'),
-        "sets.toml: region_sets.EU: there is a set of this name already",
+        "sets.toml: region_sets: EU: there is a set of this name already",
     ),
     "a built-in M49 region": (
         definition('[region_sets.ASIA]\nexpression = "EASTERN_ASIA+TW"'),
-        "sets.toml: region_sets.ASIA: there is a set of this name already",
+        "sets.toml: region_sets: ASIA: there is a set of this name already",
     ),
     "an unknown key": (
         definition('[region_sets.MINE]\ncountries = ["DE"]'),
-        "sets.toml: region_sets.MINE: unknown key 'countries'; expected codes or expression",
+        "sets.toml: region_sets: MINE: countries: unknown key; expected codes",
     ),
     "both": (
         definition('[region_sets.MINE]\ncodes = ["DE"]\nexpression = "DE"'),
-        "sets.toml: region_sets.MINE: expected either codes or expression",
+        "sets.toml: region_sets: MINE: expected either codes or expression",
     ),
     "neither": (
         definition("[region_sets.MINE]"),
-        "sets.toml: region_sets.MINE: expected either codes or expression",
+        "sets.toml: region_sets: MINE: expected either codes or expression",
     ),
     "no version": (
         '[region_sets.MINE]\ncodes = ["DE"]\nsource = "x"',
-        "sets.toml: region_sets.MINE.version: expected a text, not empty",
+        "sets.toml: region_sets: MINE: version: missing",
     ),
     "an empty source": (
         definition('[region_sets.MINE]\ncodes = ["DE"]', source='" "'),
-        "sets.toml: region_sets.MINE.source: expected a text, not empty",
+        "sets.toml: region_sets: MINE: source: empty",
     ),
     "a version that is a number": (
         definition('[region_sets.MINE]\ncodes = ["DE"]', version="3"),
-        "sets.toml: region_sets.MINE.version: expected a text, not empty",
+        "sets.toml: region_sets: MINE: version: expected a text",
     ),
     "codes that are no list": (
         definition('[region_sets.MINE]\ncodes = "DE"'),
-        "sets.toml: region_sets.MINE.codes: expected a list of country codes, not empty",
+        "sets.toml: region_sets: MINE: codes: expected a list",
     ),
     "no codes": (
         definition("[region_sets.MINE]\ncodes = []"),
-        "sets.toml: region_sets.MINE.codes: expected a list of country codes, not empty",
+        "sets.toml: region_sets: MINE: codes: expected a list of country codes, not empty",
     ),
     "a code in lower case": (
         definition('[region_sets.MINE]\ncodes = ["DE", "at"]'),
-        "sets.toml: region_sets.MINE.codes[1]: 'at' is not a country code; did you mean 'AT'?",
+        "sets.toml: region_sets: MINE: codes[1]: 'at' is not a country code; did you mean 'AT'?",
     ),
     "a set among the codes": (
         definition('[region_sets.MINE]\ncodes = ["EU"]'),
-        "sets.toml: region_sets.MINE.codes[0]: 'EU' is not a country code",
+        "sets.toml: region_sets: MINE: codes[0]: 'EU' is not a country code",
     ),
     "no answer among the codes": (
         definition('[region_sets.MINE]\ncodes = ["ZZ"]'),
-        "sets.toml: region_sets.MINE.codes[0]: 'ZZ' is not a country code",
+        "sets.toml: region_sets: MINE: codes[0]: 'ZZ' is not a country code",
     ),
     "a number among the codes": (
         definition('[region_sets.MINE]\ncodes = ["DE", 1]'),
-        "sets.toml: region_sets.MINE.codes[1]: expected a text",
+        "sets.toml: region_sets: MINE: codes: expected a list of texts",
     ),
     "a code twice": (
         definition('[region_sets.MINE]\ncodes = ["DE", "DE"]'),
-        "sets.toml: region_sets.MINE.codes[1]: DE stands there twice",
+        "sets.toml: region_sets: MINE: codes[1]: DE is listed twice",
     ),
     "an address among the codes": (
         definition('[region_sets.MINE]\ncodes = ["192.0.2.77"]'),
-        "sets.toml: region_sets.MINE.codes[0]: not shown here is not a country code",
+        "sets.toml: region_sets: MINE: codes[0]: not shown here is not a country code",
     ),
     "an expression that is no text": (
         definition('[region_sets.MINE]\nexpression = ["EU"]'),
-        "sets.toml: region_sets.MINE.expression: expected a text",
+        "sets.toml: region_sets: MINE: expression: expected a text",
     ),
     "an unknown name": (
         definition('[region_sets.MINE]\nexpression = "EU-FRANCE"'),
-        "sets.toml: region_sets.MINE.expression: unknown region set 'FRANCE' at position 4; "
+        "sets.toml: region_sets: MINE: expression: unknown region set 'FRANCE' at position 4; "
         "did you mean 'FR'?",
     ),
     "nothing left": (
         definition('[region_sets.MINE]\nexpression = "CN-CN"'),
-        "sets.toml: region_sets.MINE.expression: the expression leaves no code",
+        "sets.toml: region_sets: MINE: expression: the expression leaves no code",
     ),
     "itself": (
         definition('[region_sets.MINE]\nexpression = "MINE+DE"'),
-        "sets.toml: region_sets: sets defined in a circle: MINE -> MINE",
+        "sets.toml: region_sets: sets defined in a cycle: MINE -> MINE",
     ),
     "a circle": (
         definition('[region_sets.ONE]\nexpression = "TWO"')
         + definition('[region_sets.TWO]\nexpression = "DE+THREE"')
         + definition('[region_sets.THREE]\nexpression = "ONE-FR"'),
-        "sets.toml: region_sets: sets defined in a circle: ",
+        "sets.toml: region_sets: sets defined in a cycle: ",
     ),
 }
 

@@ -210,11 +210,7 @@ def open_sealed(file: Sealed, region_sets: Sealed | None) -> Dataset:
     """
     sets = None
     if region_sets is not None:
-        try:
-            text = bytes(region_sets.map()).decode()
-        except UnicodeDecodeError:
-            raise RegionSetError(f"{region_sets.name}: not UTF-8") from None
-        sets = RegionSets.builtin().extended(text, region_sets.name)
+        sets = RegionSets.builtin().extended(bytes(region_sets.map()), region_sets.name)
     return Dataset.from_buffer(file.map(), file.name, region_sets=sets)
 
 
@@ -238,10 +234,12 @@ def _check(settings: Settings, name: str, dataset: Dataset, before: Dataset | No
         return  # nothing was said that it could be held against; opening it has checked it
     # What checks is loaded when it is needed: a service without it starts sooner.
     from geolookup.build.manifest import load_limits  # noqa: PLC0415
-    from geolookup.change_limits import Limits  # noqa: PLC0415
+    from geolookup.change_limits import ChangeLimits  # noqa: PLC0415
     from geolookup.review import difference, verification  # noqa: PLC0415
 
-    limits = Limits() if settings.change_limits is None else load_limits(settings.change_limits)
+    limits = (
+        ChangeLimits() if settings.change_limits is None else load_limits(settings.change_limits)
+    )
     canaries = () if settings.canaries is None else verification.read_canaries(settings.canaries)
     # A dataset of few countries is a good one, unless someone says what to expect.
     least = Fraction(0) if limits.min_coverage is None else limits.min_coverage

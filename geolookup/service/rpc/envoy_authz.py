@@ -304,7 +304,7 @@ def _set(headers: Any, name: str, value: str) -> None:
 
 
 def _rule(entry: Table) -> Rule:
-    with entry.placing():
+    with entry.locating():
         return Rule(
             name=entry.text("name"),
             region_set=entry.text("region_set"),

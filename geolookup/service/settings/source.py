@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from geolookup import tomlfile
 from geolookup.service.settings.kinds import UnfitError
 from geolookup.service.settings.model import Limits, Setting, Settings, table
 from geolookup.service.settings.problems import SettingsError
@@ -130,14 +131,10 @@ def _path(text: str, here: Path, said: str) -> Path:
 
 
 def _from_file(path: Path, values: dict[str, object], places: dict[str, str]) -> None:
-    text = _text(path)
-    try:
-        content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        # The parser's own text tells the kind of mistake and the line.
-        own = isinstance(error, tomllib.TOMLDecodeError)
-        problem = str(error) if own else "nested too deeply, or a number of too many digits"
-        raise SettingsError("config", f"{path} is no TOML: {problem}") from None
+    error = partial(SettingsError, "config")
+    raw = tomlfile.read_bytes(path, error, _LARGEST_FILE)
+    content = tomlfile.load(raw, str(path), error)
+    text = raw.decode()
     known = {row.name: row for row in table()}
     folder = Path(os.path.abspath(path)).parent
     for key, value in content.items():
@@ -151,21 +148,6 @@ def _from_file(path: Path, values: dict[str, object], places: dict[str, str]) ->
         except UnfitError as error:
             raise SettingsError(key, str(error), place) from None
         places[key] = place
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        reason = error.strerror or "it can't be read"
-        raise SettingsError("config", f"can't read {path}: {reason}") from None
-    if len(content) > _LARGEST_FILE:
-        raise SettingsError("config", f"{path} is larger than {_LARGEST_FILE:,} bytes")
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise SettingsError("config", f"{path} is not in UTF-8") from None
 
 
 def _place(path: Path, text: str, key: str) -> str:
