@@ -60,12 +60,19 @@ def read_bytes(path: Path, error: MakeError, max_bytes: int = MAX_BYTES) -> byte
     return content
 
 
+def decode(raw: bytes, name: str, error: MakeError) -> str:
+    """Return a file's bytes as text, without a byte order mark."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return raw.decode("utf-8-sig")
+    raise error(f"{name}: not UTF-8 text")  # outside, because the error above quotes bytes
+
+
 def load(text: str | bytes, name: str, error: MakeError) -> dict[str, object]:
     """Return the content of a TOML text, unchecked."""
+    if isinstance(text, bytes):
+        text = decode(text, name, error)
     try:
-        return tomllib.loads(text if isinstance(text, str) else text.decode())
-    except UnicodeDecodeError:
-        what = " not UTF-8 text"
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         what = _location_first(str(problem))
     except (RecursionError, ValueError):  # nested too deeply, numbers of too many digits
@@ -107,14 +114,6 @@ class Table:
     def __iter__(self) -> Iterator[str]:
         """Return an iterator over the keys, in the file's order."""
         return iter(self._content)
-
-    def is_table(self, key: str) -> bool:
-        """Say whether a key's value is a table."""
-        return isinstance(self._content.get(key), dict)
-
-    def is_text(self, key: str) -> bool:
-        """Say whether a key's value is a text."""
-        return isinstance(self._content.get(key), str)
 
     def value(self, key: str, kind: type[T], default: T | None = None) -> T:
         """Return a value of exactly this type; without a default, the key must be there."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 NO_COUNTRY = "ZZ"
 """The code of "no answer"; ISO 3166-1 leaves it to users."""
@@ -27,6 +27,7 @@ MAX_CLAIMS = 0xFF00
 
 
 Coverage = Literal["full", "partial", "advisory", "authoritative"]
+COVERAGES: tuple[Coverage, ...] = get_args(Coverage)
 """How a source's statements count.
 
 ``full``: each is a vote, and its silence means that nothing is known. ``partial``: it counts

@@ -44,14 +44,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
-from geolookup.answer.claims import Coverage, Mute
+from geolookup.answer.claims import COVERAGES, Mute
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.embedded_ipv4 import nat64_prefix
 from geolookup.build.readers import FORMATS, CountryFrom, Options
 from geolookup.build.sources import Override, Source, read_prefix, read_prefixes, read_range
 from geolookup.change_limits import ChangeLimits, LimitError, read_limited, read_share
 from geolookup.errors import SourceError
-from geolookup.tomlfile import Table, read, shown
+from geolookup.tomlfile import Table, decode, read, read_bytes, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         "name": table.text("name"),
         "licence": table.text("licence"),
         "date": table.value("date", date),
-        "coverage": table.choice("coverage", _COVERAGES),
+        "coverage": table.choice("coverage", COVERAGES),
         "origin": table.value("origin", str, ""),
         "attribution": table.value("attribution", str, ""),
         "url": table.value("url", str, ""),
@@ -219,7 +219,7 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
 def _mute(table: Table) -> Mute:
     if not table.has("mute"):
         return ()
-    if not table.is_table("mute"):
+    if not table.has("mute", dict):
         return tuple((code, ()) for code in sorted(table.texts("mute")))
     codes = table.table("mute", tuple(COUNTRIES))
     return tuple((code, codes.texts(code)) for code in sorted(codes))
@@ -228,13 +228,11 @@ def _mute(table: Table) -> Mute:
 def _within(table: Table, folder: Path) -> tuple[tuple[bytes, bytes], ...]:
     if not table.has("within"):
         return ()
-    if table.is_text("within"):
+    if table.has("within", str):
         path = folder / table.text("within")
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            what = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise table.error(f"within: {path}: {what}") from None
+        with table.locating("within"):
+            raw = read_bytes(path, SourceError)
+            lines = decode(raw, str(path), SourceError).splitlines()
         with table.locating(f"within: {path}"):
             return read_prefixes(lines)
     with table.locating("within"):
@@ -272,5 +270,4 @@ _SOURCE_KEYS = (
     "country", "country_from", "mute", "within",
 )  # fmt: skip
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
-_COVERAGES: tuple[Coverage, ...] = get_args(Coverage)
 _COUNTRIES_FROM: tuple[CountryFrom, ...] = get_args(CountryFrom)

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import get_args
 
 from geolookup._core import parse
-from geolookup.answer.claims import NO_COUNTRY, Coverage, Mute
+from geolookup.answer.claims import COVERAGES, NO_COUNTRY, Coverage, Mute
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.errors import SourceError
 
@@ -44,8 +43,8 @@ class Source:
     def __post_init__(self) -> None:
         if not self.name:
             raise SourceError("a source has a name")
-        if self.coverage not in get_args(Coverage):
-            raise SourceError(f"coverage is one of: {', '.join(get_args(Coverage))}")
+        if self.coverage not in COVERAGES:
+            raise SourceError(f"coverage is one of: {', '.join(COVERAGES)}")
         for code in {code for unknown, filed in self.mute for code in (unknown, *filed)}:
             if code not in COUNTRIES:
                 raise SourceError("mute: expected the codes of countries")

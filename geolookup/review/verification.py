@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Final, Literal
 
+from geolookup import tomlfile
 from geolookup._core import parse
 from geolookup.answer.claims import MAX_CLAIMS, NO_COUNTRY, Status
 from geolookup.answer.country_codes import COUNTRIES
@@ -29,8 +30,6 @@ Family = Literal[4, 6]
 Progress = Callable[[int, int], None]
 """Called with (intervals done, intervals in all)."""
 
-_LARGEST = 1 << 24
-"""Bytes of a canary file: hundreds of thousands of them."""
 _PACE = 1 << 14
 _GLOBAL_UNICAST: Final = (0x2000 << 112, (0x4000 << 112) - 1)
 _STATUSES = {status.name: status for status in Status if status is not Status.INVALID}
@@ -41,13 +40,13 @@ class Canary:
     """An address of which the answer is known.
 
     Attributes:
-        place: where it stands, such as ``canaries.csv:3``; texts name it by that.
-        line: the line alone, from 1; the position in a TOML file whose lines are not known.
+        location: file and line, such as ``canaries.csv:3``, which error texts name.
+        line: the line alone, from 1; its position where a TOML file's lines are not known.
         address: the address, packed.
         expected: a country's code; ``ZZ``: none; or the name of a status.
     """
 
-    place: str
+    location: str
     line: int
     address: bytes = field(repr=False)
     expected: str
@@ -75,7 +74,7 @@ class Mismatch:
 
     def __str__(self) -> str:
         found = f"{self.country} ({self.status.name})"
-        return f"{self.canary.place}: expected {self.canary.expected}, found {found}"
+        return f"{self.canary.location}: expected {self.canary.expected}, found {found}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,44 +243,31 @@ def read_canaries(path: str | os.PathLike[str]) -> tuple[Canary, ...]:
             text names file and line and repeats no address.
     """
     name = os.fsdecode(path)
-    try:
-        with open(name, "rb") as file:
-            raw = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise SourceError(f"{name}: {error.strerror}") from error
-    if len(raw) > _LARGEST:
-        raise SourceError(f"{name}: larger than {_LARGEST:,} bytes")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = None
-    if text is None:  # raised here, so that the error above, which quotes bytes, is no part of it
-        raise SourceError(f"{name}: not UTF-8 text")
-    rows = _toml_rows(name, text) if name.endswith(".toml") else _csv_rows(name, text)
+    raw = tomlfile.read_bytes(Path(name), SourceError)
+    rows = _toml_rows(name, raw) if name.endswith(".toml") else _csv_rows(name, raw)
     canaries = tuple(_canary(*row) for row in rows)
     if not canaries:
         raise SourceError(f"{name}: holds no canary")
     return canaries
 
 
-def _canary(place: str, line: int, address: object, expected: object) -> Canary:
-    packed = parse(address) if isinstance(address, str) and "%" not in address else None
+def _canary(location: str, line: int, address: str, expected: str) -> Canary:
+    packed = None if "%" in address else parse(address)
     if packed is None:
-        raise SourceError(f"{place}: address: not an address")
-    if not isinstance(expected, str) or (
-        expected not in COUNTRIES and expected != NO_COUNTRY and expected not in _STATUSES
-    ):
+        raise SourceError(f"{location}: address: not an address")
+    if expected not in COUNTRIES and expected != NO_COUNTRY and expected not in _STATUSES:
         raise SourceError(
-            f"{place}: code: expected a country's code in capitals, {NO_COUNTRY}, or one of"
+            f"{location}: code: expected a country's code in capitals, {NO_COUNTRY}, or one of"
             f" {', '.join(_STATUSES)}"
         )
-    return Canary(place, line, packed, expected)
+    return Canary(location, line, packed, expected)
 
 
-_Row = tuple[str, int, object, object]
+_Row = tuple[str, int, str, str]
 
 
-def _csv_rows(name: str, text: str) -> Iterator[_Row]:
+def _csv_rows(name: str, raw: bytes) -> Iterator[_Row]:
+    text = tomlfile.decode(raw, name, SourceError)
     header = True
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
@@ -291,33 +277,20 @@ def _csv_rows(name: str, text: str) -> Iterator[_Row]:
             header = False
             continue
         header = False
-        place = f"{name}:{number}"
+        location = f"{name}:{number}"
         if len(fields) != 2:
-            raise SourceError(f"{place}: expected address,code")
-        yield place, number, fields[0], fields[1]
+            raise SourceError(f"{location}: expected address,code")
+        yield location, number, fields[0], fields[1]
 
 
-def _toml_rows(name: str, text: str) -> Iterator[_Row]:
-    try:
-        content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        found = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
-        content, place = None, f"{name}:{found[1]}:{found[2]}" if found else name
-    if content is None:  # raised here, as above
-        raise SourceError(f"{place}: can't be read as TOML")
-    tables = content.pop("canary", [])
-    if content or not isinstance(tables, list):
-        raise SourceError(f"{name}: expected nothing but tables [[canary]]")
+def _toml_rows(name: str, raw: bytes) -> Iterator[_Row]:
+    table = tomlfile.parse(raw, name, ("canary",), SourceError)
+    canaries = list(table.tables("canary", ("address", "code", "comment")))
     # The library keeps no lines. Only a text over several lines could look like a header.
-    lines = [
-        number
-        for number, line in enumerate(text.splitlines(), start=1)
-        if re.match(r"\s*\[\[\s*canary\s*\]\]", line)
-    ]
-    known = len(lines) == len(tables)
-    for position, table in enumerate(tables, start=1):
+    header = re.compile(rb"\s*\[\[\s*canary\s*\]\]")
+    lines = [n for n, line in enumerate(raw.splitlines(), start=1) if header.match(line)]
+    known = len(lines) == len(canaries)
+    for position, canary in enumerate(canaries, start=1):
         line = lines[position - 1] if known else position
-        place = f"{name}:{line}" if known else f"{name}: canary {position}"
-        if not isinstance(table, dict) or set(table) - {"address", "code", "comment"}:
-            raise SourceError(f"{place}: expected address and code, and a comment at most")
-        yield place, line, table.get("address"), table.get("code")
+        location = f"{name}:{line}" if known else f"{name}: canary {position}"
+        yield location, line, canary.value("address", str), canary.value("code", str)

@@ -1,23 +1,23 @@
 """The catalogue: which publisher has what, where, under which licence, and how large it may be.
 
 The built-in one is ``geolookup/data/publishers.toml``. An operator with a mirror gives a
-file of the same form, which takes its place as a whole. Reading is strict: a key
-that is not known or missing, or a value of another kind, is an error that names it.
+file of the same form, which replaces it as a whole. Reading is strict: see `tomlfile`.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import date
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args, get_type_hints
+from typing import Final
 
-from geolookup.answer.claims import Coverage
+from geolookup import tomlfile
+from geolookup.answer.claims import COVERAGES, Coverage
 from geolookup.build.readers import FORMATS
+from geolookup.tomlfile import Table
 from geolookup.update.problems import UpdateError
 from geolookup.update.transfer import why_unsafe
 
@@ -35,8 +35,6 @@ tool makes of it what is of this format."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RESERVED: Final = ("state.json", "geolookup.toml")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,33 +129,21 @@ def load(path: Path | None = None) -> Catalogue:
     """
     if path is None:
         return read(builtin_text(), "the built-in catalogue")
-    try:
-        return read(path.read_text("utf-8"), str(path))
-    except OSError as error:
-        raise UpdateError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UpdateError(f"{path}: not UTF-8 text") from error
+    return read(tomlfile.read_bytes(path, UpdateError), str(path))
 
 
-def read(text: str, origin: str) -> Catalogue:
-    """Read a catalogue from TOML text; errors begin with *origin*."""
-    try:
-        content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UpdateError(f"{origin}: not TOML: {error}") from error
-    unknown = sorted(set(content) - {"source"})
-    if unknown or not isinstance(content.get("source"), list) or not content["source"]:
-        raise UpdateError(f"{origin}: expected [[source]] tables and nothing else")
-    publishers = [
-        _publisher(table, f"{origin}: source {position}")
-        for position, table in enumerate(content["source"], start=1)
-    ]
+def read(text: str | bytes, name: str) -> Catalogue:
+    """Read a catalogue from TOML text; errors begin with *name*."""
+    table = tomlfile.parse(text, name, ("source",), UpdateError)
+    publishers = tuple(map(_publisher, table.tables("source", _names(Publisher))))
+    if not publishers:
+        raise table.error("source: there is none; expected tables, each under [[source]]")
     names = [publisher.name for publisher in publishers]
-    files = [file.name for publisher in publishers for file in publisher.file]
-    for name in [*names, *files]:
-        if names.count(name) + files.count(name) > 1:
-            raise UpdateError(f"{origin}: the name {name} is used twice")
-    return Catalogue(tuple(publishers))
+    names += [file.name for publisher in publishers for file in publisher.file]
+    for one in names:
+        if names.count(one) > 1:
+            raise table.error(f"the name {one} is used twice")
+    return Catalogue(publishers)
 
 
 def months(publisher: Publisher, today: date) -> tuple[date, ...]:
@@ -179,62 +165,54 @@ def is_monthly(file: PublishedFile) -> bool:
     return url_of(file.url, date(1999, 12, 1)) != file.url
 
 
-def _publisher(table: object, place: str) -> Publisher:
-    values = _values(table, Publisher, place)
-    if not _NAME.fullmatch(values["name"]):
-        raise UpdateError(f"{place}: name: expected letters, digits and . _ -")
-    if values["format"] not in FORMATS:
-        raise UpdateError(f"{place}: format: expected one of: {', '.join(FORMATS)}")
-    if values["coverage"] not in get_args(Coverage):
-        raise UpdateError(f"{place}: coverage: expected one of: {', '.join(get_args(Coverage))}")
-    insecure = values.get("insecure", False)
-    values["file"] = tuple(
-        _file(entry, insecure, f"{place}: file {position}")
-        for position, entry in enumerate(values["file"], start=1)
+def _names(kind: type[PublishedFile | Publisher]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _publisher(table: Table) -> Publisher:
+    insecure = table.value("insecure", bool, False)
+    files = tuple(_file(entry, insecure) for entry in table.tables("file", _names(PublishedFile)))
+    if not files:
+        raise table.error("file: names no file")
+    return Publisher(
+        name=_name(table),
+        format=table.choice("format", tuple(FORMATS)),
+        licence=table.value("licence", str),
+        attribution=table.value("attribution", str),
+        url=table.value("url", str),
+        notice=table.value("notice", str),
+        coverage=table.choice("coverage", COVERAGES),
+        origin=table.value("origin", str),
+        file=files,
+        default=table.value("default", bool, False),
+        insecure=insecure,
+        grace_days=table.value("grace_days", int, 0),
     )
-    if not values["file"]:
-        raise UpdateError(f"{place}: file: names no file")
-    return Publisher(**values)
 
 
-def _file(table: object, insecure: bool, place: str) -> PublishedFile:
-    file = PublishedFile(**_values(table, PublishedFile, place))
-    if not _NAME.fullmatch(file.name) or file.name in _RESERVED:
-        raise UpdateError(f"{place}: name: expected letters, digits and . _ -")
-    if file.date not in DATES:
-        raise UpdateError(f"{place}: date: expected one of: {', '.join(DATES)}")
+def _file(table: Table, insecure: bool) -> PublishedFile:
+    file = PublishedFile(
+        name=_name(table),
+        url=table.value("url", str),
+        date=table.choice("date", DATES),
+        smallest=table.value("smallest", int),
+        largest=table.value("largest", int),
+        largest_unpacked=table.value("largest_unpacked", int),
+        checksum=table.value("checksum", str, ""),
+    )
     if (file.date == "url") != is_monthly(file):
-        raise UpdateError(f'{place}: url: a date of "url" and {{year}} or {{month}} go together')
+        raise table.error('url: a date of "url" and {year} or {month} go together')
     if not 0 < file.smallest <= file.largest_unpacked or file.largest <= 0:
-        raise UpdateError(f"{place}: smallest, largest, largest_unpacked: expected ascending sizes")
-    for key in ("url", "checksum"):
-        url = getattr(file, key)
+        raise table.error("smallest, largest, largest_unpacked: expected ascending sizes")
+    for key, url in (("url", file.url), ("checksum", file.checksum)):
         refusal = why_unsafe(url_of(url, date(1999, 12, 1)), insecure=insecure) if url else ""
         if refusal:
-            raise UpdateError(f"{place}: {key}: {refusal}")
+            raise table.error(f"{key}: {refusal}")
     return file
 
 
-def _values(table: object, kind: type[T], place: str) -> dict[str, Any]:
-    """Return a table's values as arguments of a dataclass; each has just the type of its field."""
-    if not isinstance(table, dict):
-        raise UpdateError(f"{place}: expected a table")
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    for key in table:
-        if key not in known:
-            raise UpdateError(f"{place}: unknown key; expected {', '.join(known)}")
-    hints = get_type_hints(kind)
-    for key, field in known.items():
-        if key not in table and field.default is MISSING:
-            raise UpdateError(f"{place}: {key}: missing")
-        expected = _KINDS.get(hints[key], (str, "a text"))
-        if key in table and type(table[key]) is not expected[0]:
-            raise UpdateError(f"{place}: {key}: expected {expected[1]}")
-    return dict(table)
-
-
-_KINDS: Final[dict[object, tuple[type, str]]] = {
-    bool: (bool, "true or false"),
-    int: (int, "a whole number"),
-    tuple[PublishedFile, ...]: (list, "tables, each under [[source.file]]"),
-}
+def _name(table: Table) -> str:
+    name = table.value("name", str)
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise table.error("name: expected letters, digits and . _ -")
+    return name

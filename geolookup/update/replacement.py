@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+from geolookup import tomlfile
 from geolookup.answer import dataset
 from geolookup.atomic import replacing
 from geolookup.build import manifest
@@ -58,14 +58,9 @@ def used_by(path: Path, catalogue: Catalogue) -> tuple[Publisher, ...]:
     Raises:
         UpdateError: the manifest can't be read.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UpdateError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UpdateError(f"{path}: not TOML") from error
+    content = tomlfile.load(tomlfile.read_bytes(path, UpdateError), str(path), UpdateError)
     named: set[object] = set()
-    # What else may be wrong with it is said when it is loaded.
+    # Not strict: `load_manifest` reads it again, and names what is wrong with it.
     sources = content.get("source")
     for source in sources if isinstance(sources, list) else ():
         files = source.get("files") if isinstance(source, dict) else None
