@@ -40,7 +40,7 @@ def read(path: Path, known: tuple[str, ...], error: MakeError) -> Table:
         known: the keys that it may have.
         error: makes what is raised. Its text begins with the path and repeats no value.
     """
-    return parse(read_bytes(path, error), str(path), known, error)
+    return parse(read_raw(path, error), str(path), known, error)
 
 
 def parse(text: str | bytes, name: str, known: tuple[str, ...], error: MakeError) -> Table:
@@ -48,7 +48,7 @@ def parse(text: str | bytes, name: str, known: tuple[str, ...], error: MakeError
     return Table(load(text, name, error), f"{name}: ", known, error)
 
 
-def read_bytes(path: Path, error: MakeError, max_bytes: int = MAX_BYTES) -> bytes:
+def read_raw(path: Path, error: MakeError, max_bytes: int = MAX_BYTES) -> bytes:
     """Return a file's bytes; a file that can't be read, or is larger, is an error."""
     try:
         with path.open("rb") as file:

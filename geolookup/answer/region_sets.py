@@ -103,7 +103,7 @@ class RegionSets:
         from geolookup import tomlfile  # noqa: PLC0415 - as in `extended`
 
         name = os.fsdecode(path)
-        return cls.builtin().extended(tomlfile.read_bytes(Path(name), RegionSetError), name)
+        return cls.builtin().extended(tomlfile.read_raw(Path(name), RegionSetError), name)
 
     def extended(self, toml: str | bytes, name: str) -> RegionSets:
         """Return these sets and those that an operator's TOML text defines.

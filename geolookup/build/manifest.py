@@ -51,7 +51,7 @@ from geolookup.build.readers import FORMATS, CountryFrom, Options
 from geolookup.build.sources import Override, Source, read_prefix, read_prefixes, read_range
 from geolookup.change_limits import ChangeLimits, LimitError, read_limited, read_share
 from geolookup.errors import SourceError
-from geolookup.tomlfile import Table, decode, read, read_bytes, shown
+from geolookup.tomlfile import Table, decode, read, read_raw, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def _within(table: Table, folder: Path) -> tuple[tuple[bytes, bytes], ...]:
     if table.has("within", str):
         path = folder / table.text("within")
         with table.locating("within"):
-            raw = read_bytes(path, SourceError)
+            raw = read_raw(path, SourceError)
             lines = decode(raw, str(path), SourceError).splitlines()
         with table.locating(f"within: {path}"):
             return read_prefixes(lines)

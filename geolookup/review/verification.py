@@ -243,7 +243,7 @@ def read_canaries(path: str | os.PathLike[str]) -> tuple[Canary, ...]:
             text names file and line and repeats no address.
     """
     name = os.fsdecode(path)
-    raw = tomlfile.read_bytes(Path(name), SourceError)
+    raw = tomlfile.read_raw(Path(name), SourceError)
     rows = _toml_rows(name, raw) if name.endswith(".toml") else _csv_rows(name, raw)
     canaries = tuple(_canary(*row) for row in rows)
     if not canaries:

@@ -129,7 +129,7 @@ def load(path: Path | None = None) -> Catalogue:
     """
     if path is None:
         return read(builtin_text(), "the built-in catalogue")
-    return read(tomlfile.read_bytes(path, UpdateError), str(path))
+    return read(tomlfile.read_raw(path, UpdateError), str(path))
 
 
 def read(text: str | bytes, name: str) -> Catalogue:

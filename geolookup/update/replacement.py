@@ -58,7 +58,7 @@ def used_by(path: Path, catalogue: Catalogue) -> tuple[Publisher, ...]:
     Raises:
         UpdateError: the manifest can't be read.
     """
-    content = tomlfile.load(tomlfile.read_bytes(path, UpdateError), str(path), UpdateError)
+    content = tomlfile.load(tomlfile.read_raw(path, UpdateError), str(path), UpdateError)
     named: set[object] = set()
     # Not strict: `load_manifest` reads it again, and names what is wrong with it.
     sources = content.get("source")

@@ -132,7 +132,7 @@ def _path(text: str, here: Path, said: str) -> Path:
 
 def _from_file(path: Path, values: dict[str, object], places: dict[str, str]) -> None:
     error = partial(SettingsError, "config")
-    raw = tomlfile.read_bytes(path, error, _LARGEST_FILE)
+    raw = tomlfile.read_raw(path, error, _LARGEST_FILE)
     content = tomlfile.load(raw, str(path), error)
     text = raw.decode()
     known = {row.name: row for row in table()}
