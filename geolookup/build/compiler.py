@@ -185,7 +185,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
         if source.name in (known.name for known in described):
             raise SourceError(f"two sources are named {source.name!r}")
         described.append(source)
-        layers.append(_flatten_source(source, ranges, findings))
+        layers.append(flatten(source, ranges, findings))
     embedded = _embedded(nat64_prefixes)
     override = _flatten_overrides(overrides, embedded, today, findings)
     special = _special_purpose() if special_purpose else SourceRanges()
@@ -327,7 +327,14 @@ def _certain(one: Claim, other: Claim) -> Claim:
     return replace(one, votes=votes, abstentions=total - sum(n for _, n in votes))
 
 
-def _flatten_source(source: Source, ranges: SourceRanges, findings: list[str]) -> Layer:
+def flatten(source: Source, ranges: SourceRanges, findings: list[str]) -> Layer:
+    """Return a source's ranges as they count: disjoint, and within its bounds.
+
+    Args:
+        source: whose they are.
+        ranges: which may overlap.
+        findings: takes what an operator should know: contradictions, and what lies outside.
+    """
     flat, clashes = _flatten(ranges)
     findings += [
         f"{ranges.location(family, index)}: names another country than"

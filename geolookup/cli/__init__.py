@@ -24,6 +24,7 @@ from geolookup.cli.classify import classify_roster
 from geolookup.cli.compile import compile_dataset
 from geolookup.cli.describe import show_info, show_region_sets
 from geolookup.cli.diff import show_difference
+from geolookup.cli.evaluate import evaluate_sources
 from geolookup.cli.explain import explain_address
 from geolookup.cli.export import export_dataset
 from geolookup.cli.lookup import lookup_addresses
@@ -129,6 +130,7 @@ for _subcommand in (
     show_difference,
     sign_dataset,
     show_agreement,
+    evaluate_sources,
     draw_map,
     report_records,
     export_dataset,
