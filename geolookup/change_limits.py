@@ -42,12 +42,28 @@ def read_share(text: str) -> Fraction:
     """Return the share that ``0.5%`` or ``0.005`` says.
 
     Raises:
-        LimitError: it says none.
+        LimitError: it says none; or it is 1 or more and has no ``%``, since "5" may
+            mean 5 % or five times as much.
     """
     found = _SHARE.fullmatch(text)
     if found is None:
         raise LimitError("expected a share such as 0.5% or 0.005")
-    return Fraction(found[1]) / (100 if found[2] else 1)
+    number = Fraction(found[1])
+    if not found[2] and number >= 1:
+        raise LimitError("a number of 1 or more needs its unit, such as 5% or 500%")
+    return number / (100 if found[2] else 1)
+
+
+def read_part(text: str) -> Fraction:
+    """Return the share that a text says, of a whole that can't have more than all of it.
+
+    Raises:
+        LimitError: as `read_share`; or it is over 100 %.
+    """
+    share = read_share(text)
+    if share > 1:
+        raise LimitError("there is no more than 100%")
+    return share
 
 
 def read_limited(text: str) -> str:

@@ -49,7 +49,7 @@ from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.embedded_ipv4 import nat64_prefix
 from geolookup.build.readers import FORMATS, CountryFrom, Options
 from geolookup.build.sources import Override, Source, read_prefix, read_prefixes, read_range
-from geolookup.change_limits import ChangeLimits, LimitError, read_limited, read_share
+from geolookup.change_limits import ChangeLimits, LimitError, read_limited, read_part, read_share
 from geolookup.errors import SourceError
 from geolookup.tomlfile import Table, decode, read, read_raw, shown
 
@@ -164,7 +164,7 @@ def _limits(table: Table) -> ChangeLimits:
         return ChangeLimits(max_change)
     text = limits.text("min_coverage")
     with limits.locating("min_coverage"):
-        return ChangeLimits(max_change, read_share(text))
+        return ChangeLimits(max_change, read_part(text))
 
 
 def _canaries(table: Table, folder: Path) -> Path | None:

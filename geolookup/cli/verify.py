@@ -94,12 +94,12 @@ def verify_dataset(
 
 def read_coverage(text: str | None) -> Fraction | None:
     """Return the share that --min-coverage gives."""
-    from geolookup.change_limits import LimitError, read_share  # noqa: PLC0415
+    from geolookup.change_limits import LimitError, read_part  # noqa: PLC0415
 
     if text is None:
         return None
     try:
-        return read_share(text)
+        return read_part(text)
     except LimitError as error:
         raise click.UsageError(f"--min-coverage: {error}") from None
 

@@ -206,7 +206,7 @@ def test_the_least_coverage_can_be_met_exactly(small: Dataset) -> None:
     assert verify(small, min_coverage=share + Fraction(1, 1 << 64)).failures
 
 
-@pytest.mark.parametrize("text", ["", "half", "-1%"])
+@pytest.mark.parametrize("text", ["", "half", "-1%", "80", "101%"])
 def test_a_coverage_that_makes_no_sense_is_usage(run: Run, path: Path, text: str) -> None:
     code, _, err = run(str(path), "--min-coverage", text)
     assert code == 2
