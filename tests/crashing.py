@@ -59,7 +59,18 @@ class Steps:
         return Pieces(descriptor, self)
 
     def __getattr__(self, name: str) -> Any:
-        changing = ("open", "fsync", "close", "replace", "rename", "unlink", "link", "truncate")
+        changing = (
+            "open",
+            "fsync",
+            "close",
+            "replace",
+            "rename",
+            "unlink",
+            "link",
+            "truncate",
+            "chmod",
+            "chown",
+        )
         return self.counted(name) if name in changing else getattr(os, name)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 from geolookup.answer.claims import Policy, Status
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.region_sets import MAX_EXPRESSION
-from geolookup.atomic import replacing
+from geolookup.atomic import naming, replacing
 from geolookup.errors import GeoLookupError
 
 FORMAT: Final = 1
@@ -250,13 +250,14 @@ def append(path: str | os.PathLike[str], record: DecisionRecord) -> None:
         OSError: as the operating system has it, such as a full disk.
     """
     line = to_json(record).encode() + b"\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-    try:
-        if os.write(descriptor, line) != len(line):
-            raise OSError(28, "the record could be written in part only", os.fsdecode(path))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            if os.write(descriptor, line) != len(line):
+                raise OSError(28, "the record could be written in part only", os.fsdecode(path))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _plain(record: DecisionRecord) -> dict[str, Any]:

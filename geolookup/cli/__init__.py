@@ -6,6 +6,7 @@ that needs them, so that a lookup starts as fast as the interpreter does.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -181,7 +182,10 @@ def _told(error: Exception) -> tuple[int, str]:
         if isinstance(error, kind):
             return code, str(error)
     if isinstance(error, OSError) and error.strerror:
-        return FAILED, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        # Files are written by geolookup.atomic, whose errors name them.
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        name = error.filename or ("standard output" if full else "")
+        return FAILED, f"{name}: {error.strerror}" if name else error.strerror
     return FAILED, _unforeseen(error)
 
 

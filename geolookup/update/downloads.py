@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+from geolookup.atomic import naming
 from geolookup.update import ipfire
 from geolookup.update.cache import Cache, Version, remove
 from geolookup.update.catalogue import (
@@ -131,7 +132,8 @@ class _Getter:
         known = None
         if at_hand is not None and at_hand.url == url and self._is_exported(at_hand):
             known = at_hand.validators if at_hand.validators != Validators() else None
-        with tempfile.TemporaryFile(dir=self.cache.folder) as content:
+        path = self.cache.path(self.file.name)
+        with naming(path), tempfile.TemporaryFile(dir=self.cache.folder) as content:
             reply = self.fetch(
                 url,
                 content,

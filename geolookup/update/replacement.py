@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Final
 
 from geolookup import tomlfile
 from geolookup.answer import dataset
-from geolookup.atomic import replacing
+from geolookup.atomic import naming, replacing, take_place, target_of, temporary_name
 from geolookup.build import manifest
 from geolookup.build.compiler import Compiled
 from geolookup.build.manifest import Manifest, SourceEntry
@@ -123,6 +122,7 @@ def replace(
     The new dataset is written beside the old one, opened, which holds every byte against
     its checksum, and asked the checks in their order. One that is refused is kept beside
     the old one, as `REFUSED`, so that people can look at it and accept it by renaming.
+    A symbolic link stays: what it means is replaced, and keeps its mode and owner.
 
     Args:
         path: the dataset file; there may be none yet.
@@ -137,11 +137,12 @@ def replace(
         OSError: as the operating system has it, such as a full disk.
     """
     before = id_of(path)
-    folder = path.absolute().parent
-    candidate = folder / f".geolookup-{os.urandom(6).hex()}.tmp"
-    refused = folder / f"{path.name}{REFUSED}"
+    target = Path(target_of(path))
+    candidate = Path(temporary_name(str(target)))
+    refused = target.with_name(f"{target.name}{REFUSED}")
     try:
-        write(compile(), candidate)
+        with naming(path):
+            write(compile(), candidate)
         identity = id_of(candidate)
         if identity is None:
             raise UpdateError(f"{candidate}: is gone; was it removed?")
@@ -152,7 +153,7 @@ def replace(
             except UpdateError as error:
                 candidate.replace(refused)
                 raise UpdateError(f"{refused}: refused: {error}") from error
-            candidate.replace(path)
+            take_place(candidate, str(target))
         refused.unlink(missing_ok=True)  # of an earlier update, and no longer the newest
     finally:
         with suppress(OSError):

@@ -815,7 +815,35 @@ def test_a_full_disk_is_told_in_one_line() -> None:
         assert running.stderr is not None
         err = running.stderr.read().decode()
     assert running.returncode == 1
-    assert err == "geolookup: No space left on device\n"
+    assert err == "geolookup: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "--format", "csv", "-o"),
+        ("export", "--format", "parquet", "-o"),
+        ("map", "-o"),
+    ],
+    ids=" ".join,
+)
+def test_output_that_finds_no_space_is_named_and_old_file_stays(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "old.png"
+    path.write_bytes(b"old")
+    shell = 'ulimit -f 8; exec "$0" -m geolookup "$@"'  # blocks of 1,024 bytes
+    done = subprocess.run(
+        ["/bin/bash", "-c", shell, sys.executable, *arguments, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[-1] == f"geolookup: {path}: File too large"
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -507,7 +507,10 @@ def test_the_real_process_ends_with_1(files: tuple[str, str]) -> None:
         ('[limits]\nmax_change = { cn = "1%" }', "limits: max_change: cn: expected a country's"),
         ('[limits]\nmax_change = { "203.0.113.77" = "1%" }', "limits: max_change: a key: expected"),
         ("[limits]\nmin_coverage = 0.5", "limits: min_coverage: expected a text"),
-        ('[limits]\nmax_change = { "*" = "5" }', "limits: max_change: a key: a number of 1 or more"),
+        (
+            '[limits]\nmax_change = { "*" = "5" }',
+            "max_change: a key: a number of 1 or more",
+        ),
         ('[limits]\nmin_coverage = "80"', "limits: min_coverage: a number of 1 or more"),
         ('[limits]\nmin_coverage = "100.1%"', "limits: min_coverage: there is no more than 100%"),
         ('[limits]\nmin_coverage = "half"', "limits: min_coverage: expected a share"),

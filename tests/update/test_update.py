@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import ssl
+import stat
 import struct
 import time
 import zlib
@@ -1153,6 +1154,32 @@ def test_a_refused_dataset_goes_when_a_later_one_passes(
     assert os.listdir(target.parent) == ["countries.geolookup.refused"]
     put_in_place(server, cache, target)
     assert os.listdir(target.parent) == [target.name]
+
+
+def test_link_to_dataset_stays_and_its_target_keeps_its_mode(
+    server: Server, cache: Cache, target: Path
+) -> None:
+    server.publish()
+    versions = target.parent / "versions"
+    versions.mkdir()
+    dataset = versions / "2026.geolookup"
+    target.symlink_to(dataset)
+    first = put_in_place(server, cache, target)
+    assert target.is_symlink()
+    dataset.chmod(0o640)
+    server.plan(dbip_path("2026-11"), content(gzip.compress(DBIP.replace(b"CN", b"HK"))))
+
+    def refuse(*_: Path | None) -> None:
+        raise UpdateError("no")
+
+    with pytest.raises(UpdateError, match=r"versions/2026\.geolookup\.refused: refused: no"):
+        put_in_place(server, cache, target, checks=[refuse])
+    assert sorted(os.listdir(versions)) == ["2026.geolookup", "2026.geolookup.refused"]
+    second = put_in_place(server, cache, target)
+    assert first.id == second.before != second.id
+    assert target.is_symlink()
+    assert stat.S_IMODE(dataset.stat().st_mode) == 0o640
+    assert os.listdir(versions) == ["2026.geolookup"]
 
 
 def test_checks_are_asked_in_order_and_not_for_what_is_the_same(
