@@ -26,8 +26,20 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "data" / "sources"
 REGISTRIES = ROOT / "geolookup" / "data"
 
-ASSIGNED, DISPUTED, UNCONFIRMED, UNASSIGNED, SPECIAL_PURPOSE, OVERRIDE, INVALID = range(1, 8)
-INSIDE, OUTSIDE, UNDETERMINED = range(1, 4)
+STATUSES = (
+    "ASSIGNED",
+    "DISPUTED",
+    "UNCONFIRMED",
+    "UNASSIGNED",
+    "SPECIAL_PURPOSE",
+    "OVERRIDE",
+    "INVALID",
+)
+ASSIGNED, DISPUTED, UNCONFIRMED, UNASSIGNED, SPECIAL_PURPOSE, OVERRIDE, INVALID = STATUSES
+VERDICTS = ("INSIDE", "OUTSIDE", "UNDETERMINED")
+INSIDE, OUTSIDE, UNDETERMINED = VERDICTS
+NUMBERS = {name: number for names in (STATUSES, VERDICTS) for number, name in enumerate(names, 1)}
+"""As columns and the proto write them."""
 UNANIMOUS, MAJORITY, PRIMARY = "UNANIMOUS", "MAJORITY", "PRIMARY"
 POLICIES = (UNANIMOUS, MAJORITY, PRIMARY)
 
@@ -160,7 +172,7 @@ def embedded_ipv4(value: int) -> int | None:
 class Answer:
     """What geolookup must say, without the verdict."""
 
-    status: int
+    status: str
     country: str
     claimed: tuple[str, ...] = ()
 
@@ -169,7 +181,7 @@ class Answer:
 class Ruled:
     """No source is asked: a registry or an operator rules, or it is no address."""
 
-    status: int
+    status: str
     country: str = "ZZ"
 
 
@@ -230,7 +242,7 @@ class Oracle:
             return Answer(UNCONFIRMED, codes[0])
         return Answer(ASSIGNED, codes[0])
 
-    def verdict(self, said: Said, region: Set[str], policy: str) -> int:
+    def verdict(self, said: Said, region: Set[str], policy: str) -> str:
         """Return where the address is, seen from the set of codes *region*."""
         if isinstance(said, Ruled):
             codes = [] if said.country == "ZZ" else [said.country]
@@ -248,7 +260,7 @@ class Oracle:
             return INSIDE
         return UNDETERMINED if any(code in region for code in codes) else OUTSIDE
 
-    def _majority(self, said: Said, region: Set[str]) -> int:
+    def _majority(self, said: Said, region: Set[str]) -> str:
         votes = self.votes(said)
         if 2 * sum(vote is not None and vote in region for vote in votes) > len(votes):
             return INSIDE

@@ -112,7 +112,7 @@ class Enforcement:
                     return measure
                 continue
             dataset = answer.dataset
-            if measure.refuses(Verdict(answer.verdict)):
+            if answer.verdict is not None and measure.refuses(answer.verdict):
                 return measure
         meeting.enter(person)
         if dataset != self._dataset:  # what was outside before may be inside now

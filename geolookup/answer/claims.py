@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Literal, Protocol, get_args
+from enum import StrEnum
+from typing import Literal, NoReturn, Protocol, Self, get_args
 
 NO_COUNTRY = "ZZ"
 """The code of "no answer"; ISO 3166-1 leaves it to users."""
@@ -59,41 +59,72 @@ class Voter(Protocol):
         """What it cannot know."""
 
 
-class Status(IntEnum):
+class _Named(StrEnum):
+    """Members that compare, print and are written as JSON by their names.
+
+    Each has the number that stands for it in columns and in the proto: `number`,
+    also given by `int()`.
+    """
+
+    number: int
+
+    def __new__(cls, name: str, number: int) -> Self:
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.number = number
+        return member
+
+    # Enum's own is Python code, and these are keys on hot paths.
+    __hash__ = str.__hash__
+
+    def __index__(self) -> int:
+        return self.number
+
+    def __bool__(self) -> NoReturn:
+        kind = type(self).__name__
+        raise TypeError(
+            f"a {kind} is neither true nor false; compare it: {kind.lower()} is {kind}.{self.name}"
+        )
+
+    @classmethod
+    def numbered(cls, number: int) -> Self:
+        """Return the member with a number.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for member in cls:
+            if member.number == number:
+                return member
+        raise ValueError(f"{cls.__name__}: no member has the number {number}")
+
+
+class Status(_Named):
     """Why an answer is what it is. The same numbers as in the proto."""
 
-    # Enum's own is Python code, and these are keys on hot paths.
-    __hash__ = int.__hash__
-
-    ASSIGNED = 1
-    DISPUTED = 2
-    UNCONFIRMED = 3
-    UNASSIGNED = 4
-    SPECIAL_PURPOSE = 5
-    OVERRIDE = 6
-    INVALID = 7
+    ASSIGNED = "ASSIGNED", 1
+    DISPUTED = "DISPUTED", 2
+    UNCONFIRMED = "UNCONFIRMED", 3
+    UNASSIGNED = "UNASSIGNED", 4
+    SPECIAL_PURPOSE = "SPECIAL_PURPOSE", 5
+    OVERRIDE = "OVERRIDE", 6
+    INVALID = "INVALID", 7
 
 
-class Verdict(IntEnum):
+class Verdict(_Named):
     """Where an address is, seen from a region set. The same numbers as in the proto."""
 
-    # Enum's own is Python code, and these are keys on hot paths.
-    __hash__ = int.__hash__
-
-    INSIDE = 1
-    OUTSIDE = 2
-    UNDETERMINED = 3
+    INSIDE = "INSIDE", 1
+    OUTSIDE = "OUTSIDE", 2
+    UNDETERMINED = "UNDETERMINED", 3
 
 
-class Policy(IntEnum):
+class Policy(_Named):
     """How claims become verdicts. The same numbers as in the proto."""
 
-    # Enum's own is Python code, and these are keys on hot paths.
-    __hash__ = int.__hash__
-
-    UNANIMOUS = 1
-    MAJORITY = 2
-    PRIMARY = 3
+    UNANIMOUS = "UNANIMOUS", 1
+    MAJORITY = "MAJORITY", 2
+    PRIMARY = "PRIMARY", 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,7 @@ class Dataset:
             country=known.country,
             status=known.status,
             claimed=known.claimed if known.status is Status.DISPUTED else (),
-            verdict=Verdict(verdict) if verdict else None,
+            verdict=Verdict.numbered(verdict) if verdict else None,
             dataset=self._id,
         )
         # Two threads may both make it; they are equal, and either may stay.

@@ -379,8 +379,10 @@ class Claims(Sequence[Claim]):
             zip(self.statuses, self.countries[::2], self.countries[1::2], self._votes, strict=True)
         )
         for status, first, second, count in kinds:
-            if not _possible(Status(status), chr(first) + chr(second), count):
-                image.fail(f"section claim.status: {Status(status).name} of the wrong form")
+            if not _possible(Status.numbered(status), chr(first) + chr(second), count):
+                image.fail(
+                    f"section claim.status: {Status.numbered(status).name} of the wrong form"
+                )
 
     def __len__(self) -> int:
         return len(self.statuses)
@@ -394,7 +396,7 @@ class Claims(Sequence[Claim]):
             return tuple(self[i] for i in range(*number.indices(len(self))))
         number = range(len(self))[number]
         return Claim(
-            status=Status(self.statuses[number]),
+            status=Status.numbered(self.statuses[number]),
             country=self.countries[2 * number : 2 * number + 2].decode("ascii"),
             votes=self.votes(number),
             abstentions=self._abstained[number],

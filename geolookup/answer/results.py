@@ -25,7 +25,7 @@ MAX_SIZE: Final = 2**32 - 1
 """Addresses in a roster: positions are uint32."""
 
 _LETTERS = bytes(range(ord("A"), ord("Z") + 1))
-_STATUSES: Final = {int(status): status for status in Status}
+_STATUSES: Final = {status.number: status for status in Status}
 _STATUS_BYTES = bytes(_STATUSES)
 _HEX = frozenset("0123456789abcdef")
 
@@ -348,7 +348,7 @@ class RosterResult:
         if verdicts is None:  # then the sets came from outside, or raise
             return dict(zip(Verdict, map(len, self._verdict_sets()), strict=True))
         counted = _core.count8(_core.map8(self._claims, verdicts))
-        return {verdict: counted.get(verdict, 0) for verdict in Verdict}
+        return {verdict: counted.get(verdict.number, 0) for verdict in Verdict}
 
     def positions(self, wanted: str | Status) -> BitMap:
         """Return the positions whose country is a code, or whose status is a `Status`.
@@ -357,7 +357,7 @@ class RosterResult:
             RegionSetError: no country code and not "ZZ".
         """
         if isinstance(wanted, Status):
-            return _deserialised("positions", _core.roaring8(self._status_column(), wanted))
+            return _deserialised("positions", _core.roaring8(self._status_column(), wanted.number))
         if wanted not in COUNTRIES and wanted != NO_COUNTRY:
             # An empty set would hide "cn" and "UK".
             raise RegionSetError("positions: not a country code, such as 'CN', and not 'ZZ'")

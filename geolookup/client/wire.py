@@ -217,9 +217,9 @@ def _answer(body: bytes) -> Answer:
     response = v1.LookupResponse.FromString(body)
     return Answer(
         country=response.country,
-        status=Status(response.status),
+        status=Status.numbered(response.status),
         claimed=tuple(response.claimed),
-        verdict=Verdict(response.verdict) if response.verdict else None,
+        verdict=Verdict.numbered(response.verdict) if response.verdict else None,
         dataset=response.dataset,
     )
 
@@ -279,7 +279,7 @@ def _explanation(body: bytes) -> Explanation:
     response = _parse(v1.ExplainResponse, body)
     override, entry = response.override, response.special_purpose
     try:
-        status = Status(response.status)
+        status = Status.numbered(response.status)
     except ValueError:
         raise _not_understood() from None
     return Explanation(
@@ -470,7 +470,7 @@ def _bytes(packed: Buffer) -> bytes:
 
 
 def _number(policy: Policy) -> Any:
-    return int(policy)  # the types of the generated code want their own enum
+    return policy.number  # the types of the generated code want their own enum
 
 
 def _result(response: v1.ClassifyRosterResponse, question: Question) -> RosterResult:

@@ -155,7 +155,9 @@ def test_verdict_column_is_one_byte_a_claim_in_order() -> None:
     ]
     assert len(column) == len(TABLE)
     assert [
-        (at, Verdict(column[at])) for at, verdict in enumerate(by_hand) if verdict is not None
+        (at, Verdict.numbered(column[at]))
+        for at, verdict in enumerate(by_hand)
+        if verdict is not None
     ] == [(at, verdict) for at, verdict in enumerate(by_hand) if verdict is not None]
 
 
@@ -179,4 +181,4 @@ def test_numbers_are_those_of_the_proto(enum: type[IntEnum]) -> None:
     assert block is not None
     numbers = dict(re.findall(rf"^  {name.upper()}_(\w+) = (\d+);", block[1], re.MULTILINE))
     assert numbers.pop("UNSPECIFIED") == "0"
-    assert numbers == {member.name: str(member.value) for member in enum}
+    assert numbers == {member.name: str(member.number) for member in enum}

@@ -99,7 +99,7 @@ def first_difference(got: bytes, expected: bytes, width: int, values: Sequence[i
 
 
 def check_columns(result: RosterResult, answers: Sequence[Answer], values: Sequence[int]) -> None:
-    statuses = bytes(answer.status for answer in answers)
+    statuses = bytes(reference.NUMBERS[answer.status] for answer in answers)
     countries = "".join(answer.country for answer in answers).encode()
     got = result.statuses.tobytes()
     assert got == statuses, first_difference(got, statuses, 1, values)
@@ -143,7 +143,7 @@ def test_verdicts_at_every_boundary(dataset: Dataset, version: int, policy: str)
     swept = sweep(version)
     oracle = reference.embedded()
     for name, codes in REGIONS.items():
-        verdicts = [oracle.verdict(said, codes, policy) for said in swept.said]
+        verdicts = [reference.NUMBERS[oracle.verdict(said, codes, policy)] for said in swept.said]
         column = bytes(map(verdicts.__getitem__, swept.numbers))
         result = classify(dataset, version, swept.packed, region_set=name, policy=policy)
         for verdict, got in ((1, result.inside), (2, result.outside), (3, result.undetermined)):
@@ -273,13 +273,17 @@ def check_random_region_sets(
         assert verdict_list(result) == expected, (sorted(region), policy)
 
 
-def verdict_list(result: RosterResult) -> list[int]:
+def verdict_list(result: RosterResult) -> list[str]:
     """Return the verdict of each position; each has exactly one."""
-    verdicts = [0] * len(result)
-    for verdict, positions in ((1, result.inside), (2, result.outside), (3, result.undetermined)):
+    verdicts = [""] * len(result)
+    for name, positions in (
+        ("INSIDE", result.inside),
+        ("OUTSIDE", result.outside),
+        ("UNDETERMINED", result.undetermined),
+    ):
         for at in positions:
-            assert verdicts[at] == 0
-            verdicts[at] = verdict
+            assert not verdicts[at]
+            verdicts[at] = name
     return verdicts
 
 

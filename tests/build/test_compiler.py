@@ -254,7 +254,9 @@ def test_every_address_has_the_status_and_verdicts_that_its_sources_give_it(case
         if covered(case.overrides, at):
             assert (claim.status, claim.country) == (Status.OVERRIDE, code or "ZZ")
             for region in REGION_SETS:
-                expected = reference.UNDETERMINED if code is None else 2 - (code in region)
+                expected = reference.UNDETERMINED
+                if code is not None:
+                    expected = reference.INSIDE if code in region else reference.OUTSIDE
                 assert {claim.verdict(region, policy) for policy in Policy} == {expected}
             continue
         said = case.said(at)

@@ -157,7 +157,8 @@ def ask(image: bytes) -> None:
             assert dataset.country(address) == country
             if claim is not None and len(address) == 4:
                 assert (claims[claim].country, claims[claim].status) == (country, status)
-                assert answer.verdict == verdicts[claim]
+                assert answer.verdict is not None
+                assert answer.verdict.number == verdicts[claim]
     for address in (*addresses[:20], *addresses[-20:], b"none"[:3]):
         try:
             why = dataset.explain(address)

@@ -214,11 +214,11 @@ def _looked_up(body: bytes, _limits: Limits, call: Call, _streamed: bool) -> v1.
     except RegionSetError as error:
         text = f"region_set: {str(error).removeprefix('region set: ')}"
         raise RequestError(Code.INVALID_ARGUMENT, text) from None
-    verdict: Any = answer.verdict or 0
-    call.looked_up(answer.status, request.region_set, verdict)
+    verdict: Any = 0 if answer.verdict is None else answer.verdict.number
+    call.looked_up(answer.status.number, request.region_set, verdict)
     return v1.LookupResponse(
         country=answer.country,
-        status=int(answer.status),  # type: ignore[arg-type]
+        status=answer.status.number,  # type: ignore[arg-type]
         claimed=answer.claimed,
         verdict=verdict,
         dataset=answer.dataset,

@@ -257,8 +257,9 @@ def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NOBODY) -> b
             answer = dataset.lookup(address, rule.region_set, rule.policy)
         except RegionSetError:
             raise _misconfigured("the route's region set is not known") from None
-        verdict = Verdict(answer.verdict or Verdict.UNDETERMINED)
-        call.looked_up(answer.status, rule.region_set, verdict)
+        verdict = answer.verdict
+        assert verdict is not None  # noqa: S101 - a rule has a region set
+        call.looked_up(answer.status.number, rule.region_set, verdict.number)
         if not rule.mode.passes(verdict):
             _refuse(response, rule)
             break

@@ -50,7 +50,7 @@ class Snapshot:
         """Return the reply to such a `LookupRequest`, if one was kept."""
 
 
-_Reply = tuple[bytes, Status, str, int]
+_Reply = tuple[bytes, int, str, int]
 """A serialised `LookupResponse`, and what is counted: status, region set or empty, verdict or 0."""
 
 
@@ -68,7 +68,12 @@ def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
         answer = snapshot.dataset.lookup(address, region_set or None, policy)
     except RegionSetError as error:
         raise _unknown_region_set(error) from None
-    reply = _lookup_response(answer), answer.status, region_set, int(answer.verdict or 0)
+    reply = (
+        _lookup_response(answer),
+        answer.status.number,
+        region_set,
+        _verdict_number(answer),
+    )
     snapshot.replies.keep(body, reply)
     return reply
 
@@ -101,10 +106,10 @@ def explain(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBOD
     """Answer an `ExplainRequest`."""
     request = _parse(v1.ExplainRequest, body)
     why = snapshot.dataset.explain(_address(request))
-    call.looked_up(why.status, "", 0)
+    call.looked_up(why.status.number, "", 0)
     response = v1.ExplainResponse(
         country=why.country,
-        status=int(why.status),  # type: ignore[arg-type]  # any number of the enum
+        status=why.status.number,  # type: ignore[arg-type]  # any number of the enum
         abstentions=why.abstentions,
         form=_FORMS[why.form],
         looked_up=why.looked_up,
@@ -197,15 +202,21 @@ _COVERAGE: Final = {
     "advisory": v1.COVERAGE_ADVISORY,
     "authoritative": v1.COVERAGE_AUTHORITATIVE,
 }
-_POLICIES: Final = {int(v1.POLICY_UNSPECIFIED): Policy.UNANIMOUS} | {int(p): p for p in Policy}
+_POLICIES: Final = {int(v1.POLICY_UNSPECIFIED): Policy.UNANIMOUS} | {
+    policy.number: policy for policy in Policy
+}
+
+
+def _verdict_number(answer: Answer) -> int:
+    return 0 if answer.verdict is None else answer.verdict.number
 
 
 def _lookup_response(answer: Answer) -> bytes:
     return v1.LookupResponse(
         country=answer.country,
-        status=int(answer.status),  # type: ignore[arg-type]  # any number of the enum
+        status=answer.status.number,  # type: ignore[arg-type]  # any number of the enum
         claimed=answer.claimed,
-        verdict=int(answer.verdict or 0),  # type: ignore[arg-type]
+        verdict=_verdict_number(answer),  # type: ignore[arg-type]
         dataset=answer.dataset,
     ).SerializeToString()
 
@@ -257,7 +268,9 @@ def _classify(
             snapshot.dataset,
             region_set,
             policy,
-            statuses={status: statuses[status] for status in Status if statuses[status]},
+            statuses={
+                status: statuses[status.number] for status in Status if statuses[status.number]
+            },
             inside=inside,
             outside=outside,
             undetermined=undetermined,
