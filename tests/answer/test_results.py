@@ -180,7 +180,10 @@ def test_positions_of_what_is_no_code_are_an_error(result: RosterResult, wrong: 
     ("column", "items"),
     [
         (Countries(b"CNDEZZCN"), ["CN", "DE", "ZZ", "CN"]),
-        (Statuses(bytes([1, 2, 7, 1])), [Status(1), Status(2), Status(7), Status(1)]),
+        (
+            Statuses(bytes([1, 2, 7, 1])),
+            [Status.ASSIGNED, Status.DISPUTED, Status.INVALID, Status.ASSIGNED],
+        ),
         (Countries(b""), []),
         (Statuses(b""), []),
     ],
