@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "geolookup", "serve")
 TRANSPORT = "GEOLOOKUP_TRANSPORT"
 """The variable that the command reads, and `serving_here` with it; see the fixture `transport`."""
+ON_FREE_PORTS = ("--listen", "127.0.0.1:0", "--admin", "none", "--metrics", "none")
+"""Without these, two services at the same time would ask for the same ports."""
 SPARE = "--spare-worker"
 PATIENCE = 60
 """Seconds that a process may take on a busy machine before a test gives up."""
@@ -79,8 +81,8 @@ def serving(
     By default it has a free port, one worker and no other listeners, since those have fixed ports;
     and no spare worker, so that each process but its first answers.
     """
-    usual = {"--listen": "127.0.0.1:0", "--admin": "none", "--metrics": "none", "--workers": "1"}
-    for name, value in usual.items():
+    usual = (*ON_FREE_PORTS, "--workers", "1")
+    for name, value in zip(usual[::2], usual[1::2], strict=True):
         if name not in options:
             options = (name, value, *options)
     if SPARE not in options:

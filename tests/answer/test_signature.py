@@ -22,6 +22,7 @@ from geolookup.cli import main
 pytest.importorskip("cryptography")
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from keys import pem, public_pem
+from servers import COMMAND, ON_FREE_PORTS
 
 ROOT = Path(__file__).resolve().parents[2]
 OPENSSL = shutil.which("openssl")
@@ -274,8 +275,12 @@ def test_commands_refuse_what_is_not_signed_with_exit_code_3(
 def test_serve_refuses_what_is_not_signed(place: Place) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "geolookup", "serve", "--listen", "127.0.0.1:0"),
-            *("--dataset", str(place.dataset), "--public-key", place.path("ours.pub")),
+            *COMMAND,
+            *ON_FREE_PORTS,
+            "--dataset",
+            str(place.dataset),
+            "--public-key",
+            place.path("ours.pub"),
         ],
         cwd=ROOT,
         capture_output=True,

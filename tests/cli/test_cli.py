@@ -20,7 +20,7 @@ from typing import IO, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from servers import Service, serving
+from servers import ON_FREE_PORTS, Service, serving
 
 import geolookup
 from geolookup import Dataset, Policy, Status
@@ -759,7 +759,7 @@ def test_a_bad_dataset_ends_with_3(
     path = tmp_path / "bad"
     if content is not None:
         path.write_bytes(content)
-    arguments = {"lookup": ["x"], "classify": ["-"], "info": [], "serve": ["--listen", "[::1]:0"]}
+    arguments = {"lookup": ["x"], "classify": ["-"], "info": [], "serve": ON_FREE_PORTS}
     ended = run(command, *arguments[command], "--dataset", str(path), stdin=b"")
     assert ended.code == 3
     assert ended.out == ""
