@@ -6,8 +6,8 @@ made when it is asked for, and kept.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, overload
 
@@ -248,8 +248,7 @@ class RosterResult:
 
         Raises:
             RosterError: columns that contradict each other or themselves. The
-                text names the field. Whether the sets of positions are disjoint
-                is checked when the first of them is used.
+                text names the field.
         """
         if not 0 <= size <= MAX_SIZE:
             raise RosterError("size: not in 0..4294967295")
@@ -269,8 +268,7 @@ class RosterResult:
         self._statuses = bytes(statuses)
         if inside is not None and outside is not None and undetermined is not None:
             self._serialised = (bytes(inside), bytes(outside), bytes(undetermined))
-            for field, serialised in zip(_VERDICTS, self._serialised, strict=True):
-                _check_portable(field, serialised, size)
+            self._bitmaps = _received_sets(self._serialised, size)
         if counts is not None and sum(counts.values()) != size:
             raise RosterError(f"counts: their sum is not {size}")
         return self
@@ -427,19 +425,6 @@ class RosterResult:
     def _verdict_sets(self) -> tuple[BitMap, BitMap, BitMap]:
         if self._bitmaps is None:
             inside, outside, undetermined = map(_deserialised, _VERDICTS, self.serialised())
-            # Disjoint, below the size, and as many as the size: each position once.
-            if (
-                len(inside) + len(outside) + len(undetermined) != self._size
-                or any(
-                    sets and sets.max() >= self._size for sets in (inside, outside, undetermined)
-                )
-                or not inside.isdisjoint(outside)
-                or not inside.isdisjoint(undetermined)
-                or not outside.isdisjoint(undetermined)
-            ):
-                raise RosterError(
-                    "inside, outside and undetermined do not hold each position exactly once"
-                )
             self._bitmaps = (inside, outside, undetermined)
         return self._bitmaps
 
@@ -459,78 +444,38 @@ def _check_column(field: str, column: bytes, expected: int, allowed: bytes) -> N
         raise RosterError(f"{field}: unknown values")
 
 
-# --- the portable Roaring serialisation -----------------------------------------------
-# https://github.com/RoaringBitmap/RoaringFormatSpec
-
-_NO_RUNS_COOKIE = 12346
-_RUNS_COOKIE = 12347
-_NO_OFFSETS_BELOW = 4
-_ARRAY_MAX = 4096
-_BITSET_BYTES = 8192
-_ONE_ARRAY = struct.Struct("<IIHHI")  # cookie, containers, key, cardinality - 1, offset
-
-
 def _deserialised(field: str, serialised: bytes) -> BitMap:
     # Loaded where it is needed: most callers of import geolookup ask for no sets.
     from pyroaring import BitMap  # noqa: PLC0415
 
-    try:
+    with suppress(ValueError, IndexError):  # IndexError: no bytes at all
         return BitMap.deserialize(serialised)
-    except ValueError as error:
-        raise RosterError(f"{field}: not a portable Roaring bitmap: {error}") from None
+    raise RosterError(f"{field}: {len(serialised)} bytes are no portable Roaring bitmap")
 
 
-def _check_portable(field: str, serialised: bytes, size: int) -> None:
-    """Check that the containers fill a serialised bitmap exactly and lie below *size*.
+def _received_sets(
+    serialised: tuple[bytes, bytes, bytes], size: int
+) -> tuple[BitMap, BitMap, BitMap]:
+    """Return the sets of positions that came from outside, checked.
 
-    What is inside the containers is checked by pyroaring, whose own checks of
-    lengths have not always been there.
-    See https://github.com/RoaringBitmap/RoaringFormatSpec.
+    pyroaring checks the serialisation (https://github.com/RoaringBitmap/RoaringFormatSpec),
+    and the memory that it takes is in proportion to the bytes. It ignores bytes that follow.
 
     Raises:
-        RosterError: they do not. The text names the field.
+        RosterError: a set is not valid, or they do not hold each position exactly once.
     """
-    try:
-        end = _portable_length(serialised, -(-size >> 16))
-    except (struct.error, IndexError):
-        end = -1
-    if end != len(serialised):
-        raise RosterError(
-            f"{field}: {len(serialised)} bytes are no portable Roaring bitmap of a roster of {size}"
-        )
-
-
-def _portable_length(serialised: bytes, max_containers: int) -> int:
-    """Return the length that the headers give, or -1 where they make no sense."""
-    at: int
-    containers: int
-    count: int
-    (cookie,) = struct.unpack_from("<I", serialised)
-    runs = b""
-    if cookie == _NO_RUNS_COOKIE:
-        (containers,) = struct.unpack_from("<I", serialised, 4)
-        at = 8
-    elif cookie & 0xFFFF == _RUNS_COOKIE:
-        containers = (cookie >> 16) + 1
-        at = 4 + (containers + 7) // 8
-        runs = serialised[4:at]
-    else:
-        return -1
-    if containers > max_containers:
-        return -1
-    headers = struct.unpack_from(f"<{2 * containers}H", serialised, at)
-    at += 4 * containers
-    offsets: tuple[int, ...] = ()
-    if not runs or containers >= _NO_OFFSETS_BELOW:
-        offsets = struct.unpack_from(f"<{containers}I", serialised, at)
-        at += 4 * containers
-    for i in range(containers):
-        if headers[2 * i] >= max_containers or (offsets and offsets[i] != at):
-            return -1
-        if runs and runs[i >> 3] >> (i & 7) & 1:
-            (count,) = struct.unpack_from("<H", serialised, at)
-            at += 2 + 4 * count
-        else:
-            cardinality = headers[2 * i + 1] + 1
-            at += 2 * cardinality if cardinality <= _ARRAY_MAX else _BITSET_BYTES
-    return at
+    inside, outside, undetermined = map(_deserialised, _VERDICTS, serialised)
+    sets = (inside, outside, undetermined)
+    for field, positions, raw in zip(_VERDICTS, sets, serialised, strict=True):
+        if len(positions.serialize()) != len(raw):
+            raise RosterError(f"{field}: {len(raw)} bytes are no portable Roaring bitmap")
+    # Disjoint, below the size, and as many as the size: each position once.
+    if (
+        sum(map(len, sets)) != size
+        or any(positions and positions.max() >= size for positions in sets)
+        or not inside.isdisjoint(outside)
+        or not inside.isdisjoint(undetermined)
+        or not outside.isdisjoint(undetermined)
+    ):
+        raise RosterError("inside, outside and undetermined do not hold each position exactly once")
+    return sets

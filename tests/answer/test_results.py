@@ -324,13 +324,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a position in the next container": (
         {"inside": BitMap([0, 70_000]).serialize()},
-        "inside: 28 bytes are no portable Roaring bitmap of a roster of 4",
+        SETS_DISAGREE,
     ),
     "millions of containers": ({"inside": b":0\0\0\xff\xff\xff\xff"}, "inside: 8 bytes are no"),
     "65,536 run containers": ({"inside": b";0\xff\xff" + bytes(100)}, "inside: 104 bytes are no"),
-}
-
-FOUND_ON_USE: dict[str, tuple[dict[str, Any], str]] = {
     "a position twice": ({"inside": BitMap([0, 1, 3]).serialize()}, SETS_DISAGREE),
     "a position missing": ({"inside": BitMap([0]).serialize()}, SETS_DISAGREE),
     "beyond the roster": ({"inside": BitMap([0, 4]).serialize()}, SETS_DISAGREE),
@@ -344,11 +341,11 @@ FOUND_ON_USE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "not ascending": (
         {"inside": BitMap([0, 3]).serialize()[:-4] + b"\3\0\0\0"},
-        "inside: not a portable Roaring bitmap",
+        "bytes are no portable Roaring bitmap",
     ),
     "the same again": (
         {"inside": BitMap([0, 3]).serialize()[:-4] + b"\3\0\3\0"},
-        "inside: not a portable Roaring bitmap",
+        "bytes are no portable Roaring bitmap",
     ),
 }
 
@@ -358,18 +355,6 @@ def test_columns_that_make_no_sense_are_refused(changes: dict[str, Any], text: s
     with pytest.raises(RosterError) as caught:
         from_columns(**changes)
     assert text in str(caught.value)
-
-
-@pytest.mark.parametrize(("changes", "text"), FOUND_ON_USE.values(), ids=FOUND_ON_USE)
-@pytest.mark.parametrize("ask", ["inside", "outside", "undetermined"])
-def test_sets_that_contradict_each_other_are_refused_on_use(
-    changes: dict[str, Any], text: str, ask: str
-) -> None:
-    result = from_columns(**changes)
-    assert result.countries == ["CN", "DE", "ZZ", "CN"]
-    for _ in range(2):
-        with pytest.raises(RosterError, match=text):
-            getattr(result, ask)
 
 
 def test_columns_may_be_any_bytes_and_are_kept() -> None:
@@ -451,8 +436,8 @@ def test_a_set_of_any_bytes_is_read_or_refused(
     if cut > 50:
         del damaged[-(cut - 50) :]
     full = serialised(2, True)
-    try:
-        result = RosterResult.from_columns(
+    with pytest.raises(RosterError):  # "outside" alone has all positions already
+        RosterResult.from_columns(
             size=ROSTER,
             countries=b"CN" * ROSTER,
             statuses=b"\1" * ROSTER,
@@ -463,10 +448,6 @@ def test_a_set_of_any_bytes_is_read_or_refused(
             region_set="CN",
             policy=Policy.PRIMARY,
         )
-    except RosterError:
-        return
-    with pytest.raises(RosterError):  # "outside" alone has all positions already
-        _ = result.inside
 
 
 @settings(max_examples=500)
@@ -476,8 +457,4 @@ def test_a_set_of_noise_is_refused(noise: bytes, start: bytes) -> None:
         result = from_columns(inside=start + noise)
     except RosterError:
         return
-    try:
-        inside = result.inside
-    except RosterError:
-        return
-    assert inside == BitMap([0, 3])
+    assert result.inside == BitMap([0, 3])
