@@ -1,7 +1,7 @@
 """Answers: for one address, and for a whole roster.
 
-Plain values that hold no address. What is made from the claims of a roster is
-made when it is asked for, and kept.
+Plain values that hold no address. What follows from the claims of a roster is
+computed on first use, and kept.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from geolookup import _core
 from geolookup.answer.claims import NO_COUNTRY, Policy, Status, Verdict
@@ -51,11 +51,11 @@ class Answer:
     dataset: str
 
 
-class Countries(Sequence[str]):
-    """The codes of a roster in its order: a read-only sequence of two-letter str.
+T = TypeVar("T")
 
-    Equal to other such sequences, lists and tuples of the same codes.
-    """
+
+class _Column(Sequence[T]):
+    """A read-only column of a roster, equal to columns, lists and tuples of the same items."""
 
     __slots__ = ("_raw",)
     __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
@@ -64,8 +64,30 @@ class Countries(Sequence[str]):
         self._raw = raw
 
     def tobytes(self) -> bytes:
-        """Return 2 ASCII letters an address."""
+        """Return the column's bytes, of the same size for each address."""
         return self._raw
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, _Column):
+            return type(self) is type(other) and self._raw == other._raw
+        if isinstance(other, (list, tuple)):
+            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return NotImplemented
+
+    def __repr__(self) -> str:
+        first = ", ".join(str(getattr(item, "name", item)) for item in self[:8])
+        more = ", ..." if len(self) > 8 else ""
+        return f"<{type(self).__name__} of {len(self)}{': ' if first else ''}{first}{more}>"
+
+
+class Countries(_Column[str]):
+    """The codes of a roster in its order: a read-only sequence of two-letter str.
+
+    Equal to other such sequences, lists and tuples of the same codes. `tobytes` returns
+    2 ASCII letters per address.
+    """
+
+    __slots__ = ()
 
     def tolist(self) -> list[str]:
         """Return the codes as a list, which takes half as long as `list` of this."""
@@ -87,32 +109,15 @@ class Countries(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return iter(_core.pairs(self._raw))
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Countries):
-            return self._raw == other._raw
-        if isinstance(other, (list, tuple)):
-            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-        return NotImplemented
 
-    def __repr__(self) -> str:
-        return _shortened("Countries", len(self), list(self[:8]))
-
-
-class Statuses(Sequence[Status]):
+class Statuses(_Column[Status]):
     """The statuses of a roster in its order: a read-only sequence of `Status`.
 
-    Equal to other such sequences, lists and tuples of the same statuses.
+    Equal to other such sequences, lists and tuples of the same statuses. `tobytes` returns
+    1 byte per address: the number of its status.
     """
 
-    __slots__ = ("_raw",)
-    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-
-    def tobytes(self) -> bytes:
-        """Return 1 byte an address: the number of its status."""
-        return self._raw
+    __slots__ = ()
 
     def __len__(self) -> int:
         return len(self._raw)
@@ -129,29 +134,19 @@ class Statuses(Sequence[Status]):
     def __iter__(self) -> Iterator[Status]:
         return map(_STATUSES.__getitem__, self._raw)
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Statuses):
-            return self._raw == other._raw
-        if isinstance(other, (list, tuple)):
-            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-        return NotImplemented
-
-    def __repr__(self) -> str:
-        return _shortened("Statuses", len(self), [status.name for status in self[:8]])
-
 
 class Perspective:
-    """What becomes of claims, seen from a region set under a policy, or from none.
+    """What claims mean, seen from a region set under a policy, or without a region set.
 
     Made once for each (dataset, region set, policy) and shared by all results.
 
     Attributes:
         dataset: id of the dataset whose claims these are.
-        countries: 2 ASCII letters a claim.
-        statuses: 1 byte a claim: the number of its `Status`.
+        countries: 2 ASCII letters per claim.
+        statuses: 1 byte per claim: the number of its `Status`.
         region_set: name or expression; None: none was asked for.
         policy: None when no region set was asked for.
-        verdicts: 1 byte a claim: the number of its `Verdict`; None as above.
+        verdicts: 1 byte per claim: the number of its `Verdict`; None as above.
     """
 
     __slots__ = ("countries", "dataset", "policy", "region_set", "statuses", "verdicts")
@@ -181,8 +176,8 @@ class RosterResult:
     the dataset it came from was closed.
 
     Attributes:
-        record: what was decided, to be kept; None: it was not asked for. Two results
-            are equal whatever their records.
+        record: the decision record, for the caller to keep; None: it was not requested.
+            Equality ignores records.
     """
 
     __slots__ = (
@@ -195,7 +190,7 @@ class RosterResult:
         "_statuses",
         "record",
     )
-    __hash__ = None  # type: ignore[assignment]  # made of views that have none
+    __hash__ = None  # type: ignore[assignment]  # mutable: `record` may be set
 
     def __init__(self, claims: bytes, perspective: Perspective) -> None:
         """Make a result of claims as the core returns them; see `Perspective`.
@@ -233,9 +228,9 @@ class RosterResult:
 
         Args:
             size: number of addresses.
-            countries: 2 ASCII letters an address.
-            statuses: 1 byte an address: the number of its `Status`.
-            counts: addresses for each code; their sum is held against *size*, and
+            countries: 2 ASCII letters per address.
+            statuses: 1 byte per address: the number of its `Status`.
+            counts: addresses for each code; only their sum is checked, since
                 `counts` counts *countries* itself.
             inside: positions in the portable Roaring serialisation; this and
                 the next two come together with *region_set* and *policy*, or
@@ -308,8 +303,8 @@ class RosterResult:
         """Positions inside the region set.
 
         This, `outside` and `undetermined` are disjoint and together hold every
-        position. Each access makes a set of its own, so that changing one
-        changes no result: take it once, not in each turn of a loop.
+        position. Each access makes a copy, so that changing it does not change
+        the result: access it once, not in each turn of a loop.
 
         Raises:
             ValueError: no region set was asked for.
@@ -323,7 +318,7 @@ class RosterResult:
 
     @property
     def undetermined(self) -> BitMap:
-        """Positions of which neither can be said; see `inside`."""
+        """Positions that are neither inside nor outside; see `inside`."""
         return self._verdict_set(2)
 
     def counts(self) -> dict[str, int]:
@@ -343,7 +338,7 @@ class RosterResult:
             ValueError: no region set was asked for.
         """
         verdicts = self._perspective.verdicts
-        if verdicts is None:  # then the sets came from outside, or raise
+        if verdicts is None:  # the sets came from outside, or there are none
             return dict(zip(Verdict, map(len, self._verdict_sets()), strict=True))
         counted = _core.count8(_core.map8(self._claims, verdicts))
         return {verdict: counted.get(verdict.number, 0) for verdict in Verdict}
@@ -430,11 +425,6 @@ class RosterResult:
 
 
 _VERDICTS = ("inside", "outside", "undetermined")
-
-
-def _shortened(name: str, size: int, first: list[str]) -> str:
-    more = ", ..." if size > len(first) else ""
-    return f"<{name} of {size}: {', '.join(first)}{more}>" if size else f"<{name} of 0>"
 
 
 def _check_column(field: str, column: bytes, expected: int, allowed: bytes) -> None:
