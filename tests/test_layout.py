@@ -8,6 +8,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,14 @@ def test_no_module_is_a_drawer_for_leftovers() -> None:
     folders = ("geolookup", "tests", "bench", "ext")
     names = {path.stem for folder in folders for path in (ROOT / folder).rglob("*.py*")}
     assert names.isdisjoint({"utils", "util", "helpers", "helper", "common", "misc", "tools"})
+
+
+def test_every_folder_of_tests_is_collected(pytestconfig: pytest.Config) -> None:
+    left_out = pytestconfig.getini("norecursedirs")
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")}
+    assert Path("tests/build") in folders
+    for folder in folders:
+        assert not any(fnmatch(part, pattern) for part in folder.parts for pattern in left_out)
 
 
 def test_ext_is_no_python_package() -> None:

@@ -1,4 +1,4 @@
-"""A loop over file descriptors, timers and what other threads want done, in one thread.
+"""An event loop in one thread: readable descriptors, timers, and calls from other threads.
 
 Supervisor and workers keep their state in the thread that runs it, and so need no locks.
 """
@@ -18,33 +18,33 @@ from typing import Final, Self
 
 Action = Callable[[], None]
 
-_LONGEST: Final = 3_600.0
-"""Seconds for which it sleeps at most: the system's own call takes no arbitrary number."""
+_LONGEST_WAIT: Final = 3_600.0
+"""Seconds. The system call that waits takes no arbitrary number."""
 
 
 class Timer:
-    """An action at a time. `cancel` may be called at any moment, also after it."""
+    """An action at a time. `cancel` may be called at any moment, also after the action ran."""
 
     def __init__(self, time: float, action: Action) -> None:
         self.time = time
         self._action: Action | None = action
 
     def cancel(self) -> None:
-        """Have nothing happen."""
+        """Drop the action."""
         self._action = None
 
     def fire(self) -> None:
-        """Do it, unless it was cancelled or done."""
+        """Run the action, unless it was cancelled or ran before."""
         action, self._action = self._action, None
         if action is not None:
             action()
 
 
-class Loop:
-    """Runs actions until `stop`. Only `call` may be called from other threads.
+class EventLoop:
+    """Runs actions until `stop`. Only `call_threadsafe` may be called from other threads.
 
     Args:
-        clock: seconds that never go back; tests have their own.
+        clock: returns monotonic seconds; tests pass their own.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -52,96 +52,97 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._called: deque[Action] = deque()
-        self._waking, self._waker = socket.socketpair()
-        for end in (self._waking, self._waker):
+        self._calls: deque[Action] = deque()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        for end in (self._wake_reader, self._wake_writer):
             end.setblocking(False)
-        # Guards `_waker` against being written to while it is closed, and `_ended`.
-        self._open = threading.Lock()
-        self._ended = False
+        # Guards `_wake_writer` against a write while it is closed, and `_refuses_calls`.
+        self._lock = threading.Lock()
+        self._refuses_calls = False
         self._stopped = False
-        self.watch(self._waking.fileno(), self._run_called)
+        self.add_reader(self._wake_reader.fileno(), self._run_calls)
 
-    def watch(self, descriptor: int, action: Action) -> None:
-        """Run *action* whenever the descriptor can be read."""
+    def add_reader(self, descriptor: int, action: Action) -> None:
+        """Run *action* whenever the descriptor is readable."""
         self._selector.register(descriptor, selectors.EVENT_READ, action)
 
-    def forget(self, descriptor: int) -> None:
-        """Watch it no longer. It must still be open."""
+    def remove_reader(self, descriptor: int) -> None:
+        """Take back `add_reader`. The descriptor must still be open."""
         self._selector.unregister(descriptor)
 
-    def after(self, seconds: float, action: Action) -> Timer:
-        """Run *action* once, so many seconds from now."""
+    def call_later(self, seconds: float, action: Action) -> Timer:
+        """Run *action* once, after a time."""
         timer = Timer(self.clock() + seconds, action)
         heapq.heappush(self._timers, (timer.time, next(self._order), timer))
         return timer
 
-    def call(self, action: Action) -> bool:
-        """Run *action* soon. For any thread. False: never, as `end` was before."""
-        with self._open:
-            if self._ended:
+    def call_threadsafe(self, action: Action) -> bool:
+        """Run *action* soon. For any thread. False: it never runs, as calls are refused."""
+        with self._lock:
+            if self._refuses_calls:
                 return False
-            self._called.append(action)
+            self._calls.append(action)
         self._wake()
         return True
 
-    def end(self) -> None:
-        """Run what was called and has not had its turn, and take no more calls.
+    def refuse_calls(self) -> None:
+        """Run the calls that wait, and refuse all later ones.
 
-        Whoever waits in another thread for what he called is then sure to hear of it.
+        So each call that was accepted runs, and a thread that waits for its call gets its result.
         """
-        with self._open:
-            self._ended = True
-        while self._called:
-            self._called.popleft()()
+        with self._lock:
+            self._refuses_calls = True
+        while self._calls:
+            self._calls.popleft()()
 
     def _wake(self) -> None:
-        with self._open, contextlib.suppress(OSError):  # full: it wakes anyway; or closed
-            self._waker.send(b"\0")
+        # A full socket wakes the loop anyway, and a closed one has no loop.
+        with self._lock, contextlib.suppress(OSError):
+            self._wake_writer.send(b"\0")
 
     def run(self) -> None:
-        """Run actions until one of them calls `stop`. May be called again then."""
+        """Run actions until one of them calls `stop`. It may be called again then."""
         self._stopped = False
         while not self._stopped:
-            for key, _ in self._selector.select(self._pause()):
-                # An action may have closed what another one was about, and what it
-                # opened since may have the same number.
+            for key, _ in self._selector.select(self._time_to_wait()):
+                # An earlier action may have closed this descriptor, and a new one may
+                # have its number.
                 if self._selector.get_map().get(key.fd) is key and not self._stopped:
                     key.data()
-            self._run_due()
+            self._run_timers()
 
     def stop(self) -> None:
-        """Have `run` return when the action that calls this is done."""
+        """Return from `run` when the current action is done."""
         self._stopped = True
 
-    def _pause(self) -> float:
+    def _time_to_wait(self) -> float:
         if not self._timers:
-            return _LONGEST
-        return min(max(0.0, self._timers[0][0] - self.clock()), _LONGEST)
+            return _LONGEST_WAIT
+        return min(max(0.0, self._timers[0][0] - self.clock()), _LONGEST_WAIT)
 
-    def _run_due(self) -> None:
+    def _run_timers(self) -> None:
         now = self.clock()
         while self._timers and self._timers[0][0] <= now and not self._stopped:
             heapq.heappop(self._timers)[2].fire()
 
-    def _run_called(self) -> None:
+    def _run_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while self._waking.recv(4_096):
+            while self._wake_reader.recv(4_096):
                 pass
-        # Those that come meanwhile have written a byte, and have their turn after the others.
-        for _ in range(len(self._called)):
+        # Calls that arrive meanwhile have written a byte, and run after timers and readers.
+        for _ in range(len(self._calls)):
             if self._stopped:
-                self._wake()  # the next `run`, which does the others
+                self._wake()  # the next `run` runs the rest
                 return
-            self._called.popleft()()
+            self._calls.popleft()()
 
     def close(self) -> None:
-        """Let go of its descriptors. What is called from now on never runs."""
+        """Close the loop's own descriptors. Later calls are refused."""
         self._selector.close()
-        with self._open:
-            self._ended = True
-            self._waking.close()
-            self._waker.close()
+        with self._lock:
+            self._refuses_calls = True
+            self._wake_reader.close()
+            self._wake_writer.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from geolookup.service import log
 from geolookup.service.processes.channel import ChannelError
-from geolookup.service.processes.restart_delay import Backoff
+from geolookup.service.processes.restart_delay import RestartDelay
 from geolookup.service.processes.worker_process import WorkerProcess, how_it_ended, why_not_started
 
 if TYPE_CHECKING:
-    from geolookup.service.processes.event_loop import Loop, Timer
+    from geolookup.service.processes.event_loop import EventLoop, Timer
 
 
 class Spare:
@@ -28,12 +28,12 @@ class Spare:
         spawn: starts a process, and tells it what to do ahead.
     """
 
-    def __init__(self, loop: Loop, spawn: Callable[[], WorkerProcess]) -> None:
+    def __init__(self, loop: EventLoop, spawn: Callable[[], WorkerProcess]) -> None:
         self._loop = loop
         self._spawn = spawn
         self._process: WorkerProcess | None = None
         self._since = 0.0
-        self._backoff = Backoff()
+        self._delay = RestartDelay()
         self._wait: Timer | None = None
 
     def keep(self) -> None:
@@ -46,7 +46,7 @@ class Spare:
             self._keep_later(why_not_started(error), 0.0)
             return
         self._process, self._since = process, self._loop.clock()
-        self._loop.watch(process.channel.fileno(), self._hear)
+        self._loop.add_reader(process.channel.fileno(), self._hear)
         log.event("spare_start", pid=process.pid)
 
     def tell(self, kind: str, *descriptors: int, **fields: object) -> None:
@@ -72,7 +72,7 @@ class Spare:
     def _give_up(self) -> WorkerProcess | None:
         process, self._process = self._process, None
         if process is not None:
-            self._loop.forget(process.channel.fileno())
+            self._loop.remove_reader(process.channel.fileno())
         return process
 
     def _hear(self) -> None:
@@ -95,12 +95,12 @@ class Spare:
         self._keep_later(how_it_ended(code), self._loop.clock() - self._since)
 
     def _keep_later(self, reason: str, lasted: float) -> None:
-        seconds = self._backoff.wait(lasted)
+        seconds = self._delay.next(lasted)
         if not seconds:
             self.keep()
             return
         log.event("spare_wait", "warning", seconds=seconds, reason=reason)
-        self._wait = self._loop.after(seconds, self._waited)
+        self._wait = self._loop.call_later(seconds, self._waited)
 
     def _waited(self) -> None:
         self._wait = None

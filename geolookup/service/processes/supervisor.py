@@ -21,7 +21,7 @@ from geolookup.service.admin.control import Outcome, Reload, ServiceStatus
 from geolookup.service.monitoring import counters
 from geolookup.service.processes import dataset_loading, operating_system
 from geolookup.service.processes.dataset_loading import FileWatch, Loaded, TransientError
-from geolookup.service.processes.event_loop import Loop
+from geolookup.service.processes.event_loop import EventLoop
 from geolookup.service.processes.listen_address import Reservation
 from geolookup.service.processes.workers import MARGIN, Crew, Round
 from geolookup.service.settings import ListenAddress, Settings
@@ -56,9 +56,9 @@ def serve(settings: Settings) -> None:
               transport=settings.transport)  # fmt: skip
     if not settings.core_dumps:
         operating_system.forbid_core_dumps()
-    with operating_system.Signals(*_STOP, signal.SIGHUP) as signals, Loop() as loop:
+    with operating_system.Signals(*_STOP, signal.SIGHUP) as signals, EventLoop() as loop:
         supervisor = Supervisor(settings, loop)
-        loop.watch(signals.fileno(), lambda: supervisor.signalled(signals.read()))
+        loop.add_reader(signals.fileno(), lambda: supervisor.signalled(signals.read()))
         try:
             supervisor.run()
         finally:
@@ -77,7 +77,7 @@ class Supervisor:
         ListenError: the clients' address is in use, or can't be listened on.
     """
 
-    def __init__(self, settings: Settings, loop: Loop) -> None:
+    def __init__(self, settings: Settings, loop: EventLoop) -> None:
         self._settings = settings
         self._loop = loop
         self._started = datetime.now(UTC)
@@ -134,7 +134,7 @@ class Supervisor:
         """Let go of everything; workers that are left are ended."""
         self._stopping = True
         self._answer_all()
-        self._loop.end()  # whoever asks from now on is refused at once
+        self._loop.refuse_calls()  # whoever asks from now on is refused at once
         self._stop_listeners(0)
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._crew.close()
@@ -208,7 +208,7 @@ class Supervisor:
         ):
             self._look_for_refusals(report)
         if self._settings.watch:
-            self._loop.after(self._settings.watch, self._look_at_files)
+            self._loop.call_later(self._settings.watch, self._look_at_files)
 
     def _announcement(self, loaded: Loaded) -> Iterator[str]:
         for address in self._reservation.addresses:
@@ -292,7 +292,7 @@ class Supervisor:
             self._drains.add(done)
             self._crew.drain(drained, lambda _: self._told(done))
 
-        if self._loop.call(begin):
+        if self._loop.call_threadsafe(begin):
             done.result()
 
     def _told(self, done: Future[None]) -> None:
@@ -302,7 +302,7 @@ class Supervisor:
 
     def _ask(self, begin: Callable[[_Change], None]) -> Reload:
         change = _Change(begin)
-        if not self._loop.call(lambda: self._change(change)):
+        if not self._loop.call_threadsafe(lambda: self._change(change)):
             return self._refused("the service is stopping")
         return change.future.result()
 
@@ -421,12 +421,12 @@ class Supervisor:
             return
         if self._changing is None and self._watch.look():
             self._change(_Change(self._load_again))
-        self._loop.after(self._settings.watch, self._look_at_files)
+        self._loop.call_later(self._settings.watch, self._look_at_files)
 
     def _look_for_refusals(self, report: log.CountReport) -> None:
         report.look()
         if not self._stopping:
-            self._loop.after(_REFUSALS_LOOK, lambda: self._look_for_refusals(report))
+            self._loop.call_later(_REFUSALS_LOOK, lambda: self._look_for_refusals(report))
 
     def _shed(self) -> int:
         return sum(counters.total(self._crew.meters()).shed)
@@ -449,9 +449,9 @@ class Supervisor:
                 return
             error = future.exception()
             if error is not None:
-                self._loop.call(lambda: failed(error))
+                self._loop.call_threadsafe(lambda: failed(error))
             else:
-                self._loop.call(lambda: done(future.result()))
+                self._loop.call_threadsafe(lambda: done(future.result()))
 
         self._loader.submit(work).add_done_callback(finished)
 

@@ -25,7 +25,7 @@ from geolookup.service.monitoring import tracing  # noqa: E402
 from geolookup.service.monitoring.counters import Meter  # noqa: E402
 from geolookup.service.processes.channel import Channel, ChannelError, Message  # noqa: E402
 from geolookup.service.processes.dataset_loading import Sealed, open_rules, open_sealed  # noqa: E402
-from geolookup.service.processes.event_loop import Loop  # noqa: E402
+from geolookup.service.processes.event_loop import EventLoop  # noqa: E402
 from geolookup.service.processes.workers import MARGIN, START_PATIENCE  # noqa: E402
 from geolookup.service.rpc import transports  # noqa: E402
 from geolookup.service.rpc.calls import Calls  # noqa: E402
@@ -56,7 +56,7 @@ def main(descriptor: int, supervisor: int) -> None:
 
 
 def _run(channel: Channel, supervisor: int) -> int:
-    with operating_system.Signals(signal.SIGTERM) as signals, Loop() as loop:
+    with operating_system.Signals(signal.SIGTERM) as signals, EventLoop() as loop:
         operating_system.end_with_parent(supervisor)
         # Held back until now, when there is somebody to hear them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
@@ -64,8 +64,8 @@ def _run(channel: Channel, supervisor: int) -> int:
         if prepare is None or prepare.kind != "prepare":
             return 0
         worker = _Worker(channel, loop, prepare)
-        loop.watch(channel.fileno(), worker.hear)
-        loop.watch(signals.fileno(), lambda: worker.signalled(signals.read()))
+        loop.add_reader(channel.fileno(), worker.hear)
+        loop.add_reader(signals.fileno(), lambda: worker.signalled(signals.read()))
         loop.run()
         return worker.exit_code
 
@@ -81,7 +81,7 @@ class _Opened:
 class _Worker:
     """The state of a worker. All of it belongs to the loop's thread."""
 
-    def __init__(self, channel: Channel, loop: Loop, prepare: Message) -> None:
+    def __init__(self, channel: Channel, loop: EventLoop, prepare: Message) -> None:
         settings_memory, meter_memory = prepare.descriptors
         size = os.fstat(settings_memory).st_size
         # Our own process wrote it, into memory that nobody else can open.
@@ -115,7 +115,7 @@ class _Worker:
             message = None
         if message is None:
             # Nobody is left who could reload, count or stop: this one finishes its calls.
-            self._loop.forget(self._channel.fileno())
+            self._loop.remove_reader(self._channel.fileno())
             self._stop(self._settings.grace)
             return
         try:
@@ -127,7 +127,7 @@ class _Worker:
         """Ask to be let go: the supervisor says when, as it knows who takes the place."""
         if signal.SIGTERM in numbers:
             self._tell("leaving")
-            self._loop.after(START_PATIENCE, lambda: self._stop(self._settings.grace))
+            self._loop.call_later(START_PATIENCE, lambda: self._stop(self._settings.grace))
 
     def _do_start(self, message: Message) -> None:
         """Take a place. To serve it needs a dataset as well."""
@@ -246,4 +246,4 @@ class _Worker:
         stopped.wait()
         if self._tracer is not None:
             self._tracer.stop()
-        self._loop.call(self._loop.stop)
+        self._loop.call_threadsafe(self._loop.stop)

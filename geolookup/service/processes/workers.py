@@ -14,13 +14,13 @@ from geolookup.service.admin.control import WorkerStatus
 from geolookup.service.monitoring.counters import Meter
 from geolookup.service.processes.channel import ChannelError, Message
 from geolookup.service.processes.dataset_loading import Loaded, seal
-from geolookup.service.processes.restart_delay import Backoff
+from geolookup.service.processes.restart_delay import RestartDelay
 from geolookup.service.processes.standby import Spare
 from geolookup.service.processes.worker_process import WorkerProcess, how_it_ended, why_not_started
 from geolookup.service.settings import ListenError, Settings
 
 if TYPE_CHECKING:
-    from geolookup.service.processes.event_loop import Loop, Timer
+    from geolookup.service.processes.event_loop import EventLoop, Timer
     from geolookup.service.processes.listen_address import Reservation
 
 START_PATIENCE: Final = 60.0
@@ -54,7 +54,7 @@ class _Place:
         self.number = number
         self.process: WorkerProcess | None = None
         self.restarts = -1
-        self.backoff = Backoff()
+        self.delay = RestartDelay()
         self.waiting_since = datetime.now(UTC)
 
 
@@ -72,7 +72,7 @@ class Crew:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         settings: Settings,
         reservation: Reservation,
         *,
@@ -182,9 +182,9 @@ class Crew:
         processes = self._all()
         for process in processes:
             self._tell(process, "stop", grace=grace)
-        self._loop.after(grace + 2 * MARGIN, self.kill)
+        self._loop.call_later(grace + 2 * MARGIN, self.kill)
         if not processes:
-            self._loop.call(self._on_ended)
+            self._loop.call_threadsafe(self._on_ended)
 
     def kill(self) -> None:
         """End all workers at once."""
@@ -220,8 +220,8 @@ class Crew:
         process.number, place.process = place.number, process
         place.restarts += 1
         self._meters = (*self._meters, process.meter)
-        self._loop.watch(process.channel.fileno(), lambda: self._hear(process))
-        self._loop.after(START_PATIENCE, lambda: self._check_started(process))
+        self._loop.add_reader(process.channel.fileno(), lambda: self._hear(process))
+        self._loop.call_later(START_PATIENCE, lambda: self._check_started(process))
         log.event(
             *("worker_start", "info" if not place.restarts else "warning"),
             worker=place.number, pid=process.pid, restarts=place.restarts,
@@ -273,13 +273,13 @@ class Crew:
             if self._deployed is not None or reason:
                 self._fail(ServiceError(f"worker {place.number} {reason}"))
             return
-        seconds = place.backoff.wait(served)
+        seconds = place.delay.next(served)
         if seconds:
             log.event(
                 *("worker_wait", "error"),
                 worker=place.number, restarts=place.restarts, seconds=seconds, reason=reason,
             )  # fmt: skip
-            self._loop.after(seconds, lambda: self._fill(place))
+            self._loop.call_later(seconds, lambda: self._fill(place))
         else:
             self._fill(place)
 
@@ -288,7 +288,7 @@ class Crew:
         self._on_failed(error)
 
     def _gone(self, process: WorkerProcess) -> None:
-        self._loop.forget(process.channel.fileno())
+        self._loop.remove_reader(process.channel.fileno())
         code = process.reap()
         self._retire(process)
         place = self._places[process.number]
@@ -412,7 +412,7 @@ class Crew:
         number = self._asked
         asked = Round(kind, descriptors, fields, done, joined, set(self._present()))
         self._rounds[number] = asked
-        asked.timer = self._loop.after(START_PATIENCE, lambda: self._give_up(asked))
+        asked.timer = self._loop.call_later(START_PATIENCE, lambda: self._give_up(asked))
         for process in list(asked.awaited):
             self._tell(process, kind, *descriptors, **fields, round=number)
         self._conclude(asked)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geolookup.service.processes import event_loop as module
-from geolookup.service.processes.event_loop import Loop, Timer
+from geolookup.service.processes.event_loop import EventLoop, Timer
 
 PATIENCE = 30
 
@@ -31,8 +31,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def loop(clock: Clock) -> Iterator[Loop]:
-    with Loop(clock) as made:
+def loop(clock: Clock) -> Iterator[EventLoop]:
+    with EventLoop(clock) as made:
         yield made
 
 
@@ -46,16 +46,16 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(writing)
 
 
-def run_until_idle(loop: Loop) -> None:
+def run_until_idle(loop: EventLoop) -> None:
     """Run all that is due, called or ready now."""
-    loop.after(0, loop.stop)
+    loop.call_later(0, loop.stop)
     loop.run()
 
 
 # descriptors
 
 
-def test_what_can_be_read_is_told_until_it_was_read(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_what_can_be_read_is_told_until_it_was_read(loop: EventLoop, pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     read: list[bytes] = []
 
@@ -64,35 +64,35 @@ def test_what_can_be_read_is_told_until_it_was_read(loop: Loop, pipe: tuple[int,
         if len(read) == 3:
             loop.stop()
 
-    loop.watch(reading, act)
+    loop.add_reader(reading, act)
     os.write(writing, b"abc")
     loop.run()
     assert read == [b"a", b"b", b"c"]
 
 
-def test_a_forgotten_descriptor_is_not_told(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_a_forgotten_descriptor_is_not_told(loop: EventLoop, pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     told: list[int] = []
-    loop.watch(reading, lambda: told.append(1))
+    loop.add_reader(reading, lambda: told.append(1))
     os.write(writing, b"a")
-    loop.forget(reading)
+    loop.remove_reader(reading)
     run_until_idle(loop)
     assert told == []
 
 
-def test_an_action_may_forget_another_that_is_ready_as_well(loop: Loop) -> None:
+def test_an_action_may_forget_another_that_is_ready_as_well(loop: EventLoop) -> None:
     pairs = [socket.socketpair() for _ in range(2)]
     told: list[int] = []
 
     def act(which: int) -> None:
         told.append(which)
         other = pairs[1 - which][0]
-        loop.forget(other.fileno())
+        loop.remove_reader(other.fileno())
         other.close()
         loop.stop()
 
     for which, (ours, theirs) in enumerate(pairs):
-        loop.watch(ours.fileno(), lambda which=which: act(which))  # type: ignore[misc]
+        loop.add_reader(ours.fileno(), lambda which=which: act(which))  # type: ignore[misc]
         theirs.send(b"x")
     loop.run()
     assert len(told) == 1
@@ -101,7 +101,9 @@ def test_an_action_may_forget_another_that_is_ready_as_well(loop: Loop) -> None:
             end.close()
 
 
-def test_what_was_ready_is_not_told_of_a_later_descriptor_with_the_same_number(loop: Loop) -> None:
+def test_what_was_ready_is_not_told_of_a_later_descriptor_with_the_same_number(
+    loop: EventLoop,
+) -> None:
     """A worker's end closes its line, and the next worker's line takes the number."""
     pairs = [socket.socketpair() for _ in range(2)]
     later = socket.socketpair()
@@ -111,14 +113,14 @@ def test_what_was_ready_is_not_told_of_a_later_descriptor_with_the_same_number(l
     def act(which: int) -> None:
         told.append("old")
         number = pairs[1 - which][0].detach()
-        loop.forget(number)
+        loop.remove_reader(number)
         os.dup2(later[0].fileno(), number)  # which closes it first
         numbers.append(number)
-        loop.watch(number, lambda: told.append("new"))
-        loop.after(0, loop.stop)
+        loop.add_reader(number, lambda: told.append("new"))
+        loop.call_later(0, loop.stop)
 
     for which, (ours, theirs) in enumerate(pairs):
-        loop.watch(ours.fileno(), lambda which=which: act(which))  # type: ignore[misc]
+        loop.add_reader(ours.fileno(), lambda which=which: act(which))  # type: ignore[misc]
         theirs.send(b"x")
     loop.run()
     assert told == ["old"]
@@ -131,11 +133,11 @@ def test_what_was_ready_is_not_told_of_a_later_descriptor_with_the_same_number(l
 # timers
 
 
-def test_timers_fire_in_the_order_of_their_times(loop: Loop, clock: Clock) -> None:
+def test_timers_fire_in_the_order_of_their_times(loop: EventLoop, clock: Clock) -> None:
     fired: list[str] = []
-    loop.after(2, lambda: fired.append("later"))
-    loop.after(1, lambda: fired.append("sooner"))
-    loop.after(1, lambda: fired.append("sooner, made second"))
+    loop.call_later(2, lambda: fired.append("later"))
+    loop.call_later(1, lambda: fired.append("sooner"))
+    loop.call_later(1, lambda: fired.append("sooner, made second"))
     clock.now += 1
     run_until_idle(loop)
     assert fired == ["sooner", "sooner, made second"]
@@ -144,9 +146,9 @@ def test_timers_fire_in_the_order_of_their_times(loop: Loop, clock: Clock) -> No
     assert fired[2:] == ["later"]
 
 
-def test_a_timer_fires_once(loop: Loop, clock: Clock) -> None:
+def test_a_timer_fires_once(loop: EventLoop, clock: Clock) -> None:
     fired: list[int] = []
-    timer = loop.after(1, lambda: fired.append(1))
+    timer = loop.call_later(1, lambda: fired.append(1))
     for _ in range(3):
         clock.now += 5
         run_until_idle(loop)
@@ -155,9 +157,9 @@ def test_a_timer_fires_once(loop: Loop, clock: Clock) -> None:
     assert fired == [1]
 
 
-def test_a_cancelled_timer_does_nothing(loop: Loop, clock: Clock) -> None:
+def test_a_cancelled_timer_does_nothing(loop: EventLoop, clock: Clock) -> None:
     fired: list[int] = []
-    timer = loop.after(1, lambda: fired.append(1))
+    timer = loop.call_later(1, lambda: fired.append(1))
     timer.cancel()
     timer.cancel()
     clock.now += 5
@@ -165,26 +167,26 @@ def test_a_cancelled_timer_does_nothing(loop: Loop, clock: Clock) -> None:
     assert fired == []
 
 
-def test_a_timer_may_be_cancelled_by_one_that_is_due_with_it(loop: Loop, clock: Clock) -> None:
+def test_a_timer_may_be_cancelled_by_one_that_is_due_with_it(loop: EventLoop, clock: Clock) -> None:
     fired: list[str] = []
     timers: list[Timer] = []
 
     def cancel() -> None:
         timers[0].cancel()
 
-    loop.after(1, cancel)
-    timers.append(loop.after(1, lambda: fired.append("cancelled")))
+    loop.call_later(1, cancel)
+    timers.append(loop.call_later(1, lambda: fired.append("cancelled")))
     clock.now += 1
     run_until_idle(loop)
     assert fired == []
 
 
-def test_a_timer_may_make_the_next(loop: Loop, clock: Clock) -> None:
+def test_a_timer_may_make_the_next(loop: EventLoop, clock: Clock) -> None:
     fired: list[float] = []
 
     def again() -> None:
         fired.append(clock.now)
-        loop.after(1, again)
+        loop.call_later(1, again)
 
     again()
     for _ in range(3):
@@ -203,9 +205,9 @@ def test_timers_are_as_a_sorted_list(
 ) -> None:
     clock = Clock()
     fired: list[int] = []
-    with Loop(clock) as loop:
+    with EventLoop(clock) as loop:
         timers = [
-            loop.after(time, lambda number=number: fired.append(number))  # type: ignore[misc]
+            loop.call_later(time, lambda number=number: fired.append(number))  # type: ignore[misc]
             for number, time in enumerate(times)
         ]
         for number in cancelled & set(range(len(times))):
@@ -218,44 +220,46 @@ def test_timers_are_as_a_sorted_list(
 
 
 def test_it_sleeps_until_the_next_timer_and_no_longer_than_the_system_can() -> None:
-    with Loop() as loop:
-        loop.after(1e12, loop.stop)
-        assert loop._pause() == module._LONGEST
-        loop.after(0.01, loop.stop)
+    with EventLoop() as loop:
+        loop.call_later(1e12, loop.stop)
+        assert loop._time_to_wait() == module._LONGEST_WAIT
+        loop.call_later(0.01, loop.stop)
         loop.run()
 
 
 # calls
 
 
-def test_another_thread_wakes_it(loop: Loop) -> None:
+def test_another_thread_wakes_it(loop: EventLoop) -> None:
     ran_in: list[threading.Thread] = []
 
     def act() -> None:
         ran_in.append(threading.current_thread())
         loop.stop()
 
-    other = threading.Thread(target=loop.call, args=(act,))
+    other = threading.Thread(target=loop.call_threadsafe, args=(act,))
     # Long asleep by then, or not yet: both must work.
-    loop.call(other.start)
+    loop.call_threadsafe(other.start)
     loop.run()
     other.join(PATIENCE)
     assert ran_in == [threading.current_thread()]
 
 
-def test_calls_of_one_thread_keep_their_order(loop: Loop) -> None:
+def test_calls_of_one_thread_keep_their_order(loop: EventLoop) -> None:
     ran: list[int] = []
     for number in range(5_000):  # more than wake it
-        loop.call(lambda number=number: ran.append(number))  # type: ignore[misc]
-    loop.call(loop.stop)
+        loop.call_threadsafe(lambda number=number: ran.append(number))  # type: ignore[misc]
+    loop.call_threadsafe(loop.stop)
     loop.run()
     assert ran == list(range(5_000))
 
 
-def test_no_call_of_many_threads_is_lost(loop: Loop) -> None:
+def test_no_call_of_many_threads_is_lost(loop: EventLoop) -> None:
     ran: list[int] = []
     threads = [
-        threading.Thread(target=lambda: [loop.call(lambda: ran.append(1)) for _ in range(1_000)])
+        threading.Thread(
+            target=lambda: [loop.call_threadsafe(lambda: ran.append(1)) for _ in range(1_000)]
+        )
         for _ in range(4)
     ]
 
@@ -263,11 +267,11 @@ def test_no_call_of_many_threads_is_lost(loop: Loop) -> None:
         if len(ran) == 4_000:
             loop.stop()
         else:
-            loop.call(look)
+            loop.call_threadsafe(look)
 
     for thread in threads:
         thread.start()
-    loop.call(look)
+    loop.call_threadsafe(look)
     loop.run()
     for thread in threads:
         thread.join(PATIENCE)
@@ -275,44 +279,44 @@ def test_no_call_of_many_threads_is_lost(loop: Loop) -> None:
 
 
 def test_a_call_that_calls_lets_timers_and_descriptors_have_their_turn(
-    loop: Loop, pipe: tuple[int, int]
+    loop: EventLoop, pipe: tuple[int, int]
 ) -> None:
     reading, writing = pipe
     waiting = {"timer", "descriptor"}
 
     def again() -> None:
-        loop.call(loop.stop if not waiting else again)
+        loop.call_threadsafe(loop.stop if not waiting else again)
 
     def read() -> None:
         os.read(reading, 1)
         waiting.discard("descriptor")
 
-    loop.watch(reading, read)
+    loop.add_reader(reading, read)
     os.write(writing, b"x")
-    loop.after(0, lambda: waiting.discard("timer"))
-    loop.call(again)
+    loop.call_later(0, lambda: waiting.discard("timer"))
+    loop.call_threadsafe(again)
     loop.run()
     assert not waiting
 
 
 def test_after_close_a_call_does_nothing() -> None:
-    loop = Loop()
+    loop = EventLoop()
     loop.close()
-    assert not loop.call(loop.stop)
+    assert not loop.call_threadsafe(loop.stop)
 
 
-def test_what_was_called_before_the_end_runs_and_nothing_later(loop: Loop) -> None:
+def test_what_was_called_before_the_end_runs_and_nothing_later(loop: EventLoop) -> None:
     """Each of many threads is told truly whether its action ran."""
     ran: list[int] = []
     promised: list[int] = []
-    loop.call(loop.stop)
+    loop.call_threadsafe(loop.stop)
     loop.run()
     first = threading.Barrier(5)
 
     def call(thread: int) -> None:
         first.wait(PATIENCE)
         number = 0
-        while loop.call(lambda value=10_000_000 * thread + number: ran.append(value)):  # type: ignore[misc]
+        while loop.call_threadsafe(lambda value=10_000_000 * thread + number: ran.append(value)):  # type: ignore[misc]
             promised.append(10_000_000 * thread + number)
             number += 1
 
@@ -320,11 +324,11 @@ def test_what_was_called_before_the_end_runs_and_nothing_later(loop: Loop) -> No
     for thread in threads:
         thread.start()
     first.wait(PATIENCE)
-    loop.end()
+    loop.refuse_calls()
     for thread in threads:
         thread.join(PATIENCE)
     assert sorted(ran) == sorted(promised)
-    assert not loop.call(loop.stop)
+    assert not loop.call_threadsafe(loop.stop)
 
 
 # stopping
@@ -332,7 +336,7 @@ def test_what_was_called_before_the_end_runs_and_nothing_later(loop: Loop) -> No
 
 @pytest.mark.parametrize("how", ["call", "timer", "descriptor"])
 def test_nothing_runs_between_a_stop_and_the_next_run(
-    loop: Loop, pipe: tuple[int, int], how: str
+    loop: EventLoop, pipe: tuple[int, int], how: str
 ) -> None:
     ran: list[str] = []
 
@@ -341,16 +345,16 @@ def test_nothing_runs_between_a_stop_and_the_next_run(
         loop.stop()
 
     if how == "call":
-        loop.call(stop)
-        loop.call(lambda: ran.append("called"))
-        loop.call(loop.stop)
+        loop.call_threadsafe(stop)
+        loop.call_threadsafe(lambda: ran.append("called"))
+        loop.call_threadsafe(loop.stop)
     elif how == "timer":
-        loop.after(0, stop)
-        loop.after(0, lambda: ran.append("called"))
-        loop.after(0, loop.stop)
+        loop.call_later(0, stop)
+        loop.call_later(0, lambda: ran.append("called"))
+        loop.call_later(0, loop.stop)
     else:
         os.write(pipe[1], b"xx")
-        loop.watch(pipe[0], lambda: (os.read(pipe[0], 1), stop()))  # type: ignore[func-returns-value]
+        loop.add_reader(pipe[0], lambda: (os.read(pipe[0], 1), stop()))  # type: ignore[func-returns-value]
     loop.run()
     assert ran == ["stop"]
     loop.run()
@@ -359,7 +363,7 @@ def test_nothing_runs_between_a_stop_and_the_next_run(
 
 def test_closing_leaves_no_descriptor_open() -> None:
     before = set(os.listdir("/proc/self/fd"))
-    with Loop() as loop:
+    with EventLoop() as loop:
         run_until_idle(loop)
         assert set(os.listdir("/proc/self/fd")) > before
     assert set(os.listdir("/proc/self/fd")) == before

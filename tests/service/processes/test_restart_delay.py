@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from geolookup.service.processes.restart_delay import Backoff
+from geolookup.service.processes.restart_delay import RestartDelay
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,10 @@ from geolookup.service.processes.restart_delay import Backoff
 def test_the_wait_doubles_with_each_failure(
     served: tuple[float, ...], waits: tuple[float, ...]
 ) -> None:
-    backoff = Backoff()
-    assert tuple(backoff.wait(seconds) for seconds in served) == pytest.approx(waits)
+    delay = RestartDelay()
+    assert tuple(delay.next(seconds) for seconds in served) == pytest.approx(waits)
 
 
 def test_the_wait_stays_bounded_for_ever() -> None:
-    backoff = Backoff()
-    assert max(backoff.wait(0) for _ in range(10_000)) == 30.0
+    delay = RestartDelay()
+    assert max(delay.next(0) for _ in range(10_000)) == 30.0

@@ -26,7 +26,7 @@ from geolookup.service.monitoring.counters import Meter
 from geolookup.service.processes import workers as module
 from geolookup.service.processes.channel import Channel, Message
 from geolookup.service.processes.dataset_loading import Sealed, seal
-from geolookup.service.processes.event_loop import Loop
+from geolookup.service.processes.event_loop import EventLoop
 from geolookup.service.processes.workers import START_PATIENCE, Crew, Round
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 
@@ -103,7 +103,7 @@ class Worker:
 class Scene:
     """A crew, its workers, and what it told its supervisor."""
 
-    def __init__(self, loop: Loop, clock: Clock, workers: int, *, spare: bool) -> None:
+    def __init__(self, loop: EventLoop, clock: Clock, workers: int, *, spare: bool) -> None:
         self.loop, self.clock = loop, clock
         self.told: list[object] = []
         reservation: Any = SimpleNamespace(
@@ -136,7 +136,7 @@ class Scene:
         self.clock.now += seconds
         more = True
         while more:
-            self.loop.after(0, self.loop.stop)
+            self.loop.call_later(0, self.loop.stop)
             self.loop.run()
             more = bool(self.loop._selector.select(0))
 
@@ -180,7 +180,7 @@ def spared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 @contextlib.contextmanager
 def scene_of(monkeypatch: pytest.MonkeyPatch, *, spare: bool) -> Iterator[Scene]:
     clock = Clock()
-    with Loop(clock) as loop:
+    with EventLoop(clock) as loop:
         made = Scene(loop, clock, workers=2, spare=spare)
         monkeypatch.setattr(module, "WorkerProcess", made.make)
         yield made
