@@ -88,7 +88,7 @@ cdef int _read(const gl_isa *path, addresses, bint packed, gl_roster *roster) ex
                 if text != NULL and size <= GL_LONGEST_TEXT:
                     items[i].data = text
                     items[i].form = size
-            elif packed and PyBytes_Check(item):
+            elif packed and PyBytes_CheckExact(item):
                 size = bytes_size(item)
                 if size == 4 or size == 16:
                     items[i].data = bytes_data(item)
@@ -196,7 +196,7 @@ cdef class Table:
             if text == NULL:
                 return 0
             return self.isa.claim_text(&self.table, text, PyUnicode_GET_LENGTH(item))
-        if PyBytes_Check(item):
+        if PyBytes_CheckExact(item):
             return self.isa.claim_packed(
                 &self.table, <const uint8_t *>bytes_data(item), bytes_size(item))
         if self.convert is None:

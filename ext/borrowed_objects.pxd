@@ -27,7 +27,7 @@ cdef extern from *:
     void gl_prefetch(const void *address)
     bint PyUnicode_Check(PyObject *o)
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject *o)
-    bint PyBytes_Check(PyObject *o)
+    bint PyBytes_CheckExact(PyObject *o)
     const char *bytes_data "PyBytes_AS_STRING"(PyObject *o)
     Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *o)
     PyObject **PySequence_Fast_ITEMS(object o)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Mapping, Set
+from math import isnan
 from typing import TYPE_CHECKING, TypeAlias
 
 from geolookup.errors import RosterError
@@ -24,8 +26,13 @@ _EXPECTED = "{}: expected str, an ipaddress address or packed bytes, not {}"
 
 def core_form(address: object) -> str | bytes | None:
     """Return an address as the core reads it: text or packed bytes. None: none by its type."""
-    if isinstance(address, (str, bytes)):
+    if isinstance(address, str):
         return address
+    if isinstance(address, bytes):
+        # numpy's are items of an array of type S, and text: numpy cuts zero bytes off their end.
+        if type(address).__module__ == "numpy":
+            return address.decode("ascii", "replace")
+        return bytes(address)
     # Whoever has such an object has loaded the module; the others don't pay for it.
     ipaddress = sys.modules.get("ipaddress")
     if ipaddress is None:
@@ -56,28 +63,21 @@ def core_address(address: object) -> str | bytes:
 def core_roster(roster: object) -> list[str | bytes]:
     """Return a roster of any mixture of forms as a list for the core.
 
+    A missing value (None, NaN, pandas' NA and NaT) is an empty text, which no address is.
+
     Raises:
         TypeError: no iterable of addresses. The text names the position of an
             item that is none by its type.
     """
-    if isinstance(roster, (str, bytes)) or not isinstance(roster, Iterable):
-        raise TypeError(
-            f"roster: expected a sequence of addresses, not {type(roster).__name__}; "
-            "for one address there is lookup(), for packed addresses ipv4= and ipv6="
-        )
-    if isinstance(roster, (set, frozenset)):
-        raise TypeError(
-            f"roster: expected a sequence of addresses, not {type(roster).__name__}, "
-            "which has no order that positions could refer to"
-        )
-    if not isinstance(roster, (list, tuple)) and _holds_numbers(roster):
-        raise TypeError(
-            f"roster: {type(roster).__name__} is a buffer; packed addresses go to ipv4= or ipv6="
-        )
+    refusal = _why_no_roster(roster)
+    if refusal is not None:
+        raise TypeError(f"roster: {refusal}")
+    assert isinstance(roster, Iterable)  # noqa: S101 - what is none was refused
     items = list(roster)
     for position, item in enumerate(items):
-        if not isinstance(item, (str, bytes)):
-            form = core_form(item)
+        # Not isinstance: a subclass may be numpy's, whose bytes are text.
+        if type(item) is not str and type(item) is not bytes:
+            form = "" if _is_missing(item) else core_form(item)
             if form is None:
                 place = f"roster: position {position}"
                 raise TypeError(_EXPECTED.format(place, type(item).__name__))
@@ -85,20 +85,62 @@ def core_roster(roster: object) -> list[str | bytes]:
     return items
 
 
+def _why_no_roster(roster: object) -> str | None:
+    name = type(roster).__name__
+    if isinstance(roster, Mapping):
+        return (
+            f"a {name} iterates over its keys; pass list(mapping.values()), "
+            "whose positions are those of list(mapping)"
+        )
+    if not isinstance(roster, (str, bytes, list, tuple)) and _holds_numbers(roster):
+        return f"{name} is a buffer; packed and integer addresses go to ipv4= or ipv6="
+    if hasattr(roster, "columns") or hasattr(roster, "column_names"):
+        return f"a {name} has several columns; pass one of them, such as frame['ip']"
+    if hasattr(roster, "readline"):
+        return f"a {name} yields lines with their ends; pass [line.strip() for line in file]"
+    if isinstance(roster, (str, bytes)) or not isinstance(roster, Iterable):
+        return (
+            f"expected a sequence of addresses, not {name}; "
+            "for one address there is lookup(), for packed addresses ipv4= and ipv6="
+        )
+    if isinstance(roster, Set):
+        return (
+            f"expected a sequence of addresses, not {name}, "
+            "which has no order that positions could refer to"
+        )
+    return None
+
+
+def _is_missing(item: object) -> bool:
+    if item is None:
+        return True
+    if isinstance(item, float):
+        return isnan(item)
+    return type(item).__name__ in _MISSING and type(item).__module__.startswith("pandas")
+
+
+_MISSING = ("NAType", "NaTType")
+
+
 def packed_buffer(packed: Buffer, place: str, width: int) -> Buffer:
-    """Return a buffer that holds packed addresses of *width* bytes, for the core.
+    """Return addresses of *width* bytes in network order, for the core.
+
+    The type of a buffer's items (PEP 3118) says what they are: bytes (``B``, ``c``, numpy's
+    ``V4`` and ``V16``) are packed addresses; a uint32 is an IPv4 address as an integer,
+    in the byte order that its type names, so that one in host order is converted.
 
     Raises:
         TypeError: no buffer.
-        RosterError: not contiguous, its length is no multiple of *width*, or it
-            holds objects or text, whose bytes in memory are no addresses.
+        RosterError: not contiguous, items of another type, rows of another width, or
+            a length that is no multiple of *width*.
     """
     if type(packed) is bytes:
-        view: bytes | memoryview = packed
+        view: Buffer = packed
         size = len(packed)
     else:
-        view = _contiguous(packed, place)
-        size = view.nbytes
+        contiguous = _contiguous(packed, place)
+        size = contiguous.nbytes
+        view = _in_network_order(contiguous, place, width)
     if size % width:
         raise RosterError(f"{place}: {size} bytes are no multiple of {width}")
     return view
@@ -115,12 +157,36 @@ def _contiguous(packed: Buffer, place: str) -> memoryview:
         raise RosterError(f"{place}: not a usable buffer: {error}") from None
     if not view.c_contiguous:
         raise RosterError(f"{place}: the buffer is not C-contiguous; copy it first")
-    if _is_text_or_object(view.format):
-        raise RosterError(f"{place}: the buffer holds text or objects, not packed addresses")
     return view
 
 
-def _holds_numbers(roster: Iterable[object]) -> bool:
+def _in_network_order(view: memoryview, place: str, width: int) -> Buffer:
+    items = view.format.lstrip("@=<>!")
+    if items in ("B", "c"):
+        if view.ndim > 1 and view.shape is not None and view.shape[-1] != width:
+            raise RosterError(f"{place}: rows of {view.shape[-1]} bytes, expected {width}")
+        return view
+    if items == f"{width}x":  # numpy's V: bytes without a meaning of their own
+        return view
+    if items in ("I", "L") and view.itemsize == width:
+        order = {"<": "little", ">": "big", "!": "big"}.get(view.format[0], sys.byteorder)
+        if order == "big":
+            return view
+        swapped = array("I", view.tobytes())
+        swapped.byteswap()
+        return swapped
+    if _is_text_or_object(view.format):
+        raise RosterError(f"{place}: the buffer holds text or objects; pass it as the roster")
+    integers = ", or uint32 for addresses as integers" if width == _IPV4_WIDTH else ""
+    raise RosterError(
+        f"{place}: the buffer's items are of type {view.format!r}; expected bytes{integers}"
+    )
+
+
+_IPV4_WIDTH = 4
+
+
+def _holds_numbers(roster: object) -> bool:
     """Say whether a roster is a buffer of numbers or bytes, such as an `array`.
 
     numpy arrays of text and of objects are buffers too, but iterate over addresses.
@@ -133,5 +199,5 @@ def _holds_numbers(roster: Iterable[object]) -> bool:
 
 
 def _is_text_or_object(buffer_format: str) -> bool:
-    # PEP 3118: O is a pointer to an object, w and u are characters.
-    return not {"O", "w", "u"}.isdisjoint(buffer_format)
+    # PEP 3118: O is a pointer to an object, w and u are characters, s is text of bytes.
+    return not {"O", "w", "u", "s"}.isdisjoint(buffer_format)

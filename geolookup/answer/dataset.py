@@ -222,11 +222,13 @@ class Dataset:
     ) -> RosterResult:
         """Return what is known of each address of a roster, in its order.
 
-        Exactly one of the first three is given. In buffers of any kind (bytes,
-        memoryview, numpy arrays) the bytes count, whatever the type of the items.
+        Exactly one of the first three is given. The type of a buffer's items says what
+        they are: bytes are packed addresses, a uint32 is an IPv4 address as an integer
+        in the byte order of its type; other types are refused.
 
         Args:
-            roster: addresses (see the class) in any mixture.
+            roster: addresses (see the class) in any mixture. A missing value (None, NaN)
+                is INVALID.
             ipv4: 4 bytes an address, in network order.
             ipv6: 16 bytes an address, in network order; IPv4 addresses stand
                 there in IPv4-mapped form.
