@@ -188,7 +188,7 @@ def test_a_roster_may_come_from_an_iterator(source: Any) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [bytes, bytearray, memoryview, lambda packed: array.array("I", packed)],
+    [bytes, bytearray, memoryview, lambda packed: array.array("B", packed)],
     ids=["bytes", "bytearray", "memoryview", "array"],
 )
 def test_packed_rosters_may_be_any_buffer(source: Any, make: Callable[[bytes], Any]) -> None:
@@ -196,6 +196,24 @@ def test_packed_rosters_may_be_any_buffer(source: Any, make: Callable[[bytes], A
     assert source.classify(ipv4=make(packed)).countries == ["CN", "US", "CN"]
     mapped = b"".join(bytes(10) + b"\xff\xff" + packed[i : i + 4] for i in (0, 4, 8))
     assert source.classify(ipv6=make(mapped)).countries == ["CN", "US", "CN"]
+
+
+def test_integers_in_host_order_are_addresses(source: Any) -> None:
+    numbers = array.array("I", [int(ipaddress.ip_address(text)) for text in (CHINA, AMERICA)])
+    assert source.classify(ipv4=numbers).countries == ["CN", "US"]
+    with pytest.raises(RosterError, match=r"^ipv6: the buffer's items are of type 'I'"):
+        source.classify(ipv6=numbers)
+
+
+def test_what_iterates_over_something_else_is_no_roster(source: Any) -> None:
+    with pytest.raises(TypeError, match=r"^roster: a dict iterates over its keys"):
+        source.classify({"alice": CHINA})
+
+
+def test_missing_values_are_invalid_at_their_positions(source: Any) -> None:
+    result = source.classify([CHINA, None, float("nan")], region_set="CN")
+    assert list(result.statuses) == ["ASSIGNED", "INVALID", "INVALID"]
+    assert (list(result.inside), list(result.undetermined)) == ([0], [1, 2])
 
 
 @pytest.mark.parametrize(
