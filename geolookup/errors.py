@@ -40,8 +40,29 @@ class SourceError(GeoLookupError, ValueError):
 
 
 class ServiceError(GeoLookupError):
-    """A geolookup service answered a call with an error."""
+    """A geolookup service answered a call with an error.
+
+    Attributes:
+        code: gRPC's status code by name, such as "RESOURCE_EXHAUSTED"; None: the call
+            did not come to an end with a status.
+        retry_after: seconds after which the service wants to be asked again; None: it
+            gave no hint.
+        retryable: whether the same call may be answered later. The clients have made it again
+            as often as they may.
+    """
+
+    def __init__(
+        self,
+        *args: object,
+        code: str | None = None,
+        retry_after: float | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(*args)
+        self.code = code
+        self.retry_after = retry_after
+        self.retryable = retryable
 
 
 class ServiceUnavailableError(ServiceError):
-    """A geolookup service could not be reached, or not in time."""
+    """A geolookup service could not be reached, or not in time, or is overloaded."""

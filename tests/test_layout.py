@@ -38,7 +38,9 @@ PARTS = (
     ("review", "review.verification"),
     ("export", "pictures", "update"),
     ("v1", "admin"),
-    ("service", "client"),
+    ("client.tls",),
+    ("client",),
+    ("service",),
     ("cli",),
     ("__main__",),
 )
@@ -48,11 +50,12 @@ GRPC = (
     *("grpc", "grpc_health", "grpc_reflection", "grpc_channelz"),
     *("google.protobuf", "geolookup.v1", "geolookup.admin"),
 )
-MAY_USE_GRPC = ("service", "client", "v1", "admin")
+MAY_USE_GRPC = ("service", "client", "client.tls", "v1", "admin")
 
 MAY_OPEN_FILES = (
     *("atomic", "tomlfile", "answer.dataset", "answer.decision_record", "answer.signature"),
-    *("build.readers", "build.manifest", "review.verification", "update", "service", "cli"),
+    *("build.readers", "build.manifest", "review.verification", "update", "client.tls"),
+    *("service", "cli"),
 )
 OPENERS = {
     *("open", "fdopen", "mmap", "read_text", "read_bytes", "write_text", "write_bytes"),

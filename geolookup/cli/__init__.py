@@ -141,6 +141,8 @@ for _subcommand in (
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code. Errors are one line on standard error."""
+    # gRPC has lines of its own, for a TLS handshake that fails, say. It reads this when loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     code = _run(sys.argv[1:] if arguments is None else list(arguments))
     try:
         _flush()

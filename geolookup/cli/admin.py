@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from geolookup.cli.connection import connection_options
 from geolookup.cli.options import json_option
 from geolookup.cli.output import printable, table
 
 if TYPE_CHECKING:
+    from geolookup.cli.connection import Connection
     from geolookup.service.admin.client import RemoteControl
     from geolookup.service.admin.control import Reload, ServiceStatus, WorkerStatus
 
@@ -33,51 +35,16 @@ Exit codes:
 """
 
 
+_connection = connection_options(
+    "--admin",
+    "The service's admin listener: HOST:PORT or unix:PATH.",
+    default=_DEFAULT_TARGET,
+)
+
+
 def _options(function: _Function) -> _Function:
-    """Add --admin and what goes with it."""
-    file = click.Path(exists=True, dir_okay=False, path_type=Path)
-    for option in (
-        json_option,
-        click.option(
-            "--server-name",
-            metavar="NAME",
-            help="The name in the service's certificate, where TARGET is another.",
-        ),
-        click.option(
-            "--key", "client_key", type=file, metavar="FILE", help="Private key of --certificate."
-        ),
-        click.option(
-            "--certificate",
-            "client_certificate",
-            type=file,
-            metavar="FILE",
-            help="Show this certificate (PEM), for a listener that asks for one.",
-        ),
-        click.option(
-            "--ca",
-            type=file,
-            metavar="FILE",
-            help="Use TLS, and trust a certificate by these authorities (PEM) only.",
-        ),
-        click.option(
-            "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            default=_TIMEOUT,
-            show_default=True,
-            metavar="SECONDS",
-            help="Longest wait for the answer.",
-        ),
-        click.option(
-            "--admin",
-            "target",
-            default=_DEFAULT_TARGET,
-            show_default=True,
-            metavar="TARGET",
-            help="The service's admin listener: HOST:PORT or unix:PATH.",
-        ),
-    ):
-        function = option(function)
-    return function
+    """Add --json, --admin and what goes with it."""
+    return _connection(json_option(function))
 
 
 @click.group(name="admin", short_help="Reload, roll back, drain or look at a running service.")
@@ -93,13 +60,13 @@ def administer() -> None:
 
 @administer.command(name="reload", epilog=_EPILOG, short_help="Read the dataset file again.")
 @_options
-def reload_service(*, as_json: bool, **connection: Any) -> int:
+def reload_service(*, as_json: bool, connection: Connection) -> int:
     """Have the service read its dataset file and region sets again, and swap them in.
 
     A file that is damaged, unsigned where it must be signed, or that changes more than
     it may, is refused, and the service goes on with what it has.
     """
-    with _connect(**connection) as control:
+    with _connect(connection) as control:
         return _show_reload(control.reload(), as_json=as_json)
 
 
@@ -107,38 +74,38 @@ def reload_service(*, as_json: bool, **connection: Any) -> int:
     name="rollback", epilog=_EPILOG, short_help="Return to the dataset before this one."
 )
 @_options
-def roll_back_service(*, as_json: bool, **connection: Any) -> int:
+def roll_back_service(*, as_json: bool, connection: Connection) -> int:
     """Have the service return to the dataset that was in service before."""
-    with _connect(**connection) as control:
+    with _connect(connection) as control:
         return _show_reload(control.rollback(), as_json=as_json)
 
 
 @administer.command(name="status", epilog=_EPILOG, short_help="Say how it is.")
 @_options
-def show_status(*, as_json: bool, **connection: Any) -> None:
+def show_status(*, as_json: bool, connection: Connection) -> None:
     """Say how the service is: health, dataset, last reload, every worker."""
-    with _connect(**connection) as control:
+    with _connect(connection) as control:
         status = control.status()
     click.echo(json.dumps(_plain_status(status)) if as_json else _told(status))
 
 
 @administer.command(name="drain", epilog=_EPILOG, short_help="Have load balancers go elsewhere.")
 @_options
-def drain_service(*, as_json: bool, **connection: Any) -> None:
+def drain_service(*, as_json: bool, connection: Connection) -> None:
     """Have health checks answered with NOT_SERVING; calls are answered all the same.
 
     'geolookup admin resume' takes it back.
     """
-    with _connect(**connection) as control:
+    with _connect(connection) as control:
         control.drain()
     click.echo(json.dumps({"serving": False}) if as_json else "draining: health says NOT_SERVING")
 
 
 @administer.command(name="resume", epilog=_EPILOG, short_help="Take back drain.")
 @_options
-def resume_service(*, as_json: bool, **connection: Any) -> None:
+def resume_service(*, as_json: bool, connection: Connection) -> None:
     """Take back 'geolookup admin drain'."""
-    with _connect(**connection) as control:
+    with _connect(connection) as control:
         control.resume()
         serving = control.status().serving
     if as_json:
@@ -147,32 +114,21 @@ def resume_service(*, as_json: bool, **connection: Any) -> None:
         click.echo(f"resumed: health says {'SERVING' if serving else 'NOT_SERVING'}")
 
 
-def _connect(
-    *,
-    target: str,
-    timeout: float,
-    ca: Path | None,
-    client_certificate: Path | None,
-    client_key: Path | None,
-    server_name: str | None,
-) -> RemoteControl:
-    if (client_certificate is None) != (client_key is None):
-        raise click.UsageError("--certificate and --key belong together")
-    if ca is None and (client_certificate, server_name) != (None, None):
-        raise click.UsageError("--certificate and --server-name are for TLS; add --ca")
+@contextmanager
+def _connect(connection: Connection) -> Iterator[RemoteControl]:
     # gRPC takes longer to import than all else together.
     from geolookup.service.admin.client import RemoteControl  # noqa: PLC0415
 
-    identity = None
-    if client_certificate is not None and client_key is not None:
-        identity = client_key.read_bytes(), client_certificate.read_bytes()
-    return RemoteControl(
-        target,
-        timeout=timeout,
-        authorities=None if ca is None else ca.read_bytes(),
-        identity=identity,
-        server_name=server_name,
-    )
+    with (
+        connection.diagnosed(),
+        RemoteControl(
+            connection.target,
+            timeout=connection.timeout or _TIMEOUT,
+            credentials=connection.credentials,
+            server_name=connection.server_name,
+        ) as control,
+    ):
+        yield control
 
 
 def _show_reload(reload: Reload, *, as_json: bool) -> int:

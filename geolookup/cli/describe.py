@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from geolookup.answer.region_sets import RegionSet
+    from geolookup.cli.connection import Connection
 
 _TIMEOUT = 5.0
 _SHORT = 60
@@ -88,8 +89,7 @@ def show_region_sets(
     expressions: tuple[str, ...],
     as_json: bool,
     region_sets: str | None,
-    server: str | None,
-    timeout: float | None,
+    connection: Connection | None,
 ) -> None:
     """List the named region sets, or show which countries are in each SET.
 
@@ -104,14 +104,12 @@ def show_region_sets(
 
     With --json each set is a line: name, codes, version, source.
     """
-    if server is not None:
+    if connection is not None:
         if expressions or region_sets is not None:
             raise click.UsageError("--server lists its own named sets; leave out SET and FILE")
-        with connect(server, timeout or _TIMEOUT) as client:
+        with connect(connection, _TIMEOUT) as client:
             listed: Iterable[RegionSet] = client.region_sets()
     else:
-        if timeout is not None:
-            raise click.UsageError("--timeout is for --server")
         known = RegionSets.load(region_sets) if region_sets else RegionSets.builtin()
         listed = [known.resolve(text) for text in expressions] if expressions else known
     if as_json:

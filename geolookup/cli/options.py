@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -10,6 +11,7 @@ import click
 from geolookup.answer.claims import Policy
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.dataset import open as open_dataset
+from geolookup.cli.connection import Connection, connection_options
 
 if TYPE_CHECKING:
     from geolookup.client import Client
@@ -60,20 +62,9 @@ def dataset_options(function: _Function) -> _Function:
     return dataset(region_sets(public_key_option(function)))
 
 
-def server_options(function: _Function) -> _Function:
-    """Add --server and --timeout: ask a service instead."""
-    server = click.option(
-        "--server",
-        metavar="TARGET",
-        help="Ask a running service instead: HOST:PORT or unix:PATH.",
-    )
-    timeout = click.option(
-        "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        help="Longest wait for each answer of --server.",
-    )
-    return server(timeout(function))
+server_options = connection_options(
+    "--server", "Ask a running service instead: HOST:PORT, [IPV6]:PORT or unix:PATH."
+)
 
 
 def json_option(function: _Function) -> _Function:
@@ -92,34 +83,45 @@ def policy_of(policy: str | None, region_set: str | None) -> Policy:
     return Policy[policy.upper()]
 
 
+@contextmanager
 def open_answerer(
     *,
     dataset: str | None,
     region_sets: str | None,
     public_key: str | None,
-    server: str | None,
-    timeout: float | None,
+    connection: Connection | None,
     default_timeout: float,
-) -> Dataset | Client:
+) -> Iterator[Dataset | Client]:
     """Open the dataset, or a client of the service, that the options name.
 
-    Both have the same verbs and are context managers.
+    Both have the same verbs.
     """
-    if server is None:
-        if timeout is not None:
-            raise click.UsageError("--timeout is for --server")
-        return open_dataset(dataset, region_sets=region_sets, public_key=public_key)
+    if connection is None:
+        with open_dataset(dataset, region_sets=region_sets, public_key=public_key) as opened:
+            yield opened
+        return
     if (dataset, region_sets, public_key) != (None, None, None):
         raise click.UsageError(
             "--server answers from its own --dataset and --region-sets, and checks its own"
             " --public-key"
         )
-    return connect(server, timeout or default_timeout)
+    with connect(connection, default_timeout) as client:
+        yield client
 
 
-def connect(server: str, timeout: float) -> Client:
-    """Return a client of the service; it connects when it is first asked."""
+@contextmanager
+def connect(connection: Connection, default_timeout: float) -> Iterator[Client]:
+    """Open a client of the service; it connects when it is first asked."""
     # gRPC takes longer to import than all else together.
     from geolookup.client import Client  # noqa: PLC0415
 
-    return Client(server, timeout=timeout)
+    with (
+        connection.diagnosed(),
+        Client(
+            connection.target,
+            timeout=connection.timeout or default_timeout,
+            credentials=connection.credentials,
+            options=connection.options,
+        ) as client,
+    ):
+        yield client

@@ -16,7 +16,7 @@ from geolookup.client import wire
 from geolookup.client.base import BaseClient, Methods
 from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
 from geolookup.client.coalescing import Batch, Waiter
-from geolookup.client.failures import Failure, closed, timed_out
+from geolookup.client.failures import EXPIRED, Failure, closed
 from geolookup.client.stream_timeout import StreamTimeout
 from geolookup.errors import GeoLookupError
 
@@ -100,7 +100,7 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
         column, given = wire.one_of(rosters=rosters, ipv4=ipv4, ipv6=ipv6)
         items = given if isinstance(given, AsyncIterable) else _each(given)
         requests = (wire.stream_request(column, item, question) async for item in items)
-        return self._stream(requests, question, self._limit(timeout), rosters_ahead(ahead))
+        return self._stream(requests, question, column, self._limit(timeout), rosters_ahead(ahead))
 
     async def explain(self, address: Address, *, timeout: float | None = None) -> Explanation:
         """Return why an address has the answer it has; see `Dataset.explain`."""
@@ -145,7 +145,7 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
             try:
                 body = await method(request.body, timeout=attempts.deadline - monotonic())
             except grpc.aio.AioRpcError as error:
-                outcome = self._outcome(Failure.of(error), attempts, limit)
+                outcome = self._outcome(Failure.of(error), attempts, limit, request.field)
             except (asyncio.CancelledError, grpc.aio.UsageError):
                 # gRPC cancels the calls of a channel that is closed.
                 if not self._closed or _task_is_cancelled():
@@ -180,7 +180,7 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
             finally:
                 lookups.leave(first)
         expire = asyncio.get_running_loop().call_later(
-            limit, waiter.resolve, timed_out(self._target, limit)
+            limit, waiter.resolve, self._problem(EXPIRED, limit)
         )
         try:
             return await waiter.future
@@ -220,7 +220,12 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
             lookups.send_again(batch)
 
     async def _stream(
-        self, requests: AsyncIterator[bytes], question: wire.Question, limit: float, ahead: int
+        self,
+        requests: AsyncIterator[bytes],
+        question: wire.Question,
+        column: str,
+        limit: float,
+        ahead: int,
     ) -> AsyncIterator[RosterResult]:
         slots = asyncio.Semaphore(ahead)
         failed: list[Exception] = []
@@ -259,11 +264,12 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
                 yield wire.streamed_result(body, question)
                 timeout.on_wait()
         except grpc.aio.AioRpcError as error:
-            problem = self._stream_problem(Failure.of(error), limit, expired)
+            failure = EXPIRED if expired else Failure.of(error)
+            problem = self._problem(failure, limit, column)
         except asyncio.CancelledError:
             if not (expired or self._closed) or _task_is_cancelled():
                 raise
-            problem = timed_out(self._target, limit) if expired else closed()
+            problem = self._problem(EXPIRED, limit) if expired else closed()
         finally:
             watching.cancel()
             call.cancel()

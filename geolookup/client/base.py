@@ -15,8 +15,9 @@ from geolookup.client.channel import (
     time_limit,
 )
 from geolookup.client.coalescing import Batch, Coalescer, Coalescing
-from geolookup.client.failures import Failure, closed, timed_out
+from geolookup.client.failures import Failure, closed
 from geolookup.client.retry import DEFAULT_RETRY, Attempts, Budget, Retry
+from geolookup.client.target import read_target
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -55,7 +56,7 @@ class BaseClient(Generic[_Channel]):
         retry: Retry | None = DEFAULT_RETRY,
         coalesce: bool | Coalescing = False,
     ) -> None:
-        self._target = target
+        self._target = read_target(target)
         self._timeout = time_limit(timeout)
         self._credentials = credentials
         self._options = channel_options(options, retries=retry is not None)
@@ -90,7 +91,7 @@ class BaseClient(Generic[_Channel]):
     ) -> Coalescer | None:
         if not self._coalesce:
             return None
-        return Coalescer(self._coalesce, self._count, self._target, self._budget, send, lock)
+        return Coalescer(self._coalesce, self._count, self._budget, self._problem, send, lock)
 
     def _limit(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else time_limit(timeout)
@@ -99,15 +100,14 @@ class BaseClient(Generic[_Channel]):
         return Attempts(self._budget, monotonic() + limit)
 
     def _outcome(
-        self, failure: Failure, attempts: Attempts, limit: float
+        self, failure: Failure, attempts: Attempts, limit: float, field: str | None
     ) -> float | GeoLookupError:
         """Return the seconds until a failed call is made again, or what its caller gets."""
+        wait = None if self._closed else attempts.wait_after(failure, monotonic())
+        return self._problem(attempts.failure or failure, limit, field) if wait is None else wait
+
+    def _problem(self, failure: Failure, limit: float, field: str | None = None) -> GeoLookupError:
+        """Return what the caller of a failed call gets."""
         if self._closed:
             return closed()
-        wait = attempts.wait_after(failure, monotonic())
-        return failure.error(self._target, limit) if wait is None else wait
-
-    def _stream_problem(self, failure: Failure, limit: float, expired: bool) -> GeoLookupError:
-        if expired:
-            return timed_out(self._target, limit)
-        return closed() if self._closed else failure.error(self._target, limit)
+        return failure.error(self._target, limit, tls=self._credentials is not None, field=field)

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from geolookup.answer.results import Answer
 from geolookup.client import wire
-from geolookup.client.failures import Failure, Remedy, closed, timed_out
+from geolookup.client.failures import EXPIRED, Failure, Remedy, closed
 from geolookup.client.retry import Attempts, Budget
 from geolookup.errors import GeoLookupError, ServiceUnavailableError
 
@@ -213,8 +213,8 @@ class Coalescer:
     Args:
         settings: how.
         channels: how many the client has.
-        target: of the client, for errors.
         budget: of the client.
+        problem: returns the error of a caller, by how the call failed and its time limit.
         send: starts the call of a batch, whose end `on_answer`, `on_failure` or `on_closed`
             is due to hear of. False: it can't, since the client is closed.
         lock: guards the queues where threads share the client. Nothing is sent while it is held.
@@ -224,13 +224,13 @@ class Coalescer:
         self,
         settings: Coalescing,
         channels: int,
-        target: str,
         budget: Budget,
+        problem: Callable[[Failure, float], GeoLookupError],
         send: Callable[[Batch], bool],
         lock: AbstractContextManager[Any],
     ) -> None:
-        self._target = target
         self._budget = budget
+        self._problem = problem
         self._send = send
         self._lock = lock
         self._queues: Queues[_Key, Waiter] = Queues(
@@ -311,11 +311,7 @@ class Coalescer:
         if remedy is Remedy.ALONE:
             self._send_each(batch.question, batch.waiters)
         elif remedy is Remedy.NONE:
-            batch.fail(
-                lambda waiter: (
-                    closed() if self._closed else failure.error(self._target, waiter.limit)
-                )
-            )
+            batch.fail(lambda waiter: self._problem(failure, waiter.limit))
         return None
 
     def send_again(self, batch: Batch) -> None:
@@ -347,7 +343,7 @@ class Coalescer:
     def _sent(self, batch: Batch) -> bool:
         """Send a batch; False: it came to nothing, and its waiters have heard."""
         if batch.remaining() <= 0:
-            batch.fail(lambda waiter: timed_out(self._target, waiter.limit))
+            batch.fail(lambda waiter: self._problem(EXPIRED, waiter.limit))
         elif self._send(batch):
             return True
         else:

@@ -82,18 +82,25 @@ class Budget:
 
 
 class Attempts:
-    """The attempts of one call. Times are `time.monotonic`."""
+    """The attempts of one call. Times are `time.monotonic`.
 
-    __slots__ = ("_budget", "_failed", "_shed", "deadline")
+    Attributes:
+        deadline: when the last of them ends.
+        failure: the one of those so far that says most of the reason; None: there was none.
+    """
+
+    __slots__ = ("_budget", "_failed", "_shed", "deadline", "failure")
 
     def __init__(self, budget: Budget, deadline: float) -> None:
         self.deadline = deadline
         self._budget = budget
         self._failed = 0
         self._shed = 0
+        self.failure: Failure | None = None
 
     def wait_after(self, failure: Failure, now: float) -> float | None:
         """Return the seconds until the next attempt; None: there is none."""
+        self.failure = failure.more_telling(self.failure)
         retry = self._budget.retry
         if retry is None or not failure.is_retryable:
             return None

@@ -15,7 +15,7 @@ from geolookup.client import wire
 from geolookup.client.base import BaseClient
 from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
 from geolookup.client.coalescing import Batch, Waiter
-from geolookup.client.failures import Failure, closed, timed_out
+from geolookup.client.failures import EXPIRED, Failure, closed
 from geolookup.client.stream_timeout import StreamTimeout
 from geolookup.errors import GeoLookupError
 
@@ -136,7 +136,7 @@ class Client(BaseClient[grpc.Channel]):
         question = wire.Question.of(region_set, policy, record)
         column, given = wire.one_of(rosters=rosters, ipv4=ipv4, ipv6=ipv6)
         requests = (wire.stream_request(column, roster, question) for roster in given)
-        return self._stream(requests, question, self._limit(timeout), rosters_ahead(ahead))
+        return self._stream(requests, question, column, self._limit(timeout), rosters_ahead(ahead))
 
     def explain(self, address: Address, *, timeout: float | None = None) -> Explanation:
         """Return why an address has the answer it has; see `Dataset.explain`."""
@@ -180,7 +180,7 @@ class Client(BaseClient[grpc.Channel]):
             try:
                 body = method(request.body, timeout=attempts.deadline - monotonic())
             except grpc.RpcError as error:
-                outcome = self._outcome(Failure.of(error), attempts, limit)
+                outcome = self._outcome(Failure.of(error), attempts, limit, request.field)
             except ValueError:  # gRPC's for a closed channel
                 if not self._closed:
                     raise
@@ -216,7 +216,7 @@ class Client(BaseClient[grpc.Channel]):
                 lookups.give_up(waiter, question)
         outcome = waiter.outcome
         if outcome is None or isinstance(outcome, GeoLookupError):
-            raise outcome or timed_out(self._target, limit)
+            raise outcome or self._problem(EXPIRED, limit)
         return outcome
 
     def _send(self, batch: Batch) -> bool:
@@ -249,7 +249,12 @@ class Client(BaseClient[grpc.Channel]):
             self._lookups.send_again(batch)
 
     def _stream(
-        self, requests: Iterator[bytes], question: wire.Question, limit: float, ahead: int
+        self,
+        requests: Iterator[bytes],
+        question: wire.Question,
+        column: str,
+        limit: float,
+        ahead: int,
     ) -> Iterator[RosterResult]:
         slots = threading.Semaphore(ahead)
         ended = threading.Event()
@@ -294,7 +299,8 @@ class Client(BaseClient[grpc.Channel]):
                 yield wire.streamed_result(body, question)
                 timeout.on_wait()
         except grpc.RpcError as error:
-            problem = self._stream_problem(Failure.of(error), limit, expired.is_set())
+            failure = EXPIRED if expired.is_set() else Failure.of(error)
+            problem = self._problem(failure, limit, column)
         finally:
             ended.set()
             slots.release()

@@ -108,11 +108,13 @@ class Request(Generic[_Result_co]):
         method: one of `UNARY`.
         body: the serialised request.
         read: returns the result in a serialised response; raises ServiceError if it holds none.
+        field: the argument that the caller gave addresses in, for errors.
     """
 
     method: str
     body: bytes
     read: Callable[[bytes], _Result_co]
+    field: str | None = None
 
 
 def lookup(packed: bytes | None, question: Question) -> Request[Answer]:
@@ -145,8 +147,8 @@ def classify(
 ) -> Request[RosterResult]:
     """Return the request for a roster."""
     request = v1.ClassifyRosterRequest()
-    _fill(request, roster, ipv4, ipv6, question)
-    return Request(CLASSIFY_ROSTER, request.SerializeToString(), partial(_roster, question))
+    field = _fill(request, roster, ipv4, ipv6, question)
+    return Request(CLASSIFY_ROSTER, request.SerializeToString(), partial(_roster, question), field)
 
 
 def explain(address: Address) -> Request[Explanation]:
@@ -383,7 +385,8 @@ def _fill(
     ipv4: Buffer | None,
     ipv6: Buffer | None,
     question: Question,
-) -> None:
+) -> str:
+    """Fill a request, and return the name of the argument with the addresses."""
     column, addresses = one_of(roster=roster, ipv4=ipv4, ipv6=ipv6)
     request.region_set = question.expression
     request.policy = _number(question.policy)
@@ -394,6 +397,7 @@ def _fill(
         request.ipv4 = _bytes(packed_buffer(addresses, column, 4))
     else:
         request.ipv6 = _bytes(packed_buffer(addresses, column, 16))
+    return column
 
 
 def _fill_roster(request: v1.ClassifyRosterRequest, roster: Roster) -> None:

@@ -10,7 +10,9 @@ from google.protobuf.message import Message
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
-from geolookup.errors import GeoLookupError, ServiceError, ServiceUnavailableError
+from geolookup.client.failures import Failure
+from geolookup.client.target import read_target
+from geolookup.errors import GeoLookupError, ServiceError
 from geolookup.service.admin.control import Reload, ServiceStatus
 from geolookup.service.admin.messages import reload_of, status_of
 
@@ -26,9 +28,7 @@ class RemoteControl:
     Args:
         target: the admin listener: ``HOST:PORT`` or ``unix:PATH``.
         timeout: seconds that each call may take.
-        authorities: for TLS, the certificates (PEM) of those whose word counts for the
-            service's; None: nothing is encrypted.
-        identity: for TLS, the client's private key and certificate chain (PEM).
+        credentials: for TLS; None: nothing is encrypted.
         server_name: for TLS, the name in the service's certificate, where the target
             is reached by another.
 
@@ -42,22 +42,21 @@ class RemoteControl:
         target: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
-        authorities: bytes | None = None,
-        identity: tuple[bytes, bytes] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
         server_name: str | None = None,
     ) -> None:
-        self._target = target
+        self._target = read_target(target)
         self._timeout = timeout
+        self._tls = credentials is not None
         # A variable of the environment must not lead it elsewhere.
         options: list[tuple[str, object]] = [("grpc.enable_http_proxy", 0)]
         if server_name is not None:
             options.append(("grpc.ssl_target_name_override", server_name))
-        if authorities is None:
-            self._channel = grpc.insecure_channel(target, options)
-        else:
-            key, chain = identity or (None, None)
-            credentials = grpc.ssl_channel_credentials(authorities, key, chain)
-            self._channel = grpc.secure_channel(target, credentials, options)
+        self._channel = (
+            grpc.insecure_channel(target, options)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options)
+        )
         self._stub: Any = admin_v1_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def reload(self) -> Reload:
@@ -97,21 +96,17 @@ class RemoteControl:
         try:
             return method(request, timeout=self._timeout)
         except grpc.RpcError as error:
-            problem = self._failure(error)
+            problem = self._failure(Failure.of(error))
         # Not in the handler, so that gRPC's texts are no part of the traceback.
         raise problem
 
-    def _failure(self, error: grpc.RpcError) -> GeoLookupError:
-        code = error.code()
-        if code is grpc.StatusCode.UNAVAILABLE:
-            return ServiceUnavailableError(f"no admin listener can be reached at {self._target}")
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return ServiceUnavailableError(
-                f"the service at {self._target} did not answer in {self._timeout:g} s"
+    def _failure(self, failure: Failure) -> GeoLookupError:
+        if failure.code is grpc.StatusCode.UNIMPLEMENTED:
+            return ServiceError(
+                f"{self._target} is no admin listener; is it the clients' one?",
+                code=failure.code.name,
             )
-        if code is grpc.StatusCode.UNIMPLEMENTED:
-            return ServiceError(f"{self._target} is no admin listener; is it the clients' one?")
-        return ServiceError(f"the service at {self._target} answered {code.name}")
+        return failure.error(self._target, self._timeout, tls=self._tls, listener="admin listener")
 
     def _read(self, read: Callable[[], _Value]) -> _Value:
         try:
