@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 
 from geolookup import _core
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
@@ -29,6 +29,7 @@ from geolookup.answer.file_format import (
     read_expiring,
     read_metadata,
 )
+from geolookup.answer.intervals import Family, joined, ranges_of
 from geolookup.answer.region_sets import RegionSet, RegionSets
 from geolookup.answer.results import Answer, Perspective, RosterResult
 from geolookup.atomic import replacing
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from geolookup.answer.addresses import Address, Roster
     from geolookup.answer.decision_record import DecisionRecord
-    from geolookup.answer.evidence import Evidence, SourceLine
+    from geolookup.answer.evidence import Evidence, SourceEvidence
     from geolookup.answer.explanation import Explanation
 
 _CACHED_REGION_SETS: Final = 256
@@ -448,8 +449,8 @@ class Dataset:
             ],
         }
 
-    def intervals(self, family: Literal[4, 6]) -> Iterator[tuple[int, int, int]]:
-        """Yield the address line of one family, without gaps: first, last, claim number.
+    def intervals(self, family: Family) -> Iterator[tuple[int, int, int]]:
+        """Yield the intervals of one family, without gaps: first, last, claim number.
 
         Addresses are numbers, ascending from 0; an interval ends at its last
         address. IPv6 addresses that carry an IPv4 address have one of the
@@ -470,11 +471,11 @@ class Dataset:
             numbers = image.section("ipv4.claims").cast("H")
         elif family == 6:
             high, low = image.section("ipv6.high").cast("Q"), image.section("ipv6.low").cast("Q")
-            first = (upper << 64 | lower for upper, lower in zip(high, low, strict=True))
+            first = joined(high, low)
             numbers = image.section("ipv6.claims").cast("H")
         else:
             raise ValueError("family: expected 4 or 6")
-        return _walk(first, numbers, end=1 << (32 if family == 4 else 128))
+        return ranges_of(family, first, numbers)
 
     def explain(self, address: Address) -> Explanation:
         """Return why an address has the answer it has.
@@ -497,7 +498,7 @@ class Dataset:
             form, image.interval, self._claims, self._evidence(), self._sources, self._id
         )
 
-    def views(self) -> tuple[SourceLine, ...]:
+    def views(self) -> tuple[SourceEvidence, ...]:
         """Return what each source says, in order of precedence; nothing without evidence.
 
         Raises:
@@ -505,7 +506,7 @@ class Dataset:
             DatasetClosedError: after `close`.
         """
         evidence = self._evidence()
-        return () if evidence is None else evidence.lines
+        return () if evidence is None else evidence.sources
 
     def _evidence(self) -> Evidence | None:
         from geolookup.answer.evidence import SECTION, Evidence  # noqa: PLC0415
@@ -516,7 +517,7 @@ class Dataset:
             if section is None or self._image is None:
                 return None
             known = Evidence(section, self._image.name)
-            if [line.name for line in known.lines] != [source.name for source in self._sources]:
+            if [one.name for one in known.sources] != [source.name for source in self._sources]:
                 self._image.fail(f"section {SECTION}: of other sources than the metadata has")
             # Two threads may both read it; the second reading is as good.
             self._set(_evidence_read=known)
@@ -557,11 +558,11 @@ class Dataset:
     # --- life
 
     def close(self) -> None:
-        """Let go of the file; may be called again.
+        """Close the file; may be called again.
 
-        Calls that other threads have under way finish, and results that were
-        made stay usable. Later questions raise `DatasetClosedError`; what
-        describes the dataset (`id`, `sources`, `info` and so on) stays.
+        Calls of other threads that are in progress finish, and existing results
+        stay usable. Later lookups raise `DatasetClosedError`; what describes
+        the dataset (`id`, `sources`, `info` and so on) stays.
         """
         self._replies.close()
         self._set(
@@ -607,15 +608,6 @@ class Dataset:
     def __repr__(self) -> str:
         state = ", closed" if self.closed else ""
         return f"<Dataset {self._id[:12]}..., built {self._built:%Y-%m-%d}{state}>"
-
-
-def _walk(first: Iterable[int], numbers: Iterable[int], end: int) -> Iterator[tuple[int, int, int]]:
-    pairs = zip(first, numbers, strict=True)
-    start, number = next(pairs)
-    for following, other in pairs:
-        yield start, following - 1, number
-        start, number = following, other
-    yield start, end - 1, number
 
 
 class _ClosedTable:

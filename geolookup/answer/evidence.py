@@ -1,8 +1,7 @@
 """Evidence: what each source says, kept beside the claims so that answers can be explained.
 
-A section of its own in the dataset file, read when something is to be explained
-and at no other time. docs/dataset-format.md describes it, and
-`geolookup.build.evidence_section` writes it.
+A section of its own in the dataset file, which is read only for explanations.
+docs/dataset-format.md describes it, and `geolookup.build.evidence_section` writes it.
 """
 
 from __future__ import annotations
@@ -11,10 +10,17 @@ import ipaddress
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
-from geolookup.answer.intervals import covering_ipv4, covering_ipv6
+from geolookup.answer.intervals import (
+    Family,
+    address_text,
+    covering_ipv4,
+    covering_ipv6,
+    joined,
+    ranges_of,
+)
 from geolookup.errors import DatasetError
 
 SECTION: Final = "evidence"
@@ -23,34 +29,30 @@ SECTION: Final = "evidence"
 ALIGNMENT: Final = 64
 """Columns begin at multiples of this many bytes."""
 
-Family = Literal[4, 6]
 
-
-class Says(NamedTuple):
+class Statement(NamedTuple):
     """What one source says of an address.
 
     Attributes:
-        source: its name.
-        country: the code; None: it is silent.
+        country: the code; None: the source is silent.
         first: first address of its range, or of the gap between its ranges.
             Where a more specific range of the same source cuts a range, this
             is the piece that holds the address.
         last: last address of the same.
     """
 
-    source: str
     country: str | None
     first: int
     last: int
 
 
 @dataclass(frozen=True, slots=True)
-class OverrideEntry:
-    """An operator's override.
+class OverrideView:
+    """The operator's override that decided.
 
     Attributes:
         country: its code; "ZZ": no country.
-        comment: why, as the operator wrote it.
+        comment: the operator's reason.
         expires: the last day on which it applies (YYYY-MM-DD), or empty.
         first: first address of its range, or of the piece of it that holds the
             address, where a more specific override cuts it.
@@ -60,8 +62,8 @@ class OverrideEntry:
     country: str
     comment: str
     expires: str
-    first: int
-    last: int
+    first: str = field(repr=False)
+    last: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,9 @@ class RegistryEntry:
 class Evidence:
     """The evidence of one dataset. Immutable; it keeps the section's memory.
 
+    Attributes:
+        sources: what each source says, in order of precedence.
+
     Raises:
         DatasetError: the section's content is not of its form.
     """
@@ -94,7 +99,7 @@ class Evidence:
                 raise ValueError("the index is longer than the section")
             index = json.loads(bytes(section[8 : 8 + size]))
             columns = section[8 + size + -(8 + size) % ALIGNMENT :]
-            self._sources = tuple(SourceLine(entry, columns) for entry in index["sources"])
+            self.sources = tuple(SourceEvidence(entry, columns) for entry in index["sources"])
             self._overrides: list[dict[str, str]] = index["overrides"]
             self._override_ranges: dict[Family, list[tuple[int, int, int]]] = {
                 4: _numbers(index["override_ranges"]["ipv4"]),
@@ -105,16 +110,7 @@ class Evidence:
         except (LookupError, TypeError, ValueError, RecursionError) as error:
             self._fail(error)
 
-    def sources(self, family: Family, address: int) -> tuple[Says, ...]:
-        """Return what each source says of an address, in their order of precedence."""
-        return tuple(source.says(family, address) for source in self._sources)
-
-    @property
-    def lines(self) -> tuple[SourceLine, ...]:
-        """What each source says of the whole address line, in their order of precedence."""
-        return self._sources
-
-    def override(self, family: Family, address: int) -> OverrideEntry | None:
+    def override(self, family: Family, address: int) -> OverrideView | None:
         """Return the override that decides for an address, if one does."""
         ranges = self._override_ranges[family]
         at = bisect_right(ranges, address, key=lambda row: row[0]) - 1
@@ -123,7 +119,13 @@ class Evidence:
         first, last, number = ranges[at]
         try:
             row = self._overrides[number]
-            return OverrideEntry(row["country"], row["comment"], row["expires"], first, last)
+            return OverrideView(
+                country=row["country"],
+                comment=row["comment"],
+                expires=row["expires"],
+                first=address_text(family, first),
+                last=address_text(family, last),
+            )
         except (IndexError, KeyError, TypeError) as error:
             self._fail(error)
 
@@ -147,8 +149,8 @@ def _numbers(listed: list[tuple[str, str, int]]) -> list[tuple[int, int, int]]:
     return [(int(first, 16), int(last, 16), number) for first, last, number in listed]
 
 
-class SourceLine:
-    """What one source says of the whole address line.
+class SourceEvidence:
+    """What one source says of all addresses.
 
     Attributes:
         name: the source's name.
@@ -166,19 +168,11 @@ class SourceLine:
             starts: Iterable[int] = firsts
         else:
             highs, lows, codes = self._ipv6
-            starts = (high << 64 | low for high, low in zip(highs, lows, strict=True))
-        said = {
-            code: code.to_bytes(2).decode("ascii", "replace") if code else None
-            for code in set(codes)
-        }
-        pairs = zip(starts, codes, strict=True)
-        first, code = next(pairs)
-        for following, other in pairs:
-            yield first, following - 1, said[code]
-            first, code = following, other
-        yield first, (1 << (32 if family == 4 else 128)) - 1, said[code]
+            starts = joined(highs, lows)
+        texts = {code: _code_text(code) for code in set(codes)}
+        return ranges_of(family, starts, map(texts.__getitem__, codes))
 
-    def says(self, family: Family, address: int) -> Says:
+    def statement(self, family: Family, address: int) -> Statement:
         """Return what it says of one address."""
         if family == 4:
             firsts, codes = self._ipv4
@@ -186,9 +180,11 @@ class SourceLine:
         else:
             highs, lows, codes = self._ipv6
             at, first, last = covering_ipv6(highs, lows, address)
-        code = codes[at]
-        country = code.to_bytes(2).decode("ascii", "replace") if code else None
-        return Says(self.name, country, first, last)
+        return Statement(_code_text(codes[at]), first, last)
+
+
+def _code_text(code: int) -> str | None:
+    return code.to_bytes(2).decode("ascii", "replace") if code else None
 
 
 def _take(

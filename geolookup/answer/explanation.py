@@ -1,10 +1,9 @@
-"""Explanations: why an address has the answer it has, for those who must account for it."""
+"""Explanations: why an address has its answer, for people who must account for a decision."""
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from geolookup._core import parse
 from geolookup.answer.claims import (
@@ -18,11 +17,13 @@ from geolookup.answer.claims import (
     counted,
 )
 from geolookup.answer.embedded_ipv4 import embedded_ipv4
+from geolookup.answer.intervals import address_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from geolookup.answer.evidence import Evidence, Family, OverrideEntry, RegistryEntry
+    from geolookup.answer.evidence import Evidence, OverrideView, RegistryEntry
+    from geolookup.answer.intervals import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +47,6 @@ class SourceView:
     last: str = field(repr=False)
     coverage: Coverage
     counted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OverrideView:
-    """The operator's override that decided.
-
-    Attributes:
-        country: its code; "ZZ": no country.
-        comment: why, as the operator wrote it.
-        expires: the last day on which it applies (YYYY-MM-DD), or empty.
-        first: first address of its range.
-        last: last address of it.
-    """
-
-    country: str
-    comment: str
-    expires: str
-    first: str = field(repr=False)
-    last: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +126,7 @@ def explain(
         family = 4
         first, last, number = interval_of(family, value)
     claim = claims[number]
-    override: OverrideEntry | None = None
+    override: OverrideView | None = None
     special: RegistryEntry | None = None
     views: tuple[SourceView, ...] = ()
     if evidence is not None:
@@ -152,21 +134,22 @@ def explain(
             override = evidence.override(family, value)
         elif claim.status is Status.SPECIAL_PURPOSE:
             special = evidence.special_purpose(family, value)
-        found = evidence.sources(family, value)
-        said = [says.country for says in found]
-        counts = _counted(claim, sources, said)
+        statements = [source.statement(family, value) for source in evidence.sources]
+        codes = [statement.country for statement in statements]
         views = tuple(
             SourceView(
-                says.source,
-                says.country,
-                _text(family, says.first),
-                _text(family, says.last),
-                source.coverage,
-                one,
+                source=found.name,
+                country=statement.country,
+                first=address_text(family, statement.first),
+                last=address_text(family, statement.last),
+                coverage=source.coverage,
+                counted=counts,
             )
-            for says, source, one in zip(found, sources, counts, strict=True)
+            for found, statement, source, counts in zip(
+                evidence.sources, statements, sources, _counted(claim, sources, codes), strict=True
+            )
         )
-        cast = combine(sources, said)
+        cast = combine(sources, codes)
         if cast.claimed == claim.claimed:
             # A claim may keep fewer votes than were cast; see `compiler`.
             claim = replace(claim, votes=cast.votes, abstentions=cast.abstentions)
@@ -177,11 +160,11 @@ def explain(
         votes=tuple(count for _, count in claim.votes),
         abstentions=claim.abstentions,
         form=form,
-        looked_up=_text(family, value),
-        first=_text(family, first),
-        last=_text(family, last),
+        looked_up=address_text(family, value),
+        first=address_text(family, first),
+        last=address_text(family, last),
         sources=views,
-        override=None if override is None else _override_view(family, override),
+        override=override,
         special_purpose=special,
         evidence=evidence is not None,
         dataset=dataset,
@@ -189,23 +172,8 @@ def explain(
 
 
 def _counted(
-    claim: Claim, sources: Sequence[Voter], said: Sequence[str | None]
+    claim: Claim, sources: Sequence[Voter], codes: Sequence[str | None]
 ) -> tuple[bool, ...]:
     if claim.status in (Status.OVERRIDE, Status.SPECIAL_PURPOSE):
-        return (False,) * len(said)
-    return counted(sources, said)
-
-
-def _override_view(family: Family, entry: OverrideEntry) -> OverrideView:
-    return OverrideView(
-        entry.country,
-        entry.comment,
-        entry.expires,
-        _text(family, entry.first),
-        _text(family, entry.last),
-    )
-
-
-def _text(family: Literal[4, 6], value: int) -> str:
-    # Not ip_address(), which takes small numbers for IPv4.
-    return str(ipaddress.IPv4Address(value) if family == 4 else ipaddress.IPv6Address(value))
+        return (False,) * len(codes)
+    return counted(sources, codes)

@@ -39,7 +39,7 @@ from geolookup.answer.claims import (
     Status,
     Verdict,
 )
-from geolookup.answer.intervals import covering_ipv4, covering_ipv6
+from geolookup.answer.intervals import Family, covering_ipv4, covering_ipv6
 from geolookup.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ _SECTIONS = {
     "metadata": 1,
 }
 
-# The address lines, and the `struct` format of their items.
-_LINES: Final[dict[str, Literal["H", "I", "Q"]]] = {
+# The columns of the intervals, and the `struct` format of their items.
+_INTERVAL_COLUMNS: Final[dict[str, Literal["H", "I", "Q"]]] = {
     "ipv4.first": "I",
     "ipv4.claims": "H",
     "ipv6.high": "Q",
@@ -211,11 +211,11 @@ class _Section(NamedTuple):
 class Image:
     """A dataset file in memory. Its header was checked; a section is when it is taken."""
 
-    __slots__ = ("_lines", "_view", "id", "name", "sections")
+    __slots__ = ("_columns", "_view", "id", "name", "sections")
 
     def __init__(self, view: memoryview, name: str) -> None:
         self._view = view
-        self._lines: dict[str, memoryview[int]] | None = None
+        self._columns: dict[str, memoryview[int]] | None = None
         self.name = name
         count = self._check_header()
         self.id = header_digest(view).hex()
@@ -230,21 +230,21 @@ class Image:
             self.fail(f"section {name}: the content does not match its checksum")
         return content
 
-    def interval(self, family: Literal[4, 6], address: int) -> tuple[int, int, int]:
+    def interval(self, family: Family, address: int) -> tuple[int, int, int]:
         """Return the interval that holds an address: first, last, claim number."""
-        if self._lines is None:
+        if self._columns is None:
             # Their checksums were right when the file was opened.
-            self._lines = {
+            self._columns = {
                 name: self._view[section.offset : section.offset + section.size].cast(kind)
-                for name, kind in _LINES.items()
+                for name, kind in _INTERVAL_COLUMNS.items()
                 for section in (self.sections[name],)
             }
-        lines = self._lines
+        columns = self._columns
         if family == 4:
-            at, first, last = covering_ipv4(lines["ipv4.first"], address)
-            return first, last, lines["ipv4.claims"][at]
-        at, first, last = covering_ipv6(lines["ipv6.high"], lines["ipv6.low"], address)
-        return first, last, lines["ipv6.claims"][at]
+            at, first, last = covering_ipv4(columns["ipv4.first"], address)
+            return first, last, columns["ipv4.claims"][at]
+        at, first, last = covering_ipv6(columns["ipv6.high"], columns["ipv6.low"], address)
+        return first, last, columns["ipv6.claims"][at]
 
     def fail(self, what: str) -> NoReturn:
         """Raise a `DatasetError` that begins with the file's name."""

@@ -11,6 +11,7 @@ import click
 
 from geolookup.answer.claims import NO_COUNTRY
 from geolookup.answer.dataset import open as open_dataset
+from geolookup.answer.intervals import address_text
 from geolookup.cli.options import json_option, public_key_option
 from geolookup.cli.output import Progress, table
 from geolookup.errors import GeoLookupError
@@ -177,7 +178,7 @@ def _ranges(one: FamilyDifference) -> str:
     for moved in one.largest:
         rows.append(
             [
-                f"{_text(one, moved.first)} - {_text(one, moved.last)}",
+                f"{address_text(one.family, moved.first)} - {address_text(one.family, moved.last)}",
                 _said(moved.before),
                 _said(moved.after),
                 _amount(one, moved.last - moved.first + 1),
@@ -210,13 +211,6 @@ def _amount(one: FamilyDifference, addresses: int) -> str:
     return f"{-(-addresses // unit):,}"
 
 
-def _text(one: FamilyDifference, address: int) -> str:
-    import ipaddress  # noqa: PLC0415
-
-    kind = ipaddress.IPv4Address if one.family == 4 else ipaddress.IPv6Address
-    return str(kind(address))
-
-
 def _record(found: Difference, limits: Mapping[str, Fraction]) -> dict[str, Any]:
     return {
         "old": found.old,
@@ -240,8 +234,8 @@ def _family_record(one: FamilyDifference) -> dict[str, Any]:
 
     def moved(what: Moved) -> dict[str, Any]:
         return {
-            "first": _text(one, what.first),
-            "last": _text(one, what.last),
+            "first": address_text(one.family, what.first),
+            "last": address_text(one.family, what.last),
             "before": what.before,
             "after": what.after,
             "size": _size(one, what.last - what.first + 1),

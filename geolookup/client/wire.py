@@ -20,8 +20,8 @@ from geolookup import _core
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
 from geolookup.answer.claims import Coverage, Policy, Status, Verdict
 from geolookup.answer.decision_record import RecordError, from_mapping
-from geolookup.answer.evidence import RegistryEntry
-from geolookup.answer.explanation import Explanation, OverrideView, SourceView
+from geolookup.answer.evidence import OverrideView, RegistryEntry
+from geolookup.answer.explanation import Explanation, SourceView
 from geolookup.answer.region_sets import RegionSet
 from geolookup.answer.results import Answer, RosterResult
 from geolookup.errors import RegionSetError, RosterError, ServiceError

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from geolookup.export.rows import FAMILIES, Rows, prefixes, text
+from geolookup.answer.intervals import FAMILIES
+from geolookup.export.rows import Rows, prefixes, text
 
 _LINE_END = "\r\n"  # RFC 8805 section 2.1, after RFC 4180
 

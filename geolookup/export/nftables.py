@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from geolookup.answer.country_codes import COUNTRIES
-from geolookup.export.rows import FAMILIES, Family, Rows, text
+from geolookup.answer.intervals import FAMILIES, Family
+from geolookup.export.rows import Rows, text
 
 # An element a line is what people can compare; nft reads any layout.
 _SEPARATOR = ",\n\t"

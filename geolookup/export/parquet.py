@@ -13,7 +13,8 @@ from typing import BinaryIO
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from geolookup.export.rows import FAMILIES, Family, Row, Rows, text
+from geolookup.answer.intervals import BITS, FAMILIES, Family
+from geolookup.export.rows import Row, Rows, text
 
 _ROWS_IN_GROUP = 1 << 16
 
@@ -48,7 +49,7 @@ def write(rows: Rows, file: BinaryIO) -> None:
 
 
 def _batch(family: Family, some: list[Row], schema: pa.Schema) -> pa.RecordBatch:
-    size = 4 if family == 4 else 16
+    size = BITS[family] // 8
     first = [row.first for row in some]
     last = [row.last for row in some]
     columns = [

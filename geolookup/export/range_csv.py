@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from geolookup.export.rows import FAMILIES, Rows, text
+from geolookup.answer.intervals import FAMILIES
+from geolookup.export.rows import Rows, text
 
 HEADER = b"first,last,code,status,claimed\n"
 

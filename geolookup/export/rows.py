@@ -14,10 +14,9 @@ from typing import Final, Literal, NamedTuple
 
 from geolookup.answer.claims import MAX_CLAIMS, NO_COUNTRY, Claim, Status
 from geolookup.answer.dataset import Dataset
+from geolookup.answer.intervals import BITS, Family
 
 Disputed = Literal["omit", "primary"]
-Family = Literal[4, 6]
-FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 
 Progress = Callable[[int, int], None]
 """Called with (how much is done, how much there is)."""
@@ -164,7 +163,7 @@ def text(family: Family, address: int) -> str:
 
 def prefixes(family: Family, first: int, last: int) -> Iterator[tuple[int, int]]:
     """Yield the fewest prefixes that make up a range: first address and length."""
-    bits = 32 if family == 4 else 128
+    bits = BITS[family]
     while first <= last:
         size = (last - first + 1).bit_length() - 1
         if first:

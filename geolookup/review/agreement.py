@@ -11,19 +11,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final, Literal, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from geolookup.answer.claims import MAX_CLAIMS, Claim, Policy, Status, Verdict
 from geolookup.answer.dataset import Dataset
+from geolookup.answer.intervals import ROUTABLE, Family
 from geolookup.answer.region_sets import RegionSet
-
-Family = Literal[4, 6]
 
 Progress = Callable[[int], None]
 """Called with the number of intervals done."""
 
-_GLOBAL_UNICAST: Final = (0x2000 << 112, (0x4000 << 112) - 1)
-_EVERYTHING: Final = (0, (1 << 32) - 1)
 _PACE: Final = 1 << 12  # intervals between two calls of the progress function
 
 
@@ -197,7 +194,7 @@ def _by_claim(dataset: Dataset, family: Family) -> dict[int, Amount]:
 
 
 def _routable(dataset: Dataset, family: Family) -> Iterator[tuple[int, int, int]]:
-    start, end = _EVERYTHING if family == 4 else _GLOBAL_UNICAST
+    start, end = ROUTABLE[family]
     special = [claim.status is Status.SPECIAL_PURPOSE for claim in dataset.claims]
     for first, last, number in dataset.intervals(family):
         if number < MAX_CLAIMS and not special[number] and first <= end and last >= start:

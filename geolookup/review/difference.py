@@ -18,14 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from geolookup.answer.claims import NO_COUNTRY, Status
 from geolookup.answer.dataset import Dataset
+from geolookup.answer.intervals import BITS, FAMILIES, Family
 from geolookup.change_limits import DISPUTED, EVERY_CODE
-
-Family = Literal[4, 6]
-FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 
 UNIT: Final[Mapping[Family, int]] = {4: 1, 6: 1 << 80}
 """Addresses in what people count by: an IPv4 address, or a /48, which is what a site gets."""
@@ -387,7 +385,7 @@ def _pieces(
     was = before[number] * count
     _, new_last, number = next(new_line)
     is_ = after[number]
-    top = (1 << (32 if family == 4 else 128)) - 1
+    top = (1 << BITS[family]) - 1
     start, pair, done = 0, was + is_, 2
     while True:
         last = old_last

@@ -21,8 +21,8 @@ from operator import mul
 from typing import Final, Literal, NamedTuple, Self
 
 from geolookup.answer.claims import Claim, Coverage, Mute, Policy, Status, Verdict, combine
+from geolookup.answer.intervals import FAMILIES, Family
 
-Family = Literal[4, 6]
 Outcome = Literal["right", "wrong", "undetermined"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("right", "wrong", "undetermined")
 
@@ -142,7 +142,6 @@ class Statements:
         return self._own.get(group, self._lines)
 
 
-FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 _Line = tuple[list[int], list[str | None]]
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from geolookup.answer.dataset import Dataset
+from geolookup.answer.intervals import Family
 from geolookup.build import compiler, readers
 from geolookup.build.manifest import Manifest, SourceEntry
 from geolookup.build.readers import SourceRanges, code_text
 from geolookup.errors import DatasetError
-from geolookup.review.evaluation import Family, Intervals, Statements
+from geolookup.review.evaluation import Intervals, Statements
 
 Progress = Callable[[str], None]
 """Called with the name of the source that is read next."""

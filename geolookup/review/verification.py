@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from geolookup import tomlfile
 from geolookup._core import parse
@@ -19,6 +19,7 @@ from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.embedded_ipv4 import EMBEDDED_NAT64_64
 from geolookup.answer.file_format import ExpiringOverride
+from geolookup.answer.intervals import BITS, ROUTABLE, Family
 from geolookup.answer.results import Answer
 from geolookup.errors import DatasetError, SourceError
 
@@ -26,12 +27,10 @@ MIN_COVERAGE: Final = Fraction(1, 2)
 """Share of the IPv4 space that must have a country, unless told otherwise. Of a dataset
 made from any source of the whole world it is more than 80 %."""
 
-Family = Literal[4, 6]
 Progress = Callable[[int, int], None]
 """Called with (intervals done, intervals in all)."""
 
 _PACE = 1 << 14
-_GLOBAL_UNICAST: Final = (0x2000 << 112, (0x4000 << 112) - 1)
 _STATUSES = {status.name: status for status in Status if status is not Status.INVALID}
 
 
@@ -192,8 +191,7 @@ def verify(
 def _coverage(dataset: Dataset, family: Family, told: Callable[[int], None]) -> Coverage:
     """Walk over all intervals of a family, and hold that there are no gaps."""
     claims = tuple(dataset.claims)
-    line = (0, (1 << 32) - 1) if family == 4 else (0, (1 << 128) - 1)
-    start, end = line if family == 4 else _GLOBAL_UNICAST
+    start, end = ROUTABLE[family]
     sizes = defaultdict[int, int](int)
     expected = count = 0
     for count, (first, last, number) in enumerate(dataset.intervals(family), start=1):
@@ -208,7 +206,7 @@ def _coverage(dataset: Dataset, family: Family, told: Callable[[int], None]) -> 
             sizes[number] += min(last, end) - max(first, start) + 1
         if not count % _PACE:
             told(count)
-    if expected != line[1] + 1:
+    if expected != 1 << BITS[family]:
         raise DatasetError(f"IPv{family}: the last interval does not end where the space does")
     told(count)
     statuses = Counter[Status]()

@@ -509,7 +509,7 @@ def test_the_real_process_ends_with_1(files: tuple[str, str]) -> None:
         ("[limits]\nmin_coverage = 0.5", "limits: min_coverage: expected a text"),
         (
             '[limits]\nmax_change = { "*" = "5" }',
-            "max_change: a key: a number of 1 or more",
+            "limits: max_change: a key: a number of 1 or more",
         ),
         ('[limits]\nmin_coverage = "80"', "limits: min_coverage: a number of 1 or more"),
         ('[limits]\nmin_coverage = "100.1%"', "limits: min_coverage: there is no more than 100%"),
