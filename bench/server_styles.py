@@ -40,8 +40,11 @@ from geolookup.v1 import geolookup_pb2 as v1
 EMPTY = "empty, threads"
 """What all others are compared with; besides, each with the empty handler in its own style."""
 CONTENDERS = (
-    *(EMPTY, "empty, asyncio", "empty, queue"),
-    *("geolookup, threads", "geolookup, queue"),
+    EMPTY,
+    "empty, asyncio",
+    "empty, queue",
+    "geolookup, threads",
+    "geolookup, queue",
 )
 FIGURES = ("rate", "p50", "p99", "cpu")
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", Limits().message_bytes)]

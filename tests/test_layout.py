@@ -47,19 +47,43 @@ PARTS = (
 RANK = {part: rank for rank, parts in enumerate(PARTS) for part in parts}
 
 GRPC = (
-    *("grpc", "grpc_health", "grpc_reflection", "grpc_channelz"),
-    *("google.protobuf", "geolookup.v1", "geolookup.admin"),
+    "grpc",
+    "grpc_health",
+    "grpc_reflection",
+    "grpc_channelz",
+    "google.protobuf",
+    "geolookup.v1",
+    "geolookup.admin",
 )
 MAY_USE_GRPC = ("service", "client", "client.tls", "v1", "admin")
 
 MAY_OPEN_FILES = (
-    *("atomic", "tomlfile", "answer.dataset", "answer.decision_record", "answer.signature"),
-    *("build.readers", "build.manifest", "review.verification", "update", "client.tls"),
-    *("service", "cli"),
+    "atomic",
+    "tomlfile",
+    "answer.dataset",
+    "answer.decision_record",
+    "answer.signature",
+    "build.readers",
+    "build.manifest",
+    "review.verification",
+    "update",
+    "client.tls",
+    "service",
+    "cli",
 )
 OPENERS = {
-    *("open", "fdopen", "mmap", "read_text", "read_bytes", "write_text", "write_bytes"),
-    *("mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryFile", "TemporaryDirectory"),
+    "open",
+    "fdopen",
+    "mmap",
+    "read_text",
+    "read_bytes",
+    "write_text",
+    "write_bytes",
+    "mkstemp",
+    "mkdtemp",
+    "NamedTemporaryFile",
+    "TemporaryFile",
+    "TemporaryDirectory",
 }
 
 MODULES = sorted(path.relative_to(ROOT) for path in PACKAGE.rglob("*.py"))

@@ -92,15 +92,15 @@ COLUMNS = ["1.0.1.1", "2.0.0.1", "3.0.0.1", "4.0.0.1", "5.0.0.1", "8.8.8.8", "9.
 TRUTH = {
     #                      ASSIGNED  DISPUTED                  UNCONFIRMED
     #                      CN    DE  CN,HK  AT,DE  CN,CN,US    US,-  CN,CN,-
-    ("CN", "UNANIMOUS"): [*(I, O), *(U, O, U), *(U, U)],
-    ("CN", "MAJORITY"): [*(I, O), *(U, O, I), *(U, I)],
-    ("CN", "PRIMARY"): [*(I, O), *(O, O, I), *(O, I)],
-    ("CN+HK", "UNANIMOUS"): [*(I, O), *(I, O, U), *(U, U)],
-    ("CN+HK", "MAJORITY"): [*(I, O), *(I, O, I), *(U, I)],
-    ("CN+HK", "PRIMARY"): [*(I, O), *(I, O, I), *(O, I)],
-    ("EU", "UNANIMOUS"): [*(O, I), *(O, I, O), *(U, U)],
-    ("EU", "MAJORITY"): [*(O, I), *(O, I, O), *(U, O)],
-    ("EU", "PRIMARY"): [*(O, I), *(O, I, O), *(O, O)],
+    ("CN", "UNANIMOUS"): [I, O, U, O, U, U, U],
+    ("CN", "MAJORITY"): [I, O, U, O, I, U, I],
+    ("CN", "PRIMARY"): [I, O, O, O, I, O, I],
+    ("CN+HK", "UNANIMOUS"): [I, O, I, O, U, U, U],
+    ("CN+HK", "MAJORITY"): [I, O, I, O, I, U, I],
+    ("CN+HK", "PRIMARY"): [I, O, I, O, I, O, I],
+    ("EU", "UNANIMOUS"): [O, I, O, I, O, U, U],
+    ("EU", "MAJORITY"): [O, I, O, I, O, U, O],
+    ("EU", "PRIMARY"): [O, I, O, I, O, O, O],
 }
 
 
@@ -117,8 +117,14 @@ def test_verdicts_follow_the_policy(small: Dataset, region_set: str, policy: str
 @pytest.mark.parametrize("policy", Policy)
 def test_overrides_decide_and_the_unknown_never_does(small: Dataset, policy: Policy) -> None:
     for address, inside_fr in (
-        *(("10.1.0.1", I), ("10.2.0.1", U), ("10.0.0.1", U), ("200.0.0.1", U), ("1.2.3", U)),
-        *(("::1", U), ("4000::", U), ("", U)),
+        ("10.1.0.1", I),
+        ("10.2.0.1", U),
+        ("10.0.0.1", U),
+        ("200.0.0.1", U),
+        ("1.2.3", U),
+        ("::1", U),
+        ("4000::", U),
+        ("", U),
     ):
         assert small.lookup(address, "FR", policy).verdict is inside_fr
         assert small.lookup(address, "DE", policy).verdict is (O if inside_fr is I else U)
@@ -806,7 +812,10 @@ def test_intervals_are_of_one_family(small: Dataset) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        *("1.0.1.1", "::ffff:1.0.1.1", "2002:0100:0101::", "64:ff9b::1.0.1.1"),
+        "1.0.1.1",
+        "::ffff:1.0.1.1",
+        "2002:0100:0101::",
+        "64:ff9b::1.0.1.1",
         "2001:0:4136:e378:8000:63bf:feff:fefe",  # Teredo: the client's 1.0.1.1, inverted
     ],
 )
@@ -829,8 +838,14 @@ def test_an_address_of_which_sources_disagree(embedded: Dataset) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        *("10.0.0.1", "100.64.0.1", "192.0.2.1", "::ffff:10.0.0.1"),
-        *("::1", "fe80::1", "fc00::1", "2001:db8::1"),
+        "10.0.0.1",
+        "100.64.0.1",
+        "192.0.2.1",
+        "::ffff:10.0.0.1",
+        "::1",
+        "fe80::1",
+        "fc00::1",
+        "2001:db8::1",
     ],
 )
 def test_addresses_without_a_place(embedded: Dataset, address: str) -> None:

@@ -240,8 +240,16 @@ def test_openssl_makes_keys_and_checks_signatures(place: Place) -> None:
     place.keep("message", DOMAIN + bytes.fromhex(identity))
     place.keep("raw", base64.b64decode(signed))
     openssl(
-        *("pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", "o.pub"),
-        *("-in", "message", "-sigfile", "raw"),
+        "pkeyutl",
+        "-verify",
+        "-rawin",
+        "-pubin",
+        "-inkey",
+        "o.pub",
+        "-in",
+        "message",
+        "-sigfile",
+        "raw",
     )
 
 

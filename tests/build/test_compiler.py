@@ -204,7 +204,13 @@ def contradiction(rows: list[Row]) -> bool:
 
 
 COVERAGES: tuple[claims.Coverage, ...] = (
-    *("full", "full", "full", "partial", "partial", "advisory", "authoritative"),
+    "full",
+    "full",
+    "full",
+    "partial",
+    "partial",
+    "advisory",
+    "authoritative",
 )
 MUTES: tuple[claims.Mute, ...] = (
     (),

@@ -522,8 +522,25 @@ def test_every_text_format_has_samples_and_malformed_lines() -> None:
 
 
 PIECES = (
-    *(b"1.0.0.0", b"::1", b"/24", b",", b'"', b"\t", b"|", b"DE", b"\n", b"#", b" ", b"ipv4"),
-    *(b"network", b"geoname_id", b"country_iso_code", b"\0", b"256", b"assigned", b"\xff"),
+    b"1.0.0.0",
+    b"::1",
+    b"/24",
+    b",",
+    b'"',
+    b"\t",
+    b"|",
+    b"DE",
+    b"\n",
+    b"#",
+    b" ",
+    b"ipv4",
+    b"network",
+    b"geoname_id",
+    b"country_iso_code",
+    b"\0",
+    b"256",
+    b"assigned",
+    b"\xff",
 )
 """What sources are made of, in no order."""
 

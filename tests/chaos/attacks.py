@@ -458,9 +458,22 @@ def cancelled(port: int, seconds: float) -> Counts:
 ATTACKS: Final[dict[str, Attack]] = {
     attack.__name__: attack
     for attack in (
-        *(rapid_reset, pings, settings, continuation, empty_frames, windows, connections),
-        *(handshakes, half_open, half_handshakes, slow_readers, slow_streams),
-        *(bombs, large_messages, large_metadata, cancelled),
+        rapid_reset,
+        pings,
+        settings,
+        continuation,
+        empty_frames,
+        windows,
+        connections,
+        handshakes,
+        half_open,
+        half_handshakes,
+        slow_readers,
+        slow_streams,
+        bombs,
+        large_messages,
+        large_metadata,
+        cancelled,
     )
 }
 

@@ -162,7 +162,9 @@ FAULTS: Final = (
         _attacked(
             "half_open",
             _are_cut_off("nothing", "half a preface", "a preface", "settings", "half a frame"),
-            *(*_WORKERS, "--handshake-timeout", "0.5"),
+            *_WORKERS,
+            "--handshake-timeout",
+            "0.5",
         ),
     ),
     Fault(
@@ -173,10 +175,16 @@ FAULTS: Final = (
         _attacked(
             "half_handshakes",
             _are_cut_off(
-                *("nothing", "half a hello", "a hello", "a hello of 16 kB that is not all there"),
-                *("two hellos", "no TLS"),
+                "nothing",
+                "half a hello",
+                "a hello",
+                "a hello of 16 kB that is not all there",
+                "two hellos",
+                "no TLS",
             ),
-            *(*_WORKERS, "--handshake-timeout", "0.5"),
+            *_WORKERS,
+            "--handshake-timeout",
+            "0.5",
             running=encrypted,
         ),
     ),
@@ -211,7 +219,10 @@ FAULTS: Final = (
         _attacked(
             "bombs",
             _ends_with(_RESOURCE_EXHAUSTED),
-            *(*_WORKERS, "--compression", "--max-roster", "10000"),
+            *_WORKERS,
+            "--compression",
+            "--max-roster",
+            "10000",
         ),
     ),
     Fault(

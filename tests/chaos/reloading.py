@@ -95,7 +95,11 @@ def _serving(
 
     publisher.put(known[0].content)
     return controlled(
-        *("--dataset", str(publisher.path), "--watch", "0.1", *options),
+        "--dataset",
+        str(publisher.path),
+        "--watch",
+        "0.1",
+        *options,
         honest=lambda target: Caller(target, right),
     )
 

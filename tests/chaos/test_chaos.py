@@ -109,8 +109,14 @@ def test_of_few_rounds_nothing_is_said(memory: tuple[int, ...]) -> None:
 def test_the_command_runs_what_it_is_told_to() -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "tests.chaos", "window flood", "ping flood"),
-            *("--json", "--seconds", "0.3"),
+            sys.executable,
+            "-m",
+            "tests.chaos",
+            "window flood",
+            "ping flood",
+            "--json",
+            "--seconds",
+            "0.3",
         ],
         cwd=ROOT,
         capture_output=True,

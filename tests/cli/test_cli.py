@@ -148,7 +148,11 @@ def test_lookup_json_is_one_object_a_line(dataset: Dataset) -> None:
 
 def test_lookup_json_has_no_verdict_without_a_region_set(run: Run) -> None:
     assert list(run("lookup", CHINA, "--json").json) == [
-        *("address", "country", "status", "claimed", "dataset")
+        "address",
+        "country",
+        "status",
+        "claimed",
+        "dataset",
     ]
 
 
@@ -225,7 +229,11 @@ def pipes(running: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
 
 def test_classify_json_has_the_documented_keys(dataset: Dataset) -> None:
     ended = process(
-        *("classify", "-", "--region-set", "CN", "--json"),
+        "classify",
+        "-",
+        "--region-set",
+        "CN",
+        "--json",
         stdin=f"{CHINA}\n{AMERICA}\nfoo\n{CHINA}\n",
     )
     assert ended == (0, ended.out, "")
@@ -277,8 +285,15 @@ def test_classify_prints_tables(run: Run, dataset: Dataset) -> None:
 
 ADDRESSES = st.sampled_from(
     [
-        *(CHINA, AMERICA, HONG_KONG_OR_NOT, "10.0.0.1", "2a00:1450::1", "::ffff:1.0.1.1"),
-        *("240e::1", "foo", "1.2.3.4.5"),
+        CHINA,
+        AMERICA,
+        HONG_KONG_OR_NOT,
+        "10.0.0.1",
+        "2a00:1450::1",
+        "::ffff:1.0.1.1",
+        "240e::1",
+        "foo",
+        "1.2.3.4.5",
     ]
 )
 

@@ -301,7 +301,12 @@ def test_who_is_too_many_fails_at_once_and_alone(dataset: Dataset, kind: str) ->
 def test_questions_and_bad_addresses_are_asked_apart(dataset: Dataset, kind: str) -> None:
     china = RegionSet("CHINA", frozenset(["CN"]))
     questions: list[tuple[Any, ...]] = [
-        *(("CN",), ("EU",), (None,), ("CN", "MAJORITY"), ("CN", "PRIMARY"), (china,)),
+        ("CN",),
+        ("EU",),
+        (None,),
+        ("CN", "MAJORITY"),
+        ("CN", "PRIMARY"),
+        (china,),
     ]
     asked = [(address, *one) for one in questions for address in (CHINA, *BAD[:2], AMERICA, *BAD)]
     with held(dataset, kind) as (service, crowd):

@@ -22,8 +22,13 @@ HARMLESS = {"__Pyx_FastGIL_Remember", "__Pyx_FastGIL_Forget"}
 
 # Macros that read or write a field of an object, and call nothing.
 MACROS = {
-    *("PyUnicode_Check", "PyUnicode_GET_LENGTH", "PyBytes_Check", "PyBytes_GET_SIZE"),
-    *("PyBytes_AS_STRING", "PyTuple_GET_ITEM", "PyList_SET_ITEM"),
+    "PyUnicode_Check",
+    "PyUnicode_GET_LENGTH",
+    "PyBytes_Check",
+    "PyBytes_GET_SIZE",
+    "PyBytes_AS_STRING",
+    "PyTuple_GET_ITEM",
+    "PyList_SET_ITEM",
 }
 COUNTING = {"__Pyx_INCREF", "__Pyx_DECREF", "Py_INCREF"}
 

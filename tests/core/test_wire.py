@@ -395,7 +395,10 @@ PLAIN = {
         b"".join(
             sized(1, text.encode())
             for text in (
-                *("1.0.1.\u0661", "\x7f\x80", "\u07ff\u0800", "\ud7ff\ue000\uffff"),
+                "1.0.1.\u0661",
+                "\x7f\x80",
+                "\u07ff\u0800",
+                "\ud7ff\ue000\uffff",
                 "\U00010000\U0010ffff",
             )
         ),
@@ -467,11 +470,31 @@ MALFORMED = {
     **{
         f"a text that is no UTF-8: {wrong.hex()}": sized(3, sized(1, b"::1") + sized(1, wrong))
         for wrong in (
-            *(b"\x80", b"\xbf", b"\xc0\x80", b"\xc1\xbf", b"\xc2", b"\xc2\x41", b"\xc2\xc2"),
-            *(b"\xe0\x80\x80", b"\xe0\x9f\xbf", b"\xe2\x82", b"\xe2\x28\xa1", b"\xe2\x82\x28"),
-            *(b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf0\x80\x80\x80", b"\xf0\x8f\xbf\xbf"),
-            *(b"\xf0\x9f\x98", b"\xf0\x28\x8c\xbc", b"\xf0\x90\x28\xbc", b"\xf0\x90\x8c\x28"),
-            *(b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff", b"\xfe\xfe\xff\xff", b"a\xffb"),
+            b"\x80",
+            b"\xbf",
+            b"\xc0\x80",
+            b"\xc1\xbf",
+            b"\xc2",
+            b"\xc2\x41",
+            b"\xc2\xc2",
+            b"\xe0\x80\x80",
+            b"\xe0\x9f\xbf",
+            b"\xe2\x82",
+            b"\xe2\x28\xa1",
+            b"\xe2\x82\x28",
+            b"\xed\xa0\x80",
+            b"\xed\xbf\xbf",
+            b"\xf0\x80\x80\x80",
+            b"\xf0\x8f\xbf\xbf",
+            b"\xf0\x9f\x98",
+            b"\xf0\x28\x8c\xbc",
+            b"\xf0\x90\x28\xbc",
+            b"\xf0\x90\x8c\x28",
+            b"\xf4\x90\x80\x80",
+            b"\xf5\x80\x80\x80",
+            b"\xff",
+            b"\xfe\xfe\xff\xff",
+            b"a\xffb",
         )
     },
     "one of too many that is no UTF-8": sized(3, sized(1, b"::1") * 20 + sized(1, b"\xff")),

@@ -18,8 +18,11 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 TOOL = re.compile(r"python3? -m ((?:bench|tests)(?:\.\w+)*)")
 PAGE = re.compile(r"(?<![\w/.-])((?:docs|data|bench|examples|tests)/(?:[\w-]+/)*[\w-]+\.md)\b")
 FOREIGN = {
-    *("--benchmark-only", "--benchmark-disable"),  # pytest-benchmark's
-    *("--clients", "--data", "--rps"),  # h2load's
+    "--benchmark-only",
+    "--benchmark-disable",  # pytest-benchmark's
+    "--clients",
+    "--data",
+    "--rps",  # h2load's
     "--inplace",  # setuptools'
 }
 """Options of other people's tools that pages name by themselves."""

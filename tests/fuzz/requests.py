@@ -29,14 +29,16 @@ LIMITS = Limits(roster=12)
 """So few that what is random is over the limit now and then."""
 
 WORDS = (
-    *(b"\x0a\x08\1\0\1\1\2\0\0\1", b"\x12\x10", b"\x1a\x09\x0a\x07", b"1.0.1.1", b"2001:200::"),
-    *(
-        b"\x22\2EU",
-        b"\x22\2CN",
-        b"\x28\2",
-        b"\x30\1",
-        b"\x28\xff\xff\xff\xff\xff\xff\xff\xff\xff\1",
-    ),
+    b"\x0a\x08\1\0\1\1\2\0\0\1",
+    b"\x12\x10",
+    b"\x1a\x09\x0a\x07",
+    b"1.0.1.1",
+    b"2001:200::",
+    b"\x22\2EU",
+    b"\x22\2CN",
+    b"\x28\2",
+    b"\x30\1",
+    b"\x28\xff\xff\xff\xff\xff\xff\xff\xff\xff\1",
 )
 
 POLICIES = (Policy.UNANIMOUS, Policy.UNANIMOUS, Policy.MAJORITY, Policy.PRIMARY)

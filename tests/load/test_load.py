@@ -148,10 +148,26 @@ def test_public_is_all_but_loopback_and_private(address: str, public: bool) -> N
 @pytest.mark.parametrize(
     "address",
     [
-        *("", "localhost", "127.0.0.1", "::1", "::1:50051", "[::1]", "127.0.0.1:", ":50051"),
-        *("dns:///localhost:1", "ipv4:127.0.0.1:1", "http://localhost:1", "localhost:1/x"),
-        *("localhost:1,8.8.8.8:1", "user@[::1]:1", "no-such-host.invalid:1", "127.0.0.1:99999"),
-        *("unix:", "unix-abstract:x", "a b:1", "a..b:1"),
+        "",
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "::1:50051",
+        "[::1]",
+        "127.0.0.1:",
+        ":50051",
+        "dns:///localhost:1",
+        "ipv4:127.0.0.1:1",
+        "http://localhost:1",
+        "localhost:1/x",
+        "localhost:1,8.8.8.8:1",
+        "user@[::1]:1",
+        "no-such-host.invalid:1",
+        "127.0.0.1:99999",
+        "unix:",
+        "unix-abstract:x",
+        "a b:1",
+        "a..b:1",
     ],
 )
 def test_what_is_no_target_is_refused(address: str) -> None:
@@ -225,8 +241,10 @@ def test_a_command_line_that_makes_no_sense_is_refused(
 def test_each_scenario_is_planned_at_each_rate() -> None:
     chosen = options.read(["127.0.0.1:1", "--scenario", "joins,mix", "--rate", "5,10"])
     assert [(one.scenario, one.rate) for one in chosen.plans] == [
-        *(("joins", 5), ("joins", 10)),
-        *(("mix", 5), ("mix", 10)),
+        ("joins", 5),
+        ("joins", 10),
+        ("mix", 5),
+        ("mix", 10),
     ]
 
 
@@ -656,8 +674,17 @@ def test_metrics_that_are_not_there_are_refused() -> None:
 @pytest.mark.parametrize(
     "scenario",
     [
-        *("joins", "client-joins", "coalesced", "thread-joins", "thread-coalesced"),
-        *("roster-10", "roster-1000", "roster-100000", "stream-1", "stream-1000", "mix"),
+        "joins",
+        "client-joins",
+        "coalesced",
+        "thread-joins",
+        "thread-coalesced",
+        "roster-10",
+        "roster-1000",
+        "roster-100000",
+        "stream-1",
+        "stream-1000",
+        "mix",
     ],
 )
 @pytest.mark.parametrize(
@@ -885,8 +912,17 @@ def reported(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """A run of two scenarios at two rates: its JSON, and the folder with what it wrote."""
     folder = tmp_path_factory.mktemp("load")
     done = loading(
-        *(service.target, "--scenario", "joins,roster-10", "--rate", "50,100", *SHORT),
-        *("--json", "--html", str(folder / "page.html"), "--plot", str(folder / "plot.svg")),
+        service.target,
+        "--scenario",
+        "joins,roster-10",
+        "--rate",
+        "50,100",
+        *SHORT,
+        "--json",
+        "--html",
+        str(folder / "page.html"),
+        "--plot",
+        str(folder / "plot.svg"),
     )
     assert done.returncode == command.DONE, done.stderr
     assert done.stderr == ""  # there is no terminal to show progress on
@@ -897,8 +933,10 @@ def test_json_has_what_was_measured(reported: tuple[Any, Path], dataset: Dataset
     found = reported[0]
     assert [one["dataset"] for one in found["targets"]] == [dataset.id]
     assert [(run["scenario"], run["offered"]) for run in found["runs"]] == [
-        *(("joins", 50), ("joins", 100)),
-        *(("roster-10", 50), ("roster-10", 100)),
+        ("joins", 50),
+        ("joins", 100),
+        ("roster-10", 50),
+        ("roster-10", 100),
     ]
     for run in found["runs"]:
         assert run["loop"] == "open"
@@ -928,8 +966,18 @@ def test_the_picture_has_a_panel_for_each_work_and_one_of_percentiles(
 
 def test_two_targets_take_turns(service: Service, metered: Pages) -> None:
     done = loading(
-        *("--compare", service.target, service.target, "--rounds", "3", *SHORT, "--json"),
-        *("--metrics", metered.url, "--metrics", metered.url, "--no-ceiling"),
+        "--compare",
+        service.target,
+        service.target,
+        "--rounds",
+        "3",
+        *SHORT,
+        "--json",
+        "--metrics",
+        metered.url,
+        "--metrics",
+        metered.url,
+        "--no-ceiling",
     )
     assert done.returncode == command.DONE, done.stderr
     found = json.loads(done.stdout)
@@ -949,8 +997,16 @@ def test_two_targets_take_turns(service: Service, metered: Pages) -> None:
 def test_the_knee_of_a_real_service_is_looked_for(service: Service, tmp_path: Path) -> None:
     """With a limit that no service holds: the search goes down, and a light load is soon run."""
     done = loading(
-        *(service.target, "--knee", "--limit", "0.001", "--seconds", "0.3", "--warm-up", "0.1"),
-        *("--html", str(tmp_path / "knee.html")),
+        service.target,
+        "--knee",
+        "--limit",
+        "0.001",
+        "--seconds",
+        "0.3",
+        "--warm-up",
+        "0.1",
+        "--html",
+        str(tmp_path / "knee.html"),
     )
     assert done.returncode == command.DONE, done.stderr
     assert "no knee: not even the lightest load was held (p99 within 0.001 ms" in done.stdout

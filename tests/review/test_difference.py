@@ -340,8 +340,21 @@ def test_shares(text: str, share: Fraction) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "%", "-1%", "1e5", "nan", "1.%", ".5", "٣%", "1 000", "192.0.2.7"),
-        *("1", "1.0", "5", "80", "500"),
+        "",
+        "%",
+        "-1%",
+        "1e5",
+        "nan",
+        "1.%",
+        ".5",
+        "٣%",
+        "1 000",
+        "192.0.2.7",
+        "1",
+        "1.0",
+        "5",
+        "80",
+        "500",
     ],
 )
 def test_what_is_no_share(text: str) -> None:

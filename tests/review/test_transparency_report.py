@@ -84,8 +84,16 @@ def test_the_table_is_for_people(kept: Path) -> None:
     assert code == 0
     lines = printed.splitlines()
     assert lines[0].split() == [
-        *("MONTH", "REGION", "SET", "DECISIONS", "DEMANDS", "DATASETS"),
-        *("ADDRESSES", "INSIDE", "OUTSIDE", "UNDETERMINED"),
+        "MONTH",
+        "REGION",
+        "SET",
+        "DECISIONS",
+        "DEMANDS",
+        "DATASETS",
+        "ADDRESSES",
+        "INSIDE",
+        "OUTSIDE",
+        "UNDETERMINED",
     ]
     assert lines[2].split() == ["2026-03", "CN", "3", "2", "2", "1,209", "6", "1,200", "3"]
 

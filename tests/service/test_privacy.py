@@ -119,9 +119,26 @@ class Canary:
 
 
 PURPOSES = (
-    *("lookup", "roster", "stream", "explain", "malformed", "bodies", "metadata", "region set"),
-    *("oversize", "exception", "late", "path", "http", "metrics", "admin", "reload"),
-    *("overload", "crash", "abort", "kill"),
+    "lookup",
+    "roster",
+    "stream",
+    "explain",
+    "malformed",
+    "bodies",
+    "metadata",
+    "region set",
+    "oversize",
+    "exception",
+    "late",
+    "path",
+    "http",
+    "metrics",
+    "admin",
+    "reload",
+    "overload",
+    "crash",
+    "abort",
+    "kill",
 )
 CANARIES = {purpose: Canary.of(purpose) for purpose in PURPOSES}
 SEEDED = Canary.of("seeded")
@@ -803,9 +820,29 @@ def test_the_address_of_a_client_is_found(tmp_path: Path) -> None:
 
 STRACE = shutil.which("strace")
 WRITES = (
-    *("write", "pwrite64", "writev", "pwritev", "pwritev2", "open", "openat", "creat"),
-    *("rename", "renameat", "renameat2", "mkdir", "mkdirat", "link", "linkat", "symlink"),
-    *("symlinkat", "mknod", "mknodat", "unlink", "unlinkat", "execve", "prctl"),
+    "write",
+    "pwrite64",
+    "writev",
+    "pwritev",
+    "pwritev2",
+    "open",
+    "openat",
+    "creat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "mkdir",
+    "mkdirat",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "mknod",
+    "mknodat",
+    "unlink",
+    "unlinkat",
+    "execve",
+    "prctl",
 )
 
 

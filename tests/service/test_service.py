@@ -475,7 +475,12 @@ def ask(channel: Any, method: str, body: bytes, metadata: Any = None) -> None:
 
 
 METHODS = (
-    *("Lookup", "ClassifyRoster", "StreamRosters", "Explain", "ListRegionSets", "GetDataset"),
+    "Lookup",
+    "ClassifyRoster",
+    "StreamRosters",
+    "Explain",
+    "ListRegionSets",
+    "GetDataset",
 )
 NO_UTF8 = b"\x22\x03\xff\xfe\xfd"  # as a roster's region set
 GARBAGE = {
@@ -519,12 +524,25 @@ def traces(canary: str) -> set[str]:
     packed = address.packed
     reverse = packed[::-1]
     return {
-        *(canary, address.exploded, address.reverse_pointer, str(int(address))),
-        *(packed.hex(), packed.hex(":"), packed.hex(" "), reverse.hex(), f"{int(address):x}"),
-        *(repr(packed)[2:-1], repr(reverse)[2:-1]),
-        *(base64.b64encode(packed).decode().rstrip("="), str(list(packed)), str(tuple(packed))),
-        *(packed.decode("latin-1"), canary.replace(".", "-"), canary.replace(":", "-")),
-        *(canary[:-1], canary[1:]),
+        canary,
+        address.exploded,
+        address.reverse_pointer,
+        str(int(address)),
+        packed.hex(),
+        packed.hex(":"),
+        packed.hex(" "),
+        reverse.hex(),
+        f"{int(address):x}",
+        repr(packed)[2:-1],
+        repr(reverse)[2:-1],
+        base64.b64encode(packed).decode().rstrip("="),
+        str(list(packed)),
+        str(tuple(packed)),
+        packed.decode("latin-1"),
+        canary.replace(".", "-"),
+        canary.replace(":", "-"),
+        canary[:-1],
+        canary[1:],
     }
 
 
@@ -719,7 +737,9 @@ def test_a_client_without_the_proto_can_ask_by_reflection(channel: grpc.Channel)
 
     listed = ask(list_services="*").list_services_response.service
     assert {service.name for service in listed} == {
-        *(SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+        SERVICE,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
     }
     pool = descriptor_pool.DescriptorPool()
     files = ask(file_containing_symbol=SERVICE).file_descriptor_response.file_descriptor_proto
@@ -874,8 +894,20 @@ def test_a_listen_address_is_read_and_written(text: str, parsed: ListenAddress) 
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "localhost", ":50051", "localhost:", "localhost:x", "localhost:65536", "::1:50051"),
-        *("[::1]", "[::1:50051", "a b:1", "http://localhost:1", "unix:", "unix:\0", "1.2.3.4:1 "),
+        "",
+        "localhost",
+        ":50051",
+        "localhost:",
+        "localhost:x",
+        "localhost:65536",
+        "::1:50051",
+        "[::1]",
+        "[::1:50051",
+        "a b:1",
+        "http://localhost:1",
+        "unix:",
+        "unix:\0",
+        "1.2.3.4:1 ",
     ],
 )
 def test_other_listen_addresses_are_refused(text: str) -> None:

@@ -46,9 +46,12 @@ def test_who_is_next(
 def test_for_two_who_are_let_in_one_is_refused() -> None:
     some = crowd(*range(1, 7), *range(25, 32))
     assert [some.leave(32, free=True) for _ in range(6)] == [
-        *((31, None), (30, 1)),
-        *((29, None), (28, 2)),
-        *((27, None), (26, 3)),
+        (31, None),
+        (30, 1),
+        (29, None),
+        (28, 2),
+        (27, None),
+        (26, 3),
     ]
     # Who was refused since nobody could be let in counts as well.
     assert some.leave(32, free=True) == (25, None)

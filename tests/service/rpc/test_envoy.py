@@ -28,8 +28,11 @@ from geolookup import Dataset
 
 CONFIGURATIONS = ROOT / "deploy" / "envoy"
 CHINA, AMERICA, GERMANY, PRIVATE, DISPUTED = (
-    *("1.0.1.1", "8.8.8.8", "2a00:1450:4001::1"),
-    *("10.0.0.1", "101.32.0.1"),
+    "1.0.1.1",
+    "8.8.8.8",
+    "2a00:1450:4001::1",
+    "10.0.0.1",
+    "101.32.0.1",
 )
 SPOOFED = {"x-geo-country": "US", "x-geo-verdict": "OUTSIDE", "x-geo-dataset": "mine"}
 

@@ -552,9 +552,17 @@ def watched(channel: Any, number: int) -> None:
 
 
 ENDS = (
-    *(cancelled, cancelled_in_the_pool, cancelled_before_its_message, out_of_time),
-    *(out_of_time_before_its_message, without_a_message, refused, too_large, answered),
-    *(streamed, watched),
+    cancelled,
+    cancelled_in_the_pool,
+    cancelled_before_its_message,
+    out_of_time,
+    out_of_time_before_its_message,
+    without_a_message,
+    refused,
+    too_large,
+    answered,
+    streamed,
+    watched,
 )
 
 
@@ -642,7 +650,8 @@ def test_a_call_without_a_message_is_refused(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"),
+        "grpc.health.v1.Health/Check",
+        "grpc.health.v1.Health/Watch",
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ],
 )

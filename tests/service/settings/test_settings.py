@@ -118,7 +118,8 @@ def test_defaults_are_sound_and_safe() -> None:
 def test_the_command_loads_no_grpc_before_it_serves() -> None:
     ended = subprocess.run(
         [
-            *(sys.executable, "-c"),
+            sys.executable,
+            "-c",
             "import sys\n"
             "from geolookup.cli import main\n"
             "try: main(['serve', '--print-config'])\n"
