@@ -82,7 +82,7 @@ def commands(fence: Fence) -> Iterator[Command]:
 
 def script(page: Path) -> tuple[str, list[Command]]:
     """Return what runs the examples of a page, and the commands whose output it marks."""
-    lines = ["set -u", "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT", "mkfifo ready"]
+    lines = ["set -u", "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"]
     run: list[Command] = []
     for fence in fences(page):
         if fence.file:
@@ -94,9 +94,11 @@ def script(page: Path) -> tuple[str, list[Command]]:
             if command.is_in_background:
                 # It has said where it listens when the next one runs; that stays its output.
                 text = command.text.rstrip().removesuffix("&").partition("  #")[0]
+                ready = f"ready{len(run)}"
                 lines += [
-                    f"{text} > ready &",
-                    'exec 9<> ready; read -r line <&9; echo "$line"',
+                    f"mkfifo {ready}",
+                    f"{text} > {ready} &",
+                    f'exec {{fd}}<> {ready}; read -r line <&$fd; echo "$line"',
                 ]
             else:
                 lines.append(command.text)

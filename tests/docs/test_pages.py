@@ -11,12 +11,16 @@ import click
 import pytest
 from pages import ROOT, anchors, fences, in_backticks, pages, prose, read, tracked
 
+from geolookup.build import manifest
 from geolookup.cli import command as command_line
 from geolookup.service.settings import model
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TOOL = re.compile(r"python3? -m ((?:bench|tests)(?:\.\w+)*)")
-PAGE = re.compile(r"(?<![\w/.-])((?:docs|data|bench|examples|tests)/(?:[\w-]+/)*[\w-]+\.md)\b")
+PATH = re.compile(
+    r"(?<![\w/.-])((?:tests|bench|docs|deploy|geolookup|ext|proto|data|examples)/(?:[\w.-]+/)*"
+    r"[\w-]+\.(?:py|pyi|pyx|pxd|md|h|c|toml|ya?ml|json|service|timer|proto|svg|csv|geolookup))\b"
+)
 FOREIGN = {
     "--benchmark-only",
     "--benchmark-disable",  # pytest-benchmark's
@@ -111,6 +115,18 @@ def test_options_in_backticks_exist(page: Path) -> None:
     assert not named - set(options(command_line)) - of_tools() - FOREIGN
 
 
+def test_every_command_is_named_on_a_page() -> None:
+    text = "".join(map(read, pages()))
+    assert not [name for name in command_line.commands if f"geolookup {name}" not in text]
+
+
+def test_every_key_of_a_manifest_is_on_its_page() -> None:
+    keys = {*manifest._MANIFEST_KEYS, *manifest._SOURCE_KEYS, *manifest._OVERRIDE_KEYS}
+    page = Path("docs/manifest.md")
+    named = {re.sub(r"[^\w]", "", name) for name in in_backticks(page)}
+    assert not keys - named
+
+
 @each_page
 def test_variables_that_are_named_exist(page: Path) -> None:
     known = {row.variable for row in model.table()}
@@ -158,11 +174,14 @@ def test_every_page_is_in_the_index() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({path.parts[0] for path in tracked()}))
-def test_pages_that_the_code_names_exist(name: str) -> None:
+def test_files_that_the_code_names_exist(name: str) -> None:
+    """Pages, tests and others, in comments, docstrings and texts; also without first folders."""
+    names = [f"/{path}" for path in tracked()]
     for path in tracked():
-        if path.parts[0] == name and path.suffix in TEXT:
-            for page in PAGE.findall((ROOT / path).read_text(encoding="utf-8")):
-                assert (ROOT / page).exists(), f"{path}: {page}"
+        if path.parts[0] != name or not (path.suffix in TEXT or name == ".ci"):
+            continue
+        for named in PATH.findall((ROOT / path).read_text(encoding="utf-8")):
+            assert any(one.endswith(f"/{named}") for one in names), f"{path}: {named}"
 
 
 @each_page
