@@ -85,7 +85,8 @@ def _attacked(
 
 def _sent(counts: Counts) -> dict[str, bool]:
     some = ("frames", "connections", "calls", "rosters")
-    return {"the attack takes place": sum(counts[name] for name in some) > 100}
+    # Handshakes are the slowest: a busy machine does 60 in a second.
+    return {"the attack takes place": sum(counts[name] for name in some) >= 10}
 
 
 def _ends_with(*codes: int, cut_off: bool = False) -> Check:
