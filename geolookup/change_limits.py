@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
-from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.errors import GeoLookupError
 
 EVERY_CODE: Final = "*"
@@ -74,4 +74,6 @@ def read_limited(text: str) -> str:
     """
     if text in (EVERY_CODE, DISPUTED) or text in COUNTRIES:
         return text
-    raise LimitError(f"expected a country's code in capitals, {EVERY_CODE} or {DISPUTED}")
+    nearest = DISPUTED if text.upper() == DISPUTED else nearest_code(text)
+    hint = f"; did you mean {nearest}?" if nearest else ""
+    raise LimitError(f"expected a country's code in capitals, {EVERY_CODE} or {DISPUTED}{hint}")

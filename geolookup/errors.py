@@ -12,6 +12,21 @@ class GeoLookupError(Exception):
     """Base of all errors raised by geolookup."""
 
 
+class MissingExtraError(GeoLookupError):
+    """What was asked for needs a package that is not installed; the text says how to get it.
+
+    Args:
+        what: what needs it, such as "pictures".
+        package: the package.
+        extra: the extra of geolookup that brings it.
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what}: needs {package}, which is not installed: pip install 'geolookup[{extra}]'"
+        )
+
+
 class DatasetError(GeoLookupError):
     """A dataset file is damaged, unreadable or of an unknown format."""
 
@@ -26,6 +41,10 @@ class RegionSetError(GeoLookupError, ValueError):
 
 class RosterError(GeoLookupError, ValueError):
     """A roster as a whole makes no sense, such as a packed buffer of 7 bytes."""
+
+
+class NoRosterError(RosterError):
+    """The input is no list of addresses: too little of it can be read as one."""
 
 
 class RosterTooLargeError(RosterError):

@@ -7,6 +7,7 @@ codes of their own and in no other code.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 COUNTRIES: Mapping[str, str] = MappingProxyType(
@@ -275,6 +276,22 @@ SILENT = frozenset({
     *("CS", "AN", "SU"),  # gone; what they covered now has several codes
 })  # fmt: skip
 """What sources write, in upper case, where they have no country to name."""
+
+
+def nearest_code(text: str) -> str:
+    """Return the code that was probably meant by what is none, or an empty str."""
+    # upper() makes ASCII of some other letters, as in `read_code`.
+    upper = text.upper() if text.isascii() else text
+    if upper in COUNTRIES:
+        return upper
+    return meant_names().get(upper.replace(" ", "_"), "")
+
+
+@cache
+def meant_names() -> Mapping[str, str]:
+    """Return the code for each name that people write in place of it, such as ``GERMANY``."""
+    names = {text.upper().replace(" ", "_"): code for code, text in COUNTRIES.items()}
+    return MappingProxyType({"UK": "GB", "EL": "GR", "USA": "US", **names})
 
 
 def read_code(raw: str) -> str | None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.country_codes import COUNTRIES, meant_names, nearest_code
 from geolookup.errors import RegionSetError
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ _CODE = re.compile(r"[A-Z]{2}")
 # in case one was typed into the wrong field. See _repeatable.
 _REPEATABLE = re.compile(r"[A-Za-z0-9_+-]{1,64}")
 _MAX_DIGITS = 4
+_SEPARATORS = re.compile(r"[\s,;|&]+")
+"""What people write between names where + belongs."""
 _HEX = re.compile(r"[0-9A-Fa-f]{6,}")
 
 
@@ -188,6 +190,9 @@ class RegionSets:
             return found
         if name in COUNTRIES:
             return _of_code(name)
+        names = [part.upper() for part in _SEPARATORS.split(name.strip()) if part.isascii()]
+        if len(names) > 1 and all(part in self._named or part in COUNTRIES for part in names):
+            raise RegionSetError(f"region set: names are joined with +: {'+'.join(names)}")
         where = "" if single else f" at position {position + 1}"
         if not _repeatable(expression):
             raise RegionSetError(f"region set: unknown name{where or ' at position 1'}")
@@ -199,12 +204,7 @@ class RegionSets:
         upper = name.upper()
         if upper in self._named or upper in COUNTRIES:
             return repr(upper)
-        meant = {
-            "UK": "GB",
-            "EL": "GR",
-            "USA": "US",
-            **{_as_name(text): c for c, text in COUNTRIES.items()},
-        }
+        meant = meant_names()
         if upper in meant:
             return repr(meant[upper])
         if len(upper) == 2:
@@ -281,7 +281,8 @@ def _code_list(table: Table) -> tuple[str, ...]:
         raise table.error("codes: expected a list of country codes, not empty")
     for position, code in enumerate(codes):
         if code not in COUNTRIES:
-            hint = f"; did you mean {code.upper()!r}?" if code.upper() in COUNTRIES else ""
+            nearest = nearest_code(code)
+            hint = f"; did you mean {nearest!r}?" if nearest else ""
             raise table.error(f"codes[{position}]: {_shown(code)} is not a country code{hint}")
         if code in codes[:position]:
             raise table.error(f"codes[{position}]: {code} is listed twice")
@@ -320,10 +321,6 @@ def _repeatable(text: str) -> bool:
 
 def _shown(text: str) -> str:
     return repr(text) if _repeatable(text) else "not shown here"
-
-
-def _as_name(text: str) -> str:
-    return text.upper().replace(" ", "_")
 
 
 def _of_code(code: str) -> RegionSet:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from geolookup.errors import DatasetError, GeoLookupError
+from geolookup.errors import DatasetError, GeoLookupError, MissingExtraError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -46,7 +46,7 @@ def sign(identity: str, private_key: str | os.PathLike[str]) -> bytes:
 
     Raises:
         KeyFileError: the key can't be used.
-        GeoLookupError: the package `cryptography` is missing.
+        MissingExtraError: the package `cryptography` is missing.
     """
     signed = _load_private(os.fsdecode(private_key)).sign(_message(identity))
     return f"{_WORD} {identity} {base64.b64encode(signed).decode()}\n".encode()
@@ -64,7 +64,7 @@ def check(name: str, identity: str, public_keys: str | os.PathLike[str]) -> None
     Raises:
         DatasetError: not signed, or not by one of these keys. The text begins with *name*.
         KeyFileError: the keys can't be used.
-        GeoLookupError: the package `cryptography` is missing.
+        MissingExtraError: the package `cryptography` is missing.
     """
     keys = _load_public(os.fsdecode(public_keys))
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
@@ -169,6 +169,4 @@ def _need_cryptography() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "cryptography":
             raise
-        raise GeoLookupError(
-            "signatures need the package cryptography: pip install 'geolookup[sign]'"
-        ) from None
+        raise MissingExtraError("signatures", "cryptography", "sign") from None

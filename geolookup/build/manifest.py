@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from geolookup.answer.claims import COVERAGES, Mute
-from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.embedded_ipv4 import nat64_prefix
 from geolookup.build.readers import FORMATS, CountryFrom, Options
 from geolookup.build.sources import Override, Source, read_prefix, read_prefixes, read_range
@@ -92,6 +92,11 @@ class Manifest:
     special_purpose: bool
     limits: ChangeLimits = field(default_factory=ChangeLimits)
     canaries: Path | None = None
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files and folders that it names: what compiling it reads."""
+        named = (path for entry in self.sources for path in entry.files)
+        return (*named, *(() if self.canaries is None else (self.canaries,)))
 
 
 def load(
@@ -242,7 +247,9 @@ def _within(table: Table, folder: Path) -> tuple[tuple[bytes, bytes], ...]:
 def _options(table: Table) -> Options:
     country = table.value("country", str, "")
     if country and country not in COUNTRIES:
-        raise table.error("country: expected a country's code")
+        nearest = nearest_code(country)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        raise table.error(f"country: expected a country's code{hint}")
     if not table.has("country_from"):
         return Options(country=country)
     return Options(country, table.choice("country_from", _COUNTRIES_FROM))

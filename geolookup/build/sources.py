@@ -9,7 +9,7 @@ from datetime import date
 
 from geolookup._core import parse
 from geolookup.answer.claims import COVERAGES, NO_COUNTRY, Coverage, Mute
-from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.errors import SourceError
 
 
@@ -82,7 +82,9 @@ class Override:
         if self.last < self.first:
             raise SourceError("the range ends before it begins")
         if self.code not in COUNTRIES and self.code != NO_COUNTRY:
-            raise SourceError(f"the code is a country's, or {NO_COUNTRY}")
+            nearest = nearest_code(self.code)
+            hint = f"; did you mean {nearest}?" if nearest else ""
+            raise SourceError(f"the code is a country's, or {NO_COUNTRY}{hint}")
 
 
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)

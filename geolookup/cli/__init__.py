@@ -38,6 +38,8 @@ from geolookup.cli.verify import verify_dataset
 from geolookup.errors import (
     DatasetError,
     GeoLookupError,
+    MissingExtraError,
+    NoRosterError,
     RegionSetError,
     ServiceUnavailableError,
 )
@@ -47,6 +49,8 @@ FAILED = 1
 USAGE = 2
 BAD_DATASET = 3
 SERVICE_NOT_REACHABLE = 4
+NO_ROSTER = 5
+MISSING_EXTRA = 6
 INTERRUPTED = 130  # what shells report for SIGINT
 READER_GONE = 141  # what shells report for SIGPIPE
 
@@ -54,6 +58,8 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (RegionSetError, USAGE),
     (DatasetError, BAD_DATASET),
     (ServiceUnavailableError, SERVICE_NOT_REACHABLE),
+    (NoRosterError, NO_ROSTER),
+    (MissingExtraError, MISSING_EXTRA),
     (GeoLookupError, FAILED),
 )
 
@@ -64,6 +70,8 @@ Exit codes:
   2  usage: a wrong option or argument, an unknown region set
   3  the dataset file is missing, damaged or of another format
   4  the service is not reachable, or not in time
+  5  the input is no roster: too little of it are addresses
+  6  a package is missing that an extra of geolookup brings
 Interrupted by Ctrl-C: 130. The reader of the output went away: 141.
 """
 

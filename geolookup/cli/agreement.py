@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geolookup.answer.dataset import open as open_dataset
-from geolookup.cli.options import json_option
+from geolookup.cli.options import json_option, region_set_names, region_sets_option
 from geolookup.cli.output import Progress, printable, share, table
 
 if TYPE_CHECKING:
@@ -31,14 +31,10 @@ _JSON_UNITS = {4: "address", 6: "/48"}
     "asked",
     metavar="SET",
     multiple=True,
+    callback=region_set_names,
     help=f"Measure this region set; may be given again.  [default: {' '.join(_REGION_SETS)}]",
 )
-@click.option(
-    "--region-sets",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="TOML",
-    help="TOML file with region sets of your own.",
-)
+@region_sets_option
 @json_option
 def show_agreement(
     *, file: str | None, asked: tuple[str, ...], region_sets: str | None, as_json: bool

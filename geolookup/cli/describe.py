@@ -14,6 +14,8 @@ from geolookup.cli.options import (
     dataset_options,
     json_option,
     open_answerer,
+    region_set_names,
+    region_sets_option,
     server_options,
 )
 from geolookup.cli.output import printable, table
@@ -76,14 +78,9 @@ def _print_info(described: dict[str, Any]) -> None:
 
 
 @click.command(name="region-sets", short_help="List the region sets, or what is in one.")
-@click.argument("expressions", metavar="[SET]...", nargs=-1)
+@click.argument("expressions", metavar="[SET]...", nargs=-1, callback=region_set_names)
 @json_option
-@click.option(
-    "--region-sets",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="TOML file with region sets of your own.",
-)
+@region_sets_option
 @server_options
 def show_region_sets(
     expressions: tuple[str, ...],

@@ -96,7 +96,9 @@ def evaluate_sources(
       geolookup evaluate --truth feeds/
       geolookup evaluate geolookup.toml --truth known.csv --wrong-at-most 0.5% --plot sources.svg
     """
-    image_format = None if plot is None else picture_format(plot, "--plot")
+    image_format = None
+    if plot is not None:
+        image_format = picture_format(plot, "--plot", [file, older, *truth_files])
     from geolookup.review import evaluation  # noqa: PLC0415
     from geolookup.review.truth import read_truth  # noqa: PLC0415
 

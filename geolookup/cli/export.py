@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import BinaryIO, Literal
+from collections.abc import Collection
+from typing import Literal
 
 import click
 
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.country_code import read_country_code
+from geolookup.cli.options import region_set_name, region_sets_option
 from geolookup.cli.output import Progress
+from geolookup.cli.output_file import STANDARD_OUTPUT, check_output, open_output, written
 
 # As in geolookup.export, which takes a while to import.
 _FORMATS = ("mmdb", "csv", "geofeed", "nftables", "parquet")
@@ -49,6 +49,14 @@ _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
     callback=lambda _, param, given: tuple(read_country_code(code, param) for code in given),
     help="Only this country's addresses; may be given again. Not for mmdb.",
 )
+@click.option(
+    "-r",
+    "--region-set",
+    metavar="SET",
+    callback=region_set_name,
+    help="Only addresses of this region set's countries, such as EEA-NO. Not for mmdb.",
+)
+@region_sets_option
 @click.option("--table", metavar="NAME", help="For nftables: the table.  [default: geolookup]")
 def export_dataset(
     *,
@@ -57,6 +65,8 @@ def export_dataset(
     output: str,
     disputed: Literal["omit", "primary"],
     codes: tuple[str, ...],
+    region_set: str | None,
+    region_sets: str | None,
     table: str | None,
 ) -> None:
     """Write the dataset FILE, by default the embedded one, in the format of other programs.
@@ -71,39 +81,33 @@ def export_dataset(
       geolookup export countries.geolookup --format csv -o countries.csv
       geolookup export --format nftables --code CN --code HK -o - | nft -f -
     """
-    if codes and format_name == "mmdb":
-        raise click.UsageError("--code: in an MMDB file the others would read as unknown")
+    if (codes or region_set) and format_name == "mmdb":
+        option = "--code" if codes else "--region-set"
+        raise click.UsageError(f"{option}: in an MMDB file the others would read as unknown")
+    if region_sets is not None and region_set is None:
+        raise click.UsageError("--region-sets is for --region-set")
     if table is not None and format_name != "nftables":
         raise click.UsageError("--table is for nftables")
     if table is not None and _TABLE.fullmatch(table) is None:
         raise click.UsageError("--table: letters, digits and _, beginning with a letter")
-    if output == "-" and format_name not in _TEXT and sys.stdout.isatty():
-        raise click.UsageError(f"{format_name} is not for terminals; name a file")
-    if not Path(output).absolute().parent.is_dir():
-        raise click.UsageError(f"there is no folder {Path(output).absolute().parent}")
+    check_output(output, [file, region_sets], binary=format_name not in _TEXT)
     # Only this command needs them.
     from geolookup import export as formats  # noqa: PLC0415
 
-    with (
-        open_dataset(file) as dataset,
-        _opened(output) as opened,
-        Progress(f"writing {format_name}") as progress,
-    ):
-        formats.export(
-            dataset,
-            opened,
-            format_name,
-            disputed=disputed,
-            codes=codes or None,
-            table=table,
-            progress=progress.update,
-        )
+    with open_dataset(file, region_sets=region_sets) as dataset:
+        chosen: Collection[str] | None = codes or None
+        if region_set is not None:
+            chosen = dataset.region_sets.resolve(region_set).codes.union(codes)
+        with open_output(output) as opened, Progress(f"writing {format_name}") as progress:
+            formats.export(
+                dataset,
+                opened,
+                format_name,
+                disputed=disputed,
+                codes=chosen,
+                table=table,
+                progress=progress.update,
+            )
         identity = dataset.id
-    if output != "-":
-        click.echo(f"{output}: {Path(output).stat().st_size:,} bytes\ndataset {identity}")
-
-
-def _opened(output: str) -> AbstractContextManager[BinaryIO]:
-    from geolookup.atomic import replacing  # noqa: PLC0415
-
-    return nullcontext(sys.stdout.buffer) if output == "-" else replacing(output)
+    if output != STANDARD_OUTPUT:
+        click.echo(f"{written(output)}\ndataset {identity}")

@@ -10,10 +10,13 @@ import click
 
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.country_code import read_country_code
+from geolookup.cli.options import region_set_name, region_sets_option
+from geolookup.cli.output_file import STANDARD_OUTPUT, written
 from geolookup.cli.picture import picture_format, written_picture
 
 if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
+    from geolookup.answer.region_sets import RegionSet
     from geolookup.pictures.subjects import Subject
 
 
@@ -25,6 +28,14 @@ if TYPE_CHECKING:
     callback=lambda _, param, given: given and read_country_code(given, param),
     help="Show one country: where all sources see it, and where only some.",
 )
+@click.option(
+    "-r",
+    "--region-set",
+    metavar="SET",
+    callback=region_set_name,
+    help="Show a region set, such as EEA-NO, in the same way.",
+)
+@region_sets_option
 @click.option("--disputed", is_flag=True, help="Show what the sources agree about.")
 @click.option("--diff", "old", metavar="OLD", help="Show what is different from this dataset.")
 @click.option(
@@ -37,15 +48,18 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
     metavar="OUT",
     required=True,
-    help="The file to write, .png or .svg. It is replaced as a whole or not at all.",
+    help="The file to write, .png or .svg. It is replaced as a whole or not at all. '-' is a PNG"
+    " on standard output.",
 )
 def draw_map(
     *,
     file: str | None,
     code: str | None,
+    region_set: str | None,
+    region_sets: str | None,
     disputed: bool,
     old: str | None,
     resolution: str,
@@ -63,25 +77,39 @@ def draw_map(
       geolookup map countries.geolookup --code HK --resolution 20 -o hk.png
       geolookup map new.geolookup --diff old.geolookup -o changes.svg
     """
-    if (code is not None) + disputed + (old is not None) > 1:
-        raise click.UsageError("--code, --disputed and --diff are different pictures; choose one")
-    image_format = picture_format(output, "--output")
+    if sum((code is not None, region_set is not None, disputed, old is not None)) > 1:
+        raise click.UsageError(
+            "--code, --region-set, --disputed and --diff are different pictures; choose one"
+        )
+    if region_sets is not None and region_set is None:
+        raise click.UsageError("--region-sets is for --region-set")
+    image_format = picture_format(
+        output, "--output", [file, old, region_sets], standard_output="png"
+    )
     with ExitStack() as opened:
-        dataset = opened.enter_context(open_dataset(file))
+        dataset = opened.enter_context(open_dataset(file, region_sets=region_sets))
         before = None if old is None else opened.enter_context(open_dataset(old))
-        with written_picture(output) as written:
+        found = None
+        if region_set is not None:
+            found = dataset.region_sets.resolve(region_set)
+        elif code is not None:
+            found = dataset.region_sets.resolve(code)
+        with written_picture(output) as picture:
             from geolookup.pictures import drawing  # noqa: PLC0415
 
-            subject = _subject(dataset, code, disputed, before)
-            drawing.draw(subject, written, image_format, prefix_length=int(resolution))
-    click.echo(f"{output}: {output.stat().st_size:,} bytes\ndataset {dataset.id}")
+            subject = _subject(dataset, found, disputed, before)
+            drawing.draw(subject, picture, image_format, prefix_length=int(resolution))
+    if str(output) != STANDARD_OUTPUT:
+        click.echo(f"{written(output)}\ndataset {dataset.id}")
 
 
-def _subject(dataset: Dataset, code: str | None, disputed: bool, old: Dataset | None) -> Subject:
+def _subject(
+    dataset: Dataset, region_set: RegionSet | None, disputed: bool, old: Dataset | None
+) -> Subject:
     from geolookup.pictures import subjects  # noqa: PLC0415
 
-    if code is not None:
-        return subjects.one_code(dataset, code)
+    if region_set is not None:
+        return subjects.one_region_set(dataset, region_set)
     if old is not None:
         return subjects.difference(old, dataset)
     return subjects.agreement(dataset) if disputed else subjects.codes(dataset)

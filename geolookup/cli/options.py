@@ -19,12 +19,38 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
+def region_set_name(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """Return a region set's expression in capitals, which all names are of; an option's callback.
+
+    So letter case does not count on the command line, also not for a service's own sets.
+    """
+    return text.upper() if text is not None and text.isascii() else text
+
+
+def region_set_names(
+    ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return what `region_set_name` does, for an option that may be given again."""
+    return tuple(name for text in texts if (name := region_set_name(ctx, param, text)) is not None)
+
+
+def region_sets_option(function: _Function) -> _Function:
+    """Add --region-sets: an operator's own sets."""
+    return click.option(
+        "--region-sets",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="TOML file with region sets of your own.",
+    )(function)
+
+
 def region_set_options(function: _Function) -> _Function:
     """Add --region-set and --policy: the question beyond the country."""
     region_set = click.option(
         "-r",
         "--region-set",
         metavar="SET",
+        callback=region_set_name,
         help="Say which addresses are inside this region set: a country code, a set's name, or "
         "several joined by + and -, such as EEA-NO. 'geolookup region-sets' lists them.",
     )
@@ -53,13 +79,7 @@ def dataset_options(function: _Function) -> _Function:
     dataset = click.option(
         "--dataset", metavar="FILE", help="Answer from this dataset, not from the embedded one."
     )
-    region_sets = click.option(
-        "--region-sets",
-        type=click.Path(exists=True, dir_okay=False),
-        metavar="FILE",
-        help="TOML file with region sets of your own.",
-    )
-    return dataset(region_sets(public_key_option(function)))
+    return dataset(region_sets_option(public_key_option(function)))
 
 
 server_options = connection_options(

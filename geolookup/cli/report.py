@@ -52,7 +52,7 @@ def report_records(*, records: tuple[str, ...], plot: Path | None, as_json: bool
     from geolookup.answer import decision_record  # noqa: PLC0415
     from geolookup.review.transparency_report import tabulate  # noqa: PLC0415
 
-    image_format = None if plot is None else picture_format(plot, "--plot")
+    image_format = None if plot is None else picture_format(plot, "--plot", records)
     found = []
     for name in records:
         try:

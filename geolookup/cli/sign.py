@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from geolookup.answer.dataset import open as open_dataset
+from geolookup.cli.output_file import check_output, open_output
 
 
 @click.command(name="sign", short_help="Sign a dataset file.")
@@ -32,15 +31,15 @@ def sign_dataset(file: str, key: str) -> None:
       geolookup sign countries.geolookup --key key.pem
       geolookup info --dataset countries.geolookup --public-key public.pem
     """
-    # Only this command needs them.
+    # Only this command needs it.
     from geolookup.answer import signature  # noqa: PLC0415
-    from geolookup.atomic import replacing  # noqa: PLC0415
 
+    path = f"{file}{signature.SUFFIX}"
+    check_output(path, [key], option="FILE")
     with open_dataset(file) as dataset:
         dataset.check_sections()
         identity = dataset.id
     content = signature.sign(identity, key)
-    path = Path(f"{file}{signature.SUFFIX}")
-    with replacing(path) as written:
+    with open_output(path) as written:
         written.write(content)
     click.echo(f"{path}: signed\ndataset {identity}")

@@ -12,8 +12,9 @@ import click
 
 from geolookup.cli.diff import read_limits
 from geolookup.cli.output import Progress, printable, table
+from geolookup.cli.output_file import check_output
 from geolookup.cli.verify import read_coverage
-from geolookup.errors import GeoLookupError
+from geolookup.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from geolookup.build.compiler import Compiled
@@ -123,8 +124,8 @@ def update_dataset(
         raise click.UsageError("SOURCE and --manifest: the manifest says which sources are used")
     if dataset is None and (max_change or min_coverage or canaries):
         raise click.UsageError("what a dataset is refused for needs --dataset")
-    if dataset is not None and not dataset.absolute().parent.is_dir():
-        raise click.UsageError(f"there is no folder {dataset.absolute().parent}")
+    if dataset is not None:
+        check_output(dataset, [manifest, canaries, catalogue], option="--dataset")
     checks = _checks(manifest, max_change, min_coverage, canaries)
     publishers = _publishers(refresher.load(catalogue), sources, manifest)
     if dataset is not None:
@@ -159,9 +160,7 @@ def _imported() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "urllib3":
             raise
-        raise GeoLookupError(
-            "update needs urllib3, which is not installed: pip install 'geolookup[update]'"
-        ) from None
+        raise MissingExtraError("update", "urllib3", "update") from None
     return refresher
 
 

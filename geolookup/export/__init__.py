@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import BinaryIO, Final
 
 from geolookup.answer.dataset import Dataset
-from geolookup.errors import GeoLookupError
+from geolookup.errors import MissingExtraError
 from geolookup.export.rows import Disputed, Progress, Rows
 
 # Imported when the format is asked for, as some need a library of their own.
@@ -61,7 +61,7 @@ def export(
 
     Raises:
         ValueError: an unknown format, or an argument that it has no use for.
-        GeoLookupError: the format's library is not installed; the text says how to.
+        MissingExtraError: the format's library is not installed; the text says how to.
         DatasetClosedError: the dataset was closed.
         OSError: as the operating system has it, such as a full disk.
     """
@@ -77,10 +77,7 @@ def export(
         extra = _EXTRAS.get(error.name or "")
         if extra is None:
             raise
-        raise GeoLookupError(
-            f"the format {format_name} needs {error.name}, which is not installed:"
-            f" pip install 'geolookup[{extra}]'"
-        ) from None
+        raise MissingExtraError(f"the format {format_name}", str(error.name), extra) from None
     options = {} if table is None else {"table": table}
     more = 1 + _WORK_AFTER_ROWS.get(format_name, 0)
 

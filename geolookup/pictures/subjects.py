@@ -16,6 +16,7 @@ import numpy as np
 from geolookup.answer.claims import NO_COUNTRY, Claim, Status
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
+from geolookup.answer.region_sets import RegionSet
 from geolookup.pictures.cells import Line, claim_line
 
 LARGEST_CODES: Final = 10
@@ -116,21 +117,23 @@ def codes(dataset: Dataset) -> Subject:
     )
 
 
-def one_code(dataset: Dataset, code: str) -> Subject:
-    """Return the picture of one country: where all sources see it, and where only some."""
+def one_region_set(dataset: Dataset, region_set: RegionSet) -> Subject:
+    """Return the picture of a region set: where all sources see it, and where only some."""
+    name, codes = region_set.name, region_set.codes
     kinds = (
-        Kind(f"{code}: all sources agree", "#00489e", focus=True),
-        Kind(f"{code} or another: sources disagree", "#e8601c", focus=True),
-        Kind(f"{code}: unconfirmed", "#44aa99", focus=True),
+        Kind(f"{name}: all sources agree", "#00489e", focus=True),
+        Kind(f"{name} or another: sources disagree", "#e8601c", focus=True),
+        Kind(f"{name}: unconfirmed", "#44aa99", focus=True),
         Kind("elsewhere", PALE),
         Kind("no source speaks", NOBODYS),
         Kind("special-purpose", SPECIAL, striped=True),
     )
 
     def kind(claim: Claim) -> int:
-        if claim.status is Status.DISPUTED and code in claim.claimed:
+        claimed = codes.intersection(claim.claimed)
+        if claim.status is Status.DISPUTED and claimed and not codes.issuperset(claim.claimed):
             return 1
-        if claim.country == code:
+        if claim.country in codes:
             return 2 if claim.status is Status.UNCONFIRMED else 0
         if claim.status is Status.SPECIAL_PURPOSE:
             return 5
@@ -140,9 +143,10 @@ def one_code(dataset: Dataset, code: str) -> Subject:
     others = Counter[str]()
     for claim, size in zip(claims, _totals(line, len(claims)), strict=True):
         if kind(claim) == 1:
-            others[" or ".join(_first(code, claim.claimed))] += size
+            inside = sorted(codes.intersection(claim.claimed))
+            others[" or ".join(dict.fromkeys([*inside, *claim.claimed]))] += size
     return Subject(
-        title=f"{code}, {COUNTRIES[code]}",
+        title=f"{name}, {COUNTRIES[name]}" if name in COUNTRIES else name,
         kinds=kinds,
         line=_of_claims(line, claims, kind),
         pairs=("Disagreements", _most(others)),

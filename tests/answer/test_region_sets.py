@@ -271,6 +271,9 @@ def test_all_countries_fit_into_one_expression() -> None:
         ("EL", "unknown region set 'EL'; did you mean 'GR'?"),
         ("Germany", "unknown region set 'Germany'; did you mean 'DE'?"),
         ("China", "unknown region set 'China'; did you mean 'CN'?"),
+        ("CN,HK", "region set: names are joined with +: CN+HK"),
+        ("cn, hk;Mo", "region set: names are joined with +: CN+HK+MO"),
+        ("EEA | CH", "region set: names are joined with +: EEA+CH"),
         ("QQ", "unknown region set 'QQ'"),
         ("ZZ", "unknown region set 'ZZ'"),
         ("EU-ZZ", "unknown region set 'ZZ' at position 4"),
@@ -463,6 +466,15 @@ BAD_FILES = {
     "a code in lower case": (
         definition('[region_sets.MINE]\ncodes = ["DE", "at"]'),
         "sets.toml: region_sets: MINE: codes[1]: 'at' is not a country code; did you mean 'AT'?",
+    ),
+    "a name among the codes": (
+        definition('[region_sets.MINE]\ncodes = ["Germany"]'),
+        "sets.toml: region_sets: MINE: codes[0]: 'Germany' is not a country code; did you mean"
+        " 'DE'?",
+    ),
+    "a code of another list": (
+        definition('[region_sets.MINE]\ncodes = ["DE", "UK"]'),
+        "sets.toml: region_sets: MINE: codes[1]: 'UK' is not a country code; did you mean 'GB'?",
     ),
     "a set among the codes": (
         definition('[region_sets.MINE]\ncodes = ["EU"]'),

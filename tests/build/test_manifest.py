@@ -219,6 +219,11 @@ MALFORMED = [
         OVERRIDE + 'range = "10.0.0.1-10.0.0.2"',
         ": override 1: has a prefix and a range",
     ),
+    (
+        "a code of another list",
+        OVERRIDE.replace('"DE"', '"UK"'),
+        ": override 1: the code is a country's, or ZZ; did you mean GB?",
+    ),
     ("no code", OVERRIDE.replace("code", "# "), ": override 1: code: missing"),
     (
         "a code of no country",

@@ -26,7 +26,7 @@ from geolookup.answer import dataset
 from geolookup.answer.claims import Status
 from geolookup.build import compiler, manifest, readers
 from geolookup.build.readers import Faults, Options, SourceRanges, decompression
-from geolookup.errors import SourceError
+from geolookup.errors import MissingExtraError, SourceError
 
 Row = tuple[str, str, str]
 
@@ -681,9 +681,9 @@ def test_zstd_without_its_package_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(decompression, "_zstd_module", lambda: None)
     path = write("source.csv.zst", b"\x28\xb5\x2f\xfd" + bytes(20))
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(MissingExtraError) as caught:
         readers.read([path])
-    assert str(caught.value).startswith(f"{path}: is compressed with zstd, which needs ")
+    assert str(caught.value).startswith(f"{path}: compressed with zstd: needs backports.zstd")
     assert "pip install 'geolookup[zstd]'" in str(caught.value)
 
 
@@ -1065,7 +1065,7 @@ def test_mmdb_that_can_not_be_unpacked_is_an_error(
 def test_mmdb_asks_for_a_package_with_bounds(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pytest.importorskip("maxminddb"), "__version__", "2.8.2")
     path = write("a.mmdb", search_tree([(17, 1)]))
-    with pytest.raises(SourceError, match="pip install 'geolookup"):
+    with pytest.raises(MissingExtraError, match="pip install 'geolookup"):
         readers.read([path])
 
 
@@ -1074,10 +1074,11 @@ def test_mmdb_without_its_package_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "maxminddb", None)
     path = write("a.mmdb", bytes(100))
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(MissingExtraError) as caught:
         readers.read([path])
     assert str(caught.value) == (
-        f"{path}: MMDB needs the package maxminddb: pip install 'geolookup[mmdb]'"
+        f"{path}: MMDB: needs maxminddb 3.2 or newer, which is not installed:"
+        " pip install 'geolookup[mmdb]'"
     )
 
 

@@ -195,6 +195,17 @@ def test_the_policy_is_named_in_any_case(run: Run, dataset: Dataset, policy: str
     assert ended.json["verdict"] == answer.verdict.name
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("lookup", CHINA, "-r", "cn"), ("region-sets", "eea-no"), ("agreement", "-r", "cn+hk")],
+)
+def test_region_set_is_named_in_any_case(run: Run, arguments: tuple[str, ...]) -> None:
+    capitals = (*arguments[:-1], arguments[-1].upper())
+    found, expected = run(*arguments, "--json"), run(*capitals, "--json")
+    assert found == expected
+    assert found.code == 0
+
+
 def test_lookup_reads_addresses_from_standard_input(run: Run) -> None:
     stdin = f"# who joined\n\n{CHINA}\r\n  {AMERICA}\t\nip,name\n".encode()
     ended = run("lookup", "-", "--json", stdin=stdin)
@@ -732,7 +743,8 @@ def closed_port() -> str:
         ((CHINA,), "geolookup: an address is no command; use 'geolookup lookup ADDRESS'"),
         (("lookup",), "geolookup: lookup: Missing argument 'ADDRESS...' (see geolookup lookup"),
         (("lookup", "x", "--fly"), "geolookup: lookup: No such option"),
-        (("lookup", "x", "-r", "eea"), "unknown region set 'eea'; did you mean 'EEA'?"),
+        (("lookup", "x", "-r", "eeea"), "unknown region set 'EEEA'; did you mean 'EEA'?"),
+        (("lookup", "x", "-r", "cn,hk"), "names are joined with +: CN+HK"),
         (("lookup", "x", "-r", "CN-CN"), "the expression leaves no code"),
         (("lookup", "x", "-p", "primary"), "--policy decides about a region set; add --region-set"),
         (("lookup", "x", "-r", "CN", "-p", "all"), "'all' is not one of 'unanimous', 'majority'"),

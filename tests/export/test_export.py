@@ -32,6 +32,7 @@ from geolookup.build.readers.ranges import SILENCE, code_number
 from geolookup.build.sources import Source
 from geolookup.cli import main
 from geolookup.export import FORMATS, export
+from geolookup.export.range_csv import HEADER
 from geolookup.export.rows import Family, Rows, prefixes, text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -615,10 +616,38 @@ def test_command_writes_text_to_standard_output(
     assert written.rstrip().endswith(b"flush set inet geolookup FR_ipv6")
 
 
+def test_csv_keeps_namibia_with_the_option_that_the_page_names() -> None:
+    pandas = pytest.importorskip("pandas", reason="the extra bench brings pandas")
+    content = HEADER + b"1.0.0.0,1.0.0.255,NA,ASSIGNED,\n2.0.0.0,2.0.0.255,DE,ASSIGNED,\n"
+    assert pandas.read_csv(io.BytesIO(content))["code"].isna().tolist() == [True, False]
+    kept = pandas.read_csv(io.BytesIO(content), keep_default_na=False)
+    assert kept["code"].tolist() == ["NA", "DE"]
+    assert "keep_default_na=False" in (ROOT / "docs/export.md").read_text()
+
+
+@pytest.mark.parametrize("how", [("-r", "eea-fr"), ("-r", "MINE", "--region-sets", "sets.toml")])
+def test_command_writes_countries_of_a_region_set(
+    small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sets.toml").write_text(
+        '[region_sets.MINE]\ncodes = ["DE", "AT"]\nversion = "1"\nsource = "me"\n'
+    )
+    assert run("export", small_file, "-f", "csv", *how, "--disputed", "primary", "-o", "out") == 0
+    with Path("out").open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    assert {row["code"] for row in rows} == {"DE", "AT"}
+    assert run("export", small_file, "-f", "csv", "-r", "CN,HK", "-o", "none") == 2
+    assert not Path("none").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--format", "mmdb", "--code", "CN"), "--code"),
+        (("--format", "mmdb", "-r", "EU"), "--region-set"),
+        (("--format", "csv", "--code", "Germany"), "did you mean DE?"),
+        (("--format", "csv", "-r", "CN,HK"), "joined with +: CN+HK"),
         (("--format", "csv", "--table", "filter"), "--table"),
         (("--format", "nftables", "--table", "a; flush ruleset"), "--table"),
         (("--format", "nftables", "--code", "QQ"), "QQ"),

@@ -120,7 +120,7 @@ def test_only_the_largest_countries_have_colours_and_the_next_are_listed(dataset
 
 
 def test_one_country_is_shown_as_far_as_the_sources_agree(small: Dataset) -> None:
-    subject = subjects.one_code(small, "CN")
+    subject = subjects.one_region_set(small, small.region_sets.resolve("CN"))
     totals = by_kind(subject)
     assert totals["CN: all sources agree"] == 2**8
     assert totals["CN or another: sources disagree"] == 2 * 2**24
@@ -252,7 +252,7 @@ def test_kinds_can_be_told_apart_with_each_colour_vision(
 ) -> None:
     for subject in (
         subjects.codes(dataset),
-        subjects.one_code(small, "CN"),
+        subjects.one_region_set(small, small.region_sets.resolve("CN")),
         subjects.agreement(small),
         subjects.difference(small, small),
     ):
@@ -298,7 +298,9 @@ def test_addresses_have_their_kinds_colour_at_their_place(
 
 
 def test_a_small_part_of_what_the_picture_is_about_shows_pale(small: Dataset) -> None:
-    subject = subjects.one_code(small, "CN")  # a /24 in the cell of 1.0.0.0/16
+    subject = subjects.one_region_set(
+        small, small.region_sets.resolve("CN")
+    )  # a /24 in the cell of 1.0.0.0/16
     picture = images.imread(io.BytesIO(png(subject)))
     whole, none = subject.kinds[0].colour, subject.kinds[4].colour
     assert colour_of(picture, 0x01000000) not in (whole, none)
@@ -337,7 +339,10 @@ def small_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("options", [(), ("--code", "cn"), ("--disputed",), ("--diff", "FILE")])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--code", "cn"), ("-r", "eu-de"), ("--disputed",), ("--diff", "FILE")],
+)
 def test_command_draws_each_picture(
     small_file: Path, tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -382,8 +387,18 @@ def test_command_names_the_extra_when_matplotlib_is_missing(
     for name in ("geolookup.pictures.drawing", "geolookup.pictures"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert run("map", small_file, "-o", tmp_path / "map.png") == 1
+    assert run("map", small_file, "-o", tmp_path / "map.png") == 6
     assert "geolookup[map]" in capsys.readouterr().err
+
+
+def test_region_set_of_several_codes_is_one_kind(small: Dataset) -> None:
+    subject = subjects.one_region_set(small, small.region_sets.resolve("CN+HK"))
+    totals = subject.totals()
+    # 1.0.1.0/24 is CN; of 3.0.0.0/8 the sources say CN or HK, which are both inside.
+    assert totals[0] == (1 << 8) + (1 << 24)
+    assert totals[1] == 1 << 24  # 5.0.0.0/8: CN or US
+    assert totals[2] == 1 << 24  # 9.0.0.0/8: CN, or nothing
+    assert subject.title == "CN+HK"
 
 
 def test_command_refuses_a_damaged_dataset(small_file: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, BinaryIO, Protocol
 
-from geolookup.errors import SourceError
+from geolookup.errors import MissingExtraError, SourceError
 
 BLOCK_SIZE = 1 << 18
 """Bytes a block: larger ones fall out of the cache between decompressor and parser."""
@@ -31,13 +31,10 @@ class _Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def _zstd(raw: IO[bytes]) -> _Stream:
+def _zstd(raw: IO[bytes], name: str) -> _Stream:
     module = _zstd_module()
     if module is None:
-        raise SourceError(
-            "is compressed with zstd, which needs Python 3.14 or the package backports.zstd:"
-            " pip install 'geolookup[zstd]'"
-        )
+        raise MissingExtraError(f"{name}: compressed with zstd", "backports.zstd", "zstd")
     stream: _Stream = module.ZstdFile(raw)
     return stream
 
@@ -52,10 +49,10 @@ def _zstd_module() -> ModuleType | None:
     return None
 
 
-_DECOMPRESSORS: tuple[tuple[bytes, Callable[[IO[bytes]], _Stream]], ...] = (
-    (b"\xfd7zXZ\0", lzma.LZMAFile),
-    (b"\x1f\x8b", lambda raw: gzip.GzipFile(fileobj=raw)),
-    (b"BZh", bz2.BZ2File),
+_DECOMPRESSORS: tuple[tuple[bytes, Callable[[IO[bytes], str], _Stream]], ...] = (
+    (b"\xfd7zXZ\0", lambda raw, _: lzma.LZMAFile(raw)),  # noqa: SIM115 - ends with raw
+    (b"\x1f\x8b", lambda raw, _: gzip.GzipFile(fileobj=raw)),
+    (b"BZh", lambda raw, _: bz2.BZ2File(raw)),
     (b"\x28\xb5\x2f\xfd", _zstd),
 )
 """By a file's first bytes, since its name may be wrong."""
@@ -196,10 +193,7 @@ def _decompressed(raw: IO[bytes], name: str) -> _Stream:
     raw.seek(0)
     for magic, decompressor in _DECOMPRESSORS:
         if head.startswith(magic):
-            try:
-                return decompressor(raw)
-            except SourceError as error:
-                raise SourceError(f"{name}: {error}") from error
+            return decompressor(raw, name)
     return raw
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from geolookup.build.readers.ranges import read_code_number
 from geolookup.build.readers.source_file import CountryFrom, ReadState, SourceFile
-from geolookup.errors import SourceError
+from geolookup.errors import MissingExtraError, SourceError
 
 if TYPE_CHECKING:
     from maxminddb.types import Record
@@ -98,9 +98,8 @@ def _read_database(
     except ImportError:
         __version__ = "0"
     if tuple(map(int, __version__.split(".")[:2])) < _BOUNDED:
-        raise SourceError(
-            f"{file.name}: MMDB needs the package maxminddb: pip install 'geolookup[mmdb]'"
-        )
+        package = f"maxminddb {'.'.join(map(str, _BOUNDED))} or newer"
+        raise MissingExtraError(f"{file.name}: MMDB", package, "mmdb")
     try:
         with (
             path.open("rb") as raw,

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
-from geolookup.errors import ServiceError
+from geolookup.errors import MissingExtraError
 from geolookup.service import log, tls
 from geolookup.service.admin.messages import reload_message, status_message
 from geolookup.service.lasting import LastingCalls
@@ -66,7 +66,7 @@ class AdminServer:
     Raises:
         ListenError: the address can't be listened on.
         SettingsError: the TLS certificate can't be used.
-        ServiceError: channelz is asked for, and its package is not installed.
+        MissingExtraError: channelz is asked for, and its package is not installed.
     """
 
     def __init__(self, settings: Settings, control: Control) -> None:
@@ -281,9 +281,7 @@ def _add_channelz(server: grpc.Server, placed: Callable[[Behaviour], Behaviour])
     try:
         from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc  # noqa: PLC0415
     except ImportError:
-        raise ServiceError(
-            "channelz: needs the package grpcio-channelz: pip install 'geolookup[channelz]'"
-        ) from None
+        raise MissingExtraError("channelz", "grpcio-channelz", "channelz") from None
     servicer = channelz.ChannelzServicer()
     service = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
     for method in service.methods:

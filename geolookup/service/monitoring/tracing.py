@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from geolookup.errors import MissingExtraError
 from geolookup.service.monitoring.counters import CODES, METHODS
-from geolookup.service.settings import SettingsError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -137,7 +137,7 @@ def tracer(settings: Settings) -> Tracer | None:
     To be called in the process that makes the spans: they are exported by a thread.
 
     Raises:
-        SettingsError: the packages for it are not installed.
+        MissingExtraError: the packages for it are not installed.
     """
     if not settings.tracing:
         return None
@@ -147,7 +147,5 @@ def tracer(settings: Settings) -> Tracer | None:
         )
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
-        raise SettingsError(
-            "tracing", "needs the extra otel: pip install 'geolookup[otel]'"
-        ) from None
+        raise MissingExtraError("tracing", "OpenTelemetry", "otel") from None
     return Tracer(BatchSpanProcessor(OTLPSpanExporter()))

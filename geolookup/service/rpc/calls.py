@@ -18,7 +18,6 @@ from geolookup.service.monitoring import counters
 from geolookup.service.rpc import envoy_authz, handlers
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.rpc.request import INTERNAL_ERROR, Call, Code, RequestError
-from geolookup.service.settings import SettingsError
 
 if TYPE_CHECKING:
     from geolookup.service.monitoring.counters import Meter
@@ -92,7 +91,7 @@ class Calls:
         tracer: makes spans; None: nobody asked for them.
 
     Raises:
-        SettingsError: Envoy's authorization is asked for, and its messages are not installed.
+        MissingExtraError: Envoy's authorization is asked for, and its messages are not installed.
     """
 
     def __init__(
@@ -122,8 +121,7 @@ class Calls:
             self._add_authorization()
 
     def _add_authorization(self) -> None:
-        if (reason := envoy_authz.missing()) is not None:
-            raise SettingsError("authz", reason)
+        envoy_authz.load_messages()
 
         def check(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call) -> bytes:
             return envoy_authz.check(

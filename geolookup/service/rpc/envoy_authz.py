@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 
 from geolookup.answer.claims import Policy, Verdict
-from geolookup.errors import GeoLookupError, RegionSetError
+from geolookup.errors import GeoLookupError, MissingExtraError, RegionSetError
 from geolookup.service.rpc.request import NOBODY, Call, Code, RequestError
 from geolookup.tomlfile import Table, parse, read
 
@@ -216,14 +216,15 @@ class Rules:
             ) from None
 
 
-def missing() -> str | None:
-    """Return why requests can't be read here; None: they can."""
-    if importlib.util.find_spec("envoy") is None:
-        return "needs the extra envoy: pip install 'geolookup[envoy]'"
-    # Takes longer than a first call should.
-    import envoy.service.auth.v3.external_auth_pb2  # noqa: F401, PLC0415
+def load_messages() -> None:
+    """Import Envoy's messages, which takes longer than a first call should.
 
-    return None
+    Raises:
+        MissingExtraError: their package is not installed.
+    """
+    if importlib.util.find_spec("envoy") is None:
+        raise MissingExtraError("authz", "xds-protos", "envoy")
+    import envoy.service.auth.v3.external_auth_pb2  # noqa: F401, PLC0415
 
 
 def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NOBODY) -> bytes:
