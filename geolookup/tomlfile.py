@@ -105,6 +105,8 @@ class Table:
         try:
             yield
         except GeoLookupError as error:
+            if str(error).startswith(self._prefix):  # it came from this table, or one below
+                raise
             raise self.error(f"{key}: {error}" if key else str(error)) from error
 
     def has(self, key: str, kind: type = object) -> bool:

@@ -12,7 +12,11 @@ opposite ways, so there is no default: each rule says which it is.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import ipaddress
+import re
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,13 +75,14 @@ class Rule:
         region_set: the region set that it asks about.
         mode: what it does with the verdict.
         policy: how claims become the verdict.
-        hosts: the hosts of the requests that it is about, in lower case; none: all.
-        path_prefix: how the paths of those requests begin.
+        hosts: the hosts of the requests that it is about, as `canonical_host` writes
+            them; none: all.
+        path_prefix: how the paths of those requests begin, as `canonical_path` writes them.
         reference: of the legal demand; a refused request is told it.
         blocked_by: who demands it (a URL), for the ``blocked-by`` link of RFC 7725.
 
     Raises:
-        RuleError: a text can't stand in a header.
+        RuleError: a text can't stand in a header, or a host or prefix can never match.
     """
 
     name: str
@@ -95,10 +100,18 @@ class Rule:
                 raise RuleError(f"{key}: expected printable ASCII")
         if set(self.blocked_by) & set("<> "):
             raise RuleError("blocked_by: expected a URL")
+        for position, host in enumerate(sorted(self.hosts), start=1):
+            reason = _why_no_host(host)
+            if reason is not None:
+                raise RuleError(f"hosts: entry {position} can never match: {reason}")
+        if self.path_prefix:
+            reason = _why_no_prefix(self.path_prefix)
+            if reason is not None:
+                raise RuleError(f"path_prefix: can never match: {reason}")
 
-    def applies(self, host: str, path: str) -> bool:
-        """Say whether it is about a request for this host (without port) and path."""
-        if self.hosts and host.lower() not in self.hosts:
+    def is_about(self, host: str, path: str) -> bool:
+        """Say whether it is about a request for this canonical host and path."""
+        if self.hosts and host not in self.hosts:
             return False
         return path.startswith(self.path_prefix)
 
@@ -119,8 +132,9 @@ class Rules:
         blocked_by = "https://authority.example/17"
     """
 
-    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+    def __init__(self, rules: Iterable[Rule] = (), file: str = "") -> None:
         self._rules = tuple(rules)
+        self._place = f"{file}: " if file else ""
         self._by_name = {rule.name: rule for rule in self._rules}
 
     @classmethod
@@ -130,7 +144,7 @@ class Rules:
         Raises:
             RuleError: it can't be read, or says what makes no sense.
         """
-        return cls._of(read(path, ("rule",), RuleError))
+        return cls._of(read(path, ("rule",), RuleError), str(path))
 
     @classmethod
     def parse(cls, text: bytes, name: str) -> Rules:
@@ -139,10 +153,10 @@ class Rules:
         Raises:
             RuleError: it says what makes no sense.
         """
-        return cls._of(parse(text, name, ("rule",), RuleError))
+        return cls._of(parse(text, name, ("rule",), RuleError), name)
 
     @classmethod
-    def _of(cls, table: Table) -> Rules:
+    def _of(cls, table: Table, file: str) -> Rules:
         rules: dict[str, Rule] = {}
         for entry in table.tables("rule", _RULE_KEYS):
             rule = _rule(entry)
@@ -150,7 +164,7 @@ class Rules:
                 raise entry.error("name: an earlier rule has it")
         if not rules:
             raise table.error("rule: there is none; expected tables, each under [[rule]]")
-        return cls(rules.values())
+        return cls(rules.values(), file)
 
     def __len__(self) -> int:
         return len(self._rules)
@@ -159,13 +173,13 @@ class Rules:
         """Check that the dataset knows every region set.
 
         Raises:
-            RuleError: it does not. The text names the rule.
+            RuleError: it does not. The text names file, rule and key.
         """
-        for rule in self._rules:
+        for number, rule in enumerate(self._rules, start=1):
             try:
                 dataset.verdict_column(rule.region_set, rule.policy)
             except RegionSetError as error:
-                raise RuleError(f"rule {rule.name}: {error}") from None
+                raise RuleError(f"{self._place}rule {number}: region_set: {error}") from None
 
     def of(self, host: str, path: str, extensions: Mapping[str, str]) -> list[Rule]:
         """Return what is asked of a request.
@@ -190,8 +204,8 @@ class Rules:
         if not own:
             if not self._rules:
                 raise _misconfigured("the route names no rule, and there is no file of rules")
-            name = _without_port(host)
-            return [rule for rule in self._rules if rule.applies(name, path)]
+            name, place = canonical_host(host), canonical_path(path)
+            return [rule for rule in self._rules if rule.is_about(name, place)]
         if "rule" in own:
             rule = self._by_name.get(own["rule"])
             if rule is None or len(own) > 1:
@@ -323,9 +337,69 @@ def _rule(entry: Table) -> Rule:
         )
 
 
-def _without_port(host: str) -> str:
+def canonical_host(host: str) -> str:
+    """Return a request's host in the one form that rules have.
+
+    That is in lower case, without a port, an empty port (``host:``) and the dot
+    at the end of a whole name. An IPv6 address keeps its brackets and is as short as can be.
+    """
     name, colon, port = host.rpartition(":")
-    return name if colon and port.isdecimal() and not name.endswith(":") else host
+    if colon and (not port or port.isdecimal()) and (":" not in name or name.endswith("]")):
+        host = name
+    if host.startswith("[") and host.endswith("]"):
+        with contextlib.suppress(ValueError):
+            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    return host.lower().removesuffix(".")
+
+
+def canonical_path(path: str) -> str:
+    """Return a request's path in the one form that rules have (RFC 3986, section 6.2.2).
+
+    The query is left out, needless percent-encoding is undone, other is in upper case, ``.``
+    and ``..`` are resolved. Like most servers, this takes a backslash, ``%2F`` and ``%5C``
+    for a slash, and several slashes for one.
+    """
+    path = path.partition("?")[0].partition("#")[0]
+    path = _ENCODED.sub(_decode_unreserved, path).replace("\\", "/")
+    segments: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del segments[-1:]
+        elif segment not in ("", "."):
+            segments.append(segment)
+    slash = "/" if segments and path.endswith(("/", "/.", "/..")) else ""
+    return f"/{'/'.join(segments)}{slash}"
+
+
+_ENCODED: Final = re.compile("%[0-9A-Fa-f]{2}")
+_UNRESERVED: Final = frozenset(f"{string.ascii_letters}{string.digits}-._~/\\")
+
+
+def _decode_unreserved(found: re.Match[str]) -> str:
+    letter = chr(int(found[0][1:], 16))
+    return letter if letter in _UNRESERVED else found[0].upper()
+
+
+def _why_no_host(host: str) -> str | None:
+    if not host or not host.isascii() or not host.isprintable() or set(host) & set("/@?# "):
+        return "expected a host's name, in ASCII (xn--...) and without scheme, user and path"
+    if "*" in host:
+        return "there are no wildcards; name each host"
+    if canonical_host(host) != host:
+        return "expected no port and no dot at its end"
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        return "an IPv6 address stands in brackets"
+    return None
+
+
+def _why_no_prefix(prefix: str) -> str | None:
+    if not prefix.startswith("/"):
+        return "expected / at its beginning"
+    if not prefix.isascii():
+        return "expected other letters than ASCII percent-encoded, as they come"
+    if canonical_path(prefix) != prefix:
+        return "expected no query, no //, . or .., and no needless percent-encoding"
+    return None
 
 
 def _misconfigured(what: str) -> RequestError:

@@ -67,13 +67,15 @@ class Envoy:
 
     port: int
 
-    def get(self, address: str, path: str = "/join", **headers: str) -> Response:
+    def get(
+        self, address: str, path: str = "/join", *, host: str = "meet.example", **headers: str
+    ) -> Response:
         """Ask for *path* as a client whom the load balancer in front saw at *address*."""
         family, own = ("TCP6", "::1") if ":" in address else ("TCP4", "127.0.0.1")
         lines = [
             f"PROXY {family} {address} {own} 40000 443",
             f"GET {path} HTTP/1.1",
-            "Host: meet.example",
+            f"Host: {host}",
             "Connection: close",
             *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
         ]
@@ -281,6 +283,56 @@ def test_a_route_may_name_a_rule_of_the_file(upstream: int, tmp_path: Path) -> N
     ):
         assert running.get(AMERICA).status == 451
         assert running.get(CHINA).status == 200
+
+
+@pytest.fixture(scope="module")
+def by_host_and_path(upstream: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Envoy]:
+    """An Envoy before a geolookup whose rules name a host and a path, as authz.yaml sets both."""
+    folder = tmp_path_factory.mktemp("rules")
+    rules = folder / "rules.toml"
+    rules.write_text(
+        '[[rule]]\nname = "a"\nregion_set = "US"\nmode = "deny_inside"\n'
+        'hosts = ["meet.example"]\npath_prefix = "/join"\n'
+    )
+    text = changed(configuration("authz.yaml"), r"^ *geolookup\.\w+: .*\n", "")
+    text = changed(text, r"context_extensions:$", "context_extensions: {}")
+    with (
+        serving("--authz-rules", str(rules)) as service,
+        envoy(folder, text, {8080: upstream, 50051: port_of(service.target)}) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize("host", ["meet.example", "MEET.Example", "meet.example:443"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/join",
+        "/join?room=1",
+        "/%6Aoin",
+        "//join",
+        "/a/../join",
+        "/a/%2e%2e/join",
+        "/a%2F..%2Fjoin",
+    ],
+)
+def test_rule_reaches_host_and_path_however_the_client_writes_them(
+    by_host_and_path: Envoy, host: str, path: str
+) -> None:
+    assert by_host_and_path.get(AMERICA, path, host=host).status == 451
+    assert by_host_and_path.get(CHINA, path, host=host).status == 200
+
+
+@pytest.mark.parametrize("host", ["meet.example.", "meet.example.:443"])
+def test_rule_reaches_a_host_with_a_dot_at_its_end(by_host_and_path: Envoy, host: str) -> None:
+    assert by_host_and_path.get(AMERICA, host=host).status == 451
+
+
+@pytest.mark.parametrize(("host", "path"), [("other.example", "/join"), ("meet.example", "/watch")])
+def test_rule_about_another_host_or_path_refuses_no_request(
+    by_host_and_path: Envoy, host: str, path: str
+) -> None:
+    assert by_host_and_path.get(AMERICA, path, host=host).status == 200
 
 
 def test_a_reload_under_traffic_refuses_nobody_by_mistake(upstream: int, tmp_path: Path) -> None:

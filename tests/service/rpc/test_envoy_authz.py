@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from geolookup import Dataset, Policy, Verdict
 from geolookup.service.rpc import envoy_authz
-from geolookup.service.rpc.envoy_authz import Mode, Rule, RuleError, Rules
+from geolookup.service.rpc.envoy_authz import (
+    Mode,
+    Rule,
+    RuleError,
+    Rules,
+    canonical_host,
+    canonical_path,
+)
 from geolookup.service.rpc.request import Code, RequestError
 
 external_auth_pb2 = pytest.importorskip(
@@ -190,6 +199,122 @@ def test_rules_are_read_from_a_file(tmp_path: Path, dataset: Dataset) -> None:
 GOOD = '[[rule]]\nname = "a"\nregion_set = "CN"\nmode = "deny_inside"\n'
 
 
+HOSTS = {
+    "meet.example": "meet.example",
+    "MEET.Example": "meet.example",
+    "meet.example:443": "meet.example",
+    "meet.example:": "meet.example",
+    "meet.example.": "meet.example",
+    "Meet.Example.:8443": "meet.example",
+    "192.0.2.1:80": "192.0.2.1",
+    "[2001:DB8:0::1]:443": "[2001:db8::1]",
+    "[2001:db8::1]": "[2001:db8::1]",
+    "meet.example:https": "meet.example:https",
+    "2001:db8::1": "2001:db8::1",  # no port can be told from the address
+    "": "",
+}
+
+
+@pytest.mark.parametrize(("host", "canonical"), HOSTS.items(), ids=repr)
+def test_host_is_compared_in_one_form(host: str, canonical: str) -> None:
+    assert canonical_host(host) == canonical
+    assert canonical_host(canonical) == canonical
+
+
+PATHS = {
+    "/join": "/join",
+    "/join?room=1": "/join",
+    "/join#x": "/join",
+    "/%6Aoin": "/join",
+    "/jo%69n/%c3%a9": "/join/%C3%A9",
+    "//join": "/join",
+    "///a//../join": "/join",
+    "/./join": "/join",
+    "/a/../join": "/join",
+    "/a/%2e%2E/join": "/join",
+    "/../../join": "/join",
+    "/a%2F..%2fjoin": "/join",
+    "/a\\..\\join": "/join",
+    "/a%5c..%5Cjoin": "/join",
+    "/join/": "/join/",
+    "/join/.": "/join/",
+    "/join/..": "/",
+    "/join/x/..": "/join/",
+    "/join%": "/join%",
+    "/join%zz": "/join%zz",
+    "/%256Aoin": "/%256Aoin",  # decoded once, as the server behind does
+    "/JOIN": "/JOIN",  # letters of another case are another path
+    "": "/",
+    "*": "/*",
+}
+
+
+@pytest.mark.parametrize(("path", "canonical"), PATHS.items(), ids=repr)
+def test_path_is_compared_in_one_form(path: str, canonical: str) -> None:
+    assert canonical_path(path) == canonical
+    assert canonical_path(canonical) == canonical
+
+
+@given(st.text("/.%2fFeE5cC6Aj?#\\a", max_size=12))
+def test_canonical_path_stays_as_it_is(path: str) -> None:
+    once = canonical_path(path)
+    assert once.startswith("/")
+    assert {"", ".", ".."}.isdisjoint(once.removesuffix("/").split("/")[1:])
+    if "%25" not in once:
+        assert canonical_path(once) == once
+
+
+@pytest.mark.parametrize("host", ["X.test", "x.test.", "x.test:443", "X.TEST.:", "x.test:"])
+def test_rule_reaches_its_host_however_it_is_written(dataset: Dataset, host: str) -> None:
+    rule = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, hosts=frozenset({"x.test"}))
+    assert ask(dataset, request(AMERICA, host=host), rule).HasField("denied_response")
+    assert ask(dataset, request(AMERICA, host=f"not{host}"), rule).HasField("ok_response")
+
+
+@pytest.mark.parametrize("path", [path for path, form in PATHS.items() if form == "/join"])
+def test_rule_reaches_its_path_however_it_is_written(dataset: Dataset, path: str) -> None:
+    rule = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, path_prefix="/join")
+    assert ask(dataset, request(AMERICA, path=path), rule).HasField("denied_response")
+    assert ask(dataset, request(AMERICA, path=f"/x{path}"), rule).HasField("ok_response") is (
+        canonical_path(f"/x{path}").startswith("/x")
+    )
+
+
+NEVER = {
+    "a host with a port": 'hosts = ["x.test:443"]',
+    "a host with an empty port": 'hosts = ["x.test:"]',
+    "a host with a scheme": 'hosts = ["https://x.test"]',
+    "a host with a path": 'hosts = ["x.test/join"]',
+    "a host with a user": 'hosts = ["me@x.test"]',
+    "a wildcard": 'hosts = ["*.x.test"]',
+    "a dot at the end": 'hosts = ["x.test."]',
+    "an empty host": 'hosts = [""]',
+    "a space": 'hosts = ["x test"]',
+    "letters beyond ASCII": 'hosts = ["b\u00fccher.test"]',
+    "IPv6 without brackets": 'hosts = ["2001:db8::1"]',
+    "IPv6 in another form": 'hosts = ["[2001:db8:0::1]"]',
+    "the second host": 'hosts = ["a.test", "x.test:443"]',
+    "a prefix without a slash": 'path_prefix = "join"',
+    "a prefix with a query": 'path_prefix = "/join?room"',
+    "a prefix with two slashes": 'path_prefix = "//join"',
+    "a prefix with dots": 'path_prefix = "/a/../join"',
+    "a needless encoding": 'path_prefix = "/%6Aoin"',
+    "an encoding in lower case": 'path_prefix = "/%c3%a9"',
+    "a prefix beyond ASCII": 'path_prefix = "/caf\u00e9"',
+}
+
+
+@pytest.mark.parametrize("lines", NEVER.values(), ids=NEVER)
+def test_rule_that_can_never_match_is_refused_with_its_key(tmp_path: Path, lines: str) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(GOOD + lines)
+    with pytest.raises(RuleError) as caught:
+        Rules.load(path)
+    key = lines.split(maxsplit=1)[0]
+    assert str(caught.value).startswith(f"{path}: rule 1: {key}: ")
+    assert "can never match" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -200,6 +325,8 @@ GOOD = '[[rule]]\nname = "a"\nregion_set = "CN"\nmode = "deny_inside"\n'
         ('[[rule]]\nname = "a"\nregion_set = "CN"\n', "rule 1: mode: missing"),
         (GOOD.replace("deny_inside", "deny"), "rule 1: mode: expected one of: deny_inside, admit"),
         (GOOD + "policy = 1", "rule 1: policy: expected a text"),
+        (GOOD + 'policy = "most"', "rule 1: policy: expected one of: unanimous"),
+        (GOOD + 'hosts = "x.test"', "rule 1: hosts: expected a list"),
         (GOOD + 'host = ["x"]', "rule 1: host: unknown key; expected hosts"),
         (GOOD + "hosts = [1]", "rule 1: hosts: expected a list of texts"),
         (GOOD + 'reference = "a\\nb"', "rule 1: reference: expected printable ASCII"),
@@ -213,13 +340,15 @@ def test_bad_rules_are_told_by_file_and_key(tmp_path: Path, text: str, told: str
     path.write_text(text)
     with pytest.raises(RuleError) as caught:
         Rules.load(path)
-    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).startswith(f"{path}:")
     assert told in str(caught.value)
+    for once in (str(path), "rule 1: ", "rule 2: "):
+        assert str(caught.value).count(once) <= 1
 
 
 def test_a_rule_about_an_unknown_region_set_is_found_before_the_first_request(
     dataset: Dataset,
 ) -> None:
     rules = Rules([Rule(name="a", region_set="NOWHERE", mode=Mode.DENY_INSIDE)])
-    with pytest.raises(RuleError, match="rule a: unknown region set"):
+    with pytest.raises(RuleError, match=r"^rule 1: region_set: unknown region set"):
         rules.check(dataset)
