@@ -179,19 +179,19 @@ class Claim:
         return Verdict.INSIDE if sides.pop() else Verdict.OUTSIDE
 
 
-def counted(voters: Sequence[Voter], said: Sequence[str | None]) -> tuple[bool, ...]:
+def counted(voters: Sequence[Voter], codes: Sequence[str | None]) -> tuple[bool, ...]:
     """Return for each source whether what it says of an address, or its silence, counts.
 
     Args:
         voters: the sources, in order of precedence.
-        said: the code that each names; None: it is silent.
+        codes: the code that each names; None: it is silent.
     """
-    pairs = tuple(zip(voters, said, strict=True))
+    pairs = tuple(zip(voters, codes, strict=True))
     named = {code for voter, code in pairs if code is not None and voter.coverage != "advisory"}
     able = tuple(
         voter.coverage != "advisory" and not _is_mute(voter, code, named) for voter, code in pairs
     )
-    if not any(able[at] for at, code in enumerate(said) if code is not None):
+    if not any(able[at] for at, code in enumerate(codes) if code is not None):
         # Each that speaks cannot know what another one says, so none may silence the others.
         able = tuple(voter.coverage != "advisory" for voter in voters)
     deciding = tuple(
@@ -214,16 +214,16 @@ def _is_mute(voter: Voter, code: str | None, named: Set[str]) -> bool:
     )
 
 
-def combine(voters: Sequence[Voter], said: Sequence[str | None]) -> Claim:
+def combine(voters: Sequence[Voter], codes: Sequence[str | None]) -> Claim:
     """Return the claim of an address about which sources say this.
 
     Args:
         voters: the sources, in order of precedence.
-        said: the code that each names; None: it is silent.
+        codes: the code that each names; None: it is silent.
     """
     counting = [
         (voter, code)
-        for voter, code, counts in zip(voters, said, counted(voters, said), strict=True)
+        for voter, code, counts in zip(voters, codes, counted(voters, codes), strict=True)
         if counts
     ]
     spoken = [code for _, code in counting if code is not None]

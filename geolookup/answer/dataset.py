@@ -19,8 +19,8 @@ from geolookup.answer.addresses import core_address, core_roster, packed_buffer
 from geolookup.answer.claims import Policy, Status, Verdict
 from geolookup.answer.file_format import (
     FORMAT,
-    Claims,
-    Compiled,
+    ClaimTable,
+    DatasetContent,
     ExpiringOverride,
     Image,
     SourceInfo,
@@ -72,7 +72,7 @@ class Dataset:
     _answers: tuple[list[Answer | None], ...]
     _built: datetime
     _claim: Callable[[Address], int]
-    _claims: Claims
+    _claims: ClaimTable
     _country: Callable[[Address], str]
     _expiring: tuple[ExpiringOverride, ...]
     _id: str
@@ -114,7 +114,7 @@ class Dataset:
         return self
 
     def _read(self, image: Image, region_sets: RegionSets) -> None:
-        claims = Claims(image)
+        claims = ClaimTable(image)
         ipv4_first = image.section("ipv4.first")
         ipv6_high = image.section("ipv6.high")
         try:
@@ -322,7 +322,7 @@ class Dataset:
             statuses: addresses for each status that occurs.
             inside: addresses inside the region set.
             outside: addresses outside.
-            undetermined: addresses of which neither can be said.
+            undetermined: addresses that are neither.
             time: when it was decided; None: now.
 
         Raises:
@@ -402,7 +402,7 @@ class Dataset:
         return self._region_sets
 
     @property
-    def claims(self) -> Claims:
+    def claims(self) -> ClaimTable:
         """What all the sources say, by claim number."""
         return self._claims
 
@@ -443,10 +443,7 @@ class Dataset:
             "ipv6_intervals": self._intervals[1],
             "claims": len(self._claims),
             "attributions": list(self.attributions),
-            "expired_overrides": [
-                {"number": one.number, "expires": one.expires.isoformat(), "comment": one.comment}
-                for one in self.expired_overrides()
-            ],
+            "expired_overrides": [one.as_json() for one in self.expired_overrides()],
         }
 
     def intervals(self, family: Family) -> Iterator[tuple[int, int, int]]:
@@ -647,7 +644,7 @@ def _read_policy(policy: object) -> Policy:
 
 
 def _cached_perspectives(
-    claims: Claims, plain: Perspective, region_sets: RegionSets
+    claims: ClaimTable, plain: Perspective, region_sets: RegionSets
 ) -> Callable[[str | RegionSet, Policy], Perspective]:
     # Of a service's clients each may send expressions of its own, hence the bounds.
     @lru_cache(_CACHED_REGION_SETS)
@@ -740,11 +737,11 @@ def _map(path: str) -> mmap.mmap | bytes:
 # --- writing -------------------------------------------------------------------------
 
 
-def encode(compiled: Compiled, *, optional: Mapping[str, bytes] | None = None) -> bytes:
-    """Return the dataset file of what was compiled; the same input gives the same bytes.
+def encode(content: DatasetContent, *, optional: Mapping[str, bytes] | None = None) -> bytes:
+    """Return a dataset file; the same content gives the same bytes.
 
     Args:
-        compiled: the content.
+        content: what it holds.
         optional: sections that a reader may leave unread, by names of up to 16
             ASCII characters; see `Dataset.optional_section`.
 
@@ -752,24 +749,24 @@ def encode(compiled: Compiled, *, optional: Mapping[str, bytes] | None = None) -
         DatasetError: the content is not that of a dataset; `Dataset.from_buffer`
             would refuse the file.
     """
-    image = assemble(compiled, optional or {})
+    image = assemble(content, optional or {})
     Dataset.from_buffer(image, "the compiled dataset")
     return image
 
 
 def write(
-    compiled: Compiled,
+    content: DatasetContent,
     path: str | os.PathLike[str],
     *,
     optional: Mapping[str, bytes] | None = None,
 ) -> str:
-    """Write the dataset file of what was compiled and return the dataset's id.
+    """Write a dataset file and return the dataset's id.
 
     A crash at any point leaves the old file, the new one, or none, but never a
     part of one; see `geolookup.atomic.replacing`.
 
     Args:
-        compiled: the content.
+        content: what it holds.
         path: an existing file is replaced; datasets open from it stay whole.
         optional: as in `encode`.
 
@@ -777,7 +774,7 @@ def write(
         DatasetError: as in `encode`; nothing was written.
         OSError: as the operating system has it, such as a full disk.
     """
-    image = encode(compiled, optional=optional)
+    image = encode(content, optional=optional)
     with replacing(path) as file:
         file.write(image)
     return header_digest(image).hex()

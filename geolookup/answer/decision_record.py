@@ -62,7 +62,7 @@ class DecisionRecord:
         size: addresses in the roster.
         inside: how many of them were inside the region set.
         outside: how many were outside.
-        undetermined: of how many neither could be said.
+        undetermined: how many were neither.
         statuses: addresses for each status that occurs.
         reference: the caller's own, such as the number of a legal demand; see
             `with_reference`. Empty: none.

@@ -1,8 +1,8 @@
-"""The dataset file, format 1, as bytes: put together, checked and taken apart.
+"""The dataset file, format 1, as bytes: assembled, checked and decoded.
 
-docs/dataset-format.md describes it. Nothing here opens files or answers for an
-address. What comes out of `Image` and what is made from it was checked: a fault
-in the file is a `DatasetError` that begins with the file's name.
+docs/dataset-format.md describes it. Nothing here opens files or looks up addresses.
+All content that `Image` returns was checked: a fault in the file is a `DatasetError`
+that begins with the file's name.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from typing import (
     Literal,
     NamedTuple,
     NoReturn,
-    Protocol,
-    get_args,
     overload,
 )
 
 from geolookup import _core
 from geolookup.answer.claims import (
+    COVERAGES,
     FIXED_CLAIMS,
     MAX_CLAIMS,
     NO_COUNTRY,
@@ -90,58 +89,49 @@ _INTERVAL_COLUMNS: Final[dict[str, Literal["H", "I", "Q"]]] = {
 _LETTERS = bytes(range(ord("A"), ord("Z") + 1))
 
 
-class Compiled(Protocol):
-    """What `write` needs of a compiled dataset; see `geolookup.build.compiler.Compiled`.
+@dataclass(frozen=True, slots=True, eq=False)
+class DatasetContent:
+    """What a dataset file holds, besides optional sections.
 
-    The arrays are little-endian and may be any buffer.
+    Interval i ends where i + 1 begins; the first begins at 0, and neighbours have
+    different claims. Columns are little-endian on every machine.
+
+    Attributes:
+        ipv4_first: uint32, first address of each IPv4 interval.
+        ipv4_claims: uint16, its claim number.
+        ipv6_first_high: uint64, upper half of each IPv6 interval's first address.
+        ipv6_first_low: uint64, its lower half.
+        ipv6_claims: uint16, its claim number, or one of the `EMBEDDED_*` numbers.
+        claims: by number; the first three are `FIXED_CLAIMS`.
+        metadata: the dataset's description, as JSON can hold it: "built", "sources" and more.
     """
 
-    @property
-    def ipv4_first(self) -> Buffer:
-        """First address of each IPv4 interval: uint32, ascending from 0."""
-
-    @property
-    def ipv4_claims(self) -> Buffer:
-        """Claim number of each IPv4 interval: uint16."""
-
-    @property
-    def ipv6_first_high(self) -> Buffer:
-        """Upper half of the first address of each IPv6 interval: uint64."""
-
-    @property
-    def ipv6_first_low(self) -> Buffer:
-        """Lower half: uint64."""
-
-    @property
-    def ipv6_claims(self) -> Buffer:
-        """Claim number, or embedded form, of each IPv6 interval: uint16."""
-
-    @property
-    def claims(self) -> Sequence[Claim]:
-        """The claims by number; the first are `FIXED_CLAIMS`."""
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """What JSON can hold: "built", "sources" and more."""
+    ipv4_first: Buffer
+    ipv4_claims: Buffer
+    ipv6_first_high: Buffer
+    ipv6_first_low: Buffer
+    ipv6_claims: Buffer
+    claims: Sequence[Claim]
+    metadata: Mapping[str, Any]
 
 
-def assemble(compiled: Compiled, optional: Mapping[str, bytes]) -> bytes:
-    """Return the file of what was compiled; the same input gives the same bytes.
+def assemble(content: DatasetContent, optional: Mapping[str, bytes]) -> bytes:
+    """Return the file with this content; the same input gives the same bytes.
 
-    Whether the content makes sense is not looked at here.
+    Whether the content is valid is not checked here.
 
     Raises:
         DatasetError: something does not fit the format.
     """
-    claims = compiled.claims
+    claims = content.claims
     votes = [vote for claim in claims for vote in claim.votes]
     try:
-        content = {
-            "ipv4.first": _bytes(compiled.ipv4_first),
-            "ipv4.claims": _bytes(compiled.ipv4_claims),
-            "ipv6.high": _bytes(compiled.ipv6_first_high),
-            "ipv6.low": _bytes(compiled.ipv6_first_low),
-            "ipv6.claims": _bytes(compiled.ipv6_claims),
+        needed = {
+            "ipv4.first": _bytes(content.ipv4_first),
+            "ipv4.claims": _bytes(content.ipv4_claims),
+            "ipv6.high": _bytes(content.ipv6_first_high),
+            "ipv6.low": _bytes(content.ipv6_first_low),
+            "ipv6.claims": _bytes(content.ipv6_claims),
             "claim.status": bytes(claim.status for claim in claims),
             "claim.country": "".join(claim.country for claim in claims).encode("ascii"),
             "claim.silent": bytes(claim.silent for claim in claims),
@@ -149,11 +139,11 @@ def assemble(compiled: Compiled, optional: Mapping[str, bytes]) -> bytes:
             "claim.votes": bytes(len(claim.votes) for claim in claims),
             "vote.country": "".join(code for code, _ in votes).encode("ascii"),
             "vote.count": _uint16(count for _, count in votes),
-            "metadata": _canonical_json(compiled.metadata),
+            "metadata": _canonical_json(content.metadata),
         }
     except (struct.error, ValueError, TypeError) as error:
         raise DatasetError(f"the compiled content does not fit the format: {error}") from error
-    sections = [(name, _NEEDED, data) for name, data in content.items()]
+    sections = [(name, _NEEDED, data) for name, data in needed.items()]
     sections += [(name, 0, data) for name, data in sorted(optional.items())]
     return _assemble_sections(sections)
 
@@ -318,7 +308,7 @@ class Image:
                 self.fail(f"section {name}: {size} bytes are no multiple of {width}")
 
 
-class Claims(Sequence[Claim]):
+class ClaimTable(Sequence[Claim]):
     """The claims of a dataset by their numbers; each is made when it is asked for."""
 
     __slots__ = (
@@ -418,9 +408,8 @@ class Claims(Sequence[Claim]):
     def verdicts(self, codes: Set[str], policy: Policy) -> bytes:
         """Return one byte a claim, in order: the number of its `Verdict`.
 
-        As `claims.verdict_column` does, in a fraction of the time: of the claims
-        that have the same shape and the same of their codes in the region set,
-        one is asked for its verdict.
+        As `claims.verdict_column` does, in a fraction of the time: among claims of
+        the same shape with the same codes in the region set, one verdict is computed.
         """
         if self._shapes is None:
             self._shapes = self._by_shape()
@@ -438,7 +427,7 @@ class Claims(Sequence[Claim]):
     def _by_shape(self) -> list[tuple[list[int], list[tuple[str, ...]]]]:
         """Return the claims' numbers, and their codes slot by slot, for each shape.
 
-        The shape is all that a verdict depends on but the codes. The slots are
+        The shape is all that a verdict depends on, except for the codes. The slots are
         the country and the votes' codes.
         """
         counts = self._counts.tolist()
@@ -515,6 +504,10 @@ class ExpiringOverride:
     expires: date
     comment: str
 
+    def as_json(self) -> dict[str, object]:
+        """Return it as an object that JSON can hold."""
+        return {"number": self.number, "expires": self.expires.isoformat(), "comment": self.comment}
+
     def __str__(self) -> str:
         comment = f" ({self.comment})" if self.comment else ""
         return f"override {self.number}{comment}: expired after {self.expires.isoformat()}"
@@ -574,7 +567,7 @@ def _read_source(source: dict[str, Any]) -> SourceInfo:
     texts = (info.name, info.licence, info.date, info.origin, info.attribution, info.url)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("not a text")
-    if info.coverage not in get_args(Coverage):
+    if info.coverage not in COVERAGES:
         raise ValueError("coverage")
     codes = [code for unknown, filed in mute for code in (unknown, *filed)]
     if not all(isinstance(code, str) for code in codes):

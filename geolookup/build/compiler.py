@@ -1,7 +1,7 @@
-"""The compiler: what sources, registries and an operator say becomes intervals with claims.
+"""The compiler: sources, registries and an operator's overrides become intervals with claims.
 
-All thinking about overlaps, precedence and agreement happens here, once, so that a
-lookup is nothing but finding an interval. Later layers win over earlier ones:
+Overlaps, precedence and agreement are resolved here, once, so that a lookup only has to
+find an interval. Later layers win over earlier ones:
 sources, then special-purpose ranges, then overrides, then the IPv6 forms that
 carry an IPv4 address.
 """
@@ -30,6 +30,7 @@ from geolookup.answer.claims import (
 )
 from geolookup.answer.embedded_ipv4 import EMBEDDED, nat64_prefix
 from geolookup.answer.evidence import SECTION as EVIDENCE
+from geolookup.answer.file_format import DatasetContent
 from geolookup.build import evidence_section, readers
 from geolookup.build.manifest import Manifest
 from geolookup.build.readers import SourceRanges, code_number, code_text
@@ -39,7 +40,7 @@ from geolookup.build.special_purpose import DATE, special_purpose_prefixes
 from geolookup.errors import SourceError
 
 MAX_FINDINGS = 100
-"""Findings listed of one source. One that contradicts itself everywhere needs no longer list."""
+"""Findings that are listed for each source; of more, the number is given."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (bytes done, bytes in all, name of the source being read)."""
@@ -47,10 +48,10 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """A source or the overrides, as laid over the address line: disjoint and ascending.
+    """A source or the overrides as disjoint, ascending ranges.
 
     Attributes:
-        ranges: the flattened ranges, with the place of the range that decides each.
+        ranges: the flattened ranges, each with the location of the range that decides it.
         rows: number of ranges before flattening.
         outside: how many of them lie, at least in part, where the source may not speak.
     """
@@ -61,36 +62,19 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compiled:
+class CompiledDataset(DatasetContent):
     """A compiled dataset, not yet a file.
 
-    Interval i ends where i + 1 begins; the first begins at 0, and neighbours have
-    different claims. Columns are little-endian on every machine.
-
     Attributes:
-        ipv4_first: uint32, first address of each IPv4 interval.
-        ipv4_claims: uint16, its claim number.
-        ipv6_first_high: uint64, upper half of each IPv6 interval's first address.
-        ipv6_first_low: uint64, its lower half.
-        ipv6_claims: uint16, its claim number, or one of the `EMBEDDED_*` numbers.
-        claims: by number; the first three are `FIXED_CLAIMS`.
-        metadata: what the dataset says of itself, ready for JSON.
         sources: what each source says, in the order of the sources.
         overrides: the overrides that apply; a range's line is its override's
             position, from 1.
-        findings: what an operator should know of the input: lines left out,
+        findings: what an operator should know about the input: lines left out,
             contradictions within a source, expired overrides.
-        optional: sections of the dataset file besides these columns: the
+        optional: sections of the dataset file besides the content: the
             evidence, unless it was left out.
     """
 
-    ipv4_first: bytes
-    ipv4_claims: bytes
-    ipv6_first_high: bytes
-    ipv6_first_low: bytes
-    ipv6_claims: bytes
-    claims: tuple[Claim, ...]
-    metadata: dict[str, object]
     sources: tuple[Layer, ...]
     overrides: Layer
     findings: tuple[str, ...]
@@ -103,14 +87,14 @@ def compile_manifest(
     progress: Progress | None = None,
     with_evidence: bool = True,
     lenient: int = 0,
-) -> Compiled:
+) -> CompiledDataset:
     """Read all files of a manifest and compile them.
 
     Args:
         manifest: what to compile.
         progress: called while files are read.
         with_evidence: as in `compile`.
-        lenient: number of lines, of all sources together, that may make no sense.
+        lenient: number of lines, of all sources together, that may be unreadable.
             They are left out, and listed first among the findings.
 
     Raises:
@@ -157,7 +141,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
     built: date | None = None,
     today: date | None = None,
     with_evidence: bool = True,
-) -> Compiled:
+) -> CompiledDataset:
     """Compile sources, in order of precedence: the first that speaks names the country.
 
     Args:
@@ -192,12 +176,12 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
 
     stack = [*(layer.ranges for layer in layers), special, override.ranges, embedded]
     try:
-        book = _Claims(described)
-        lines = _merge(stack, book)
+        numbering = _ClaimNumbers(described)
+        lines = _merge(stack, numbering)
     except _TooManyClaimsError:
         # A second time from the start, so that the result depends on the input alone.
-        book = _Claims(described, pooled=True)
-        lines = _merge(stack, book)
+        numbering = _ClaimNumbers(described, pooled=True)
+        lines = _merge(stack, numbering)
         findings.append(
             f"the sources make more than {MAX_CLAIMS:,} different claims; those that differ in"
             " their numbers of votes alone share the votes that are certain for each of them, so"
@@ -205,7 +189,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
             " other policies are exact"
         )
     (ipv4_first, ipv4_claims), (ipv6_high, ipv6_low, ipv6_claims) = lines
-    claims, numbers = book.ordered()
+    claims, numbers = numbering.ordered()
     optional = {}
     if with_evidence:
         optional[EVIDENCE] = evidence_section.encode(
@@ -215,7 +199,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
             special_purpose_prefixes() if special_purpose else (),
         )
     built = built or max((source.date for source in described), default=today)
-    return Compiled(
+    return CompiledDataset(
         ipv4_first=ipv4_first,
         ipv4_claims=renumber(ipv4_claims, numbers),
         ipv6_first_high=ipv6_high,
@@ -244,16 +228,16 @@ class _TooManyClaimsError(SourceError):
 
 
 def _merge(
-    stack: Sequence[SourceRanges], book: _Claims
+    stack: Sequence[SourceRanges], numbering: _ClaimNumbers
 ) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes, bytes]]:
     return (
-        merge_ipv4([ranges.ipv4 for ranges in stack], book.number),
-        merge_ipv6([ranges.ipv6 for ranges in stack], book.number),
+        merge_ipv4([ranges.ipv4 for ranges in stack], numbering.number),
+        merge_ipv6([ranges.ipv6 for ranges in stack], numbering.number),
     )
 
 
-class _Claims:
-    """Gives numbers to claims as they turn up, and orders them in the end.
+class _ClaimNumbers:
+    """Numbers claims in the order of their first use, and sorts them in the end.
 
     Args:
         sources: in order of precedence.
@@ -273,16 +257,16 @@ class _Claims:
 
     def number(self, packed: bytes) -> int:
         """Return the claim number for the codes of all layers, in the order of `compile`."""
-        *said, special, override, embedded = array("H", packed)
+        *numbers, special, override, embedded = array("H", packed)
         if embedded:
             return embedded
         if override:
             return self._number(Claim(Status.OVERRIDE, code_text(override)))
         if special:
             return SPECIAL_PURPOSE
-        if not any(said):
+        if not any(numbers):
             return UNASSIGNED
-        codes = [code_text(code) if code else None for code in said]
+        codes = [code_text(number) if number else None for number in numbers]
         return self._number(combine(self._sources, codes))
 
     def _number(self, claim: Claim) -> int:
@@ -319,7 +303,7 @@ class _Claims:
 
 
 def _certain(one: Claim, other: Claim) -> Claim:
-    """Return two claims that differ in numbers of votes as one; see `_Claims`."""
+    """Return two claims that differ in numbers of votes as one; see `_ClaimNumbers`."""
     total = max(sum(n for _, n in claim.votes) + claim.abstentions for claim in (one, other))
     votes = tuple(
         (code, min(n, m)) for (code, n), (_, m) in zip(one.votes, other.votes, strict=True)

@@ -161,10 +161,7 @@ def _plain_status(status: ServiceStatus) -> dict[str, object]:
         "last_reload": status.last_reload and _plain_reload(status.last_reload),
         "last_reload_time": status.last_reload_time and _time(status.last_reload_time),
         "reloads": {str(outcome): count for outcome, count in status.reloads.items()},
-        "expired_overrides": [
-            {"number": one.number, "expires": one.expires.isoformat(), "comment": one.comment}
-            for one in status.expired_overrides
-        ],
+        "expired_overrides": [one.as_json() for one in status.expired_overrides],
         "workers": [_plain_worker(worker) for worker in status.workers],
     }
 

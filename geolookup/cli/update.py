@@ -17,7 +17,7 @@ from geolookup.cli.verify import read_coverage
 from geolookup.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from geolookup.build.compiler import Compiled
+    from geolookup.build.compiler import CompiledDataset
     from geolookup.build.manifest import Manifest
     from geolookup.update import Catalogue, Check, Publisher, Refreshed
 
@@ -225,7 +225,7 @@ def _rows(refreshed: tuple[Refreshed, ...]) -> list[tuple[str, ...]]:
     ]
 
 
-def _compiled(manifest: Manifest, progress: Progress, with_evidence: bool) -> Compiled:
+def _compiled(manifest: Manifest, progress: Progress, with_evidence: bool) -> CompiledDataset:
     from geolookup.build.compiler import compile_manifest  # noqa: PLC0415
 
     compiled = compile_manifest(

@@ -149,9 +149,6 @@ def _record(found: Verified) -> dict[str, Any]:
             }
             for one in found.mismatched
         ],
-        "expired_overrides": [
-            {"number": one.number, "expires": one.expires.isoformat(), "comment": one.comment}
-            for one in found.expired_overrides
-        ],
+        "expired_overrides": [one.as_json() for one in found.expired_overrides],
         "failures": list(found.failures),
     }

@@ -21,7 +21,7 @@ class Row:
         addresses: classified in all. One that was classified twice counts twice.
         inside: of these, inside the region set.
         outside: outside.
-        undetermined: neither could be said.
+        undetermined: neither inside nor outside.
     """
 
     month: str

@@ -15,7 +15,7 @@ from geolookup import tomlfile
 from geolookup.answer import dataset
 from geolookup.atomic import naming, replacing, take_place, target_of, temporary_name
 from geolookup.build import manifest
-from geolookup.build.compiler import Compiled
+from geolookup.build.compiler import CompiledDataset
 from geolookup.build.manifest import Manifest, SourceEntry
 from geolookup.update.cache import Cache
 from geolookup.update.catalogue import Catalogue, Publisher
@@ -105,16 +105,16 @@ def id_of(path: Path) -> str | None:
         return opened.id
 
 
-def write(compiled: Compiled, path: Path) -> None:
+def write(compiled: CompiledDataset, path: Path) -> None:
     """Write a compiled dataset to a file, with all its sections."""
     dataset.write(compiled, path, optional=compiled.optional)
 
 
 def replace(
     path: Path,
-    compile: Callable[[], Compiled],  # noqa: A002 - it is what the step is called
+    compile: Callable[[], CompiledDataset],  # noqa: A002 - it is what the step is called
     *,
-    write: Callable[[Compiled, Path], object] = write,
+    write: Callable[[CompiledDataset, Path], object] = write,
     checks: Sequence[Check] = (),
 ) -> Replaced:
     """Compile a dataset and put it in a file's place, if it is new and passes all checks.

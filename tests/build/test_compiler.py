@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from geolookup.answer import claims, embedded_ipv4
 from geolookup.answer.claims import FIXED_CLAIMS, Claim, Policy, Status, Verdict
 from geolookup.build import compiler, manifest
-from geolookup.build.compiler import Compiled
+from geolookup.build.compiler import CompiledDataset
 from geolookup.build.readers import SourceRanges
 from geolookup.build.sources import Override, Source, read_prefix, read_range
 from geolookup.errors import SourceError
@@ -43,7 +43,7 @@ Row = tuple[int, int, str]
 class Line:
     """One family's intervals of a compiled dataset, as Python numbers."""
 
-    def __init__(self, compiled: Compiled, version: int) -> None:
+    def __init__(self, compiled: CompiledDataset, version: int) -> None:
         self.version = version
         if version == 4:
             self.firsts = list(column("I", compiled.ipv4_first))
@@ -67,13 +67,13 @@ def column(kind: str, data: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(data) // struct.calcsize(kind)}{kind}", data)
 
 
-def claim_of(compiled: Compiled, address: str) -> Claim:
+def claim_of(compiled: CompiledDataset, address: str) -> Claim:
     """Return the claim of an address, which carries no IPv4 address."""
     found = ipaddress.ip_address(address)
     return compiled.claims[Line(compiled, found.version).claim(int(found))]
 
 
-def assert_well_formed(compiled: Compiled) -> None:
+def assert_well_formed(compiled: CompiledDataset) -> None:
     """Gap-free, ascending, merged, and without claims that nothing has."""
     used = set(range(len(FIXED_CLAIMS)))
     for version in (4, 6):
@@ -149,7 +149,7 @@ class Case:
     def packed(self, offset: int) -> bytes:
         return (self.start + offset).to_bytes(4 if self.version == 4 else 16)
 
-    def compile(self, order: random.Random | None = None) -> Compiled:
+    def compile(self, order: random.Random | None = None) -> CompiledDataset:
         """Compile; with *order*, the rows of each source are shuffled before."""
         made = []
         for one, given_rows in self.sources:
@@ -598,11 +598,11 @@ def test_a_source_that_makes_no_sense_is_refused(arguments: tuple[object, ...], 
 
 
 @functools.cache
-def embedded() -> Compiled:
+def embedded() -> CompiledDataset:
     return compiler.compile_manifest(manifest.load(ROOT / "data" / "geolookup.toml"))
 
 
-def digest(compiled: Compiled) -> str:
+def digest(compiled: CompiledDataset) -> str:
     found = hashlib.sha256()
     for name in COLUMNS:
         found.update(getattr(compiled, name))
@@ -708,7 +708,7 @@ def test_more_claims_than_fit_are_pooled_and_told(monkeypatch: pytest.MonkeyPatc
     other = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "AT")]
     third = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "DE")]
 
-    def compiled() -> Compiled:
+    def compiled() -> CompiledDataset:
         return compiler.compile(
             [
                 (Source(name, "CC0-1.0", DAY), packed_ranges(table))

@@ -14,7 +14,7 @@ import small_dataset
 from chaos.subject import PACKED
 from geolookup.answer.claims import Claim, Status
 from geolookup.answer.dataset import EMBEDDED, encode
-from geolookup.answer.file_format import HEADER_SIZE, Claims, Image, read_metadata
+from geolookup.answer.file_format import HEADER_SIZE, ClaimTable, Image, read_metadata
 from geolookup.answer.intervals import covering_ipv4
 
 COUNTRY: Final = "CN"
@@ -53,7 +53,7 @@ def _changed(content: bytes) -> bytes:
     """Return a dataset with another country for the interval that holds `ADDRESS`."""
     image = Image(memoryview(content), "dataset")
     other = Claim(Status.OVERRIDE, _OTHER)
-    claims = [*Claims(image), other]
+    claims = [*ClaimTable(image), other]
     # The compiler makes each claim once, and so must we.
     number = claims.index(other)
     firsts = image.section("ipv4.first").cast("I")

@@ -1234,20 +1234,20 @@ def test_a_dataset_that_changed_too_much_is_refused(
     put_in_place(server, cache, target, checks=[alike({})])
 
 
-def broken_compile() -> compiler.Compiled:
+def broken_compile() -> compiler.CompiledDataset:
     raise SourceError("file:1:1: broken")
 
 
-def broken_write(_: compiler.Compiled, path: Path) -> None:
+def broken_write(_: compiler.CompiledDataset, path: Path) -> None:
     path.write_bytes(b"half a data")
     raise OSError(28, "No space left on device")
 
 
-def bad_write(_: compiler.Compiled, path: Path) -> None:
+def bad_write(_: compiler.CompiledDataset, path: Path) -> None:
     path.write_bytes(b"not a dataset")
 
 
-def empty() -> compiler.Compiled:
+def empty() -> compiler.CompiledDataset:
     return compiler.compile([])
 
 
@@ -1263,8 +1263,8 @@ def empty() -> compiler.Compiled:
 def test_a_failure_leaves_everything_as_it_was(
     target: Path,
     exists: bool,
-    compiled: Callable[[], compiler.Compiled],
-    write: Callable[[compiler.Compiled, Path], None],
+    compiled: Callable[[], compiler.CompiledDataset],
+    write: Callable[[compiler.CompiledDataset, Path], None],
     error: type[Exception],
 ) -> None:
     if exists:
