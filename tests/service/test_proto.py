@@ -10,7 +10,9 @@ from enum import IntEnum
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pool
 
+import geolookup.admin.v1.admin_pb2  # noqa: F401 - puts its file into the pool
 from geolookup.answer.claims import Policy, Status, Verdict
 from geolookup.v1 import geolookup_pb2 as v1
 
@@ -110,3 +112,11 @@ def test_enums_have_the_numbers_of_python_s(enum: type[IntEnum]) -> None:
         f"{prefix}_UNSPECIFIED": 0,
         **{f"{prefix}_{member.name}": int(member) for member in enum},
     }
+
+
+@pytest.mark.parametrize("name", ["geolookup/v1/geolookup.proto", "geolookup/admin/v1/admin.proto"])
+def test_proto_names_a_package_for_go_and_java(name: str) -> None:
+    options = descriptor_pool.Default().FindFileByName(name).GetOptions()
+    assert options.go_package.startswith(f"{name.rpartition('/')[0]};")
+    assert options.java_package == name.rpartition("/")[0].replace("/", ".")
+    assert options.java_multiple_files

@@ -1003,3 +1003,14 @@ def test_ipv6_loopback_is_listened_on(dataset: Dataset) -> None:
         assert str(server.address).startswith("[::1]:")
         stub = stub_of(channel)
         assert stub.Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
+
+
+def test_absent_sets_can_be_told_from_empty_ones(stub: Any) -> None:
+    fields = ("inside", "outside", "undetermined")
+    plain = stub.ClassifyRoster(v1.ClassifyRosterRequest(ipv4=b"\1\0\1\1"))
+    assert [plain.HasField(field) for field in fields] == [False] * 3
+    for ipv4 in (b"", b"\1\0\1\1"):
+        request = v1.ClassifyRosterRequest(ipv4=ipv4, region_set="CN")
+        asked = stub.ClassifyRoster(request)
+        assert [asked.HasField(field) for field in fields] == [True] * 3
+        assert not BitMap.deserialize(asked.outside)
