@@ -35,7 +35,7 @@ PARTS = (
     ("build.readers",),
     ("build.manifest", "build.evidence_section"),
     ("build.compiler", "build"),
-    ("review", "review.verification"),
+    ("review",),
     ("export", "pictures", "update"),
     ("v1", "admin"),
     ("client.tls",),

@@ -36,8 +36,6 @@ from geolookup.atomic import replacing
 from geolookup.errors import DatasetClosedError, DatasetError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Buffer
 
     from geolookup.answer.addresses import Address, Roster
@@ -582,12 +580,7 @@ class Dataset:
             raise _closed()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _set(self, **values: object) -> None:

@@ -19,7 +19,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import click
@@ -167,12 +166,7 @@ class AddressFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if sys.stdin is not None and self._file is sys.stdin.buffer:
             self._stream.detach()  # standard input is not ours to close
         else:

@@ -19,7 +19,7 @@ from geolookup.errors import MissingExtraError
 if TYPE_CHECKING:
     from geolookup.build.compiler import CompiledDataset
     from geolookup.build.manifest import Manifest
-    from geolookup.update import Catalogue, Check, Publisher, Refreshed
+    from geolookup.update import Catalogue, Check, Publisher, RefreshedSource
 
 _EPILOG = """\b
 Exit codes:
@@ -126,7 +126,7 @@ def update_dataset(
         raise click.UsageError("what a dataset is refused for needs --dataset")
     if dataset is not None:
         check_output(dataset, [manifest, canaries, catalogue], option="--dataset")
-    checks = _checks(manifest, max_change, min_coverage, canaries)
+    check = _check(manifest, max_change, min_coverage, canaries)
     publishers = _publishers(refresher.load(catalogue), sources, manifest)
     if dataset is not None:
         refresher.id_of(dataset)  # one that is damaged is better known before the downloads
@@ -147,7 +147,7 @@ def update_dataset(
             return
         described = refresher.load_manifest(manifest, refreshed)
         outcome = refresher.replace(
-            dataset, lambda: _compiled(described, progress, not no_evidence), checks=checks
+            dataset, lambda: _compiled(described, progress, not no_evidence), checks=[check]
         )
     new = "nothing new" if outcome.id == outcome.before else f"{dataset.stat().st_size:,} bytes"
     click.echo(f"{dataset}: {new}\ndataset {outcome.id}")
@@ -170,28 +170,28 @@ def _default_cache() -> Path:
     return (folder if folder.is_absolute() else Path.home() / ".cache") / "geolookup"
 
 
-def _checks(
+def _check(
     manifest: Path | None,
     max_change: tuple[str, ...],
     min_coverage: str | None,
     canaries: Path | None,
-) -> tuple[Check, ...]:
-    """Return what a new dataset is asked; what is given here wins over the manifest's limits."""
+) -> Check:
+    """Return the check of a new dataset; what is given here wins over the manifest's limits."""
     from geolookup.build.manifest import load_canaries, load_limits  # noqa: PLC0415
     from geolookup.change_limits import ChangeLimits  # noqa: PLC0415
     from geolookup.review.verification import read_canaries  # noqa: PLC0415
-    from geolookup.update import alike, plausible  # noqa: PLC0415
+    from geolookup.update import acceptance  # noqa: PLC0415
 
     limits = ChangeLimits() if manifest is None else load_limits(manifest)
     if canaries is None and manifest is not None:
         canaries = load_canaries(manifest)
     least = read_coverage(min_coverage)
-    return (
-        plausible(
-            canaries=() if canaries is None else read_canaries(canaries),
+    return acceptance(
+        ChangeLimits(
+            max_change={**limits.max_change, **read_limits(max_change)},
             min_coverage=limits.min_coverage if least is None else least,
         ),
-        alike({**limits.max_change, **read_limits(max_change)}),
+        () if canaries is None else read_canaries(canaries),
     )
 
 
@@ -212,7 +212,7 @@ def _publishers(
     return publishers
 
 
-def _rows(refreshed: tuple[Refreshed, ...]) -> list[tuple[str, ...]]:
+def _rows(refreshed: tuple[RefreshedSource, ...]) -> list[tuple[str, ...]]:
     return [
         (
             one.publisher.name,

@@ -16,9 +16,9 @@ from geolookup.errors import GeoLookupError
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from geolookup.review.verification import Verified
+    from geolookup.review.verification import Verification
 
-_LISTED = 20
+_MAX_LISTED = 20
 """Failures that the error text names; --json has all."""
 
 
@@ -71,6 +71,7 @@ def verify_dataset(
     least = read_coverage(min_coverage)
     # Only this command needs them.
     from geolookup.review import verification  # noqa: PLC0415
+    from geolookup.review.acceptance import listed  # noqa: PLC0415
 
     if manifest is not None:
         from geolookup.build.manifest import load_canaries, load_limits  # noqa: PLC0415
@@ -82,14 +83,12 @@ def verify_dataset(
         found = verification.verify(
             dataset,
             canaries=known,
-            min_coverage=verification.MIN_COVERAGE if least is None else least,
+            min_coverage=least,
             progress=progress.update,
         )
     click.echo(json.dumps(_record(found)) if as_json else _text(found))
     if found.failures:
-        shown = "; ".join(map(printable, found.failures[:_LISTED]))
-        more = len(found.failures) - _LISTED
-        raise GeoLookupError(f"{file}: {shown}" + (f"; and {more} more" if more > 0 else ""))
+        raise GeoLookupError(f"{file}: {listed([*map(printable, found.failures)], _MAX_LISTED)}")
 
 
 def read_coverage(text: str | None) -> Fraction | None:
@@ -104,7 +103,7 @@ def read_coverage(text: str | None) -> Fraction | None:
         raise click.UsageError(f"--min-coverage: {error}") from None
 
 
-def _text(found: Verified) -> str:
+def _text(found: Verification) -> str:
     rows = [["", "INTERVALS", "CODES", "WITH A COUNTRY"]]
     rows += [
         [f"IPv{one.family}", f"{one.intervals:,}", str(one.codes), share(one.answered, one.space)]
@@ -124,7 +123,7 @@ def _text(found: Verified) -> str:
     return f"{table(rows, right=(1, 2, 3))}\n\n{table(facts)}"
 
 
-def _record(found: Verified) -> dict[str, Any]:
+def _record(found: Verification) -> dict[str, Any]:
     return {
         "dataset": found.dataset,
         "sections": found.sections,

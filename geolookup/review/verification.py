@@ -24,19 +24,19 @@ from geolookup.answer.results import Answer
 from geolookup.errors import DatasetError, SourceError
 
 MIN_COVERAGE: Final = Fraction(1, 2)
-"""Share of the IPv4 space that must have a country, unless told otherwise. Of a dataset
+"""Share of the IPv4 space that must have a country, by default. Of a dataset
 made from any source of the whole world it is more than 80 %."""
 
 Progress = Callable[[int, int], None]
 """Called with (intervals done, intervals in all)."""
 
-_PACE = 1 << 14
+_PROGRESS_EVERY = 1 << 14
 _STATUSES = {status.name: status for status in Status if status is not Status.INVALID}
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """An address of which the answer is known.
+    """An address whose answer is known.
 
     Attributes:
         location: file and line, such as ``canaries.csv:3``, which error texts name.
@@ -51,7 +51,7 @@ class Canary:
     expected: str
 
     def accepts(self, answer: Answer) -> bool:
-        """Say whether an answer is as expected. A code is, disputed or not."""
+        """Say whether an answer is as expected. A code is accepted whether disputed or not."""
         if self.expected in _STATUSES:
             return answer.status.name == self.expected
         return answer.country == self.expected
@@ -104,18 +104,18 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """What was found in a dataset that is sound as a file.
+class Verification:
+    """The result of verifying a dataset that is sound as a file.
 
     Attributes:
         dataset: its id.
         sections: names of all sections, whose checksums are right, with their sizes.
         coverage: of IPv4 and of IPv6.
-        min_coverage: the share of IPv4 that was asked for.
+        min_coverage: the share of IPv4 that was required.
         canaries: how many were looked up.
         mismatched: those whose answer differs from the expected one.
-        expired_overrides: those that still decide after their last day. They are named and
-            are no failure: the file says what it said when it was compiled.
+        expired_overrides: those that still decide after their last day. They are no
+            failure: the file is as it was compiled.
     """
 
     dataset: str
@@ -144,20 +144,21 @@ def verify(
     dataset: Dataset,
     *,
     canaries: Sequence[Canary] = (),
-    min_coverage: Fraction = MIN_COVERAGE,
+    min_coverage: Fraction | None = None,
     progress: Progress | None = None,
-) -> Verified:
+) -> Verification:
     """Check a dataset: all of its file, and whether its answers are plausible.
 
     What opening a dataset checks is not checked again: structure, the checksums of what
-    answers need, the first address and the order of the intervals. Here follow the
-    sections that opening leaves alone, such as the evidence, and a walk over all intervals.
+    answers need, the first address and the order of the intervals. Checked here are the
+    sections that opening leaves unread, such as the evidence, and all intervals.
 
     Args:
         dataset: the dataset, opened.
-        canaries: addresses of which the answer is known.
-        min_coverage: the least share of the IPv4 space that must have a country.
-        progress: told how many intervals of both families have been walked over.
+        canaries: addresses whose answers are known.
+        min_coverage: the least share of the IPv4 space that must have a country;
+            None: `MIN_COVERAGE`.
+        progress: called with the number of intervals of both families that were checked.
 
     Raises:
         DatasetError: the file is not sound.
@@ -167,29 +168,32 @@ def verify(
     described = dataset.info()
     counts = [described["ipv4_intervals"], described["ipv6_intervals"]]
 
-    def told(done: int) -> None:
+    def on_progress(done: int) -> None:
         if progress is not None:
             progress(done, sum(counts))
 
-    coverage = (_coverage(dataset, 4, told), _coverage(dataset, 6, lambda n: told(counts[0] + n)))
+    coverage = (
+        _coverage(dataset, 4, on_progress),
+        _coverage(dataset, 6, lambda done: on_progress(counts[0] + done)),
+    )
     mismatched = []
     for canary in canaries:
         answer = dataset.lookup(canary.address)
         if not canary.accepts(answer):
             mismatched.append(Mismatch(canary, answer.country, answer.status))
-    return Verified(
+    return Verification(
         dataset=dataset.id,
         sections=sections,
         coverage=coverage,
-        min_coverage=min_coverage,
+        min_coverage=MIN_COVERAGE if min_coverage is None else min_coverage,
         canaries=len(canaries),
         mismatched=tuple(mismatched),
         expired_overrides=dataset.expired_overrides(),
     )
 
 
-def _coverage(dataset: Dataset, family: Family, told: Callable[[int], None]) -> Coverage:
-    """Walk over all intervals of a family, and hold that there are no gaps."""
+def _coverage(dataset: Dataset, family: Family, on_progress: Callable[[int], None]) -> Coverage:
+    """Measure all intervals of a family, and check that there are no gaps."""
     claims = tuple(dataset.claims)
     start, end = ROUTABLE[family]
     sizes = defaultdict[int, int](int)
@@ -204,11 +208,11 @@ def _coverage(dataset: Dataset, family: Family, told: Callable[[int], None]) -> 
             raise DatasetError(f"IPv{family}: interval {count} has a claim that there is not")
         if first <= end and last >= start and number < MAX_CLAIMS:
             sizes[number] += min(last, end) - max(first, start) + 1
-        if not count % _PACE:
-            told(count)
+        if not count % _PROGRESS_EVERY:
+            on_progress(count)
     if expected != 1 << BITS[family]:
         raise DatasetError(f"IPv{family}: the last interval does not end where the space does")
-    told(count)
+    on_progress(count)
     statuses = Counter[Status]()
     codes = Counter[str]()
     for number, size in sizes.items():

@@ -1,12 +1,12 @@
 """Refreshing a dataset from its publishers: ``geolookup update``.
 
-Three steps, each of which leaves everything as it was when it fails:
+Three steps, each of which changes nothing if it fails:
 
-- `refresh` brings the publishers' files into a `Cache`, with conditional requests;
+- `refresh` downloads the publishers' files into a `Cache`, with conditional requests;
 - `write_manifest` describes them, for `geolookup.build.manifest` and `geolookup.build.compiler`;
-- `replace` compiles, checks and puts the new dataset in the place of the old one.
+- `replace` compiles and checks the new dataset, and replaces the old one with it.
 
-What is downloaded, and from where, says a `Catalogue`. Nothing here reads the
+A `Catalogue` has the files and their URLs. Nothing here reads the
 environment or writes to a terminal.
 """
 
@@ -14,18 +14,18 @@ from __future__ import annotations
 
 from geolookup.update.cache import Cache, Version
 from geolookup.update.catalogue import Catalogue, PublishedFile, Publisher, builtin_text, load
-from geolookup.update.checks import Check, alike, plausible
-from geolookup.update.downloads import Download, Refreshed, refresh
+from geolookup.update.checks import Check, acceptance
+from geolookup.update.downloads import Download, RefreshedSource, refresh
 from geolookup.update.problems import MissingError, UpdateError
 from geolookup.update.replacement import (
-    Replaced,
+    Replacement,
     id_of,
     load_manifest,
     replace,
     used_by,
     write_manifest,
 )
-from geolookup.update.transfer import Patience, Validators, fetch
+from geolookup.update.transfer import TransferLimits, Validators, fetch
 
 __all__ = [
     "Cache",
@@ -33,21 +33,20 @@ __all__ = [
     "Check",
     "Download",
     "MissingError",
-    "Patience",
     "PublishedFile",
     "Publisher",
-    "Refreshed",
-    "Replaced",
+    "RefreshedSource",
+    "Replacement",
+    "TransferLimits",
     "UpdateError",
     "Validators",
     "Version",
-    "alike",
+    "acceptance",
     "builtin_text",
     "fetch",
     "id_of",
     "load",
     "load_manifest",
-    "plausible",
     "refresh",
     "replace",
     "used_by",

@@ -1,8 +1,7 @@
-"""The folder of downloads: the files as the publishers have them, and what is known of each.
+"""The folder of downloads: the files as published, and the version of each.
 
-``state.json`` says of each file which version it is. It is believed only as far as the
-file still has the recorded digest, so that a lost or stale entry costs a download
-and nothing else.
+``state.json`` has the version of each file. An entry counts only while the file has the
+recorded digest, so a lost or stale entry costs a download and nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import shutil
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from geolookup.atomic import replacing
@@ -30,8 +28,8 @@ class Version:
     """A version of a file.
 
     Attributes:
-        url: where it came from.
-        validators: what the server said of it.
+        url: the file's URL.
+        validators: the server's, for conditional requests.
         sha256: of the file, in hexadecimal.
         unpacked: bytes, decompressed.
         date: date of its data.
@@ -48,7 +46,7 @@ class Cache:
     """A folder of downloads. Used inside of a with statement, by one process at a time.
 
     Args:
-        folder: made where there is none.
+        folder: created if it does not exist.
 
     Raises:
         UpdateError: on entering: another process uses the folder, or it can't be used at all.
@@ -75,12 +73,7 @@ class Cache:
         self._versions = _read_state(self.folder / STATE)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def _close(self) -> None:

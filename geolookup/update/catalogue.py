@@ -1,4 +1,4 @@
-"""The catalogue: which publisher has what, where, under which licence, and how large it may be.
+"""The catalogue: publishers, their files and URLs, licences and size limits.
 
 The built-in one is ``geolookup/data/publishers.toml``. An operator with a mirror gives a
 file of the same form, which replaces it as a whole. Reading is strict: see `tomlfile`.
@@ -19,10 +19,10 @@ from geolookup.answer.claims import COVERAGES, Coverage
 from geolookup.build.readers import FORMATS
 from geolookup.tomlfile import Table
 from geolookup.update.problems import UpdateError
-from geolookup.update.transfer import why_unsafe
+from geolookup.update.transfer import unsafe_reason
 
 DATES: Final = ("url", "registry", "ipfire", "modified")
-"""Where the date of a file's data stands.
+"""Where the date of a file's data is.
 
 ``url``: the month that took the place of ``{year}`` and ``{month}``. ``registry``: the header
 of a registry's statistics. ``ipfire``: the header of an IPFire database. ``modified``: nowhere
@@ -39,16 +39,16 @@ _RESERVED: Final = ("state.json", "geolookup.toml")
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """A file that a publisher has.
+    """A file of a publisher.
 
     Attributes:
-        name: what it is called in the cache. ``.gz`` and ``.xz`` say how it is compressed.
-        url: where it is; ``{year}`` and ``{month}`` stand for a month, as 2026 and 06.
+        name: its name in the cache. ``.gz`` and ``.xz`` say how it is compressed.
+        url: its URL; ``{year}`` and ``{month}`` stand for a month, as 2026 and 06.
         date: one of `DATES`.
-        smallest: bytes, decompressed, below which it can't be what it should be.
+        smallest: least number of bytes, decompressed.
         largest: bytes that are downloaded at most.
         largest_unpacked: bytes that are decompressed at most.
-        checksum: where its MD5 checksum is, or empty.
+        checksum: URL of its MD5 checksum, or empty.
     """
 
     name: str
@@ -62,21 +62,21 @@ class PublishedFile:
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """A source, as its publisher offers it.
+    """A source as it is published.
 
     Attributes:
-        name: what it is called here and in datasets.
+        name: its name here and in datasets.
         format: one of `readers.FORMATS`.
         licence: SPDX identifier or name of its licence.
         attribution: the text that the licence asks for.
         url: the publisher's page.
-        notice: what the licence means for whoever uses the dataset, in a few sentences.
+        notice: what the licence asks of a user of the dataset, in a few sentences.
         coverage: as in `sources.Source`.
         origin: as in `sources.Source`.
         file: its files.
-        default: whether it is downloaded when no source is named.
+        default: whether it is downloaded if no source is named.
         insecure: whether ``http:`` to other machines is accepted.
-        grace_days: days of a month on which the file of the month before will do.
+        grace_days: number of days of a month on which the last month's file is accepted.
     """
 
     name: str
@@ -205,7 +205,7 @@ def _file(table: Table, insecure: bool) -> PublishedFile:
     if not 0 < file.smallest <= file.largest_unpacked or file.largest <= 0:
         raise table.error("smallest, largest, largest_unpacked: expected ascending sizes")
     for key, url in (("url", file.url), ("checksum", file.checksum)):
-        refusal = why_unsafe(url_of(url, date(1999, 12, 1)), insecure=insecure) if url else ""
+        refusal = unsafe_reason(url_of(url, date(1999, 12, 1)), insecure=insecure) if url else ""
         if refusal:
             raise table.error(f"{key}: {refusal}")
     return file

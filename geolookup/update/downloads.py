@@ -1,4 +1,4 @@
-"""Brings the files of sources into the cache: whichever are new, and only if they are sound."""
+"""Downloads the files of sources into the cache: those that are new, if they are plausible."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file of a source, as it is in the cache after it was asked for.
+    """A file of a source in the cache, after a refresh.
 
     Attributes:
         file: its entry in the catalogue.
-        version: which version is in the cache.
-        new: whether its content came just now.
-        path: what a manifest names: the file, or the folder of what was made of it.
+        version: the version in the cache.
+        new: whether this refresh brought its content.
+        path: what a manifest names: the file, or the folder of what was exported from it.
     """
 
     file: PublishedFile
@@ -52,15 +52,15 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
-    """A source, as it is in the cache."""
+class RefreshedSource:
+    """A source in the cache, after a refresh."""
 
     publisher: Publisher
     downloads: tuple[Download, ...]
 
     @property
     def date(self) -> date:
-        """Date of its data: no file of it is older."""
+        """Date of its data: that of its oldest file."""
         return min(download.version.date for download in self.downloads)
 
 
@@ -71,25 +71,25 @@ def refresh(
     today: date,
     fetch: Fetch = fetch,
     on_progress: Progress | None = None,
-) -> tuple[Refreshed, ...]:
-    """Ask for all files of some sources, and keep those that are new and plausible.
+) -> tuple[RefreshedSource, ...]:
+    """Download the files of some sources, and keep those that are new and plausible.
 
-    One file that fails does not keep the others from being downloaded, so that the
-    next attempt has less to do.
+    If one file fails, the others are still downloaded, so that the next attempt has
+    less to do.
 
     Args:
         publishers: the sources.
         cache: where their files are; entered.
         today: the present day, UTC.
         fetch: gets a file, as `transfer.fetch` does.
-        on_progress: told as the files come in.
+        on_progress: called as bytes arrive.
 
     Raises:
-        UpdateError: files could not be had. The text names each, and why.
+        UpdateError: files could not be downloaded. The text names each, and why.
     """
-    # Before anything is downloaded in vain.
+    # Before the downloads, which would be useless without it.
     program = ipfire.tool() if any(one.format == EXPORTED for one in publishers) else ""
-    refreshed: list[Refreshed] = []
+    refreshed: list[RefreshedSource] = []
     failures: list[str] = []
     for publisher in publishers:
         downloads: list[Download] = []
@@ -99,7 +99,7 @@ def refresh(
                 downloads.append(getter.get())
             except UpdateError as error:
                 failures.append(f"{publisher.name}: {file.name}: {error}")
-        refreshed.append(Refreshed(publisher, tuple(downloads)))
+        refreshed.append(RefreshedSource(publisher, tuple(downloads)))
     if failures:
         raise UpdateError("; ".join(failures))
     return tuple(refreshed)
@@ -198,7 +198,7 @@ class _Getter:
         check_md5(content, published.getvalue())
 
     def _exported(self, version: Version) -> Path:
-        # Named after the version, so that lists of another one are never taken for its own.
+        # Named after the version, so that each has lists of its own.
         return self.cache.path(f"{self.file.name}.{version.sha256[:16]}")
 
     def _is_exported(self, version: Version) -> bool:

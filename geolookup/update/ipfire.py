@@ -1,7 +1,7 @@
-"""IPFire's database, which IPFire publishes in a binary form of its own only.
+"""IPFire's database, which IPFire publishes in a binary format of its own only.
 
-IPFire's tool ``location`` (Debian package ``location``) holds the database against
-IPFire's signature and writes it as lists, one a country and family: ``DEv4.networks``.
+IPFire's tool ``location`` (Debian package ``location``) checks the database's signature
+and writes it as lists, one per country and family: ``DEv4.networks``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SECONDS: Final = 1800.0
 
 
 def tool() -> str:
-    """Return where the tool is.
+    """Return the path of the tool.
 
     Raises:
         UpdateError: it is not installed.
@@ -57,7 +57,7 @@ def export(program: str, database: BufferedRandom, name: str, folder: Path) -> N
         lists.mkdir()
         _run([program, "--database", str(plain), "verify"], "its signature is not IPFire's")
         _run(
-            [program, "--database", str(plain), "export", *("--directory", str(lists))],
+            [program, "--database", str(plain), "export", "--directory", str(lists)],
             f"'{TOOL} export' failed",
         )
         if not any(path.stat().st_size for path in lists.iterdir()):

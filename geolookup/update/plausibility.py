@@ -1,8 +1,8 @@
-"""Is a download what it should be? Everything that is asked of a file before it is kept.
+"""Checks of a download, before it replaces a file in the cache.
 
-A checksum, where one is published, stands beside the file on the same server: it shows
-that the transfer was whole, not who made the file. So a file is also held
-against its format, its size limits, and the version that it would replace.
+A published checksum comes from the same server as the file: it shows that the transfer
+was complete, not who made the file. So a file is also checked against its format, its
+size limits, and the version that it would replace.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from geolookup.update.problems import UpdateError
 from geolookup.update.transfer import Validators
 
 SHRUNK: Final = 0.5
-"""A file that has less than this share of the bytes that it had lacks something, most likely."""
+"""A file with less than this share of the earlier version's bytes is refused as incomplete."""
 CLOCKS: Final = timedelta(days=2)
-"""Time zones and clocks that are wrong; what is dated later would stand in the way of all after."""
+"""Tolerance for time zones and wrong clocks. A later date would block all later versions."""
 
 _BLOCK: Final = 1 << 18
 _XZ_MEMORY: Final = 256 << 20
@@ -41,7 +41,7 @@ _MD5: Final = re.compile(r"(?:MD5 ?\([^)]*\) ?= ?)?([0-9a-fA-F]{32})(?:[ \t].*)?
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file was found to hold.
+    """What a download holds.
 
     Attributes:
         sha256: of the file, in hexadecimal.
@@ -105,7 +105,7 @@ def inspect(
 
 
 def check_md5(content: BufferedRandom, published: bytes) -> None:
-    """Hold a download against the checksum file beside it.
+    """Check a download against the checksum file beside it.
 
     Raises:
         UpdateError: they don't match, or the checksum file holds none.

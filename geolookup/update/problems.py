@@ -1,4 +1,4 @@
-"""What goes wrong while a dataset is refreshed."""
+"""Errors of refreshing a dataset."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from geolookup.errors import GeoLookupError
 
 
 class UpdateError(GeoLookupError):
-    """A refresh came to nothing: what was there before is there still.
+    """A refresh failed; what was there before is unchanged.
 
     The text names the source and the file. It holds no address, not even a
-    server's, and nothing that a server sent except a status number.
+    server's, and of a server's response no more than a status number.
     """
 
 

@@ -1,4 +1,4 @@
-"""From downloads to a dataset in service: described, compiled, checked, and only then in place."""
+"""From downloads to a dataset in service: a manifest, compilation, checks, replacement."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from geolookup.build.manifest import Manifest, SourceEntry
 from geolookup.update.cache import Cache
 from geolookup.update.catalogue import Catalogue, Publisher
 from geolookup.update.checks import Check
-from geolookup.update.downloads import Refreshed
+from geolookup.update.downloads import RefreshedSource
 from geolookup.update.problems import UpdateError
 
 MANIFEST: Final = "geolookup.toml"
-"""What the manifest of the downloads is called, in the cache."""
+"""Name of the manifest of the downloads, in the cache."""
 REFUSED: Final = ".refused"
-"""What the name of a dataset that was refused ends with, beside the one that stayed."""
+"""Suffix of a dataset that was refused, beside the one that stays."""
 
 
 @dataclass(frozen=True, slots=True)
-class Replaced:
-    """What became of a dataset.
+class Replacement:
+    """The outcome of `replace`.
 
     Attributes:
-        id: of the dataset that is in place now.
-        before: of the one that was there before, or None. The same id: nothing was new.
+        id: id of the dataset that is in the file now.
+        before: id of the one before, or None. The same id: nothing was new.
     """
 
     id: str
     before: str | None
 
 
-def write_manifest(refreshed: Sequence[Refreshed], cache: Cache) -> Path:
+def write_manifest(refreshed: Sequence[RefreshedSource], cache: Cache) -> Path:
     """Describe sources in a manifest in the cache, in their order, and return where it is."""
     text = "\n".join(_source(one, cache.folder) for one in refreshed)
     path = cache.path(MANIFEST)
@@ -71,7 +71,7 @@ def used_by(path: Path, catalogue: Catalogue) -> tuple[Publisher, ...]:
     )
 
 
-def load_manifest(path: Path, refreshed: Sequence[Refreshed]) -> Manifest:
+def load_manifest(path: Path, refreshed: Sequence[RefreshedSource]) -> Manifest:
     """Read a manifest whose file names stand for downloads, where they are downloads' names.
 
     Other names are relative to the manifest, as always. A source that is made of
@@ -116,12 +116,12 @@ def replace(
     *,
     write: Callable[[CompiledDataset, Path], object] = write,
     checks: Sequence[Check] = (),
-) -> Replaced:
+) -> Replacement:
     """Compile a dataset and put it in a file's place, if it is new and passes all checks.
 
-    The new dataset is written beside the old one, opened, which holds every byte against
-    its checksum, and asked the checks in their order. One that is refused is kept beside
-    the old one, as `REFUSED`, so that people can look at it and accept it by renaming.
+    The new dataset is written beside the old one, opened, which checks
+    all checksums, and passed to the checks in their order. One that is refused is kept
+    beside the old one, with the suffix `REFUSED`: renaming it accepts it.
     A symbolic link stays: what it means is replaced, and keeps its mode and owner.
 
     Args:
@@ -158,10 +158,10 @@ def replace(
     finally:
         with suppress(OSError):
             candidate.unlink()
-    return Replaced(identity, before)
+    return Replacement(identity, before)
 
 
-def _source(refreshed: Refreshed, folder: Path) -> str:
+def _source(refreshed: RefreshedSource, folder: Path) -> str:
     publisher = refreshed.publisher
     values = {
         "name": publisher.name,

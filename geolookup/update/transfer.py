@@ -1,9 +1,9 @@
 """Downloads one file over HTTP, within limits of size and time, or fails.
 
-This module knows HTTP and nothing of sources: bytes in a file are all that comes
-out of it. Certificates are always verified, against the system's authorities.
-A server can't make a download last longer, or take more space, than was allowed:
-it may trickle, lie about the length, redirect for ever or never answer.
+This module handles HTTP alone, whatever the file is. Certificates are always verified,
+against the system's authorities. A server can't make a download last longer, or take
+more space, than the limits allow: by slow bytes, a wrong length, endless redirects or
+no answer at all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import BinaryIO, Final, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -27,7 +26,7 @@ from geolookup import __version__
 from geolookup.update.problems import MissingError, UpdateError
 
 USER_AGENT: Final = f"geolookup/{__version__}"
-"""So that a publisher knows who asks, and can tell the version that misbehaves."""
+"""Names the client, so that a publisher can contact the project about a version."""
 
 _BLOCK: Final = 1 << 16
 _REDIRECTS: Final = 5
@@ -35,21 +34,21 @@ _REDIRECTS: Final = 5
 _LONGEST_VALIDATOR: Final = 500
 """Characters of an ETag that are worth keeping."""
 _LONGEST_PAUSE: Final = 60.0
-"""Seconds. A server that asks for more (Retry-After) is asked again by the next update."""
+"""Seconds. If a server asks for more (Retry-After), the next update tries again."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes received and, where the server says so, the bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a server is waited for.
+class TransferLimits:
+    """The longest waits for a server, and the number of attempts.
 
     Attributes:
         stall: seconds without a single byte, from connecting on.
         total: seconds for a file, with all attempts and pauses.
-        attempts: how often a file is asked for, when the server or the
-            network fails in a way that may pass.
+        attempts: requests for a file, when the server or the network fails in a
+            way that may be transient.
         pause: seconds before the second attempt; doubled before each further one.
     """
 
@@ -61,7 +60,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What tells one version of a file from another, as the server worded it."""
+    """What distinguishes versions of a file, in the server's own words."""
 
     etag: str = ""
     modified: str = ""
@@ -69,11 +68,10 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of a request.
+    """The outcome of a request.
 
     Attributes:
-        unchanged: the server has the version that was asked about (304); nothing
-            was written.
+        unchanged: the server still has the known version (304); nothing was written.
         validators: of the version the server has.
     """
 
@@ -81,10 +79,10 @@ class Reply:
     validators: Validators
 
 
-def why_unsafe(url: str, *, insecure: bool = False) -> str:
-    """Return why a URL is not to be asked, or an empty text.
+def unsafe_reason(url: str, *, insecure: bool = False) -> str:
+    """Return why a URL is not safe to request, or an empty text.
 
-    Safe are ``https:``, and ``http:`` to this machine, where nobody sits between.
+    Safe are ``https:``, and ``http:`` to this machine.
 
     Args:
         url: the URL.
@@ -113,53 +111,53 @@ def fetch(
     largest: int,
     known: Validators | None = None,
     insecure: bool = False,
-    patience: Patience | None = None,
+    limits: TransferLimits | None = None,
     wait: Callable[[float], None] = time.sleep,
     on_progress: Progress | None = None,
 ) -> Reply:
     """Write what a URL has into an empty file.
 
     Args:
-        url: see `why_unsafe`. Redirects are followed to ``https:`` alone.
+        url: see `unsafe_reason`. Redirects are followed to ``https:`` alone.
         into: written from its beginning; after an error it holds anything.
         largest: bytes that are accepted.
         known: the version at hand, which need not be sent again. None: send it.
         insecure: whether `url` may be ``http:``.
-        patience: how long to wait; the default is `Patience`'s.
+        limits: how long to wait and how often to try.
         wait: waits for some seconds between two attempts.
-        on_progress: told as the bytes come in.
+        on_progress: called as bytes arrive.
 
     Raises:
         MissingError: the server has no such file.
         UpdateError: any other failure. The text is a phrase without the URL,
             such as "HTTP status 503".
     """
-    patience = patience or Patience()
-    until = time.monotonic() + patience.total
-    pause = patience.pause
-    for number in range(1, patience.attempts + 1):
+    limits = limits or TransferLimits()
+    until = time.monotonic() + limits.total
+    pause = limits.pause
+    for number in range(1, limits.attempts + 1):
         into.seek(0)
         into.truncate()
         try:
-            with _Watch(until - time.monotonic()) as watch:
+            with _Deadline(until - time.monotonic()) as deadline:
                 attempt = _Attempt(
                     into=into,
                     largest=largest,
                     insecure=insecure,
-                    stall=patience.stall,
-                    watch=watch,
+                    stall=limits.stall,
+                    deadline=deadline,
                     on_progress=on_progress,
                 )
                 reply = attempt.run(url, known)
-            # Where no length was said, a connection shut down looks like one that is done.
-            if not watch.expired:
+            # Without a length, a connection that was shut down looks like a complete one.
+            if not deadline.expired:
                 return reply
-            raise UpdateError(f"not complete within {patience.total:g} s")
-        except _PassingError as failure:
-            if watch.expired:
-                raise UpdateError(f"not complete within {patience.total:g} s") from failure
-            seconds = max(pause, failure.asked_for)
-            last = number == patience.attempts or seconds > _LONGEST_PAUSE
+            raise UpdateError(f"not complete within {limits.total:g} s")
+        except _TransientError as failure:
+            if deadline.expired:
+                raise UpdateError(f"not complete within {limits.total:g} s") from failure
+            seconds = max(pause, failure.retry_after)
+            last = number == limits.attempts or seconds > _LONGEST_PAUSE
             if last or time.monotonic() + seconds >= until:
                 attempts = f" in {number} attempts" if number > 1 else ""
                 raise UpdateError(f"{failure}{attempts}") from failure
@@ -168,40 +166,40 @@ def fetch(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-class _PassingError(Exception):
-    """A failure that another attempt may not meet."""
+class _TransientError(Exception):
+    """A failure that another attempt may not have."""
 
-    def __init__(self, what: str, asked_for: float = 0.0) -> None:
+    def __init__(self, what: str, retry_after: float = 0.0) -> None:
         super().__init__(what)
-        self.asked_for = asked_for
+        self.retry_after = retry_after
 
 
-class _Watch:
+class _Deadline:
     """Ends connections when the time is up, in whatever phase they are.
 
-    Timeouts of sockets begin anew with each byte, so that a server which trickles
-    its headers is never late. Shutting the connection down ends any wait for it.
+    A socket's timeout begins anew with each byte, so a server that sends its headers
+    slowly never exceeds it. Shutting the connection down ends any wait for it.
     """
 
     def __init__(self, seconds: float) -> None:
         self.expired = False
         self._lock = threading.Lock()  # guards what follows; never held while waiting
-        self._watched: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
         self._timer = threading.Timer(max(seconds, 0), self._expire)
         self._timer.daemon = True
 
     def guard(self, sock: socket.socket) -> None:
-        """Watch a connection too. The duplicate stays valid when TLS takes the socket over."""
+        """Add a connection. The duplicate stays valid when TLS takes the socket over."""
         with self._lock:
-            self._watched.append(sock.dup())
-            late = self.expired
-        if late:
+            self._sockets.append(sock.dup())
+            expired = self.expired
+        if expired:
             self._expire()
 
     def _expire(self) -> None:
         with self._lock:
             self.expired = True
-            for sock in self._watched:
+            for sock in self._sockets:
                 try:
                     sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
@@ -211,66 +209,45 @@ class _Watch:
         self._timer.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         with self._lock:
-            for sock in self._watched:
+            for sock in self._sockets:
                 sock.close()
-            self._watched.clear()
+            self._sockets.clear()
 
 
-class _WatchedHTTP(connection.HTTPConnection):
-    watch: _Watch
+class _Guarded:
+    """Makes connections that end with the deadline; mixed into urllib3's two kinds."""
+
+    deadline: _Deadline
 
     def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        self.watch.guard(sock)
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        self.deadline.guard(sock)
         return sock
 
 
-class _WatchedHTTPS(connection.HTTPSConnection):
-    watch: _Watch
-
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        self.watch.guard(sock)
-        return sock
-
-
+@dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One attempt to get a file, with its redirects."""
+    """One attempt to get a file, with its redirects. The attributes are as in `fetch`."""
 
-    def __init__(
-        self,
-        *,
-        into: BinaryIO,
-        largest: int,
-        insecure: bool,
-        stall: float,
-        watch: _Watch,
-        on_progress: Progress | None,
-    ) -> None:
-        self._into = into
-        self._largest = largest
-        self._insecure = insecure
-        self._stall = stall
-        self._watch = watch
-        self._on_progress = on_progress
+    into: BinaryIO
+    largest: int
+    insecure: bool
+    stall: float
+    deadline: _Deadline
+    on_progress: Progress | None
 
     def run(self, url: str, known: Validators | None) -> Reply:
         headers = _headers(known)
         for _ in range(_REDIRECTS + 1):
-            refusal = why_unsafe(url, insecure=self._insecure)
+            refusal = unsafe_reason(url, insecure=self.insecure)
             if refusal:
                 raise UpdateError(f"the URL {refusal}")
             try:
                 with self._pool(url) as pool:
-                    target = self._ask(pool, url, headers)
+                    target = self._request(pool, url, headers)
             except http_errors.HTTPError as error:
                 raise _failure(error) from error
             if isinstance(target, Reply):
@@ -281,27 +258,27 @@ class _Attempt:
         raise UpdateError(f"redirected more than {_REDIRECTS} times")
 
     def _pool(self, url: str) -> connectionpool.HTTPConnectionPool:
-        """Return a pool of one connection, made for this request and watched."""
+        """Return a pool of one connection, made for this request, which ends with the deadline."""
         parts = urlsplit(url)
-        timeout = urllib3.Timeout(connect=self._stall, read=self._stall)
-        watched = {"watch": self._watch}
+        timeout = urllib3.Timeout(connect=self.stall, read=self.stall)
+        guarded = {"deadline": self.deadline}
         host = parts.hostname or ""
         host = f"[{host}]" if ":" in host else host
         if parts.scheme == "http":
             plain = connectionpool.HTTPConnectionPool(host, parts.port, timeout=timeout)
-            plain.ConnectionCls = type("_HTTP", (_WatchedHTTP,), watched)
+            plain.ConnectionCls = type("_HTTP", (_Guarded, connection.HTTPConnection), guarded)
             return plain
         context = ssl.create_default_context()
         secure = connectionpool.HTTPSConnectionPool(
             host, parts.port, timeout=timeout, ssl_context=context
         )
-        secure.ConnectionCls = type("_HTTPS", (_WatchedHTTPS,), watched)
+        secure.ConnectionCls = type("_HTTPS", (_Guarded, connection.HTTPSConnection), guarded)
         return secure
 
-    def _ask(
+    def _request(
         self, pool: connectionpool.HTTPConnectionPool, url: str, headers: Mapping[str, str]
     ) -> Reply | str:
-        """Return what came of a request; for a redirect, where to."""
+        """Return the outcome of a request; for a redirect, its target."""
         response = pool.urlopen(
             "GET",
             urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl() or "/",
@@ -325,17 +302,17 @@ class _Attempt:
 
     def _receive(self, response: urllib3.BaseHTTPResponse) -> None:
         total = response.length_remaining if isinstance(response, urllib3.HTTPResponse) else None
-        if total is not None and total > self._largest:
-            raise UpdateError(f"larger than the limit: {total:,} of {self._largest:,} bytes")
+        if total is not None and total > self.largest:
+            raise UpdateError(f"larger than the limit: {total:,} of {self.largest:,} bytes")
         received = 0
-        # read1, not read: what trickles is counted as it comes.
+        # read1, not read: bytes are counted as they arrive, however slowly.
         while block := response.read1(_BLOCK):
             received += len(block)
-            if received > self._largest:
-                raise UpdateError(f"larger than the limit of {self._largest:,} bytes")
-            self._into.write(block)
-            if self._on_progress is not None:
-                self._on_progress(received, total)
+            if received > self.largest:
+                raise UpdateError(f"larger than the limit of {self.largest:,} bytes")
+            self.into.write(block)
+            if self.on_progress is not None:
+                self.on_progress(received, total)
 
 
 def _redirected(url: str, target: str) -> str:
@@ -370,7 +347,7 @@ def _check_status(response: urllib3.BaseHTTPResponse) -> None:
     if status in (404, 410):
         raise MissingError(what)
     if status in (408, 429) or status >= 500:
-        raise _PassingError(what, _seconds(response.headers.get("Retry-After", "")))
+        raise _TransientError(what, _seconds(response.headers.get("Retry-After", "")))
     raise UpdateError(what)
 
 
@@ -393,8 +370,8 @@ def _failure(error: http_errors.HTTPError) -> Exception:
         return UpdateError("the server's certificate is not valid")
     for kind, what in _FAILURES:
         if isinstance(error, kind):
-            return _PassingError(what)
-    return _PassingError("the connection failed")
+            return _TransientError(what)
+    return _TransientError("the connection failed")
 
 
 _FAILURES: Final[tuple[tuple[type[http_errors.HTTPError], str], ...]] = (

@@ -51,25 +51,26 @@ from geolookup import DatasetError
 from geolookup.answer import dataset
 from geolookup.build import compiler
 from geolookup.build import manifest as manifests
+from geolookup.change_limits import ChangeLimits
 from geolookup.cli import main
 from geolookup.errors import SourceError
 from geolookup.review.verification import read_canaries
 from geolookup.update import (
     Cache,
     Catalogue,
+    Check,
     MissingError,
-    Patience,
-    Refreshed,
-    Replaced,
+    RefreshedSource,
+    Replacement,
+    TransferLimits,
     UpdateError,
     Validators,
-    alike,
+    acceptance,
     builtin_text,
     catalogue,
     downloads,
     fetch,
     load_manifest,
-    plausible,
     refresh,
     replace,
     transfer,
@@ -78,12 +79,13 @@ from geolookup.update import (
 )
 
 TODAY = date(2026, 11, 17)
+ANY_COVERAGE = ChangeLimits(min_coverage=Fraction(0))
 PATH = "/file"
 BODY = b"some bytes of data\n" * 100
 
-ONCE = Patience(stall=20, attempts=1)
+ONCE = TransferLimits(stall=20, attempts=1)
 """No second attempt, and time enough for a machine that is busy."""
-IMPATIENT = Patience(stall=0.2, attempts=1)
+SHORT = TransferLimits(stall=0.2, attempts=1)
 """For servers that stall."""
 
 
@@ -107,7 +109,7 @@ class Got(NamedTuple):
 def get(server: Server, path: str = PATH, **given: Any) -> Got:
     into = io.BytesIO()
     waits: list[float] = []
-    options: dict[str, Any] = {"largest": 1_000_000, "patience": Patience(stall=20)} | given
+    options: dict[str, Any] = {"largest": 1_000_000, "limits": TransferLimits(stall=20)} | given
     reply = fetch(server.url + path, into, wait=waits.append, **options)
     return Got(reply, into.getvalue(), waits)
 
@@ -190,8 +192,8 @@ def test_progress_counts_to_the_length(server: Server) -> None:
 )
 def test_what_is_wrong_is_told(server: Server, behaviour: Behaviour, expected: str) -> None:
     server.plan(PATH, behaviour)
-    patience = IMPATIENT if expected == "the server stalled" else ONCE
-    assert str(refused(server, largest=1_000, patience=patience)).startswith(expected)
+    limits = SHORT if expected == "the server stalled" else ONCE
+    assert str(refused(server, largest=1_000, limits=limits)).startswith(expected)
 
 
 @pytest.mark.parametrize("length", ["-3", "many", ""])
@@ -203,7 +205,7 @@ def test_a_length_that_is_none_counts_for_nothing(server: Server, length: str) -
 def test_a_server_that_is_not_there_is_told() -> None:
     with publishing() as server:
         pass
-    assert str(refused(server, patience=ONCE)) == "the server can't be reached"
+    assert str(refused(server, limits=ONCE)) == "the server can't be reached"
 
 
 @pytest.mark.parametrize(
@@ -220,8 +222,8 @@ def test_a_server_that_is_not_there_is_told() -> None:
 )
 def test_a_server_that_trickles_is_given_up(server: Server, behaviour: Behaviour) -> None:
     server.plan(PATH, behaviour)
-    patience = Patience(stall=20, total=0.3, attempts=1)
-    assert str(refused(server, patience=patience)) == "not complete within 0.3 s"
+    limits = TransferLimits(stall=20, total=0.3, attempts=1)
+    assert str(refused(server, limits=limits)) == "not complete within 0.3 s"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_a_server_that_trickles_is_given_up(server: Server, behaviour: Behaviour
 )
 def test_what_may_pass_is_tried_again(server: Server, failure: Behaviour) -> None:
     server.plan(PATH, failure, failure, content(BODY))
-    got = get(server, patience=Patience(stall=1, attempts=3, pause=2))
+    got = get(server, limits=TransferLimits(stall=1, attempts=3, pause=2))
     assert got.body == BODY
     assert got.waits == [2, 4]
 
@@ -272,7 +274,7 @@ def test_a_server_that_asks_for_minutes_is_left_to_the_next_update(server: Serve
 
 def test_no_pause_goes_beyond_the_total(server: Server) -> None:
     server.plan(PATH, status(500), content(BODY))
-    assert str(refused(server, patience=Patience(total=10, pause=11))) == "HTTP status 500"
+    assert str(refused(server, limits=TransferLimits(total=10, pause=11))) == "HTTP status 500"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ def test_no_pause_goes_beyond_the_total(server: Server) -> None:
 def test_only_what_nobody_can_change_on_the_way_is_asked(
     url: str, insecure: bool, why: str
 ) -> None:
-    found = transfer.why_unsafe(url, insecure=insecure)
+    found = transfer.unsafe_reason(url, insecure=insecure)
     assert found.startswith(why) if why else found == ""
     if why:  # and so nothing is asked
         with pytest.raises(UpdateError, match="the URL "):
@@ -377,17 +379,17 @@ def test_a_redirect_from_https_to_http_is_refused(trusted: trustme.CA, server: S
 def test_a_handshake_that_does_not_come_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and says nothing
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
-        patience = Patience(stall=20, total=0.3, attempts=1)
+        limits = TransferLimits(stall=20, total=0.3, attempts=1)
         before = time.monotonic()
         with pytest.raises(UpdateError, match=r"^not complete within 0\.3 s$"):
-            fetch(url, io.BytesIO(), largest=1, patience=patience)
+            fetch(url, io.BytesIO(), largest=1, limits=limits)
         assert time.monotonic() - before < 10
 
 
 def test_a_server_without_tls_is_told(server: Server) -> None:
     url = server.url.replace("http:", "https:")
     with pytest.raises(UpdateError, match=r"^the encryption failed$"):
-        fetch(url, io.BytesIO(), largest=1, patience=ONCE)
+        fetch(url, io.BytesIO(), largest=1, limits=ONCE)
 
 
 # --- the files of a source ------------------------------------------------------------
@@ -399,7 +401,7 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
         yield entered
 
 
-once = functools.partial(fetch, patience=ONCE)
+once = functools.partial(fetch, limits=ONCE)
 
 
 def catalogue_of(server: Server, **limits: int) -> Catalogue:
@@ -413,12 +415,12 @@ def refreshed(
     today: date = TODAY,
     fetch: downloads.Fetch = once,
     **limits: int,
-) -> tuple[Refreshed, ...]:
+) -> tuple[RefreshedSource, ...]:
     chosen = catalogue_of(server, **limits).chosen(names)
     return refresh(chosen, cache, today=today, fetch=fetch)
 
 
-def states(found: Sequence[Refreshed]) -> dict[str, bool]:
+def states(found: Sequence[RefreshedSource]) -> dict[str, bool]:
     """Return of each file whether it is new."""
     return {download.file.name: download.new for one in found for download in one.downloads}
 
@@ -678,7 +680,7 @@ def test_a_publisher_that_stalls_changes_nothing(server: Server, cache: Cache) -
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"
     server.plan(dbip_path("2026-11"), stall(head + GOOD[:20]))
     with pytest.raises(UpdateError, match=r"the server stalled$"):
-        refreshed(server, cache, "dbip", fetch=functools.partial(fetch, patience=IMPATIENT))
+        refreshed(server, cache, "dbip", fetch=functools.partial(fetch, limits=SHORT))
     assert snapshot(cache.folder) == before
 
 
@@ -811,7 +813,7 @@ def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return publishers.fake_location(folder)
 
 
-def exported(found: Sequence[Refreshed]) -> dict[str, str]:
+def exported(found: Sequence[RefreshedSource]) -> dict[str, str]:
     ((download,),) = (one.downloads for one in found)
     return {path.name: path.read_text() for path in download.path.iterdir()}
 
@@ -1050,7 +1052,7 @@ def target(tmp_path: Path) -> Path:
 
 def put_in_place(
     server: Server, cache: Cache, target: Path, *names: str, **options: Any
-) -> Replaced:
+) -> Replacement:
     found = refreshed(server, cache, *names)
     loaded = load_manifest(write_manifest(found, cache), found)
     return replace(target, lambda: compiler.compile_manifest(loaded), **options)
@@ -1198,40 +1200,54 @@ def test_a_dataset_that_covers_little_is_refused(
 ) -> None:
     server.publish()
     with pytest.raises(UpdateError, match=r"of the IPv4 space has a country, expected are at"):
-        put_in_place(server, cache, target, checks=[plausible()])
-    put_in_place(server, cache, target, checks=[plausible(min_coverage=Fraction(0))])
+        put_in_place(server, cache, target, checks=[acceptance(ChangeLimits())])
+    put_in_place(server, cache, target, checks=[acceptance(ANY_COVERAGE)])
     assert os.listdir(target.parent) == [target.name]
 
 
-def test_a_dataset_in_which_canaries_die_is_refused(
+def test_dataset_with_mismatched_canaries_is_refused(
     server: Server, cache: Cache, target: Path, tmp_path: Path
 ) -> None:
     server.publish()
     path = tmp_path / "canaries.csv"
     path.write_text("1.0.1.1,HK\n8.8.8.8,US\n" + "1.0.1.1,TW\n" * 30)
-    check = plausible(canaries=read_canaries(path), min_coverage=Fraction(0))
+    check = acceptance(ANY_COVERAGE, read_canaries(path))
     with pytest.raises(
         UpdateError, match=r"canaries\.csv:1: expected HK, found CN .*; and 11 more"
     ):
         put_in_place(server, cache, target, checks=[check])
     path.write_text("1.0.1.1,CN\n8.8.8.8,US\n")
-    check = plausible(canaries=read_canaries(path), min_coverage=Fraction(0))
+    check = acceptance(ANY_COVERAGE, read_canaries(path))
     put_in_place(server, cache, target, checks=[check])
+
+
+def change_check(max_change: dict[str, Fraction]) -> Check:
+    return acceptance(ChangeLimits(max_change, Fraction(0)))
 
 
 def test_a_dataset_that_changed_too_much_is_refused(
     server: Server, cache: Cache, target: Path
 ) -> None:
     server.publish()
-    put_in_place(server, cache, target, checks=[alike({"CN": Fraction(0)})])  # the first one
+    put_in_place(server, cache, target, checks=[change_check({"CN": Fraction(0)})])  # the first one
     before = target.read_bytes()
     server.plan(dbip_path("2026-11"), content(gzip.compress(DBIP.replace(b"CN", b"HK"))))
     with pytest.raises(UpdateError, match=r"refused: CN changed by 100 % in IPv4, allowed are 50"):
-        put_in_place(server, cache, target, checks=[alike({"CN": Fraction(1, 2)})])
+        put_in_place(
+            server,
+            cache,
+            target,
+            checks=[change_check({"CN": Fraction(1, 2)})],
+        )
     assert target.read_bytes() == before
-    put_in_place(server, cache, target, checks=[alike({"AU": Fraction(1, 2)})])
+    put_in_place(
+        server,
+        cache,
+        target,
+        checks=[change_check({"AU": Fraction(1, 2)})],
+    )
     server.plan(dbip_path("2026-11"), content(GOOD))
-    put_in_place(server, cache, target, checks=[alike({})])
+    put_in_place(server, cache, target, checks=[change_check({})])
 
 
 def broken_compile() -> compiler.CompiledDataset:

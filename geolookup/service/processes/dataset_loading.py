@@ -34,8 +34,8 @@ _LARGEST: Final = 4 << 30
 _LARGEST_TEXT: Final = 16 << 20
 """Bytes of a file of region sets, or of rules."""
 _PIECE: Final = 1 << 20
-_LISTED: Final = 5
-"""Reasons that an error text lists. Thousands of canaries may differ."""
+_MAX_LISTED: Final = 5
+"""Reasons that an error text lists."""
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _MFD_NOEXEC_SEAL: Final = 0x8  # of Linux 6.3; Python has no name for it yet
@@ -235,21 +235,18 @@ def _check(settings: Settings, name: str, dataset: Dataset, before: Dataset | No
     # What checks is loaded when it is needed: a service without it starts sooner.
     from geolookup.build.manifest import load_limits  # noqa: PLC0415
     from geolookup.change_limits import ChangeLimits  # noqa: PLC0415
-    from geolookup.review import difference, verification  # noqa: PLC0415
+    from geolookup.review import acceptance, verification  # noqa: PLC0415
 
     limits = (
         ChangeLimits() if settings.change_limits is None else load_limits(settings.change_limits)
     )
     canaries = () if settings.canaries is None else verification.read_canaries(settings.canaries)
     # A dataset of few countries is a good one, unless someone says what to expect.
-    least = Fraction(0) if limits.min_coverage is None else limits.min_coverage
-    reasons = list(verification.verify(dataset, canaries=canaries, min_coverage=least).failures)
-    if before is not None and limits.max_change:
-        exceeded = difference.compare(before, dataset).exceeded(limits.max_change)
-        reasons += map(str, exceeded)
+    if limits.min_coverage is None:
+        limits = ChangeLimits(limits.max_change, Fraction(0))
+    reasons = acceptance.objections(dataset, before, limits, canaries)
     if reasons:
-        more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
-        raise DatasetError(f"{name}: {'; '.join(reasons[:_LISTED])}{more}")
+        raise DatasetError(f"{name}: {acceptance.listed(reasons, _MAX_LISTED)}")
 
 
 # --- sealing --------------------------------------------------------------------------
