@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import re
 from collections import deque
 from typing import Any, Protocol
 
@@ -21,7 +20,6 @@ from geolookup.errors import (
     RegionSetError,
     RosterError,
     RosterTooLargeError,
-    ServiceUnavailableError,
 )
 
 _CONNECTING = 5.0
@@ -163,10 +161,7 @@ def status_of(error: GeoLookupError) -> str:
         return "RESOURCE_EXHAUSTED"
     if isinstance(error, RegionSetError | RosterError):
         return "INVALID_ARGUMENT"
-    if isinstance(error, ServiceUnavailableError):
-        return "DEADLINE_EXCEEDED" if "did not answer in" in str(error) else "UNAVAILABLE"
-    named = re.search(r" answered ([A-Z_]+)$", str(error))
-    return named[1] if named else "UNKNOWN"
+    return getattr(error, "code", None) or "UNKNOWN"
 
 
 class _Streams:

@@ -38,7 +38,7 @@ _RECOVERY: Final = 1.0
 """Seconds after the end of the load within which calls are accepted again."""
 _ACCEPTED, _SHED = "0", "8"
 """gRPC's codes, as a response has them."""
-_TOLD: Final = "the service at TARGET answered RESOURCE_EXHAUSTED"
+_TOLD: Final = "the service at TARGET is overloaded"
 
 
 def _cores() -> tuple[int, int]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -171,6 +174,115 @@ def test_others_are_made_once(ask: Ask, case: str) -> None:
         (error,) = ask(target, 1, **options)
         assert isinstance(error, (ServiceError, ServiceUnavailableError))
         assert service.attempts == 1
+
+
+# calls that are shed
+
+SHED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_shed_call_is_made_again_when_the_hint_says_so(ask: Ask, coalesce: bool) -> None:
+    """More often than one that fails, since somebody is there: until its time is over."""
+    began: list[float] = []
+
+    def shed(number: int, context: grpc.ServicerContext) -> None:
+        began.append(time.monotonic())
+        ending(SHED, 8, "30")(number, context)
+
+    with counting(shed) as (target, service):
+        assert ask(target, 1, coalesce=coalesce) == []
+        assert service.attempts == 9
+    waits = [later - earlier for earlier, later in itertools.pairwise(began)]
+    assert all(wait >= 0.03 for wait in waits)
+    assert all(wait >= 0.06 for wait in waits[1:])  # longer, as the load may last
+
+
+def test_coalesced_lookups_that_are_shed_are_made_again(ask: Ask) -> None:
+    with counting(ending(SHED, 3, "2")) as (target, service):
+        errors = ask(target, AT_ONCE, coalesce=True)
+    assert {type(error) for error in errors} <= {ServiceError}  # the answer is that of one
+    assert 3 < service.attempts <= 3 + AT_ONCE
+
+
+def test_shed_call_whose_time_ends_before_the_hint_fails_at_once(ask: Ask) -> None:
+    with counting(ending(SHED, hint="600000")) as (target, service):
+        (error,) = ask(target, 1)
+        assert service.attempts == 1
+    assert type(error) is ServiceUnavailableError
+    assert str(error) == f"the service at {target} is overloaded"
+    assert (error.code, error.retry_after, error.retryable) == ("RESOURCE_EXHAUSTED", 600, True)
+
+
+def test_shed_call_is_made_once_where_no_retry_is_wanted(ask: Ask) -> None:
+    with counting(ending(SHED, hint="20")) as (target, service):
+        (error,) = ask(target, 1, retry=None)
+        assert service.attempts == 1
+    assert isinstance(error, ServiceUnavailableError)
+    assert (error.retry_after, error.retryable) == (0.02, True)
+
+
+@pytest.mark.parametrize(
+    ("code", "hint", "retry_after", "retryable"),
+    [
+        ("UNAVAILABLE", None, None, True),
+        ("UNAVAILABLE", "-1", None, False),
+        ("UNAVAILABLE", "soon", None, False),
+        ("UNAVAILABLE", "5", 0.005, True),
+        ("RESOURCE_EXHAUSTED", None, None, False),
+        ("RESOURCE_EXHAUSTED", "-1", None, False),
+        ("PERMISSION_DENIED", None, None, False),
+        ("INTERNAL", None, None, False),
+    ],
+)
+def test_error_carries_code_hint_and_whether_a_repetition_makes_sense(
+    code: str, hint: str | None, retry_after: float | None, retryable: bool
+) -> None:
+    with counting(ending(grpc.StatusCode[code], hint=hint)) as (target, _):
+        (error,) = by_threads(target, 1, retry=QUICK)
+    assert isinstance(error, ServiceError)
+    assert (error.code, error.retry_after, error.retryable) == (code, retry_after, retryable)
+    again = copy.copy(error)
+    assert (again.code, again.retry_after, again.retryable) == (code, retry_after, retryable)
+
+
+def test_closing_ends_the_wait_of_a_shed_call() -> None:
+    shed = threading.Event()
+
+    def behave(number: int, context: grpc.ServicerContext) -> None:
+        shed.set()
+        ending(SHED, hint="20000")(number, context)
+
+    with counting(behave) as (target, _), futures.ThreadPoolExecutor(4) as pool:
+        for coalesce in (False, True):
+            shed.clear()
+            client = Client(target, timeout=PATIENCE, coalesce=coalesce)
+            calls = [pool.submit(client.lookup, "1.0.1.1") for _ in range(4)]
+            assert shed.wait(PATIENCE)
+            client.close()
+            for call in calls:
+                with pytest.raises(ServiceError, match="the client was closed"):
+                    call.result(PATIENCE / 2)
+
+
+def test_closing_ends_the_wait_of_a_shed_task() -> None:
+    async def close(target: str, coalesce: bool) -> None:
+        client = AsyncClient(target, timeout=PATIENCE, coalesce=coalesce)
+        calls = [asyncio.create_task(client.lookup("1.0.1.1")) for _ in range(4)]
+        await asyncio.to_thread(shed.wait, PATIENCE)
+        await client.close()
+        for call in calls:
+            with pytest.raises(ServiceError, match="the client was closed"):
+                await asyncio.wait_for(call, PATIENCE / 2)
+
+    def behave(number: int, context: grpc.ServicerContext) -> None:
+        shed.set()
+        ending(SHED, hint="20000")(number, context)
+
+    for coalesce in (False, True):
+        shed = threading.Event()
+        with counting(behave) as (target, _):
+            asyncio.run(close(target, coalesce))
 
 
 def test_streams_are_made_once() -> None:

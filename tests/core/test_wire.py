@@ -852,7 +852,7 @@ def test_a_roster_over_the_limit_is_refused_before_it_is_classified() -> None:
         assert compare(request_of(form, [address] * at), streamed=False).size == at
         outcome = compare(request_of(form, [address] * over), streamed=False)
         assert outcome == (
-            Code.RESOURCE_EXHAUSTED,
+            Code.INVALID_ARGUMENT,
             f"{form}: 13 addresses are over the limit of 12 a roster",
         )
 

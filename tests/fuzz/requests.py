@@ -275,10 +275,7 @@ def _answer(
         raise refused(f"{form}: {len(given)} bytes are no multiple of {width}")
     size = len(given) // width
     if size > limits.roster:
-        raise refused(
-            f"{form}: {size} addresses are over the limit of {limits.roster} a roster",
-            Code.RESOURCE_EXHAUSTED,
-        )
+        raise refused(f"{form}: {size} addresses are over the limit of {limits.roster} a roster")
     if not 0 <= request.policy < len(POLICIES):
         raise refused("policy: not the number of a policy")
     if request.record and not request.region_set:

@@ -546,8 +546,8 @@ def ask_wrongly(ask: Asking) -> None:
 def ask_beyond_the_limits(ask: Asking) -> None:
     canary = CANARIES["oversize"]
     roster = v1.ClassifyRosterRequest(ipv4=canary.packed4 * 1_001)
-    assert ask.unary("ClassifyRoster", roster.SerializeToString()) is EXHAUSTED
-    assert ask.stream([streamed(roster)]) is EXHAUSTED
+    assert ask.unary("ClassifyRoster", roster.SerializeToString()) is INVALID
+    assert ask.stream([streamed(roster)]) is INVALID
     whole = v1.ClassifyRosterRequest(ipv6=canary.packed6 * 500_000)
     assert ask.unary("ClassifyRoster", whole.SerializeToString()) is EXHAUSTED
     assert ask.unary("Lookup", lookup(f"{canary.ipv6} " * 10_000)) is not None

@@ -246,9 +246,9 @@ def _classify(
         width = 4 if field == "ipv4" else 16
         raise _invalid(field, f"{roster.nbytes} bytes are no multiple of {width}")
     if roster.size > limits.roster:
-        raise RequestError(
-            Code.RESOURCE_EXHAUSTED,
-            f"{field}: {roster.size} addresses are over the limit of {limits.roster} a roster",
+        # Not RESOURCE_EXHAUSTED, upon which clients ask again for what can never be answered.
+        raise _invalid(
+            field, f"{roster.size} addresses are over the limit of {limits.roster} a roster"
         )
     policy = _policy(roster.policy)
     region_set = roster.region_set
