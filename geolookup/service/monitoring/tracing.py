@@ -8,6 +8,7 @@ context defines: `tracestate` and baggage, which hold whatever a client likes, a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -40,6 +41,17 @@ _OURS: Final = frozenset(
     )
 )
 """Codes that a server's span calls an error; the others are the client's doing."""
+
+
+def remove_instrumentation() -> None:
+    """Have OpenTelemetry's wrapper of gRPC servers, if this process has it, wrap none of ours.
+
+    ``opentelemetry-instrument geolookup serve`` puts it there; its spans have the address of
+    whoever calls the admin service.
+    """
+    wrapper = sys.modules.get("opentelemetry.instrumentation.grpc")
+    if wrapper is not None:
+        wrapper.GrpcInstrumentorServer().uninstrument()  # one object in each process
 
 
 class CallSpan:

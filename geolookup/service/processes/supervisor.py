@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from geolookup.errors import GeoLookupError
 from geolookup.service import log
 from geolookup.service.admin.control import Outcome, Reload, ServiceStatus
-from geolookup.service.monitoring import counters
+from geolookup.service.monitoring import counters, tracing
 from geolookup.service.processes import dataset_loading, operating_system
 from geolookup.service.processes.dataset_loading import FileWatch, Loaded, TransientError
 from geolookup.service.processes.event_loop import EventLoop
@@ -51,6 +51,7 @@ def serve(settings: Settings) -> None:
         SettingsError: a certificate can't be used.
         ServiceError: the workers can't be started.
     """
+    tracing.remove_instrumentation()
     log.install(settings.log_format, settings.log_level)
     log.event("start", version=version("geolookup"), workers=settings.workers,
               transport=settings.transport)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,8 +12,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from servers import PATIENCE
 
-from geolookup.service import Settings, SettingsError
+from geolookup.errors import MissingExtraError
+from geolookup.service import Settings
+from geolookup.service.admin.client import RemoteControl
 from geolookup.service.monitoring import counters, tracing
 from geolookup.service.monitoring.counters import CODES, METHODS
 
@@ -199,5 +203,41 @@ def test_switched_off_it_is_nothing_and_loads_nothing() -> None:
 
 def test_without_its_packages_it_can_not_be_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
-    with pytest.raises(SettingsError, match=r"^tracing: needs the extra otel"):
+    with pytest.raises(MissingExtraError, match=r"^tracing: needs OpenTelemetry, which"):
         tracing.tracer(Settings(tracing=True))
+
+
+def test_instrumentation_from_outside_makes_no_spans_of_our_servers(tmp_path: Path) -> None:
+    """Its spans would have the address of whoever asks the admin service."""
+    environment = {
+        "GEOLOOKUP_LISTEN": "127.0.0.1:0",
+        "GEOLOOKUP_ADMIN": "127.0.0.1:0",
+        "GEOLOOKUP_METRICS": "none",
+        "GEOLOOKUP_WORKERS": "1",
+        "GEOLOOKUP_TRANSPORT": "threads",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_TRACES_EXPORTER": "console",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+    wrapper = Path(sys.executable).with_name("opentelemetry-instrument")
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            [wrapper, sys.executable, "-m", "geolookup", "serve"],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        # Printed in one write, the admin listener's line last but those of the dataset.
+        lines = iter(process.stdout.readline, "")
+        admin = next(line for line in lines if line.startswith("admin")).split()[-1]
+        with RemoteControl(admin, timeout=PATIENCE) as control:
+            assert control.status().serving
+        process.terminate()
+        printed = process.stdout.read()
+        assert process.wait(PATIENCE) == 0
+    assert "trace_id" not in printed
