@@ -1,6 +1,10 @@
 """Declares the extension modules; everything else is in pyproject.toml."""
 
+# ruff: noqa: S603, S607, T201 - a build script: it asks pkg-config, and says what it lacks
+
 import os
+import shlex
+import subprocess
 from glob import glob
 
 from Cython.Build import cythonize
@@ -14,18 +18,48 @@ LEVEL = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O3"]
 ARGS = [*LEVEL, "-std=c11", *STRICT]
 HEADERS = sorted([*glob("ext/*.h"), *glob("ext/*.pxd")])
 
+
+def library(*names: str) -> tuple[list[str], list[str]] | None:
+    """Return what compiler and linker need for these libraries; None: they are not here."""
+    try:
+        compiler, linker = (
+            shlex.split(subprocess.check_output(["pkg-config", option, *names], text=True))
+            for option in ("--cflags", "--libs")
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return compiler, linker
+
+
+def extension(name: str, compiler: list[str], linker: list[str]) -> Extension:
+    """Return the module that is made of ext/NAME.pyx."""
+    return Extension(
+        f"geolookup.{name}",
+        [f"ext/{name}.pyx"],
+        ["ext"],
+        depends=HEADERS,
+        extra_compile_args=[*ARGS, *compiler],
+        extra_link_args=linker,
+    )
+
+
+extensions = [extension(name, [], []) for name in ("_core", "_sweep", "_meter")]
+# Without these the service runs over gRPC's public server, and says so: docs/transports.md.
+nghttp2, openssl = library("libnghttp2 >= 1.52"), library("openssl >= 3")
+if nghttp2 is None:
+    print("geolookup: built without the native transport: no libnghttp2 (libnghttp2-dev)")
+else:
+    compiler, linker = nghttp2
+    if openssl is None:
+        print("geolookup: the native transport is built without TLS: no OpenSSL 3 (libssl-dev)")
+    else:
+        compiler = [*compiler, *openssl[0], "-DGEOLOOKUP_TLS"]
+        linker = [*linker, *openssl[1]]
+    extensions.append(extension("_http2", ["-D_GNU_SOURCE", *compiler], [*linker, "-pthread"]))
+
 setup(
     ext_modules=cythonize(
-        [
-            Extension(
-                f"geolookup.{name}",
-                [f"ext/{name}.pyx"],
-                ["ext"],
-                depends=HEADERS,
-                extra_compile_args=ARGS,
-            )
-            for name in ("_core", "_sweep", "_meter")
-        ],
+        extensions,
         build_dir="build/cython",
         include_path=["ext"],  # of the .pxd files
         language_level=3,

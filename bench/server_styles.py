@@ -1,10 +1,10 @@
 """What a call costs in each style of server: ``python -m bench.server_styles [--json]``.
 
 The contenders: gRPC's public server with a pool of threads and an empty handler, which
-returns a constant of as many bytes as we would; the same over asyncio; the same over our
-own event loop; and the service as it ships, over each of its transports, with all that is
-switched on by default (admission, deadlines, metrics). One server at a time is saturated by
-h2load; they take turns. Servers run on the first core and the load on the last.
+returns a constant of as many bytes as we would; the same over asyncio; and the service as
+it ships, over each of its transports, with all that is switched on by default (admission,
+deadlines, metrics). One server at a time is saturated by h2load; they take turns. Servers
+run on the first core and the load on the last.
 """
 
 from __future__ import annotations
@@ -32,19 +32,17 @@ from bench.addresses import draw
 from geolookup.answer.dataset import Dataset
 from geolookup.service import Limits, Server, Settings
 from geolookup.service.monitoring.counters import Meter
-from geolookup.service.rpc import handlers
 from geolookup.service.rpc.calls import SERVICE, UNARY, Calls
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.v1 import geolookup_pb2 as v1
 
 EMPTY = "empty, threads"
-"""What all others are compared with; besides, each with the empty handler in its own style."""
+"""What all others are compared with."""
 CONTENDERS = (
     EMPTY,
     "empty, asyncio",
-    "empty, queue",
     "geolookup, threads",
-    "geolookup, queue",
+    "geolookup, native",
 )
 FIGURES = ("rate", "p50", "p99", "cpu")
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", Limits().message_bytes)]
@@ -85,10 +83,7 @@ def serve(contender: str, work: str, threads: int, core: int) -> None:
         method, request = works(dataset)[work]
         calls = Calls(Settings(), Meter(), Snapshot(dataset))
         response = calls.answer(UNARY[f"/{SERVICE}/{method}"], request, accepted=0)
-        if kind == "empty" and style == "queue":
-            # They are found when a server is made.
-            handlers.lookup = handlers.classify_roster = lambda *_: response
-        if kind == "geolookup" or style == "queue":
+        if kind == "geolookup":
             settings = Settings(listen="127.0.0.1:0", threads=threads, transport=style)
             shipped = Server(dataset, settings)
             print(shipped.address, flush=True)
@@ -179,8 +174,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return the figures by work and contender; servers use *core*, the last are h2load's.
 
-    To the medians are added those of the ratios to the empty handler of the same turn, in
-    gRPC's public server and in the same style.
+    To the medians are added those of the ratios to the empty handler of the same turn.
     """
     with geolookup.open() as dataset:
         all_works = works(dataset)
@@ -209,22 +203,16 @@ def measure(
         measured[work] = {
             contender: vars(h2load.Figures.median(samples[contender]))
             | {
-                f"{name}_of_{what}": statistics.median(
+                f"{name}_of_empty": statistics.median(
                     getattr(ours, name) / getattr(empty, name)
-                    for ours, empty in zip(samples[contender], samples[other], strict=True)
+                    for ours, empty in zip(samples[contender], samples[EMPTY], strict=True)
                 )
-                for what, other in (("empty", EMPTY), ("style", _in_style(contender)))
                 for name in FIGURES
             }
             for contender in contenders
         }
     timing.progress("")
     return measured
-
-
-def _in_style(contender: str) -> str:
-    """Return the empty handler in the style of a server."""
-    return f"empty, {contender.split(', ')[1]}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -283,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"Servers on core {cores[0]}, h2load on core {cores[-1]} with "
         f"{report['calls_under_way']} under way at once. Medians of {chosen.rounds} turns of "
         f"{chosen.seconds} s; a pool of {chosen.threads} threads. Ratios, taken turn by turn, to "
-        "an empty handler in gRPC's public server, and after the slash to one in the same style.\n"
+        "an empty handler in gRPC's public server.\n"
     )
     print(
         "| work | server | calls/s | of empty | p50, µs | of empty | p99, µs | of empty "
@@ -292,13 +280,9 @@ def main(arguments: list[str] | None = None) -> int:
     print("| --- | --- |" + " ---: |" * 8)
     for work, by_contender in measured.items():
         for contender, row in by_contender.items():
-            cells = [f"{row[name]:,.0f} | {_ratios(row, name)}" for name in FIGURES]
+            cells = [f"{row[name]:,.1f} | {row[f'{name}_of_empty']:.2f}" for name in FIGURES]
             print(f"| {work} | {contender} | {' | '.join(cells)} |")
     return 0
-
-
-def _ratios(row: Mapping[str, float], name: str) -> str:
-    return f"{row[f'{name}_of_empty']:.2f} / {row[f'{name}_of_style']:.2f}"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.list cimport PyList_Check, PyList_New, PyList_SET_ITEM
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_INCREF, PyObject
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -22,12 +23,35 @@ from borrowed_objects cimport *
 from core_headers cimport *
 
 
+cdef extern from "core_functions.h" nogil:
+    """
+    typedef struct gl_table_handle gl_table_lent;
+    """
+    const char *GL_CORE_API_NAME
+    const char *GL_TABLE_NAME
+    const char *GL_RESULTS_NAME
+
+    ctypedef struct gl_core_api:
+        pass
+
+    ctypedef struct gl_table_lent:
+        const gl_table *table
+        const gl_isa *isa
+
+    const gl_core_api gl_core_functions
+
+
 cdef enum:
     # Positions up to which a column is done with the GIL held: that takes microseconds,
     # and another thread, once it has the GIL, may keep it for milliseconds.
     QUICK = 16384
 
 cdef int _isa_count = gl_count_isas()
+
+
+def api():
+    """Return the functions that other extension modules answer with, as a capsule."""
+    return PyCapsule_New(<void *>&gl_core_functions, GL_CORE_API_NAME, NULL)
 
 
 def isa_paths():
@@ -109,6 +133,7 @@ cdef class Table:
 
     cdef gl_table table
     cdef const gl_isa *isa
+    cdef gl_table_lent lent
     cdef tuple labels
     cdef object convert
     cdef Py_buffer views[5]
@@ -163,6 +188,8 @@ cdef class Table:
             raise ValueError(f"{text} at position {position}")
         if not gl_table_build(t):
             raise MemoryError
+        self.lent.table = t
+        self.lent.isa = self.isa
 
     cdef size_t _hold(self, name, source, size_t width) except? 0:
         """Take the next view; return how many items it has."""
@@ -182,6 +209,10 @@ cdef class Table:
         while self.held > 0:
             self.held -= 1
             PyBuffer_Release(&self.views[self.held])
+
+    def handle(self):
+        """Return what other extension modules look up with; good for as long as the table is."""
+        return PyCapsule_New(&self.lent, GL_TABLE_NAME, NULL)
 
     @property
     def index_size(self):
@@ -730,6 +761,10 @@ cdef class ClaimResults:
 
     def __dealloc__(self):
         gl_results_free(&self.results)
+
+    def handle(self):
+        """Return what other extension modules answer with; good for as long as these are."""
+        return PyCapsule_New(&self.results, GL_RESULTS_NAME, NULL)
 
     def __len__(self):
         return self.results.claims

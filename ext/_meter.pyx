@@ -9,10 +9,20 @@ contract.
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from meter_headers cimport *
+
+
+cdef extern from "slots.h" nogil:
+    ctypedef struct gl_slots:
+        int64_t free
+
+    bint gl_slots_take(gl_slots *slots)
+    void gl_slots_give_back(gl_slots *slots)
+    int64_t gl_slots_free(const gl_slots *slots)
 
 
 SIZE = <Py_ssize_t>sizeof(gl_meter)
@@ -48,6 +58,10 @@ cdef class Meter:
     def __dealloc__(self):
         if self.held:
             PyBuffer_Release(&self.view)
+
+    def handle(self):
+        """Return what other extension modules count with; good for as long as the meter is."""
+        return PyCapsule_New(self.m, "geolookup._meter.Meter", NULL)
 
     def begin(self, unsigned int method, /):
         """Count a call as in flight."""
@@ -158,6 +172,32 @@ cdef class Meter:
             "certificate_reads": _numbers(c.certificate_reads, 2),
             "region_sets": region_sets,
         }
+
+
+cdef class Slots:
+    """So many at once."""
+
+    cdef gl_slots slots
+
+    def __cinit__(self, unsigned int number, *_args):
+        self.slots.free = number
+
+    def handle(self):
+        """Return what other extension modules take from; good for as long as the slots are."""
+        return PyCapsule_New(&self.slots, "geolookup._meter.Slots", NULL)
+
+    @property
+    def free(self):
+        """How many can be taken."""
+        return max(<int64_t>0, gl_slots_free(&self.slots))
+
+    def take(self):
+        """Take one, if there is one."""
+        return gl_slots_take(&self.slots)
+
+    def give_back(self):
+        """Give one back."""
+        gl_slots_give_back(&self.slots)
 
 
 cdef int _read(tuple numbers, str name, uint64_t *slots, Py_ssize_t n) except -1:

@@ -24,7 +24,7 @@
  * each country and each status follow from it. */
 typedef uint32_t gl_result;
 
-typedef struct {
+typedef struct gl_results {
     gl_result *by_claim;
     size_t claims;
     gl_result *by_number; /* in the order of countries */
@@ -96,7 +96,7 @@ static inline void gl_results_free(gl_results *k)
     free(k->by_number);
 }
 
-typedef struct {
+typedef struct gl_answer {
     const gl_isa *isa;
     const gl_table *table;
     const gl_results *results;

@@ -51,6 +51,12 @@ class Table:
         isa: str | None = None,
         convert: Callable[[object], str | bytes] | None = None,
     ) -> Table: ...
+    def handle(self) -> object:
+        """Return what other extension modules look up with, as a capsule.
+
+        Good for as long as the table is.
+        """
+
     @property
     def index_size(self) -> int:
         """Bytes of memory that the indexes over the arrays take."""
@@ -76,6 +82,12 @@ class Table:
         The items are read before any other thread can change the list.
         TypeError names the position of an item of another type.
         """
+
+def api() -> object:
+    """Return the functions that other extension modules answer with, as a capsule.
+
+    ext/core_api.h has them.
+    """
 
 def isa_paths() -> tuple[str, ...]:
     """Return the names of the code paths that this processor supports, plainest first."""
@@ -242,6 +254,12 @@ class ClaimResults:
     """
 
     def __new__(cls, countries: bytes, statuses: bytes, /) -> ClaimResults: ...
+    def handle(self) -> object:
+        """Return what other extension modules answer with, as a capsule.
+
+        Good for as long as these are.
+        """
+
     def __len__(self) -> int:
         """Return the number of claims."""
 

@@ -33,6 +33,12 @@ class Meter:
     """
 
     def __new__(cls, memory: Buffer | None = None) -> Meter: ...
+    def handle(self) -> object:
+        """Return what other extension modules count with, as a capsule.
+
+        Good for as long as the meter is.
+        """
+
     def begin(self, method: int, /) -> None:
         """Count a call as in flight."""
 
@@ -113,3 +119,28 @@ class Reading(TypedDict):
     handshakes: int
     certificate_reads: tuple[int, int]
     region_sets: dict[str, tuple[int, int, int]]
+
+@disjoint_base
+class Slots:
+    """So many at once. Any thread may take and give back.
+
+    Args:
+        number: how many.
+    """
+
+    def __new__(cls, number: int, *_args: object) -> Slots: ...
+    def handle(self) -> object:
+        """Return what other extension modules take from, as a capsule.
+
+        Good for as long as the slots are.
+        """
+
+    @property
+    def free(self) -> int:
+        """How many can be taken."""
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+
+    def give_back(self) -> None:
+        """Give one back."""

@@ -11,6 +11,7 @@ from servers import OWN_REGION_SETS, TRANSPORT, Service, serving
 
 import geolookup
 from geolookup import Dataset
+from geolookup.service.rpc.transports import build
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,8 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(2 * cores, max(8, cores))
 
 
-TRANSPORTS = ("threads", "queue")
+TRANSPORTS = ("threads", "native") if build.missing() is None else ("threads",)
+"""Without libnghttp2 there is no native transport, and all is tested over the public server."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

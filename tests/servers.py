@@ -18,6 +18,7 @@ import pytest
 
 from geolookup import Dataset
 from geolookup.service import Server, Settings
+from geolookup.service.rpc.transports import build
 from geolookup.v1.geolookup_pb2_grpc import GeoLookupServiceStub
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,6 +125,12 @@ def serving_here(dataset: Dataset, **settings: Any) -> Iterator[Server]:
         yield server
     finally:
         server.stop(0).wait(PATIENCE)
+
+
+needs_native = pytest.mark.skipif(
+    build.missing(tls=True) is not None,
+    reason="geolookup was built without the native transport, or without its TLS",
+)
 
 
 def stub_of(channel: grpc.Channel) -> Any:

@@ -293,6 +293,17 @@ class Dataset:
         return _core.RosterAnswer(table, self._claim_results, verdicts, roster)
 
     @property
+    def core(self) -> tuple[_core.Table, _core.ClaimResults]:
+        """What the core answers from, for the service, which keeps it for as long as it needs it.
+
+        Raises:
+            DatasetClosedError: after `close`.
+        """
+        if isinstance(self._table, _ClosedTable):
+            raise _closed()
+        return self._table, self._claim_results
+
+    @property
     def replies(self) -> _core.Replies:
         """Where the service keeps what it answers to lookups.
 

@@ -19,6 +19,7 @@ from geolookup.cli.options import (
     server_options,
 )
 from geolookup.cli.output import printable, table
+from geolookup.service.rpc.transports import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,8 @@ def show_info(as_json: bool, **answerer: Any) -> None:
     """Describe the dataset that answers: its id, when it was built, from what.
 
     The attributions are what the sources' licences ask you to show. With --json
-    everything is one object.
+    everything is one object. The last line says how `geolookup serve` takes calls
+    here.
 
     \b
     Examples:
@@ -52,6 +54,8 @@ def show_info(as_json: bool, **answerer: Any) -> None:
         click.echo(json.dumps(described))
         return
     _print_info(described)
+    if answerer["server"] is None:
+        click.echo(f"\ntransport  {build.description()}")
 
 
 def _print_info(described: dict[str, Any]) -> None:

@@ -127,6 +127,9 @@ class Certificates:
         self._certificate = load(settings)
         self._refused: _Refused | None = None
         self._looked = clock()
+        self.on_change: Callable[[Certificate], None] | None = None
+        """Called with each new certificate, while other looks wait. It raises ValueError for
+        one that can't be used."""
         self._count(taken=True)
         _in_use.add(self)
 
@@ -169,6 +172,8 @@ class Certificates:
                 return False
             try:
                 certificate = load(self._settings)
+                if self.on_change is not None and self._signature() == signature:
+                    self.on_change(certificate)
             except Exception as error:
                 # gRPC, which asks, would lose any other one, and nobody would be told.
                 self._refuse(signature, error)
@@ -402,11 +407,17 @@ def permitted(settings: Settings, method: str, callers: frozenset[str]) -> bool:
         method: the rpc's name without its service, or "admin" for all of the admin listener.
         callers: the caller's `identities`.
     """
-    allowed = settings.allow.get(method)
+    names = allowed(settings, method)
+    return names is None or not names.isdisjoint(callers)
+
+
+def allowed(settings: Settings, method: str) -> frozenset[str] | None:
+    """Return whose calls of an rpc are let through; None: everybody's. See `permitted`."""
+    names = settings.allow.get(method)
     # Health says nothing but whether the service answers, and balancers must hear it.
-    if allowed is None and method != ADMIN and method not in HEALTH:
-        allowed = settings.allow.get(OTHERS)
-    return allowed is None or not allowed.isdisjoint(callers)
+    if names is None and method != ADMIN and method not in HEALTH:
+        names = settings.allow.get(OTHERS)
+    return names
 
 
 def refusal(method: str) -> str:

@@ -27,6 +27,7 @@ from geolookup import Dataset, Policy, Status
 from geolookup.answer.region_sets import RegionSets
 from geolookup.cli import classify, main
 from geolookup.cli.output import Progress, table
+from geolookup.service.rpc.transports import build
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "geolookup")
@@ -488,6 +489,12 @@ def test_info_shows_what_the_licences_ask_for(run: Run, dataset: Dataset) -> Non
         )
 
 
+def test_info_says_which_transport_serves_here(run: Run) -> None:
+    last = run("info").out.splitlines()[-1]
+    assert last == f"transport  {build.description()}"
+    assert ("native: libnghttp2 1." in last) is (build.missing() is None)
+
+
 def test_info_json_is_the_description_of_the_dataset(run: Run, dataset: Dataset) -> None:
     assert run("info", "--json").json == dataset.info()
 
@@ -694,7 +701,9 @@ def test_info_of_a_service_is_that_of_its_dataset(
     described = run("info", "--server", small_service.target, "--json").json
     assert described["id"] == dataset.id
     assert described["attributions"] == list(dataset.attributions)
-    assert run("info", "--server", small_service.target).out == run("info").out
+    # How this machine would serve is none of the service's.
+    local = run("info").out.rpartition("\ntransport  ")[0]
+    assert run("info", "--server", small_service.target).out == local
 
 
 def test_region_sets_of_a_service_are_its_own(run: Run, small_service: Service) -> None:

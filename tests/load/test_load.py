@@ -76,9 +76,10 @@ from geolookup.service.admin.control import ServiceStatus, WorkerStatus
 from geolookup.service.monitoring import counters
 from geolookup.service.monitoring.counters import Meter
 from geolookup.service.monitoring.metrics import ServiceCollector
+from geolookup.service.rpc.transports import build
 from geolookup.v1 import geolookup_pb2 as v1
 
-TRANSPORTS = ("queue",)
+TRANSPORTS = ("native",) if build.missing() is None else ("threads",)
 """Those of the services: what is tested here is the load."""
 
 COMMAND = (sys.executable, "-m", "bench.load")

@@ -14,7 +14,7 @@ from geolookup.service.settings import ListenAddress, ListenError
 _ATTEMPTS: Final = 20
 """Free ports that are tried where a host has several addresses: one must be free on all."""
 
-_NOT_HERE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+NOT_HERE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 class Reservation:
@@ -92,7 +92,7 @@ def _hold(address: ListenAddress) -> tuple[list[socket.socket], int]:
                 except OSError as error:
                     # A name may stand for addresses that are not of this machine, such as
                     # localhost for ::1 where there is no IPv6. Workers leave these out, too.
-                    if error.errno not in _NOT_HERE:
+                    if error.errno not in NOT_HERE:
                         raise
                     absent = error
                 else:

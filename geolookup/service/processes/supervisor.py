@@ -24,6 +24,7 @@ from geolookup.service.processes.dataset_loading import FileWatch, Loaded, Trans
 from geolookup.service.processes.event_loop import EventLoop
 from geolookup.service.processes.listen_address import Reservation
 from geolookup.service.processes.workers import MARGIN, Crew, Round
+from geolookup.service.rpc import transports
 from geolookup.service.settings import ListenAddress, Settings
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def serve(settings: Settings) -> None:
     tracing.remove_instrumentation()
     log.install(settings.log_format, settings.log_level)
     log.event("start", version=version("geolookup"), workers=settings.workers,
-              transport=settings.transport)  # fmt: skip
+              transport=transports.chosen(settings)[0])  # fmt: skip
     if not settings.core_dumps:
         operating_system.forbid_core_dumps()
     with operating_system.Signals(*_STOP, signal.SIGHUP) as signals, EventLoop() as loop:

@@ -9,10 +9,10 @@ an operator or a test could see.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from geolookup import _meter
 from geolookup.service import log, tls
 from geolookup.service.monitoring import counters
 from geolookup.service.rpc import envoy_authz, handlers
@@ -53,31 +53,11 @@ class ShedError(RequestError):
     """A call that is refused because of the load, to be told `RETRY_HINT`."""
 
 
-class Slots:
-    """So many at once. Thread-safe: the deque's own operations are, and no lock costs less."""
-
-    __slots__ = ("_free", "refusal")
+class Slots(_meter.Slots):
+    """So many at once. Thread-safe; the native transport takes them without Python."""
 
     def __init__(self, number: int, what: str) -> None:
-        self._free = deque((None,) * number)
         self.refusal = ShedError(Code.RESOURCE_EXHAUSTED, f"{what}: over the limit of {number}")
-
-    @property
-    def free(self) -> int:
-        """How many can be taken."""
-        return len(self._free)
-
-    def take(self) -> bool:
-        """Take one, if there is one."""
-        try:
-            self._free.pop()
-        except IndexError:
-            return False
-        return True
-
-    def give_back(self) -> None:
-        """Give one back."""
-        self._free.append(None)
 
 
 class Calls:
@@ -97,7 +77,9 @@ class Calls:
     def __init__(
         self, settings: Settings, numbers: Meter, snapshot: Snapshot, tracer: Tracer | None = None
     ) -> None:
-        self.snapshot = snapshot
+        self._snapshot = snapshot
+        self.on_snapshot: Callable[[Snapshot], None] | None = None
+        """Called with each new snapshot, before a call is answered from it."""
         self.meter = numbers
         self.unary_slots = Slots(settings.max_calls, "calls")
         self.stream_slots = Slots(settings.max_streams, "streams")
@@ -119,6 +101,22 @@ class Calls:
         """What reflection lists."""
         if settings.authz or settings.authz_rules is not None:
             self._add_authorization()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What calls are answered from; assigned to, it is what new ones are."""
+        return self._snapshot
+
+    @snapshot.setter
+    def snapshot(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        if self.on_snapshot is not None:
+            self.on_snapshot(snapshot)
+
+    @property
+    def traced(self) -> bool:
+        """Whether spans are made of calls."""
+        return self._tracer is not None
 
     def _add_authorization(self) -> None:
         envoy_authz.load_messages()
@@ -187,12 +185,16 @@ class Calls:
         accepted: int,
         deadline: float | None = None,
         metadata: Metadata = (),
+        is_cancelled: Callable[[], bool] | None = None,
     ) -> Answering:
         """Return the state of a unary call, whose `Answering.answer` is `answer`.
 
-        For a transport that may hear of its end while it is being answered.
+        For a transport that may hear of its end while it is being answered: `is_cancelled`
+        says whether it has.
         """
-        return Answering(self, method, accepted, deadline, metadata)
+        answering = Answering(self, method, accepted, deadline, metadata)
+        answering.is_cancelled = is_cancelled
+        return answering
 
     def stream(
         self,
@@ -220,7 +222,7 @@ class Answering(Call):
 
     __slots__ = (
         *("_accepted", "_addresses", "_calls", "_deadline", "_meter", "_method", "_span"),
-        *("cancelled", "code"),
+        *("cancelled", "code", "is_cancelled"),
     )
 
     def __init__(
@@ -243,6 +245,8 @@ class Answering(Call):
         """gRPC's status code that the call ends with."""
         self.cancelled = False
         """Set by a transport that is told so by the client."""
+        self.is_cancelled: Callable[[], bool] | None = None
+        """Says the same, of a transport that does not set it."""
 
     def __enter__(self) -> Answering:
         self._meter.begin(self._method)
@@ -281,7 +285,7 @@ class Answering(Call):
         # First: a call whose deadline has passed is cancelled for that.
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise _DEADLINE.anew()
-        if self.cancelled:
+        if self.cancelled or (self.is_cancelled is not None and self.is_cancelled()):
             raise _CANCELLED_BY_CLIENT.anew()
 
     def looked_up(self, status: int, region_set: str, verdict: int) -> None:

@@ -63,7 +63,7 @@ def lookup(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBODY
 
 def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
     address, region_set, number = _core.read_lookup(body) or _read_lookup(body)
-    policy = _policy(number)
+    policy = policy_of(number)
     try:
         answer = snapshot.dataset.lookup(address, region_set or None, policy)
     except RegionSetError as error:
@@ -250,7 +250,7 @@ def _classify(
         raise _invalid(
             field, f"{roster.size} addresses are over the limit of {limits.roster} a roster"
         )
-    policy = _policy(roster.policy)
+    policy = policy_of(roster.policy)
     region_set = roster.region_set
     if roster.record and not region_set:
         raise _invalid("record", "needs region_set")
@@ -297,7 +297,12 @@ def _address(request: v1.LookupRequest | v1.ExplainRequest) -> str | bytes:
     return request.packed
 
 
-def _policy(number: int) -> Policy:
+def policy_of(number: int) -> Policy:
+    """Return the policy that a number stands for.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, none.
+    """
     policy = _POLICIES.get(number)
     if policy is None:
         raise _invalid("policy", "not the number of a policy")

@@ -245,17 +245,17 @@ class Settings:
         "Keep a process ready that takes the place of a worker which ends; it takes some 30 MB",
     )
     transport: str = _setting(
-        "queue",
+        "native",
         _WORK,
-        Choice("queue", "threads"),
-        "queue: an event loop on gRPC's completion queue; threads: gRPC's public server",
+        Choice("native", "threads"),
+        "native: over libnghttp2, where geolookup was built with it; threads: gRPC's public server",
     )
     threads: int = _setting(
         16,
         _WORK,
         Whole(1, 1_024),  # each has a stack, and all share one interpreter lock
-        "Threads for calls in a worker; with queue, for Explain, reflection and large rosters, of"
-        " which it works on no more at a time than it has cores",
+        "Threads for calls in a worker; with native for those that Python answers (Explain,"
+        " reflection, ...), and no more than cores for large rosters",
     )
 
     limits: Limits = Limits()

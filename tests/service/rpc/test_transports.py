@@ -10,9 +10,10 @@ import gc
 import logging
 import random
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,20 +21,18 @@ import grpc
 import http2
 import pytest
 import trustme
-from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from servers import PATIENCE, no_thread_starts, serving_here, stub_of
+from servers import PATIENCE, needs_native, no_thread_starts, serving_here, stub_of
 
+import geolookup
 from geolookup import Dataset
 from geolookup.service import Limits, Server, Settings
 from geolookup.service.monitoring import counters
 from geolookup.service.monitoring.counters import Meter
-from geolookup.service.rpc import handlers
-from geolookup.service.rpc.calls import RETRY_HINT, Calls, Slots
+from geolookup.service.rpc import handlers, transports
+from geolookup.service.rpc.calls import RETRY_HINT, Calls
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.rpc.request import Call, RequestError
-from geolookup.service.rpc.transports import interface, queue, way
-from geolookup.service.rpc.transports.queue import QueueTransport
 from geolookup.service.rpc.transports.threads import ThreadTransport
 from geolookup.v1 import geolookup_pb2 as v1
 
@@ -176,132 +175,58 @@ def test_so_many_calls_are_admitted_and_others_are_told_to_come_back(dataset: Da
         assert admitted(server, 3) == 3
 
 
-@pytest.mark.parametrize("room", [4, 1_024])
-def test_of_a_burst_over_the_limit_every_call_is_answered_or_told_to_come_back(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, room: int
+@needs_native
+@pytest.mark.parametrize("method", ["Lookup", "GetDataset"])
+def test_a_burst_over_the_limit_is_answered_as_far_as_there_is_time(
+    dataset: Dataset, method: str
 ) -> None:
-    monkeypatch.setattr(queue, "_CROWD", room)
-    most = 0
-
-    add = queue.Crowd.add
-
-    def watched(crowd: queue.Crowd[Any], call: Any, came: int) -> None:
-        nonlocal most
-        add(crowd, call, came)
-        most = max(most, len(crowd))
-
-    monkeypatch.setattr(queue.Crowd, "add", watched)
+    """What is answered in place takes no slot; what a thread has to answer does."""
     streams = range(1, 1_201, 2)
+    body = LOOKUP if method == "Lookup" else b""
     burst = b"".join(
-        headers(f"/{SERVICE}/Lookup", stream) + frame(0, 1, stream, http2.message(LOOKUP))
+        headers(f"/{SERVICE}/{method}", stream) + frame(0, 1, stream, http2.message(body))
         for stream in streams
     )
     with (
         # Of its streams a connection may have as many at a time as there are calls here.
-        serving_here(dataset, max_calls=2, max_streams=200) as server,
+        serving_here(dataset, transport="native", max_calls=2, max_streams=200) as server,
         http2.Connection(server.address.port, values={http2.HEADER_TABLE_SIZE: 0}) as connection,
     ):
         connection.raw(burst)
-        said = dict.fromkeys(streams, b"")
-        left = set(streams)
+        answered, left = set(), set(streams)
         while left:
-            one = connection.expect(http2.HEADERS)
-            said[one.stream] += one.body
-            if one.flags & http2.END_STREAM:
-                left.remove(one.stream)
-        refused = [one for one in said.values() if b"over the limit of 2" in one]
-        answered = [one for one in said.values() if one not in refused]
-        assert refused
+            one = connection.receive()
+            assert one is not None
+            if one.kind == http2.DATA:
+                answered.add(one.stream)
+            if one.ends(one.stream):
+                left.discard(one.stream)  # a refusal may be followed by RST_STREAM
+        refused = len(streams) - len(answered)
+        assert bool(refused) is (method == "GetDataset")
         assert answered
-        assert all(RETRY_HINT[0].encode() in one for one in refused)
-        assert all(b"grpc-status\x010" in one for one in answered)
+        number = counters.METHODS.index(method)
         assert within_patience(lambda: taken(server) == (0, 0))
-        assert counters.total([server.meter]).shed[counters.LOOKUP] == len(refused)
-        assert counted(server, counters.LOOKUP) == {"OK": len(answered)}
-        assert most <= room
+        assert counters.total([server.meter]).shed[number] == refused
+        assert counted(server, number) == {"OK": len(answered)}
 
 
-def test_a_call_over_the_limit_does_not_wait_until_nothing_else_happens(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    busy = threading.Event()
-
-    class Busy(cygrpc.CompletionQueue):  # type: ignore[misc]
-        """A queue that is never empty once it is busy: it waits instead of saying so."""
-
-        def poll(self, deadline: float | None = None) -> Any:
-            return super().poll(None if busy.is_set() and deadline == 0 else deadline)
-
-    monkeypatch.setattr(cygrpc, "CompletionQueue", Busy)
+@needs_native
+def test_answers_that_are_not_taken_hold_slots(dataset: Dataset) -> None:
+    """A client whose window is closed, so that its answers wait here."""
     with (
-        serving_here(dataset, transport="queue", max_calls=1) as server,
-        channel_to(server) as channel,
+        serving_here(dataset, transport="native", max_calls=5) as server,
+        http2.Connection(server.address.port, values={http2.INITIAL_WINDOW_SIZE: 0}) as connection,
     ):
-        busy.set()
-        first = Held(channel)
-        assert within_patience(lambda: taken(server) == (1, 0))
-        second = channel.unary_unary(f"/{SERVICE}/Lookup").future(LOOKUP, timeout=PATIENCE)
-        check = health_pb2_grpc.HealthStub(channel).Check
-        for _ in range(2):  # what is no unary call counts as many
-            check(health_pb2.HealthCheckRequest())
-        assert second.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        busy.clear()
-        first.go_on()
-        assert first.call.result()
-
-
-class Busy:
-    """A handler of lookups that holds up the loop until it is told to go on.
-
-    Args:
-        server: whose.
-        holding: numbers of the calls that hold it up, each until it is told; None: all do until
-            it is told once.
-    """
-
-    def __init__(self, server: Server, holding: tuple[int, ...] | None = None) -> None:
-        self.go_on = threading.Event()
-        self.asked: list[bytes] = []
-        self._holding = holding
-        self._begun = threading.Event()
-        server._calls._handlers[counters.LOOKUP] = self._lookup
-
-    def _lookup(self, _snapshot: object, body: bytes, *_: object) -> bytes:
-        self.asked.append(body)
-        if self._holding is None or body[0] in self._holding:
-            self._begun.set()
-            assert self.go_on.wait(PATIENCE)
-            if self._holding is not None:
-                self._begun.clear()
-                self.go_on.clear()
-        return b""
-
-    def holds(self, number: int) -> bool:
-        """Wait until the loop is held up by this call; False: it never is."""
-        return within_patience(lambda: self.asked[-1] == bytes([number]) and self._begun.is_set())
-
-    def ask(self, connection: http2.Connection, numbers: Iterable[int], *more: Any) -> None:
-        """Make calls, and return when they have come but for the loop's attention."""
-        for number in numbers:
-            connection.open(1 + 2 * number, f"/{SERVICE}/Lookup", *more)
-            connection.data(1 + 2 * number, http2.message(bytes([number])))
-        assert self._begun.wait(PATIENCE)
-        # All of it has been read when this is answered.
-        assert connection.is_alive()
-
-
-class BusyRoster:
-    """A handler of rosters that works until it is told to stop."""
-
-    def __init__(self, server: Server) -> None:
-        self.begun = threading.Event()
-        self.go_on = threading.Event()
-        server._calls._handlers[counters.CLASSIFY_ROSTER] = self._classify
-
-    def _classify(self, *_: object) -> bytes:
-        self.begun.set()
-        assert self.go_on.wait(PATIENCE)
-        return b""
+        for stream in range(1, 11, 2):
+            connection.call(stream, f"/{SERVICE}/Lookup", LOOKUP)
+        assert within_patience(lambda: taken(server) == (5, 0))
+        connection.call(11, f"/{SERVICE}/Lookup", LOOKUP)
+        assert [one.kind for one in connection.rest(11)] == [http2.HEADERS]
+        assert counters.total([server.meter]).shed[counters.LOOKUP] == 1
+        for stream in range(1, 11, 2):
+            connection.send(http2.WINDOW_UPDATE, 0, stream, (1_000).to_bytes(4))
+            assert connection.rest(stream)[-1].ends(stream)
+        assert within_patience(lambda: taken(server) == (0, 0))
 
 
 def test_calls_are_answered_where_no_thread_can_be_started(
@@ -326,114 +251,6 @@ def test_calls_are_answered_where_no_thread_can_be_started(
             connection.call(stream, path, body)
             assert connection.expect(http2.HEADERS, stream).body
     assert counted(server, counters.LOOKUP) == {"OK": 3}
-
-
-def test_of_those_over_the_limit_who_came_last_is_let_in_first(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "_PATIENCE", 10**12)  # nobody is late
-    with serving_here(dataset, transport="queue", max_calls=1) as server:
-        busy = Busy(server)
-        with http2.Connection(server.address.port) as connection:
-            busy.ask(connection, [0])
-            busy.ask(connection, range(1, 6))
-            busy.go_on.set()
-            assert within_patience(lambda: counted(server, counters.LOOKUP) == {"OK": 6})
-    assert busy.asked == [bytes([number]) for number in (0, 5, 4, 3, 2, 1)]
-
-
-def test_who_comes_while_many_wait_waits_with_them(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One by one, though there are slots for all: beside each other all would be late."""
-    monkeypatch.setattr(queue, "_PATIENCE", 10**12)  # nobody is late
-    with serving_here(dataset, transport="queue", max_calls=2) as server:
-        busy = Busy(server, holding=(0, 5))
-        with http2.Connection(server.address.port) as connection:
-            busy.ask(connection, [0])
-            busy.ask(connection, range(1, 6))
-            busy.go_on.set()
-            # The first of them found a slot, and the last was let in when that was answered.
-            assert busy.holds(5)
-            busy.ask(connection, range(6, 9))
-            busy.go_on.set()
-            assert within_patience(lambda: counted(server, counters.LOOKUP) == {"OK": 9})
-    assert list(b"".join(busy.asked)) == [0, 1, 5, 8, 7, 6, 4, 3, 2]
-
-
-@pytest.mark.parametrize("works", [False, True])
-def test_the_core_is_given_to_who_reads_and_not_to_who_computes(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, works: bool
-) -> None:
-    given: list[int] = []
-    monkeypatch.setattr(way.Way, "give", lambda _: bool(given.append(0)))
-    with (
-        serving_here(dataset, transport="queue", max_calls=1 + works) as server,
-        channel_to(server) as channel,
-    ):
-        busy = Busy(server)
-        large = BusyRoster(server)
-        classify = channel.unary_unary(f"/{SERVICE}/ClassifyRoster")
-        roster = classify.future(LARGE) if works else None
-        assert roster is None or large.begun.wait(PATIENCE)
-        with http2.Connection(server.address.port) as connection:
-            busy.ask(connection, [0])
-            busy.ask(connection, range(1, 6))
-            busy.go_on.set()
-            assert within_patience(
-                lambda: counters.total([server.meter]).shed[counters.LOOKUP] + len(busy.asked) == 6
-            )
-        large.go_on.set()
-        assert roster is None or roster.result(PATIENCE) == b""
-    assert bool(given) is not works
-
-
-def test_calls_that_are_over_before_they_are_let_in_leave_nothing(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "_PATIENCE", 10**12)  # nobody is late
-    with serving_here(dataset, transport="queue", max_calls=1) as server:
-        busy = Busy(server)
-        with http2.Connection(server.address.port) as connection:
-            busy.ask(connection, [0])
-            busy.ask(connection, range(1, 4), ("grpc-timeout", "50m"))
-            busy.ask(connection, range(4, 9))
-            for number in (4, 5, 6):
-                connection.send(http2.RST_STREAM, 0, 1 + 2 * number, (8).to_bytes(4, "big"))
-            assert connection.is_alive()
-            time.sleep(0.1)  # for the deadlines of the others, of which nobody hears
-            busy.go_on.set()
-            assert connection.rest(1 + 2 * 7)[-1].ends(1 + 2 * 7)
-            # Of none of them is anything awaited.
-            assert within_patience(lambda: server._transport._due == queue._ASKED + 1)
-            assert taken(server) == (0, 0)
-            assert busy.asked[:3] == [bytes([number]) for number in (0, 8, 7)]
-        assert admitted(server, 1) == 1
-
-
-@pytest.mark.parametrize("grace", [0, PATIENCE])
-def test_a_stop_ends_those_that_wait_to_be_let_in(dataset: Dataset, grace: float) -> None:
-    with serving_here(dataset, transport="queue", max_calls=1) as server:
-        busy = Busy(server)
-        with http2.Connection(server.address.port) as connection:
-            busy.ask(connection, [0])
-            busy.ask(connection, range(1, 20))
-            stopped = server.stop(grace)
-            busy.go_on.set()
-            if grace:
-                left = {1 + 2 * number for number in range(20)}
-                while left:
-                    one = connection.receive()
-                    assert one is not None
-                    if one.ends(one.stream):
-                        left.discard(one.stream)
-        # gRPC waits for a connection that its client keeps.
-        assert stopped.wait(PATIENCE)
-    assert taken(server) == (0, 0)
-    ends = counted(server, counters.LOOKUP)
-    assert ends == {"OK": len(busy.asked)}
-    if grace:  # they are calls in flight
-        assert len(busy.asked) + counters.total([server.meter]).shed[counters.LOOKUP] == 20
 
 
 def test_a_refusal_comes_before_the_message(dataset: Dataset) -> None:
@@ -614,9 +431,10 @@ def test_slots_of_clients_that_vanish_come_back(dataset: Dataset, method: str, r
         assert within_patience(lambda: taken(server) == (0, 0))
 
 
-def test_calls_without_a_message_hold_no_thread_of_the_queue(dataset: Dataset) -> None:
+@needs_native
+def test_calls_without_a_message_hold_no_thread(dataset: Dataset) -> None:
     """Whatever is held up in its clients, the only thread for work stays free."""
-    with serving_here(dataset, transport="queue", threads=1, max_calls=200) as server:
+    with serving_here(dataset, transport="native", threads=1, max_calls=200) as server:
         before = threading.active_count()
         with half_sent(server, f"/{SERVICE}/ClassifyRoster", 150, b"\0"):
             assert within_patience(lambda: taken(server) == (150, 0))
@@ -712,7 +530,7 @@ def test_a_cancelled_stream_is_counted_as_such(dataset: Dataset, transport: str)
         call.cancel()
         never.set()
         # gRPC's public server may hear of the requests' end before it hears why they ended.
-        codes = {"CANCELLED"} if transport == "queue" else {"CANCELLED", "OK"}
+        codes = {"CANCELLED"} if transport == "native" else {"CANCELLED", "OK"}
         assert within_patience(
             lambda: any(counted(server, counters.STREAM_ROSTERS) == {code: 1} for code in codes)
         )
@@ -756,9 +574,10 @@ def test_work_ends_when_the_deadline_has_passed(dataset: Dataset, slow: Slow) ->
         assert slow.code == DEADLINE
 
 
-def test_work_of_the_queue_ends_when_its_client_cancels(dataset: Dataset, slow: Slow) -> None:
+@needs_native
+def test_work_ends_when_its_client_cancels(dataset: Dataset, slow: Slow) -> None:
     with (
-        serving_here(dataset, transport="queue") as server,
+        serving_here(dataset, transport="native") as server,
         channel_to(server) as channel,
     ):
         call = stub_of(channel).Explain.future(v1.ExplainRequest())
@@ -876,47 +695,12 @@ def test_large_and_small_rosters_of_a_stream_are_answered_in_order(dataset: Data
         assert [answer.roster.size for answer in answers] == sizes
 
 
-def test_what_nobody_foresaw_ends_one_call_and_not_the_loop(
-    dataset: Dataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with (
-        serving_here(dataset, transport="queue", max_calls=2) as server,
-        channel_to(server) as channel,
-    ):
-
-        def fails(*_: object, **__: object) -> None:
-            raise ValueError("100.99.98.97")
-
-        with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-            patch.setattr(server._calls, "begin", fails)
-            for _ in range(4):
-                with pytest.raises(grpc.RpcError):
-                    channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
-            patch.setattr(Slots, "take", fails)
-            with pytest.raises(grpc.RpcError):
-                channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
-            patch.undo()
-            patch.setattr(Calls, "shed", fails)
-            held = [Held(channel) for _ in range(2)]
-            assert within_patience(lambda: taken(server) == (2, 0))
-            with pytest.raises(grpc.RpcError):
-                channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
-            for one in held:
-                one.go_on()
-                assert one.call.result()
-        assert [record.getMessage() for record in caplog.records] == ["call_failed"] * 6
-        assert all("ValueError" in record.fields["error"] for record in caplog.records)  # type: ignore[attr-defined]
-        assert "100.99" not in caplog.text
-        assert channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
-        assert within_patience(lambda: taken(server) == (0, 0))
-        assert server.stop(PATIENCE).wait(PATIENCE)
-
-
+@needs_native
 def test_a_failure_in_a_thread_ends_one_call_and_not_the_thread(
     dataset: Dataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        serving_here(dataset, transport="queue", threads=1, max_calls=2) as server,
+        serving_here(dataset, transport="native", threads=1, max_calls=2) as server,
         channel_to(server) as channel,
     ):
         ask = channel.unary_unary(f"/{SERVICE}/Explain")
@@ -925,8 +709,9 @@ def test_a_failure_in_a_thread_ends_one_call_and_not_the_thread(
             patch.setattr(handlers, "explain", lambda *_: "100.99.98.97")
             server._calls._handlers[counters.EXPLAIN] = handlers.explain
             for _ in range(4):
-                with pytest.raises(grpc.RpcError):
+                with pytest.raises(grpc.RpcError) as error:
                     ask(EXPLAIN, timeout=PATIENCE)
+                assert error.value.code() is grpc.StatusCode.INTERNAL
         assert [record.getMessage() for record in caplog.records] == ["call_failed"] * 4
         assert "100.99" not in caplog.text
         assert within_patience(lambda: taken(server) == (0, 0))
@@ -935,11 +720,12 @@ def test_a_failure_in_a_thread_ends_one_call_and_not_the_thread(
         assert server.stop(PATIENCE).wait(PATIENCE)
 
 
+@needs_native
 @pytest.mark.parametrize(
     ("cores", "workers", "threads", "expected"),
     [(4, 1, 16, 4), (4, 2, 16, 2), (2, 4, 16, 1), (4, 1, 3, 3)],
 )
-def test_large_rosters_take_turns_where_there_are_no_cores_for_them(
+def test_rosters_have_a_thread_for_each_core_of_a_worker(
     dataset: Dataset,
     monkeypatch: pytest.MonkeyPatch,
     cores: int,
@@ -947,31 +733,12 @@ def test_large_rosters_take_turns_where_there_are_no_cores_for_them(
     threads: int,
     expected: int,
 ) -> None:
-    monkeypatch.setattr(queue, "available_cores", lambda: cores)
-    begun, go_on = threading.Semaphore(0), threading.Event()
+    from geolookup.service.rpc.transports import native  # noqa: PLC0415 - not there everywhere
 
-    def roster(*_: object) -> bytes:
-        begun.release()
-        assert go_on.wait(PATIENCE)
-        return b""
-
-    settings = {"workers": workers, "threads": threads, "max_calls": 20, "limits": LIMITS}
-    with (
-        serving_here(dataset, transport="queue", **settings) as server,
-        channel_to(server) as channel,
-    ):
-        server._calls._handlers[counters.CLASSIFY_ROSTER] = roster
-        ask = channel.unary_unary(f"/{SERVICE}/ClassifyRoster")
-        calls = [ask.future(LARGE, timeout=PATIENCE) for _ in range(10)]
-        for _ in range(expected):
-            assert begun.acquire(timeout=PATIENCE)
-        assert within_patience(lambda: taken(server) == (10, 0))
-        # Neither joins nor evidence wait for them.
-        assert channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
-        assert channel.unary_unary(f"/{SERVICE}/Explain")(EXPLAIN, timeout=PATIENCE)
-        assert not begun.acquire(timeout=0.1)
-        go_on.set()
-        assert [call.result() for call in calls] == [b""] * 10
+    monkeypatch.setattr(native, "available_cores", lambda: cores)
+    assert within_patience(lambda: not loops())
+    with serving_here(dataset, transport="native", workers=workers, threads=threads):
+        assert sum(name.startswith("geolookup-roster") for name in loops()) == expected
 
 
 # health watches
@@ -1037,9 +804,10 @@ def test_changes_from_many_threads_reach_watches_that_come_and_go(dataset: Datas
 
 
 def loops() -> list[str]:
-    """Return the threads of queue transports: their loops, and their pools."""
+    """Return the threads of native transports: their loops, and those that work for them."""
     names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if name.startswith(("geolookup-loop", "geolookup-work"))]
+    ours = ("geolookup-loop", "geolookup-work", "geolookup-roster")
+    return [name for name in names if name.startswith(ours)]
 
 
 def test_a_server_without_calls_stops_at_once(dataset: Dataset) -> None:
@@ -1238,67 +1006,51 @@ def test_who_may_not_call_is_refused_before_any_handler(
 # which transport there is
 
 
-def test_the_setting_says_which_transport_carries_calls(dataset: Dataset, transport: str) -> None:
-    kind = {"queue": QueueTransport, "threads": ThreadTransport}[transport]
-    with serving_here(dataset) as server:
-        assert isinstance(server._transport, kind)
-
-
-def test_this_release_of_grpc_is_fit_for_the_queue() -> None:
-    assert interface.unfit() is None
-
-
-def lacking(name: str) -> Callable[[pytest.MonkeyPatch], None]:
-    return lambda patch: patch.delattr(cygrpc, name)
-
-
-class _Other:
-    """Something else under a name that is expected."""
-
-
-class _OtherServer(cygrpc.Server):  # type: ignore[misc]
-    def request_call(self, *_: object) -> None:  # type: ignore[override]
-        raise TypeError("other arguments")
-
-
-UNFIT: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
-    "a class is gone": (lacking("SendMessageOperation"), "cygrpc has no SendMessageOperation"),
-    "a function is gone": (lacking("auth_context"), "cygrpc has no auth_context"),
-    "a method is gone": (
-        lambda patch: patch.setattr(cygrpc, "Call", _Other),
-        "cygrpc.Call has no start_server_batch",
-    ),
-    "a constructor takes something else": (
-        lambda patch: patch.setattr(cygrpc, "SendInitialMetadataOperation", _Other),
-        "cygrpc takes other arguments (TypeError)",
-    ),
-    "a method takes something else": (
-        lambda patch: patch.setattr(cygrpc, "Server", _OtherServer),
-        "cygrpc takes other arguments (TypeError)",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", UNFIT)
-def test_with_another_interface_the_public_server_is_used(
-    dataset: Dataset, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_the_setting_names_the_transport_that_carries_calls(
+    dataset: Dataset, transport: str
 ) -> None:
-    change, reason = UNFIT[name]
-    with monkeypatch.context() as patch:
-        change(patch)
-        assert interface.unfit() == reason
-        patch.undo()
-        # The public server needs the same names, so what is missing is only said to be.
-        patch.setattr(interface, "unfit", lambda: reason)
-        with (
-            caplog.at_level(logging.WARNING),
-            serving_here(dataset, transport="queue") as server,
-            channel_to(server) as channel,
-        ):
-            assert isinstance(server._transport, ThreadTransport)
-            assert stub_of(channel).Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
+    with serving_here(dataset) as server:
+        assert isinstance(server._transport, ThreadTransport) is (transport == "threads")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_without_its_libraries_the_public_server_takes_the_place_of_the_native_transport(
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tls_settings: dict[str, Any],
+    authority: trustme.CA,
+    tls: bool,
+) -> None:
+    reason = "geolookup was built without it"
+    monkeypatch.setattr(transports.build, "missing", lambda **_: reason)
+    settings = Settings(transport="native", **tls_settings if tls else {})
+    assert transports.chosen(settings) == ("threads", reason)
+    with (
+        caplog.at_level(logging.WARNING),
+        serving_here(dataset, transport="native", **tls_settings if tls else {}) as server,
+        secured(server, authority) if tls else channel_to(server) as channel,
+    ):
+        assert isinstance(server._transport, ThreadTransport)
+        assert stub_of(channel).Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
     (record,) = caplog.records
     assert (record.getMessage(), record.fields) == (  # type: ignore[attr-defined]
         "transport",
         {"transport": "threads", "reason": reason},
     )
+
+
+@needs_native
+def test_tls_needs_openssl_and_plaintext_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from geolookup import _http2  # noqa: PLC0415 - not there everywhere
+
+    assert transports.build.missing() is None
+    monkeypatch.setattr(_http2, "HAS_TLS", False)
+    assert transports.build.missing() is None
+    assert "OpenSSL" in (transports.build.missing(tls=True) or "")
+
+
+def test_without_libnghttp2_the_reason_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "geolookup._http2", None)
+    monkeypatch.delattr(geolookup, "_http2", raising=False)
+    assert "libnghttp2" in (transports.build.missing() or "")

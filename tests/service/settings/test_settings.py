@@ -275,7 +275,7 @@ def test_a_bad_value_names_setting_and_place_and_is_not_repeated(name: str, text
         ("insecure = 1", "insecure: expected true or false (FILE:1)"),
         ("dataset = 1", "dataset: expected a file's path, or none (FILE:1)"),
         ("listen = 1", "listen: expected HOST:PORT, [IPV6]:PORT or unix:PATH (FILE:1)"),
-        ("transport = []", "transport: expected queue or threads (FILE:1)"),
+        ("transport = []", "transport: expected native or threads (FILE:1)"),
         ("allow = 1", "allow: expected for each rpc a list of at least one identity (FILE:1)"),
         ("\n[allow]\nLookup = []", "allow: expected for each rpc a list of at least one ident"),
         ('[allow]\nLookup = "a"', "allow: expected for each rpc a list of at least one identity"),

@@ -7,9 +7,10 @@ calls, and the same tests run over each.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from geolookup.service import log
+from geolookup.service.rpc.transports import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +48,8 @@ def open_transport(
 ) -> Transport:
     """Return the transport that the settings name, listening.
 
-    Where this release of grpcio has not what the queue needs, that is logged, and
-    it is the one that any release has.
+    Where geolookup was built without what the native one needs, that is logged, and it is
+    gRPC's public server.
 
     Args:
         settings: which one, and what a connection may do.
@@ -60,29 +61,36 @@ def open_transport(
         ListenError: the address can't be listened on.
         SettingsError: the TLS certificate can't be used, or gRPC can't keep a limit.
     """
-    transport, reason = _transport(settings)
+    name, reason = chosen(settings)
     if reason is not None:
-        log.event("transport", "warning", transport="threads", reason=reason)
-    return transport(settings, calls, listen, share_port=share_port)
+        log.event("transport", "warning", transport=name, reason=reason)
+    return _TRANSPORTS[name]()(settings, calls, listen, share_port=share_port)
+
+
+def chosen(settings: Settings) -> tuple[str, str | None]:
+    """Return the name of the transport that serves, and why it is another than the settings'."""
+    if settings.transport != "native":
+        return settings.transport, None
+    reason = build.missing(tls=settings.tls_certificate is not None)
+    return ("native", None) if reason is None else ("threads", reason)
 
 
 def preload(settings: Settings) -> None:
     """Load the code that `open_transport` will need, which takes longer than to open it."""
-    _transport(settings)
+    _TRANSPORTS[chosen(settings)[0]]()
 
 
-def _transport(settings: Settings) -> tuple[Callable[..., Transport], str | None]:
-    """Return the transport to use, and why it is not the one that the settings name."""
-    reason = None
-    if settings.transport == "queue":
-        from geolookup.service.rpc.transports import interface  # noqa: PLC0415
+def _native() -> Callable[..., Transport]:
+    from geolookup.service.rpc.transports.native import NativeTransport  # noqa: PLC0415
 
-        reason = interface.unfit()
-        if reason is None:
-            # Not before: it takes grpcio's internals from where they are expected.
-            from geolookup.service.rpc.transports.queue import QueueTransport  # noqa: PLC0415
+    return NativeTransport
 
-            return QueueTransport, None
+
+def _threads() -> Callable[..., Transport]:
     from geolookup.service.rpc.transports.threads import ThreadTransport  # noqa: PLC0415
 
-    return ThreadTransport, reason
+    return ThreadTransport
+
+
+_TRANSPORTS: Final = {"native": _native, "threads": _threads}
+"""Loaded when they are used: the one is not there everywhere, the other takes a while."""

@@ -1,0 +1,542 @@
+# cython: embedsignature=True, embedsignature.format=clinic, auto_pickle=False, autotestdict=False
+"""The HTTP/2 server of a worker, and the work that it leaves to Python.
+
+The event loop and all that it does without Python is in the C headers beside this file, from
+event_loop.h down. This file makes its objects, lends it threads, and hands jobs over.
+_http2.pyi has the contract.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.errno cimport errno
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, strdup
+
+cimport cython
+
+
+cdef extern from "event_loop.h" nogil:
+    """
+    #define GL_METER_NAME "geolookup._meter.Meter"
+    #define GL_SLOTS_NAME "geolookup._meter.Slots"
+
+    static inline void gl_lock(gl_server *s) { pthread_mutex_lock(&s->lock); }
+    static inline void gl_unlock(gl_server *s) { pthread_mutex_unlock(&s->lock); }
+    """
+    const char *GL_CORE_API_NAME
+    const char *GL_TABLE_NAME
+    const char *GL_RESULTS_NAME
+    const char *GL_METER_NAME
+    const char *GL_SLOTS_NAME
+    const char *NGHTTP2_VERSION
+    const bint gl_has_tls
+    size_t GL_PREFIX
+    size_t GL_ALLOW_METHODS
+    uint64_t GL_NEVER
+
+    ctypedef struct gl_core_api:
+        pass
+    ctypedef struct gl_table_handle:
+        pass
+    ctypedef struct gl_results:
+        pass
+    ctypedef struct gl_meter:
+        pass
+    ctypedef struct gl_slots:
+        pass
+    ctypedef struct gl_tls_context:
+        pass
+    ctypedef struct gl_perspective:
+        pass
+    ctypedef struct gl_job_queue:
+        pass
+
+    ctypedef enum gl_job_kind:
+        GL_JOB_ROSTER
+        GL_JOB_UNARY
+        GL_JOB_MESSAGE
+        GL_JOB_BEGIN
+        GL_JOB_NEXT
+        GL_JOB_END
+        GL_JOB_UNPACK
+        GL_JOB_DROP
+
+    ctypedef enum gl_method_kind:
+        GL_LOOKUP
+        GL_ROSTER
+        GL_ROSTERS
+        GL_HEALTH_CHECK
+        GL_HEALTH_WATCH
+        GL_PYTHON
+        GL_PYTHON_STREAM
+
+    ctypedef struct gl_job:
+        gl_job_kind kind
+        unsigned method
+        uint64_t serial
+        uint64_t position
+        uint64_t accepted
+        uint64_t deadline
+        uint8_t *body
+        size_t size
+        uint8_t *metadata
+        uint8_t *identities
+        size_t metadata_bytes
+        size_t identities_bytes
+        int cancelled
+        gl_snapshot *snapshot
+        gl_perspective *perspective
+        int code
+        int shed
+        char *text
+        uint8_t *answer
+        size_t answer_bytes
+
+    ctypedef struct gl_snapshot:
+        int users
+        gl_job *last_job
+        void *owner
+        const gl_table_handle *table
+        const gl_results *results
+        size_t claims
+        const uint8_t *statuses
+        const uint8_t *heads
+        const uint32_t *begin
+        const uint8_t *tail
+        size_t tail_bytes
+        const uint8_t *named
+        size_t named_bytes
+
+    ctypedef struct gl_method:
+        char *path
+        size_t size
+        unsigned number
+        gl_method_kind kind
+        int lasting
+        gl_slots *slots
+        const char *shed
+        const char *refused
+
+    ctypedef struct gl_server_settings:
+        uint64_t message_bytes
+        uint64_t roster
+        uint64_t metadata_bytes
+        uint32_t streams
+        uint64_t connections
+        uint64_t handshake_timeout
+        uint64_t idle
+        uint64_t keepalive
+        uint64_t age
+        uint64_t grace
+        uint32_t policies
+        int unanimous
+        int compression
+        int metadata
+        int identities
+        const char *service
+        const char *retry
+
+    ctypedef struct gl_allow:
+        int any
+        int *listed
+        size_t *count
+        char ***names
+
+    ctypedef struct gl_server:
+        gl_server_settings settings
+        gl_method *methods
+        size_t method_count
+        const gl_core_api *core
+        gl_meter *meter
+        gl_allow allow
+        gl_snapshot *snapshot
+        gl_job_queue rosters
+        gl_job_queue rare
+        gl_job_queue done
+        gl_snapshot *next_snapshot
+        gl_tls_context *next_context
+        gl_tls_context *context
+        int next_serving
+        int stop_asked
+        uint64_t stop_asked_at
+
+    gl_server *gl_server_new() noexcept
+    void gl_server_free(gl_server *s) noexcept
+    bint gl_listen(gl_server *s, int descriptor) noexcept
+    int gl_run(gl_server *s) noexcept
+    void gl_work_on_rosters(gl_server *s) noexcept
+    void gl_wake(gl_server *s) noexcept
+    void gl_lock(gl_server *s) noexcept
+    void gl_unlock(gl_server *s) noexcept
+    gl_job *gl_jobs_get(gl_job_queue *q) noexcept
+    void gl_jobs_put(gl_job_queue *q, gl_job *job) noexcept
+    void gl_jobs_close(gl_job_queue *q) noexcept
+    bint gl_job_is_cancelled(const gl_job *job) noexcept
+    void gl_job_free(gl_job *job) noexcept
+    void gl_snapshot_drop(gl_server *s, gl_snapshot *snapshot) noexcept
+    void gl_snapshot_free(gl_snapshot *snapshot) noexcept
+    gl_perspective *gl_perspective_new(
+        const uint8_t *expression, size_t size, int32_t policy, unsigned number,
+        const uint8_t *verdicts, size_t claims) noexcept
+    gl_tls_context *gl_tls_context_new(
+        const char *chain, int chain_bytes, const char *key, int key_bytes,
+        const char *authorities, int authorities_bytes) noexcept
+    uint64_t gl_clock() noexcept
+
+
+LIBRARY = NGHTTP2_VERSION.decode()
+HAS_TLS = bool(gl_has_tls)
+
+# How a method is answered.
+LOOKUP = <int>GL_LOOKUP
+ROSTER = <int>GL_ROSTER
+ROSTERS = <int>GL_ROSTERS
+HEALTH_CHECK = <int>GL_HEALTH_CHECK
+HEALTH_WATCH = <int>GL_HEALTH_WATCH
+PYTHON = <int>GL_PYTHON
+PYTHON_STREAM = <int>GL_PYTHON_STREAM
+
+# What a job is.
+UNARY = <int>GL_JOB_UNARY
+MESSAGE = <int>GL_JOB_MESSAGE
+BEGIN = <int>GL_JOB_BEGIN
+NEXT = <int>GL_JOB_NEXT
+END = <int>GL_JOB_END
+UNPACK = <int>GL_JOB_UNPACK
+
+
+@cython.final
+cdef class Job:
+    """Work for Python: one message of a call, or a stream's beginning or end."""
+
+    cdef gl_job *job
+    cdef Server server
+    cdef readonly bytes body
+
+    def __dealloc__(self):
+        if self.job != NULL:  # what should have answered it failed
+            self.job.code = 13
+            self._done()
+
+    cdef void _done(self):
+        cdef gl_job *job = self.job
+        self.job = NULL
+        gl_jobs_put(&self.server.server.done, job)
+        gl_wake(self.server.server)
+
+    cdef int _check(self) except -1:
+        if self.job == NULL:
+            raise RuntimeError("the job is done")
+        return 0
+
+    @property
+    def kind(self):
+        """UNARY, MESSAGE, BEGIN, NEXT, END or UNPACK."""
+        self._check()
+        return <int>self.job.kind
+
+    @property
+    def method(self):
+        """The meter's number of the method."""
+        self._check()
+        return self.job.method
+
+    @property
+    def stream(self):
+        """A number that the stream has to itself."""
+        self._check()
+        return self.job.serial
+
+    @property
+    def position(self):
+        """The position of the message in its stream, from 0."""
+        self._check()
+        return self.job.position
+
+    @property
+    def accepted(self):
+        """`time.monotonic_ns` when the call came."""
+        self._check()
+        return self.job.accepted
+
+    @property
+    def deadline(self):
+        """`time.monotonic` from which on nobody waits; None: somebody always does."""
+        self._check()
+        return self.job.deadline / 1e9 if self.job.deadline else None
+
+    @property
+    def snapshot(self):
+        """The object that was given to `Server.set_snapshot`."""
+        self._check()
+        return (<tuple>self.job.snapshot.owner)[0]
+
+    @property
+    def metadata(self):
+        """The call's metadata, if the server keeps it: pairs of name and value."""
+        cdef size_t at = 0
+        cdef uint32_t[2] sizes
+        self._check()
+        found = []
+        while at < self.job.metadata_bytes:
+            memcpy(sizes, self.job.metadata + at, sizeof(sizes))
+            at += sizeof(sizes)
+            name = (<char *>self.job.metadata)[at:at + sizes[0]].decode("latin-1")
+            at += sizes[0]
+            value = (<char *>self.job.metadata)[at:at + sizes[1]]
+            at += sizes[1]
+            found.append((name, value if name.endswith("-bin") else value.decode("latin-1")))
+        return tuple(found)
+
+    def auth_context(self):
+        """Return who calls as gRPC's auth context has it: names by kind."""
+        self._check()
+        found = {}
+        if self.job.identities_bytes:
+            texts = (<char *>self.job.identities)[:self.job.identities_bytes].split(b"\0")
+            for kind, name in zip(texts[::2], texts[1::2]):
+                found.setdefault(kind.decode(), []).append(name)
+        return found
+
+    def is_cancelled(self):
+        """Say whether the client has gone, or cancelled the call."""
+        return self.job == NULL or gl_job_is_cancelled(self.job)
+
+    def learn(self, bytes region_set not None, int32_t policy, unsigned int number,
+              bytes verdicts not None):
+        """Have calls like this one answered without Python from now on."""
+        self._check()
+        if <size_t>PyBytes_GET_SIZE(verdicts) != self.job.snapshot.claims:
+            raise ValueError("verdicts: not one for each claim")
+        if self.job.perspective == NULL:
+            self.job.perspective = gl_perspective_new(
+                <const uint8_t *>PyBytes_AS_STRING(region_set), PyBytes_GET_SIZE(region_set),
+                policy, number, <const uint8_t *>PyBytes_AS_STRING(verdicts),
+                self.job.snapshot.claims)
+
+    def answer(self, bytes message not None):
+        """Send an answer."""
+        cdef size_t room = 0
+        self._check()
+        if self.job.kind != GL_JOB_UNPACK:
+            room = GL_PREFIX
+        self.job.answer_bytes = PyBytes_GET_SIZE(message)
+        self.job.answer = <uint8_t *>malloc(room + self.job.answer_bytes + 1)
+        if self.job.answer == NULL:
+            raise MemoryError
+        memcpy(self.job.answer + room, PyBytes_AS_STRING(message), self.job.answer_bytes)
+        self._done()
+
+    def done(self):
+        """Say that there is nothing to send."""
+        self._check()
+        self._done()
+
+    def refuse(self, int code, str text not None, bint shed=False):
+        """End the call with a status code other than 0, and its text."""
+        self._check()
+        if not 0 < code <= 16:
+            raise ValueError("code: not one of gRPC's, or OK")
+        encoded = text.encode()
+        self.job.text = strdup(encoded)
+        self.job.code = code
+        self.job.shed = shed
+        self._done()
+
+
+cdef class Server:
+    """An HTTP/2 server; see _http2.pyi."""
+
+    cdef gl_server *server
+    cdef list kept
+    cdef bint ran
+
+    def __cinit__(self, *, api, meter, dict settings, list methods, dict allow):
+        cdef gl_server *s = gl_server_new()
+        cdef gl_method *method
+        cdef size_t i
+        if s == NULL:
+            raise OSError(errno, "the event loop can't be made")
+        self.server = s
+        self.kept = [api, meter, settings, methods]
+        s.core = <const gl_core_api *>PyCapsule_GetPointer(api, GL_CORE_API_NAME)
+        s.meter = <gl_meter *>PyCapsule_GetPointer(meter, GL_METER_NAME)
+        s.settings = settings
+        # Cython copies pointers to the bytes of these, which `kept` keeps.
+        s.settings.service = PyBytes_AS_STRING(settings["service"])
+        s.settings.retry = PyBytes_AS_STRING(settings["retry"])
+        s.methods = <gl_method *>calloc(len(methods) + 1, sizeof(gl_method))
+        if s.methods == NULL:
+            raise MemoryError
+        for path, number, kind, lasting, slots, shed, refused in methods:
+            method = &s.methods[s.method_count]
+            method.path = strdup(path)
+            method.size = len(path)
+            method.number = number
+            method.kind = <gl_method_kind><int>kind
+            method.lasting = lasting
+            method.shed = PyBytes_AS_STRING(shed)
+            method.refused = PyBytes_AS_STRING(refused)
+            if slots is not None:
+                method.slots = <gl_slots *>PyCapsule_GetPointer(slots, GL_SLOTS_NAME)
+            s.method_count += 1
+        for number, names in allow.items():
+            i = number
+            if i >= GL_ALLOW_METHODS:
+                raise ValueError("allow: no such method")
+            s.allow.any = 1
+            s.allow.listed[i] = 1
+            s.allow.names[i] = <char **>calloc(len(names) + 1, sizeof(char *))
+            if s.allow.names[i] == NULL:
+                raise MemoryError
+            for name in names:
+                s.allow.names[i][s.allow.count[i]] = strdup(name)
+                s.allow.count[i] += 1
+
+    def __dealloc__(self):
+        if self.server != NULL:
+            gl_server_free(self.server)
+
+    def listen(self, int descriptor, /):
+        """Take a socket that listens over; it is this server's to close."""
+        if not gl_listen(self.server, descriptor):
+            raise OSError(errno, "the event loop can't watch the socket")
+
+    def set_snapshot(self, owner not None, *, table, results, bytes statuses not None,
+                     bytes heads not None, bytes begin not None, bytes tail not None,
+                     bytes named not None):
+        """Answer calls that come from now on from this dataset."""
+        cdef gl_snapshot *snapshot
+        cdef gl_snapshot *before
+        cdef size_t claims = PyBytes_GET_SIZE(statuses)
+        if <size_t>PyBytes_GET_SIZE(begin) != 4 * (claims + 1):
+            raise ValueError("begin: not one number for each claim and one more")
+        if (<const uint32_t *>PyBytes_AS_STRING(begin))[claims] != <size_t>PyBytes_GET_SIZE(heads):
+            raise ValueError("begin: does not end where heads does")
+        snapshot = <gl_snapshot *>calloc(1, sizeof(gl_snapshot))
+        if snapshot == NULL:
+            raise MemoryError
+        snapshot.last_job = <gl_job *>calloc(1, sizeof(gl_job))
+        if snapshot.last_job == NULL:
+            free(snapshot)
+            raise MemoryError
+        kept = (owner, table, results, statuses, heads, begin, tail, named)
+        snapshot.users = 1
+        snapshot.table = <const gl_table_handle *>PyCapsule_GetPointer(
+            table.handle(), GL_TABLE_NAME)
+        snapshot.results = <const gl_results *>PyCapsule_GetPointer(results.handle(), GL_RESULTS_NAME)
+        snapshot.claims = claims
+        snapshot.statuses = <const uint8_t *>PyBytes_AS_STRING(statuses)
+        snapshot.heads = <const uint8_t *>PyBytes_AS_STRING(heads)
+        snapshot.begin = <const uint32_t *>PyBytes_AS_STRING(begin)
+        snapshot.tail = <const uint8_t *>PyBytes_AS_STRING(tail)
+        snapshot.tail_bytes = PyBytes_GET_SIZE(tail)
+        snapshot.named = <const uint8_t *>PyBytes_AS_STRING(named)
+        snapshot.named_bytes = PyBytes_GET_SIZE(named)
+        Py_INCREF(kept)
+        snapshot.owner = <void *>kept
+        if not self.ran:
+            before = self.server.snapshot
+            self.server.snapshot = snapshot
+        else:
+            gl_lock(self.server)
+            before = self.server.next_snapshot
+            self.server.next_snapshot = snapshot
+            gl_unlock(self.server)
+        gl_snapshot_drop(self.server, before)
+        gl_wake(self.server)
+
+    def set_certificate(self, bytes chain not None, bytes key not None, bytes authorities, /):
+        """Shake hands with this certificate from now on; ValueError: OpenSSL does not take it."""
+        cdef gl_tls_context *context
+        cdef const char *trusted = NULL
+        cdef int trusted_bytes = 0
+        if authorities is not None:
+            trusted = PyBytes_AS_STRING(authorities)
+            trusted_bytes = <int>PyBytes_GET_SIZE(authorities)
+        context = gl_tls_context_new(
+            PyBytes_AS_STRING(chain), <int>PyBytes_GET_SIZE(chain), PyBytes_AS_STRING(key),
+            <int>PyBytes_GET_SIZE(key), trusted, trusted_bytes)
+        if context == NULL:
+            raise ValueError("OpenSSL does not take the certificate")
+        if not self.ran:
+            self.server.context, context = context, self.server.context
+        else:
+            gl_lock(self.server)
+            self.server.next_context, context = context, self.server.next_context
+            gl_unlock(self.server)
+        if context != NULL:
+            _free_context(context)
+        gl_wake(self.server)
+
+    def set_serving(self, bint serving, /):
+        """Have health checks say SERVING, or NOT_SERVING."""
+        gl_lock(self.server)
+        self.server.next_serving = serving
+        gl_unlock(self.server)
+        gl_wake(self.server)
+
+    def stop(self, uint64_t grace, /):
+        """Begin to stop; calls have this many nanoseconds. A shorter time replaces a longer."""
+        cdef uint64_t at = gl_clock() + grace
+        gl_lock(self.server)
+        if not self.server.stop_asked or at < self.server.stop_asked_at:
+            self.server.stop_asked_at = at
+        self.server.stop_asked = 1
+        gl_unlock(self.server)
+        gl_wake(self.server)
+
+    def run(self):
+        """Run the event loop in this thread, without the interpreter lock, until the stop is over."""
+        cdef gl_server *s = self.server
+        cdef int error
+        if self.ran or s.snapshot == NULL:
+            raise RuntimeError("run: was called before, or there is no snapshot")
+        self.ran = True
+        with nogil:
+            error = gl_run(s)
+        gl_snapshot_drop(s, s.snapshot)
+        s.snapshot = NULL
+        gl_lock(s)
+        gl_snapshot_drop(s, s.next_snapshot)
+        s.next_snapshot = NULL
+        gl_unlock(s)
+        gl_jobs_close(&s.rosters)
+        gl_jobs_close(&s.rare)
+        if error:
+            raise OSError(error, "the event loop has failed")
+
+    def work(self):
+        """Work on large rosters in this thread, without the interpreter lock, until it is over."""
+        cdef gl_server *s = self.server
+        with nogil:
+            gl_work_on_rosters(s)
+
+    def next(self):
+        """Wait for the next job for Python, and return it; None: there will be none."""
+        cdef gl_server *s = self.server
+        cdef gl_job *job
+        cdef Job result
+        while True:
+            with nogil:
+                job = gl_jobs_get(&s.rare)
+            if job == NULL:
+                return None
+            if job.kind != GL_JOB_DROP:
+                break
+            Py_DECREF(<tuple>job.snapshot.owner)
+            gl_snapshot_free(job.snapshot)
+            gl_job_free(job)
+        result = Job.__new__(Job)
+        result.server = self
+        result.job = job
+        result.body = PyBytes_FromStringAndSize(<char *>job.body, job.size)
+        free(job.body)
+        job.body = NULL
+        return result
+
+
+cdef extern from "event_loop.h" nogil:
+    void _free_context "gl_tls_context_free"(gl_tls_context *context) noexcept

@@ -1,0 +1,1062 @@
+/* What happens with a call: admission, its messages, its answers, its end.
+ *
+ * Plain C11. Runs in the event loop's thread, but for gl_work, which is for threads without the
+ * interpreter lock.
+ */
+#ifndef GEOLOOKUP_CALLS_H
+#define GEOLOOKUP_CALLS_H
+
+#include "server.h"
+
+static void gl_message(gl_call *call, int compressed, const uint8_t *data, size_t size,
+                       uint8_t *owned);
+static void gl_pump(gl_call *call);
+
+/* --- counting */
+
+static inline void gl_count_begin(gl_call *call)
+{
+    gl_add(&call->connection->server->meter->in_flight[call->method->number], 1);
+    call->counted = 1;
+}
+
+static inline void gl_count_end(gl_call *call, int code)
+{
+    gl_server *s = call->connection->server;
+    uint64_t now = gl_clock();
+
+    gl_meter_end_call(s->meter, call->method->number, (unsigned)code,
+                   now > call->accepted ? now - call->accepted : 0);
+    call->counted = 0;
+}
+
+/* --- the life of a call */
+
+static inline gl_call *gl_call_new(gl_connection *c, int32_t stream)
+{
+    gl_server *s = c->server;
+    gl_call *call = s->spare;
+
+    if (call != NULL) {
+        s->spare = call->next;
+        s->spare_count--;
+    } else if ((call = malloc(sizeof *call)) == NULL) {
+        return NULL;
+    }
+    memset(call, 0, offsetof(gl_call, small));
+    call->connection = c;
+    call->stream = stream;
+    call->next = c->calls;
+    if (c->calls != NULL)
+        c->calls->previous = call;
+    c->calls = call;
+    c->open++;
+    return call;
+}
+
+static inline void gl_set_deadline(gl_call *call, uint64_t deadline)
+{
+    gl_server *s = call->connection->server;
+
+    call->deadline = deadline;
+    call->timed = 1;
+    call->next_timed = s->timed;
+    if (s->timed != NULL)
+        s->timed->previous_timed = call;
+    s->timed = call;
+    if (deadline < s->next_deadline)
+        s->next_deadline = deadline;
+}
+
+static inline void gl_job_out(gl_call *call, gl_job *job, gl_job_queue *queue)
+{
+    gl_server *s = call->connection->server;
+
+    job->call = call;
+    call->job = job;
+    call->stage = GL_BUSY;
+    s->out++;
+    gl_jobs_put(queue, job);
+}
+
+/* Makes a job; takes `owned` over, or copies the data where it is NULL. NULL: no memory. */
+static inline gl_job *gl_job_new(gl_call *call, gl_job_kind kind, const uint8_t *data,
+                                 size_t size, uint8_t *owned)
+{
+    gl_server *s = call->connection->server;
+    gl_connection *c = call->connection;
+    gl_snapshot *snapshot = call->snapshot ? call->snapshot : s->snapshot;
+    gl_job *job = calloc(1, sizeof *job);
+
+    if (job != NULL && owned == NULL && size > 0) {
+        owned = malloc(size);
+        if (owned != NULL)
+            memcpy(owned, data, size);
+    }
+    if (job == NULL || (owned == NULL && size > 0)) {
+        free(owned);
+        free(job);
+        return NULL;
+    }
+    if (s->settings.identities && c->identities_bytes > 0 &&
+        (job->identities = malloc(c->identities_bytes)) != NULL) {
+        memcpy(job->identities, c->identities, c->identities_bytes);
+        job->identities_bytes = c->identities_bytes;
+    }
+    job->kind = kind;
+    job->method = call->method->number;
+    job->snapshot = gl_snapshot_hold(snapshot);
+    job->serial = call->serial;
+    job->position = call->position;
+    job->accepted = call->accepted;
+    job->deadline = call->deadline;
+    job->body = owned;
+    job->size = size;
+    job->wrapped = call->method->kind == GL_ROSTERS;
+    job->python = call->python;
+    job->metadata = call->metadata;
+    job->metadata_bytes = call->metadata_kept;
+    call->metadata = NULL;
+    call->metadata_kept = call->metadata_room = 0;
+    return job;
+}
+
+/* Tells Python that a stream is over. */
+static inline void gl_end_in_python(gl_server *s, unsigned method, uint64_t serial, int cancelled)
+{
+    gl_job *job = calloc(1, sizeof *job);
+
+    if (job == NULL)
+        return; /* it stays in Python's list */
+    job->kind = GL_JOB_END;
+    job->method = method;
+    job->serial = serial;
+    job->cancelled = cancelled;
+    s->out++;
+    gl_jobs_put(&s->rare, job);
+}
+
+/* Whatever the call has goes back. libnghttp2 has closed its stream, or is about to go. */
+static inline void gl_call_over(gl_call *call)
+{
+    gl_connection *c = call->connection;
+    gl_server *s = c->server;
+
+    if (call->in_place) {
+        if (c->answered > 0)
+            c->answered--;
+        else
+            gl_slots_give_back(call->method->slots);
+    }
+    if (call->slots != NULL)
+        gl_slots_give_back(call->slots);
+    if (call->counted) {
+        int watch = call->method->kind == GL_HEALTH_WATCH;
+        gl_count_end(call, call->ended_here || call->ending || watch ? call->code : GL_CANCELLED);
+    }
+    if (call->job != NULL) {
+        call->job->call = NULL;
+        call->job->charged = call->charged;
+        gl_job_cancel(call->job);
+    } else {
+        s->large -= call->charged;
+        if (call->python)
+            gl_end_in_python(s, call->method->number, call->serial, !call->ended_here);
+    }
+    if (call->in_pump)
+        for (gl_call **at = &c->pump; *at != NULL; at = &(*at)->pumped)
+            if (*at == call) {
+                *at = call->pumped;
+                break;
+            }
+    if (call->timed) {
+        if (call->previous_timed != NULL)
+            call->previous_timed->next_timed = call->next_timed;
+        else
+            s->timed = call->next_timed;
+        if (call->next_timed != NULL)
+            call->next_timed->previous_timed = call->previous_timed;
+    }
+    if (call->previous != NULL)
+        call->previous->next = call->next;
+    else
+        c->calls = call->next;
+    if (call->next != NULL)
+        call->next->previous = call->previous;
+    if (--c->open == 0)
+        c->idle_since = s->now;
+    free(call->body);
+    free(call->ahead);
+    free(call->owned);
+    free(call->text);
+    free(call->metadata);
+    gl_snapshot_drop(s, call->snapshot);
+    if (s->spare_count < GL_SPARE_CALLS) {
+        call->next = s->spare;
+        s->spare = call;
+        s->spare_count++;
+    } else {
+        free(call);
+    }
+}
+
+/* --- what is sent */
+
+#define GL_STATIC (NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE)
+#define GL_NV(NAME, VALUE, SIZE, FLAGS)                                                        \
+    (nghttp2_nv){(uint8_t *)(uintptr_t)(NAME), (uint8_t *)(uintptr_t)(VALUE), sizeof(NAME) - 1,        \
+                 (SIZE), (FLAGS)}
+
+enum { GL_TEXT_BYTES = 1024, GL_FIELDS = 6 };
+
+/* Adds the status to header fields; `room` has what of it is not static. */
+static inline size_t gl_add_status(const gl_call *call, const char *text, nghttp2_nv *fields,
+                                   size_t n, uint8_t *room)
+{
+    static const char codes[] = "0\0\0" "1\0\0" "2\0\0" "3\0\0" "4\0\0" "5\0\0" "6\0\0" "7\0\0"
+                                "8\0\0" "9\0\0" "10\0" "11\0" "12\0" "13\0" "14\0" "15\0" "16\0";
+    const char *retry = call->connection->server->settings.retry;
+    unsigned code = (unsigned)call->code;
+
+    fields[n++] = GL_NV("grpc-status", codes + 3 * code, code < 10 ? 1u : 2u, GL_STATIC);
+    if (text != NULL && *text) {
+        size_t size = strlen(text);
+        if (size > GL_TEXT_BYTES)
+            size = GL_TEXT_BYTES;
+        size = gl_percent_encode(text, size, room);
+        fields[n++] = GL_NV("grpc-message", room, size, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+    }
+    if (call->shed)
+        fields[n++] = GL_NV("grpc-retry-pushback-ms", retry, strlen(retry), GL_STATIC);
+    return n;
+}
+
+static ssize_t gl_read_answer(nghttp2_session *session, int32_t stream, uint8_t *out,
+                              size_t length, uint32_t *flags, nghttp2_data_source *source,
+                              void *unused)
+{
+    gl_call *call = source->ptr;
+    size_t n = call->out_bytes - call->sent;
+
+    (void)unused;
+    if (n > length)
+        n = length;
+    if (n > 0) {
+        memcpy(out, call->out + call->sent, n);
+        call->sent += n;
+    }
+    if (call->sent < call->out_bytes)
+        return (ssize_t)n;
+    if (call->ending) {
+        nghttp2_nv fields[GL_FIELDS];
+        uint8_t room[3 * GL_TEXT_BYTES];
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+        if (!call->grpc) {
+            call->ended_here = 1;
+            return (ssize_t)n;
+        }
+        *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+        call->ended_here = 1;
+        if (nghttp2_submit_trailer(session, stream, fields,
+                                   gl_add_status(call, call->text, fields, 0, room)) != 0)
+            return NGHTTP2_ERR_CALLBACK_FAILURE;
+        return (ssize_t)n;
+    }
+    if (!call->in_pump) {
+        call->in_pump = 1;
+        call->pumped = call->connection->pump;
+        call->connection->pump = call;
+    }
+    return n > 0 ? (ssize_t)n : NGHTTP2_ERR_DEFERRED;
+}
+
+/* Has what stands in `out` sent, after the headers if they were not yet. */
+static inline void gl_send(gl_call *call)
+{
+    nghttp2_session *session = call->connection->session;
+    nghttp2_data_provider provider = {{.ptr = call}, gl_read_answer};
+
+    call->sent = 0;
+    if (call->begun) {
+        nghttp2_session_resume_data(session, call->stream);
+        return;
+    }
+    call->begun = 1;
+    if (call->grpc) {
+        nghttp2_nv fields[] = {
+            GL_NV(":status", "200", 3, GL_STATIC),
+            GL_NV("content-type", "application/grpc", 16, GL_STATIC),
+        };
+        nghttp2_submit_response(session, call->stream, fields, 2, &provider);
+    } else {
+        nghttp2_nv fields[] = {
+            GL_NV(":status", "415", 3, GL_STATIC),
+            GL_NV("content-type", "text/plain", 10, GL_STATIC),
+        };
+        nghttp2_submit_response(session, call->stream, fields, 2, &provider);
+    }
+}
+
+/* Ends a call with a status, after what was sent of it. */
+static inline void gl_end(gl_call *call, int code, const char *text)
+{
+    if (call->ending || call->ended_here)
+        return;
+    call->code = code;
+    call->stage = GL_SENDING;
+    call->ending = 1;
+    if (call->begun) {
+        if (text != NULL)
+            call->text = strdup(text);
+        nghttp2_session_resume_data(call->connection->session, call->stream);
+    } else {
+        nghttp2_nv fields[GL_FIELDS];
+        uint8_t room[3 * GL_TEXT_BYTES];
+        size_t n = 2;
+        fields[0] = GL_NV(":status", "200", 3, GL_STATIC);
+        fields[1] = GL_NV("content-type", "application/grpc", 16, GL_STATIC);
+        if (call->encoding == 2) {
+            int gzip = call->connection->server->settings.compression;
+            fields[n++] = GL_NV("grpc-accept-encoding", gzip ? "identity,gzip" : "identity",
+                                gzip ? 13u : 8u, GL_STATIC);
+        }
+        n = gl_add_status(call, text, fields, n, room);
+        call->begun = call->ended_here = 1;
+        nghttp2_submit_response(call->connection->session, call->stream, fields, n, NULL);
+    }
+}
+
+/* Ends a call because there is no slot, or no memory, for it. */
+static inline void gl_shed(gl_call *call, const gl_method *method)
+{
+    gl_add(&call->connection->server->meter->counters.shed[method->number], 1);
+    call->shed = 1;
+    gl_end(call, GL_RESOURCE_EXHAUSTED, method->shed);
+}
+
+static inline void gl_reset(gl_call *call, uint32_t code)
+{
+    if (!call->reset) {
+        call->reset = 1;
+        nghttp2_submit_rst_stream(call->connection->session, NGHTTP2_FLAG_NONE, call->stream,
+                                  code);
+    }
+}
+
+/* Sends a message that stands after room for its prefix; it is freed when it was sent, if it is
+ * not the call's own. */
+static inline void gl_reply(gl_call *call, uint8_t *message, size_t size)
+{
+    gl_put_prefix(message, size);
+    free(call->owned);
+    call->owned = message == call->small ? NULL : message;
+    call->out = message;
+    call->out_bytes = GL_PREFIX + size;
+    if (call->method->kind != GL_HEALTH_WATCH)
+        call->stage = GL_SENDING;
+    if (call->method->kind != GL_ROSTERS && call->method->kind != GL_HEALTH_WATCH &&
+        call->method->kind != GL_PYTHON_STREAM) {
+        call->ending = 1;
+        call->code = GL_OK;
+    }
+    gl_send(call);
+}
+
+/* --- lookups */
+
+/* Whether the snapshot can answer it without Python, and what it needs for that. */
+static inline int gl_find_perspective(const gl_server *s, gl_snapshot *snapshot,
+                                      const gl_request *request, gl_perspective **found)
+{
+    int32_t policy = request->policy;
+
+    *found = NULL;
+    if (policy < 0 || policy > 31 || !(s->settings.policies >> policy & 1))
+        return 0;
+    if (request->region_set_bytes == 0)
+        return !request->record;
+    if (policy == 0)
+        policy = s->settings.unanimous;
+    *found = gl_snapshot_find(snapshot, request->region_set, request->region_set_bytes, policy);
+    return *found != NULL;
+}
+
+/* Answers a lookup in place; 0: Python must. */
+static inline int gl_lookup(gl_call *call, const uint8_t *data, size_t size)
+{
+    gl_server *s = call->connection->server;
+    gl_snapshot *snapshot = s->snapshot;
+    gl_perspective *perspective;
+    gl_request request;
+    unsigned claim, verdict, status;
+    uint8_t *message;
+    size_t bytes;
+
+    if (!gl_read_lookup_request(data, size, &request) ||
+        !gl_find_perspective(s, snapshot, &request, &perspective))
+        return 0;
+    claim = s->core->claim(snapshot->table, &request);
+    status = snapshot->statuses[claim];
+    verdict = perspective == NULL ? 0 : perspective->verdicts[claim];
+    bytes = gl_lookup_bytes(snapshot, claim, verdict);
+    message = GL_PREFIX + bytes <= GL_SMALL_ANSWER ? call->small : malloc(GL_PREFIX + bytes);
+    if (message == NULL)
+        return 0;
+    gl_write_lookup(snapshot, claim, verdict, message + GL_PREFIX);
+    gl_add(&s->meter->counters.addresses[status], 1);
+    if (verdict)
+        gl_add(&gl_meter_verdicts(s->meter, perspective->number)[verdict - 1], 1);
+    gl_reply(call, message, bytes);
+    return 1;
+}
+
+/* --- rosters */
+
+/* Classifies a roster and writes its answer after room for the prefix. Returns a status code;
+ * the answer is the caller's to free. `job` is NULL in the loop, which does not wait. */
+static inline int gl_classify(gl_server *s, const gl_snapshot *snapshot,
+                              const gl_perspective *perspective, const gl_request *request,
+                              size_t n, int wrapped, const gl_job *job, uint8_t **answer,
+                              size_t *bytes)
+{
+    const uint8_t *verdicts = perspective == NULL ? NULL : perspective->verdicts;
+    gl_answer *a = s->core->begin(snapshot->table, snapshot->results, verdicts, request, n);
+    size_t inner, total;
+    uint8_t *out;
+
+    *answer = NULL;
+    if (a == NULL)
+        return GL_RESOURCE_EXHAUSTED;
+    while (s->core->step(a)) {
+        int code = GL_OK;
+        if (job != NULL && job->deadline && gl_clock() >= job->deadline)
+            code = GL_DEADLINE_EXCEEDED;
+        else if (job != NULL && gl_job_is_cancelled(job))
+            code = GL_CANCELLED;
+        if (code != GL_OK) {
+            s->core->end(a);
+            return code;
+        }
+    }
+    inner = s->core->size(a) + snapshot->named_bytes;
+    total = wrapped ? gl_field_bytes(inner) : inner;
+    out = *answer = malloc(GL_PREFIX + total);
+    if (out == NULL || total > GL_MAX_MESSAGE) {
+        s->core->end(a);
+        return GL_RESOURCE_EXHAUSTED;
+    }
+    out += GL_PREFIX;
+    if (wrapped)
+        out = gl_put_field(out, 1, inner);
+    out = s->core->write(a, out);
+    memcpy(out, snapshot->named, snapshot->named_bytes);
+    *bytes = total;
+    if (perspective != NULL) {
+        uint64_t *counters = gl_meter_verdicts(s->meter, perspective->number);
+        for (unsigned i = 0; i < 3; i++)
+            gl_add(&counters[i], s->core->verdicts(a)[i]);
+    }
+    gl_meter_add_roster(s->meter, s->core->statuses(a));
+    s->core->end(a);
+    return GL_OK;
+}
+
+/* How many addresses a request has, if they can be answered without Python; else SIZE_MAX. */
+static inline size_t gl_count_addresses(const gl_server *s, const gl_request *request)
+{
+    size_t n = request->texts;
+
+    if (request->form == GL_NO_ADDRESSES || request->record)
+        return SIZE_MAX;
+    if (request->form != GL_TEXT) {
+        size_t width = request->form == GL_IPV4 ? 4 : 16;
+        if (request->bytes % width)
+            return SIZE_MAX;
+        n = request->bytes / width;
+    }
+    return n > s->settings.roster ? SIZE_MAX : n;
+}
+
+/* Reads what a large request asks for, and not its addresses, which takes a while. */
+static inline int gl_peek_request(const uint8_t *at, size_t bytes, int wrapped,
+                                  gl_request *request)
+{
+    const uint8_t *end = at + bytes;
+    unsigned seen = 0;
+    size_t size;
+
+    memset(request, 0, sizeof *request);
+    if (bytes == 0 || bytes > GL_MAX_MESSAGE)
+        return 0;
+    if (wrapped && (*at++ != GL_TAG_BYTES(1) || !gl_read_size(&at, end, &size) ||
+                    size != (size_t)(end - at)))
+        return 0;
+    while (at < end) {
+        uint64_t number;
+        switch (gl_read_field(&at, end, GL_TEXT, &seen, &number, &size)) {
+        case GL_TAG_BYTES(GL_IPV4):
+        case GL_TAG_BYTES(GL_IPV6):
+        case GL_TAG_BYTES(GL_TEXT):
+            break;
+        case GL_TAG_BYTES(4):
+            if (!gl_set_region_set(request, at, size))
+                return 0;
+            break;
+        case GL_TAG_VARINT(5):
+            request->policy = (int32_t)(uint32_t)number;
+            break;
+        case GL_TAG_VARINT(6):
+            request->record = number != 0;
+            break;
+        default:
+            return 0;
+        }
+        at += size;
+    }
+    return !request->record;
+}
+
+static const char gl_no_memory[] = "no memory is free";
+
+static inline const char *gl_text_of(int code)
+{
+    return code == GL_DEADLINE_EXCEEDED ? "the deadline has passed"
+           : code == GL_CANCELLED       ? "the client has cancelled the call"
+           : code == GL_RESOURCE_EXHAUSTED ? gl_no_memory
+                                           : NULL;
+}
+
+/* Ends a call that is counted here without an answer. */
+static inline void gl_fail(gl_call *call, int code)
+{
+    if (call->counted)
+        gl_count_end(call, code);
+    gl_end(call, code, gl_text_of(code));
+}
+
+/* Answers a roster in place, or has a thread do it; 0: Python must. Takes `owned` over, if it
+ * returns 1. */
+static inline int gl_roster(gl_call *call, const uint8_t *data, size_t size, uint8_t *owned)
+{
+    gl_server *s = call->connection->server;
+    int wrapped = call->method->kind == GL_ROSTERS, large = size > GL_LARGE, code;
+    gl_snapshot *snapshot = call->snapshot ? call->snapshot : s->snapshot;
+    gl_perspective *perspective;
+    gl_request request;
+    uint8_t *answer;
+    size_t n, bytes;
+
+    if (large) {
+        gl_job *job;
+        if (!gl_peek_request(data, size, wrapped, &request) ||
+            !gl_find_perspective(s, snapshot, &request, &perspective))
+            return 0;
+        job = gl_job_new(call, GL_JOB_ROSTER, data, size, owned);
+        if (job == NULL) {
+            gl_fail(call, GL_RESOURCE_EXHAUSTED);
+            return 1;
+        }
+        if (perspective != NULL)
+            job->perspective = gl_perspective_hold(perspective);
+        if (!call->counted)
+            gl_count_begin(call);
+        gl_job_out(call, job, &s->rosters);
+        return 1;
+    }
+    if (!(wrapped ? gl_read_stream_request(data, size, &request) : gl_read_roster_request(data, size, &request)))
+        return 0;
+    n = gl_count_addresses(s, &request);
+    if (n == SIZE_MAX || !gl_find_perspective(s, snapshot, &request, &perspective))
+        return 0;
+    code = gl_classify(s, snapshot, perspective, &request, n, wrapped, NULL, &answer, &bytes);
+    free(owned);
+    if (!wrapped)
+        gl_count_begin(call);
+    if (code != GL_OK) {
+        free(answer);
+        gl_fail(call, code);
+        return 1;
+    }
+    if (!wrapped)
+        gl_count_end(call, GL_OK);
+    gl_reply(call, answer, bytes);
+    return 1;
+}
+
+/* A thread's part of a large roster: returns whether it is done, or must go to Python. */
+static inline int gl_work(gl_server *s, gl_job *job)
+{
+    gl_request request;
+    size_t n;
+
+    if (job->deadline && gl_clock() >= job->deadline) {
+        job->code = GL_DEADLINE_EXCEEDED;
+        return 1;
+    }
+    if (gl_job_is_cancelled(job)) {
+        job->code = GL_CANCELLED;
+        return 1;
+    }
+    if (!(job->wrapped ? gl_read_stream_request(job->body, job->size, &request)
+                       : gl_read_roster_request(job->body, job->size, &request)) ||
+        (n = gl_count_addresses(s, &request)) == SIZE_MAX) {
+        job->kind = job->wrapped ? GL_JOB_MESSAGE : GL_JOB_UNARY;
+        return 0;
+    }
+    job->code = gl_classify(s, job->snapshot, job->perspective, &request, n, job->wrapped, job,
+                            &job->answer, &job->answer_bytes);
+    /* The request may be as large as the answer, which may wait for its client. */
+    free(job->body);
+    job->body = NULL;
+    return 1;
+}
+
+/* --- health */
+
+enum { GL_SERVING = 1, GL_NOT_SERVING = 2, GL_SERVICE_UNKNOWN = 3 };
+
+static inline int gl_is_serving(const gl_server *s)
+{
+    return s->serving && !s->stopping;
+}
+
+/* Sends a watch the latest state when it has taken the one before; ends it after the last. */
+static inline void gl_watch(gl_call *call)
+{
+    gl_server *s = call->connection->server;
+    uint8_t state = !call->ours            ? GL_SERVICE_UNKNOWN
+                    : gl_is_serving(s) ? GL_SERVING
+                                       : GL_NOT_SERVING;
+
+    if (call->ending || call->sent < call->out_bytes)
+        return;
+    if (state != call->state) {
+        call->state = state;
+        call->small[GL_PREFIX] = GL_TAG_VARINT(1);
+        call->small[GL_PREFIX + 1] = state;
+        gl_reply(call, call->small, 2);
+    } else if (s->stopping) {
+        call->counted ? gl_count_end(call, GL_OK) : (void)0;
+        gl_end(call, GL_CANCELLED, "the service stops");
+    }
+}
+
+static inline void gl_health(gl_call *call, const uint8_t *data, size_t size)
+{
+    gl_server *s = call->connection->server;
+    const gl_method *method = call->method;
+    int permitted = call->connection->allowed >> method->number & 1;
+    const uint8_t *name;
+    size_t n;
+
+    if (!gl_read_health_check(data, size, &name, &n)) {
+        gl_end(call, GL_INTERNAL, "Exception deserializing request!");
+        return;
+    }
+    call->ours = n == 0 || (n == strlen(s->settings.service) &&
+                            memcmp(name, s->settings.service, n) == 0);
+    if (method->kind == GL_HEALTH_CHECK) {
+        gl_count_begin(call);
+        if (!permitted || !call->ours) {
+            gl_count_end(call, permitted ? GL_NOT_FOUND : GL_PERMISSION_DENIED);
+            gl_end(call, permitted ? GL_NOT_FOUND : GL_PERMISSION_DENIED,
+                   permitted ? NULL : method->refused);
+            return;
+        }
+        gl_count_end(call, GL_OK);
+        call->small[GL_PREFIX] = GL_TAG_VARINT(1);
+        call->small[GL_PREFIX + 1] = gl_is_serving(s) ? GL_SERVING : GL_NOT_SERVING;
+        gl_reply(call, call->small, 2);
+        return;
+    }
+    if (!permitted) {
+        gl_end(call, GL_PERMISSION_DENIED, method->refused);
+        return;
+    }
+    if (!gl_slots_take(method->slots)) {
+        gl_shed(call, method);
+        return;
+    }
+    call->slots = method->slots;
+    call->stage = GL_WATCHING;
+    gl_count_begin(call);
+    gl_watch(call);
+}
+
+/* --- messages */
+
+/* Gives a message to Python. */
+static inline void gl_to_python(gl_call *call, gl_job_kind kind, const uint8_t *data,
+                                size_t size, uint8_t *owned)
+{
+    gl_job *job = gl_job_new(call, kind, data, size, owned);
+
+    if (job == NULL)
+        gl_fail(call, GL_RESOURCE_EXHAUSTED);
+    else
+        gl_job_out(call, job, &call->connection->server->rare);
+}
+
+/* Ends a unary call that may not go on; it is counted. */
+static inline void gl_turn_away(gl_call *call, int code, const char *text)
+{
+    gl_count_begin(call);
+    gl_count_end(call, code);
+    gl_end(call, code, text);
+}
+
+/* Takes a whole message. `owned` is NULL, or the memory that holds it, which is taken over. */
+static void gl_message(gl_call *call, int compressed, const uint8_t *data, size_t size,
+                       uint8_t *owned)
+{
+    gl_connection *c = call->connection;
+    const gl_method *method = call->method;
+
+    c->credit += GL_FRAMES_A_CALL;
+    if (compressed) {
+        if (call->encoding == 1) {
+            gl_to_python(call, GL_JOB_UNPACK, data, size, owned);
+            return;
+        }
+        if (call->counted)
+            gl_count_end(call, GL_INTERNAL);
+        gl_end(call, GL_INTERNAL, "a message is compressed, and no grpc-encoding says how");
+        free(owned);
+        return;
+    }
+    switch (method->kind) {
+    case GL_HEALTH_CHECK:
+    case GL_HEALTH_WATCH:
+        gl_health(call, data, size);
+        free(owned);
+        return;
+    case GL_LOOKUP:
+    case GL_ROSTER:
+    case GL_PYTHON:
+        if (!(c->allowed >> method->number & 1)) {
+            gl_turn_away(call, GL_PERMISSION_DENIED, method->refused);
+            free(owned);
+            return;
+        }
+        if (call->deadline && gl_clock() >= call->deadline) {
+            gl_turn_away(call, GL_DEADLINE_EXCEEDED, gl_text_of(GL_DEADLINE_EXCEEDED));
+            free(owned);
+            return;
+        }
+        if (method->kind == GL_LOOKUP) {
+            if (gl_lookup(call, data, size)) {
+                gl_count_begin(call);
+                gl_count_end(call, GL_OK);
+                free(owned);
+                goto in_place;
+            }
+        } else if (method->kind == GL_ROSTER && gl_roster(call, data, size, owned)) {
+            if (call->stage == GL_BUSY)
+                return;
+            goto in_place;
+        }
+        gl_to_python(call, GL_JOB_UNARY, data, size, owned);
+        return;
+    case GL_ROSTERS:
+        if (call->deadline && gl_clock() >= call->deadline) {
+            gl_fail(call, GL_DEADLINE_EXCEEDED);
+            free(owned);
+            return;
+        }
+        if (!gl_roster(call, data, size, owned))
+            gl_to_python(call, GL_JOB_MESSAGE, data, size, owned);
+        call->position++;
+        return;
+    case GL_PYTHON_STREAM:
+        gl_to_python(call, GL_JOB_NEXT, data, size, owned);
+        call->position++;
+        return;
+    }
+in_place:
+    /* What is sent with the rest of this turn holds no slot; what is not will: see gl_flush. */
+    if (call->slots != NULL && call->out_bytes <= GL_LARGE) {
+        gl_slots_give_back(call->slots);
+        call->slots = NULL;
+        call->in_place = 1;
+        c->answered++;
+    }
+}
+
+/* Begins a message whose prefix was read; 0: the call ends instead. */
+static inline int gl_begin_message(gl_call *call)
+{
+    gl_server *s = call->connection->server;
+    size_t size = gl_read_be32(call->prefix + 1);
+
+    if (size > s->settings.message_bytes) {
+        char text[96];
+        /* As gRPC's own servers begin it, since clients look for these words. */
+        snprintf(text, sizeof text, "received a message larger than max (%zu vs. %llu)", size,
+                 (unsigned long long)s->settings.message_bytes);
+        if (call->counted)
+            gl_count_end(call, GL_RESOURCE_EXHAUSTED);
+        gl_end(call, GL_RESOURCE_EXHAUSTED, text);
+        return 0;
+    }
+    call->have = 0;
+    call->size = size;
+    if (size > GL_LARGE) {
+        uint64_t charge = 2 * (uint64_t)size;
+        s->large -= call->charged;
+        call->charged = 0;
+        if (s->large > 0 && s->large + charge > GL_LARGE_MEMORY) {
+            if (call->counted)
+                gl_count_end(call, GL_RESOURCE_EXHAUSTED);
+            gl_shed(call, call->method);
+            return 0;
+        }
+        s->large += charge;
+        call->charged = charge;
+    }
+    call->body = malloc(size ? size : 1);
+    if (call->body == NULL) {
+        gl_fail(call, GL_RESOURCE_EXHAUSTED);
+        return 0;
+    }
+    return 1;
+}
+
+static inline int gl_is_unary(const gl_call *call)
+{
+    return call->method->kind != GL_ROSTERS && call->method->kind != GL_PYTHON_STREAM;
+}
+
+static const char gl_one_message[] = "exactly one request message is required";
+
+/* Takes bytes of messages, until one is being answered; returns how many it took. */
+static inline size_t gl_feed(gl_call *call, const uint8_t *data, size_t size)
+{
+    size_t at = 0;
+
+    while (call->stage == GL_READING && at < size) {
+        size_t n;
+        if (call->have_prefix == 0 && size - at >= GL_PREFIX &&
+            (n = gl_read_be32(data + at + 1)) <= size - at - GL_PREFIX) {
+            const uint8_t *message = data + at + GL_PREFIX;
+            int compressed = data[at];
+            at += GL_PREFIX + n;
+            if (gl_is_unary(call) && at < size)
+                gl_end(call, GL_UNIMPLEMENTED, gl_one_message);
+            else if (n > call->connection->server->settings.message_bytes) {
+                memcpy(call->prefix, message - GL_PREFIX, GL_PREFIX);
+                gl_begin_message(call);
+            } else
+                gl_message(call, compressed, message, n, NULL);
+            continue;
+        }
+        if (call->have_prefix < GL_PREFIX) {
+            call->prefix[call->have_prefix++] = data[at++];
+            if (call->have_prefix < GL_PREFIX)
+                continue;
+            if (!gl_begin_message(call))
+                break;
+        }
+        call->connection->large |= call->size > GL_LARGE;
+        n = call->size - call->have;
+        if (n > size - at)
+            n = size - at;
+        memcpy(call->body + call->have, data + at, n);
+        call->have += n;
+        at += n;
+        if (call->have == call->size) {
+            uint8_t *body = call->body;
+            call->body = NULL;
+            call->have_prefix = 0;
+            gl_message(call, call->prefix[0], body, call->size, body);
+        }
+    }
+    return at;
+}
+
+/* Answers what is a request, and no call of gRPC. */
+static inline void gl_answer_other(gl_call *call)
+{
+    static const char text[] = "this is a gRPC service\n";
+
+    call->stage = GL_SENDING;
+    call->ending = 1;
+    call->out = (const uint8_t *)text;
+    call->out_bytes = sizeof text - 1;
+    gl_send(call);
+}
+
+/* Does what follows on the end of the client's messages, when all were answered. */
+static inline void gl_all_read(gl_call *call)
+{
+    if (call->stage != GL_READING)
+        return;
+    if (!call->grpc) {
+        gl_answer_other(call);
+        return;
+    }
+    if (call->have_prefix > 0) {
+        if (call->counted)
+            gl_count_end(call, GL_INTERNAL);
+        gl_end(call, GL_INTERNAL, "the last message is not whole");
+    } else if (gl_is_unary(call)) {
+        gl_end(call, GL_UNIMPLEMENTED, gl_one_message);
+    } else {
+        if (call->counted)
+            gl_count_end(call, GL_OK);
+        gl_end(call, GL_OK, NULL);
+    }
+}
+
+/* Goes on with a stream whose answer was taken, or a watch that took its state. */
+static void gl_pump(gl_call *call)
+{
+    if (call->ending)
+        return;
+    if (call->method->kind == GL_HEALTH_WATCH) {
+        gl_watch(call);
+        return;
+    }
+    if (call->stage != GL_SENDING)
+        return;
+    free(call->owned);
+    call->owned = NULL;
+    call->out_bytes = call->sent = 0;
+    call->stage = GL_READING;
+    if (call->ahead_bytes > 0) {
+        gl_connection *c = call->connection;
+        size_t taken = gl_feed(call, call->ahead, call->ahead_bytes);
+        nghttp2_session_consume(c->session, call->stream, taken);
+        memmove(call->ahead, call->ahead + taken, call->ahead_bytes - taken);
+        call->ahead_bytes -= taken;
+        if (call->ahead_bytes == 0) {
+            free(call->ahead);
+            call->ahead = NULL;
+            call->ahead_room = 0;
+        }
+    }
+    if (call->ended && call->ahead_bytes == 0)
+        gl_all_read(call);
+}
+
+/* Keeps what came while a message is answered; the window bounds it. 0: no memory. */
+static inline int gl_keep(gl_call *call, const uint8_t *data, size_t size)
+{
+    if (call->ahead_bytes + size > call->ahead_room) {
+        size_t room = call->ahead_room ? 2 * call->ahead_room : 4096;
+        uint8_t *grown;
+        while (room < call->ahead_bytes + size)
+            room *= 2;
+        grown = realloc(call->ahead, room);
+        if (grown == NULL)
+            return 0;
+        call->ahead = grown;
+        call->ahead_room = room;
+    }
+    memcpy(call->ahead + call->ahead_bytes, data, size);
+    call->ahead_bytes += size;
+    return 1;
+}
+
+/* --- admission */
+
+/* Begins a call whose headers are whole. */
+static inline void gl_admit(gl_call *call)
+{
+    gl_server *s = call->connection->server;
+    const gl_method *method = call->method;
+
+    call->accepted = s->now;
+    if (!call->post || !call->grpc) {
+        call->grpc = 0;
+        call->method = NULL;
+        /* It is answered when it is whole; until then it takes a slot as others do. */
+        if (gl_slots_take(s->methods[0].slots))
+            call->slots = s->methods[0].slots;
+        else
+            gl_answer_other(call);
+    } else if (call->metadata_bytes > s->settings.metadata_bytes) {
+        char text[64];
+        snprintf(text, sizeof text, "metadata: over the limit of %llu bytes",
+                 (unsigned long long)s->settings.metadata_bytes);
+        gl_end(call, GL_RESOURCE_EXHAUSTED, text);
+    } else if (method == NULL) {
+        gl_end(call, GL_UNIMPLEMENTED, "Method not found!");
+    } else if (call->encoding == 2 || (call->encoding == 1 && !s->settings.compression)) {
+        call->encoding = 2;
+        gl_end(call, GL_UNIMPLEMENTED, "grpc-encoding: this one is not read here");
+    } else {
+        if (method->slots != NULL && method->kind != GL_HEALTH_WATCH) {
+            if (!gl_slots_take(method->slots)) {
+                gl_shed(call, method);
+                return;
+            }
+            call->slots = method->slots;
+        }
+        if (call->deadline)
+            gl_set_deadline(call, call->accepted + call->deadline);
+        if (method->kind == GL_ROSTERS || method->kind == GL_PYTHON_STREAM) {
+            call->serial = ++s->serial;
+            call->snapshot = gl_snapshot_hold(s->snapshot);
+        }
+        if (method->kind == GL_ROSTERS) {
+            gl_count_begin(call);
+            if (!(call->connection->allowed >> method->number & 1)) {
+                gl_count_end(call, GL_PERMISSION_DENIED);
+                gl_end(call, GL_PERMISSION_DENIED, method->refused);
+            }
+        } else if (method->kind == GL_PYTHON_STREAM) {
+            call->python = 1;
+            gl_to_python(call, GL_JOB_BEGIN, NULL, 0, NULL);
+        }
+    }
+}
+
+/* --- what came of a job */
+
+/* Gives the call, if it still is, what a thread made of its job. */
+static inline void gl_job_done(gl_server *s, gl_job *job)
+{
+    gl_call *call = job->call;
+
+    s->out--;
+    if (job->kind != GL_JOB_ROSTER && job->perspective != NULL) { /* that Python found out */
+        gl_snapshot_add(job->snapshot, job->perspective);
+        job->perspective = NULL;
+    }
+    if (call == NULL) {
+        s->large -= job->charged;
+        if (job->python)
+            gl_end_in_python(s, job->method, job->serial, 1);
+    } else {
+        int code = job->code;
+        call->job = NULL;
+        if (job->kind == GL_JOB_UNARY && call->counted) { /* a thread passed it on to Python */
+            gl_add(&s->meter->in_flight[call->method->number], UINT64_MAX);
+            call->counted = 0;
+        }
+        call->stage = GL_READING;
+        if (job->kind == GL_JOB_UNPACK && code == GL_OK) {
+            uint8_t *body = job->answer;
+            job->answer = NULL;
+            gl_message(call, 0, body, job->answer_bytes, body);
+        } else if (code != GL_OK) {
+            if (call->counted)
+                gl_count_end(call, code);
+            call->shed = job->shed != 0;
+            gl_end(call, code, job->text ? job->text : gl_text_of(code));
+        } else if (job->kind == GL_JOB_BEGIN) {
+            call->stage = GL_SENDING; /* of nothing: what came meanwhile is taken up */
+            gl_pump(call);
+        } else {
+            uint8_t *answer = job->answer;
+            job->answer = NULL;
+            if (call->counted && gl_is_unary(call))
+                gl_count_end(call, GL_OK);
+            gl_reply(call, answer, job->answer_bytes);
+        }
+    }
+    gl_snapshot_drop(s, job->snapshot);
+    gl_job_free(job);
+}
+
+#endif

@@ -1,0 +1,39 @@
+/* What the core lends to other extension modules: lookups and answers to rosters, as functions
+ * in C that need no interpreter lock.
+ *
+ * Plain C11. geolookup._core fills in a gl_core_api (core_functions.h) and hands it out in a
+ * capsule; whoever uses it keeps the Python objects alive whose memory the handles point to.
+ */
+#ifndef GEOLOOKUP_CORE_API_H
+#define GEOLOOKUP_CORE_API_H
+
+#include "wire.h"
+
+#define GL_CORE_API_NAME "geolookup._core.api"
+#define GL_TABLE_NAME "geolookup._core.Table"
+#define GL_RESULTS_NAME "geolookup._core.ClaimResults"
+
+/* Opaque: a table with the code path that it uses, the results of its claims, and an answer. */
+typedef struct gl_table_handle gl_table_handle;
+typedef struct gl_results gl_results;
+typedef struct gl_answer gl_answer;
+
+typedef struct {
+    /* The claim of a lookup's address. */
+    unsigned (*claim)(const gl_table_handle *table, const gl_request *request);
+    /* Begins the answer to a request whose addresses have whole lengths; `verdicts` has a byte
+     * for each claim, or is NULL where no region set was asked for. NULL: there is no memory. */
+    gl_answer *(*begin)(const gl_table_handle *table, const gl_results *results,
+                        const uint8_t *verdicts, const gl_request *request, size_t n);
+    /* Classifies the next piece, a millisecond at most; 0: that was the last one. */
+    int (*step)(gl_answer *answer);
+    /* After the last step: addresses of each status, and of each verdict. */
+    const uint64_t *(*statuses)(const gl_answer *answer);
+    const uint64_t *(*verdicts)(const gl_answer *answer);
+    /* Bytes of the ClassifyRosterResponse up to its bitmaps, and these bytes; to be written once. */
+    size_t (*size)(const gl_answer *answer);
+    uint8_t *(*write)(gl_answer *answer, uint8_t *out);
+    void (*end)(gl_answer *answer);
+} gl_core_api;
+
+#endif

@@ -1,0 +1,161 @@
+/* A dataset as the HTTP/2 server answers from it: beside the core's tables the beginnings of
+ * responses to lookups, and the verdicts of region sets that were asked for.
+ *
+ * Plain C11. A snapshot is counted by its users, in any thread. Its perspectives belong to the
+ * event loop's thread, which adds and drops them; each is counted, too.
+ */
+#ifndef GEOLOOKUP_SNAPSHOT_H
+#define GEOLOOKUP_SNAPSHOT_H
+
+#include "core_api.h"
+#include "http2_limits.h"
+
+#include <stdlib.h>
+
+/* The verdicts of a region set under a policy. */
+typedef struct gl_perspective {
+    int users;
+    uint64_t used; /* when it was used last, in calls */
+    int32_t policy;
+    size_t size; /* of the expression */
+    uint8_t expression[GL_EXPRESSION];
+    unsigned number;    /* under which the meter counts it */
+    uint8_t verdicts[]; /* by claim */
+} gl_perspective;
+
+typedef struct gl_snapshot {
+    int users;
+    void *owner; /* the Python object that keeps all of this alive */
+    struct gl_job *last_job; /* by which Python hears that nobody uses it any more */
+    const gl_table_handle *table;
+    const gl_results *results;
+    size_t claims;
+    const uint8_t *statuses; /* by claim */
+    /* Of a LookupResponse what stands before the verdict: by claim, from begin[claim] to
+     * begin[claim + 1]; and what stands behind it. */
+    const uint8_t *heads;
+    const uint32_t *begin;
+    const uint8_t *tail;
+    size_t tail_bytes;
+    /* Of a ClassifyRosterResponse what follows its bitmaps. */
+    const uint8_t *named;
+    size_t named_bytes;
+    uint64_t asked;
+    size_t count;
+    gl_perspective *perspectives[GL_PERSPECTIVES];
+} gl_snapshot;
+
+static inline void gl_perspective_release(gl_perspective *p)
+{
+    if (p != NULL && __atomic_sub_fetch(&p->users, 1, __ATOMIC_ACQ_REL) == 0)
+        free(p);
+}
+
+static inline gl_perspective *gl_perspective_hold(gl_perspective *p)
+{
+    __atomic_fetch_add(&p->users, 1, __ATOMIC_RELAXED);
+    return p;
+}
+
+/* Returns NULL for an expression that is too long, or when there is no memory. */
+static inline gl_perspective *gl_perspective_new(const uint8_t *expression, size_t size,
+                                                 int32_t policy, unsigned number,
+                                                 const uint8_t *verdicts, size_t claims)
+{
+    gl_perspective *p = NULL;
+
+    if (size > 0 && size <= GL_EXPRESSION)
+        p = malloc(sizeof *p + claims);
+    if (p == NULL)
+        return NULL;
+    p->users = 1;
+    p->used = 0;
+    p->policy = policy;
+    p->size = size;
+    memcpy(p->expression, expression, size);
+    p->number = number;
+    memcpy(p->verdicts, verdicts, claims);
+    return p;
+}
+
+/* The perspective of a region set under a policy; NULL: it is not at hand. The ones that are
+ * asked for most stand first. */
+static inline gl_perspective *gl_snapshot_find(gl_snapshot *s, const uint8_t *expression,
+                                               size_t size, int32_t policy)
+{
+    s->asked++;
+    for (size_t i = 0; i < s->count; i++) {
+        gl_perspective *p = s->perspectives[i];
+        if (p->size != size || p->policy != policy ||
+            memcmp(p->expression, expression, size) != 0)
+            continue;
+        p->used = s->asked;
+        if (i > 0) {
+            s->perspectives[i] = s->perspectives[i - 1];
+            s->perspectives[i - 1] = p;
+        }
+        return p;
+    }
+    return NULL;
+}
+
+/* Takes a perspective over, in the place of the one that was used longest ago if there are
+ * as many as can be. */
+static inline void gl_snapshot_add(gl_snapshot *s, gl_perspective *p)
+{
+    size_t oldest = 0;
+
+    if (gl_snapshot_find(s, p->expression, p->size, p->policy) != NULL) {
+        gl_perspective_release(p);
+        return;
+    }
+    p->used = s->asked;
+    if (s->count < GL_PERSPECTIVES) {
+        s->perspectives[s->count++] = p;
+        return;
+    }
+    for (size_t i = 1; i < s->count; i++)
+        if (s->perspectives[i]->used < s->perspectives[oldest]->used)
+            oldest = i;
+    gl_perspective_release(s->perspectives[oldest]);
+    s->perspectives[oldest] = p;
+}
+
+static inline gl_snapshot *gl_snapshot_hold(gl_snapshot *s)
+{
+    __atomic_fetch_add(&s->users, 1, __ATOMIC_RELAXED);
+    return s;
+}
+
+/* Whether nobody uses it any more, and it is the caller's to free. */
+static inline int gl_snapshot_release(gl_snapshot *s)
+{
+    return __atomic_sub_fetch(&s->users, 1, __ATOMIC_ACQ_REL) == 0;
+}
+
+static inline void gl_snapshot_free(gl_snapshot *s)
+{
+    for (size_t i = 0; i < s->count; i++)
+        gl_perspective_release(s->perspectives[i]);
+    free(s);
+}
+
+/* Bytes of a LookupResponse, of which the verdict is left out where it is 0; and writes it. */
+static inline size_t gl_lookup_bytes(const gl_snapshot *s, unsigned claim, unsigned verdict)
+{
+    return s->begin[claim + 1] - s->begin[claim] + (verdict ? 2 : 0) + s->tail_bytes;
+}
+
+static inline void gl_write_lookup(const gl_snapshot *s, unsigned claim, unsigned verdict,
+                                   uint8_t *out)
+{
+    size_t size = s->begin[claim + 1] - s->begin[claim];
+
+    memcpy(out, s->heads + s->begin[claim], size);
+    out += size;
+    if (verdict)
+        out = gl_put_number(out, 4, verdict);
+    memcpy(out, s->tail, s->tail_bytes);
+}
+
+#endif

@@ -1,0 +1,382 @@
+/* TLS by OpenSSL: contexts made of PEM in memory, connections over sockets, and who a client is.
+ *
+ * Plain C11. Without OpenSSL (no GEOLOOKUP_TLS) there are no contexts and all of this is empty.
+ */
+#ifndef GEOLOOKUP_TLS_H
+#define GEOLOOKUP_TLS_H
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Who may call what: for each method its names, or that all may. */
+enum { GL_ALLOW_METHODS = 10 };
+
+typedef struct {
+    int any; /* whether any method has a list */
+    int listed[GL_ALLOW_METHODS];
+    size_t count[GL_ALLOW_METHODS];
+    char **names[GL_ALLOW_METHODS];
+} gl_allow;
+
+/* Adds the methods that a caller with this name may call to a mask of them. */
+static inline uint32_t gl_allow_name(const gl_allow *allow, const char *name, size_t size,
+                                     uint32_t mask)
+{
+    for (unsigned m = 0; m < GL_ALLOW_METHODS; m++)
+        for (size_t i = 0; allow->listed[m] && i < allow->count[m]; i++)
+            if (strlen(allow->names[m][i]) == size && memcmp(allow->names[m][i], name, size) == 0)
+                mask |= 1u << m;
+    return mask;
+}
+
+/* The methods that everybody may call. */
+static inline uint32_t gl_allow_all(const gl_allow *allow)
+{
+    uint32_t mask = 0;
+
+    for (unsigned m = 0; m < GL_ALLOW_METHODS; m++)
+        if (!allow->listed[m])
+            mask |= 1u << m;
+    return mask;
+}
+
+/* What a read or a write came to, beside a number of bytes. */
+enum { GL_TLS_AGAIN = -1, GL_TLS_END = -2, GL_TLS_FAILED = -3, GL_TLS_WANTS_WRITE = -4 };
+
+#ifdef GEOLOOKUP_TLS
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+typedef SSL_CTX gl_tls_context;
+typedef SSL gl_tls;
+
+static const int gl_has_tls = 1;
+
+static int gl_select_h2(SSL *ssl, const unsigned char **out, unsigned char *size,
+                        const unsigned char *offered, unsigned int bytes, void *unused)
+{
+    (void)ssl;
+    (void)unused;
+    for (unsigned int at = 0; at + 1 <= bytes && at + 1 + offered[at] <= bytes;
+         at += 1u + offered[at]) {
+        if (offered[at] == 2 && memcmp(offered + at + 1, "h2", 2) == 0) {
+            *out = offered + at + 1;
+            *size = 2;
+            return SSL_TLSEXT_ERR_OK;
+        }
+    }
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/* Adds the certificates of a PEM text: the first as the server's own, the rest of its chain. */
+static int gl_use_chain(SSL_CTX *context, const char *pem, int size)
+{
+    BIO *bio = BIO_new_mem_buf(pem, size);
+    X509 *one = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL;
+    int good = one != NULL && SSL_CTX_use_certificate(context, one) == 1;
+
+    X509_free(one);
+    while (good && (one = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL)
+        if (SSL_CTX_add0_chain_cert(context, one) != 1) {
+            X509_free(one);
+            good = 0;
+        }
+    ERR_clear_error(); /* the end of the text is one */
+    BIO_free(bio);
+    return good;
+}
+
+static int gl_no_password(char *out, int size, int writing, void *unused)
+{
+    (void)out;
+    (void)size;
+    (void)writing;
+    (void)unused;
+    return 0;
+}
+
+static int gl_use_key(SSL_CTX *context, const char *pem, int size)
+{
+    BIO *bio = BIO_new_mem_buf(pem, size);
+    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, gl_no_password, NULL) : NULL;
+    int good = key != NULL && SSL_CTX_use_PrivateKey(context, key) == 1;
+
+    EVP_PKEY_free(key);
+    BIO_free(bio);
+    return good;
+}
+
+static int gl_trust(SSL_CTX *context, const char *pem, int size)
+{
+    BIO *bio = BIO_new_mem_buf(pem, size);
+    X509_STORE *store = SSL_CTX_get_cert_store(context);
+    STACK_OF(X509_INFO) *all = bio ? PEM_X509_INFO_read_bio(bio, NULL, NULL, NULL) : NULL;
+    int found = 0;
+
+    for (int i = 0; all != NULL && i < sk_X509_INFO_num(all); i++) {
+        X509 *one = sk_X509_INFO_value(all, i)->x509;
+        if (one == NULL)
+            continue;
+        found |= X509_STORE_add_cert(store, one) == 1;
+        SSL_CTX_add_client_CA(context, one);
+    }
+    sk_X509_INFO_pop_free(all, X509_INFO_free);
+    BIO_free(bio);
+    ERR_clear_error();
+    return found;
+}
+
+/* Returns NULL for what OpenSSL does not take. `authorities` is NULL where clients need no
+ * certificates; else they must have one that comes from one of these. */
+static gl_tls_context *gl_tls_context_new(const char *chain, int chain_bytes, const char *key,
+                                          int key_bytes, const char *authorities,
+                                          int authorities_bytes)
+{
+    static const unsigned char name[] = "geolookup";
+    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
+    int good;
+
+    if (context == NULL)
+        return NULL;
+    good = SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
+           SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1 &&
+           gl_use_chain(context, chain, chain_bytes) && gl_use_key(context, key, key_bytes) &&
+           SSL_CTX_check_private_key(context) == 1 &&
+           SSL_CTX_set_session_id_context(context, name, sizeof name - 1) == 1;
+    if (good && authorities != NULL) {
+        good = gl_trust(context, authorities, authorities_bytes);
+        SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    }
+    /* Connections last for long, so resuming sessions would save little, and a ticket would
+     * keep a client's certificate good after its authority is no longer trusted. */
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_num_tickets(context, 0);
+    SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION |
+                                     SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_read_ahead(context, 1);
+    SSL_CTX_set_alpn_select_cb(context, gl_select_h2, NULL);
+    ERR_clear_error();
+    if (good)
+        return context;
+    SSL_CTX_free(context);
+    return NULL;
+}
+
+static inline void gl_tls_context_free(gl_tls_context *context)
+{
+    SSL_CTX_free(context);
+}
+
+static inline gl_tls *gl_tls_new(gl_tls_context *context, int descriptor)
+{
+    SSL *ssl = SSL_new(context);
+
+    if (ssl != NULL && SSL_set_fd(ssl, descriptor) == 1) {
+        SSL_set_accept_state(ssl);
+        return ssl;
+    }
+    SSL_free(ssl);
+    return NULL;
+}
+
+static inline void gl_tls_free(gl_tls *ssl)
+{
+    SSL_free(ssl);
+}
+
+static inline int gl_tls_result(gl_tls *ssl, int result)
+{
+    switch (SSL_get_error(ssl, result)) {
+    case SSL_ERROR_WANT_READ:
+        return GL_TLS_AGAIN;
+    case SSL_ERROR_WANT_WRITE:
+        return GL_TLS_WANTS_WRITE;
+    case SSL_ERROR_ZERO_RETURN:
+        return GL_TLS_END;
+    default:
+        ERR_clear_error();
+        return GL_TLS_FAILED;
+    }
+}
+
+/* 0: it is done. */
+static inline int gl_tls_handshake(gl_tls *ssl)
+{
+    int result;
+
+    ERR_clear_error();
+    result = SSL_do_handshake(ssl);
+    return result == 1 ? 0 : gl_tls_result(ssl, result);
+}
+
+static inline ssize_t gl_tls_read(gl_tls *ssl, uint8_t *out, size_t size)
+{
+    int result;
+
+    ERR_clear_error();
+    result = SSL_read(ssl, out, (int)size);
+    return result > 0 ? result : gl_tls_result(ssl, result);
+}
+
+static inline ssize_t gl_tls_write(gl_tls *ssl, const uint8_t *data, size_t size)
+{
+    int result;
+
+    ERR_clear_error();
+    result = SSL_write(ssl, data, size > 0x7FFFFFFF ? 0x7FFFFFFF : (int)size);
+    return result > 0 ? result : gl_tls_result(ssl, result);
+}
+
+static inline int gl_tls_has_more(const gl_tls *ssl)
+{
+    return SSL_has_pending(ssl);
+}
+
+static inline void gl_tls_goodbye(gl_tls *ssl)
+{
+    ERR_clear_error();
+    SSL_shutdown(ssl);
+    ERR_clear_error();
+}
+
+static int gl_is_ip(const char *name)
+{
+    uint8_t out[16];
+
+    return inet_pton(AF_INET, name, out) == 1 || inet_pton(AF_INET6, name, out) == 1;
+}
+
+/* Whether a name of this kind looks like none of another: an authority that may issue DNS names
+ * must not thereby issue URIs. `name` ends with a zero that is not of its size. */
+static int gl_name_fits(int kind, const char *name, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (name[i] < 0x20 || name[i] > 0x7E)
+            return 0;
+    switch (kind) {
+    case GEN_URI:
+        return strstr(name, "://") != NULL;
+    case GEN_EMAIL:
+        return strchr(name, '@') != NULL && strstr(name, "://") == NULL;
+    case GEN_DNS:
+        return strpbrk(name, ":/@") == NULL && !gl_is_ip(name);
+    default:
+        return gl_is_ip(name);
+    }
+}
+
+/* Reads the alternative names of the client's certificate. Returns the methods that it may
+ * call, and its names as gRPC's auth context calls them: "kind", 0, "name", 0, ... in memory
+ * that the caller frees. */
+static uint32_t gl_tls_identities(const gl_tls *ssl, const gl_allow *allow, uint8_t **names,
+                                  size_t *bytes)
+{
+    uint32_t mask = gl_allow_all(allow);
+    X509 *certificate = SSL_get1_peer_certificate(ssl);
+    GENERAL_NAMES *all = NULL;
+
+    *names = NULL;
+    *bytes = 0;
+    if (certificate != NULL)
+        all = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+    for (int i = 0; all != NULL && i < sk_GENERAL_NAME_num(all); i++) {
+        const GENERAL_NAME *one = sk_GENERAL_NAME_value(all, i);
+        const char *kind = one->type == GEN_URI     ? "peer_uri"
+                           : one->type == GEN_EMAIL ? "peer_email"
+                           : one->type == GEN_DNS   ? "peer_dns"
+                           : one->type == GEN_IPADD ? "peer_ip"
+                                                    : NULL;
+        char name[1024];
+        size_t size, more;
+        uint8_t *grown;
+        if (kind == NULL)
+            continue;
+        if (one->type == GEN_IPADD) {
+            const ASN1_OCTET_STRING *ip = one->d.iPAddress;
+            int family = ASN1_STRING_length(ip) == 4 ? AF_INET : AF_INET6;
+            if ((ASN1_STRING_length(ip) != 4 && ASN1_STRING_length(ip) != 16) ||
+                inet_ntop(family, ASN1_STRING_get0_data(ip), name, sizeof name) == NULL)
+                continue;
+            size = strlen(name);
+        } else {
+            const ASN1_IA5STRING *text = one->d.ia5;
+            size = (size_t)ASN1_STRING_length(text);
+            if (size == 0 || size >= sizeof name)
+                continue;
+            memcpy(name, ASN1_STRING_get0_data(text), size);
+            name[size] = 0;
+        }
+        if (!gl_name_fits(one->type, name, size))
+            continue;
+        mask = gl_allow_name(allow, name, size, mask);
+        more = strlen(kind) + 1 + size + 1;
+        grown = realloc(*names, *bytes + more);
+        if (grown == NULL)
+            break;
+        memcpy(grown + *bytes, kind, strlen(kind) + 1);
+        memcpy(grown + *bytes + strlen(kind) + 1, name, size + 1);
+        *names = grown;
+        *bytes += more;
+    }
+    GENERAL_NAMES_free(all);
+    X509_free(certificate);
+    ERR_clear_error();
+    return mask;
+}
+
+#else
+
+typedef struct gl_tls_context gl_tls_context;
+typedef struct gl_tls gl_tls;
+
+static const int gl_has_tls = 0;
+
+#define gl_tls_context_new(a, b, c, d, e, f) NULL
+static inline void gl_tls_context_free(gl_tls_context *context) { (void)context; }
+static inline gl_tls *gl_tls_new(gl_tls_context *context, int descriptor)
+{
+    (void)context;
+    (void)descriptor;
+    return NULL;
+}
+static inline void gl_tls_free(gl_tls *tls) { (void)tls; }
+static inline int gl_tls_handshake(gl_tls *tls) { (void)tls; return GL_TLS_FAILED; }
+static inline ssize_t gl_tls_read(gl_tls *tls, uint8_t *out, size_t size)
+{
+    (void)tls;
+    (void)out;
+    (void)size;
+    return GL_TLS_FAILED;
+}
+static inline ssize_t gl_tls_write(gl_tls *tls, const uint8_t *data, size_t size)
+{
+    (void)tls;
+    (void)data;
+    (void)size;
+    return GL_TLS_FAILED;
+}
+static inline int gl_tls_has_more(const gl_tls *tls) { (void)tls; return 0; }
+static inline void gl_tls_goodbye(gl_tls *tls) { (void)tls; }
+static inline uint32_t gl_tls_identities(const gl_tls *tls, const gl_allow *allow,
+                                         uint8_t **names, size_t *bytes)
+{
+    (void)tls;
+    *names = NULL;
+    *bytes = 0;
+    return gl_allow_all(allow);
+}
+
+#endif
+
+#endif

@@ -1,0 +1,197 @@
+"""Types of the compiled HTTP/2 server. Held to the module by mypy's stubtest.
+
+There where geolookup was built with libnghttp2. `geolookup.service.rpc.transports.native` uses
+it; ext/server.h says what belongs to which thread.
+"""
+
+from typing import Any, Final, final
+
+from typing_extensions import disjoint_base
+
+LIBRARY: Final[str]
+"""The release of libnghttp2 that it was built with."""
+HAS_TLS: Final[bool]
+"""Whether it was built with OpenSSL."""
+
+LOOKUP: Final[int]
+ROSTER: Final[int]
+ROSTERS: Final[int]
+HEALTH_CHECK: Final[int]
+HEALTH_WATCH: Final[int]
+PYTHON: Final[int]
+PYTHON_STREAM: Final[int]
+"""How a method is answered: in the loop and its threads, or by jobs for Python."""
+
+UNARY: Final[int]
+MESSAGE: Final[int]
+BEGIN: Final[int]
+NEXT: Final[int]
+END: Final[int]
+UNPACK: Final[int]
+"""What a job is."""
+
+@disjoint_base
+class Server:
+    """An HTTP/2 server that answers gRPC calls, and hands over as jobs what it can't answer.
+
+    Made, it is given sockets, a snapshot and perhaps a certificate; then one thread is in `run`,
+    some are in `work`, and some take jobs from `next`, until `run` returns. All other methods may
+    be called from any thread.
+
+    Args:
+        api: of `_core.api`.
+        meter: the handle of a `_meter.Meter`.
+        settings: the fields of gl_server_settings (ext/server.h).
+        methods: for each its path, the meter's number, how it is answered, whether its calls last
+            as long as the client likes, the handle of its `_meter.Slots` or None, and what a call
+            is told that finds none, and one that is not permitted. The first has the slots of
+            unary calls.
+        allow: by the meter's number the names that may call a method; without an entry all may.
+
+    Raises:
+        OSError: the system has no more descriptors or memory.
+    """
+
+    def __new__(
+        cls,
+        *,
+        api: object,
+        meter: object,
+        settings: dict[str, object],
+        methods: list[tuple[bytes, int, int, bool, object, bytes, bytes]],
+        allow: dict[int, list[bytes]],
+    ) -> Server: ...
+    def listen(self, descriptor: int, /) -> None:
+        """Take a socket that listens and does not block; it is this server's to close.
+
+        Raises:
+            OSError: it can't be watched.
+        """
+
+    def set_snapshot(
+        self,
+        owner: object,
+        *,
+        table: object,
+        results: object,
+        statuses: bytes,
+        heads: bytes,
+        begin: bytes,
+        tail: bytes,
+        named: bytes,
+    ) -> None:
+        """Answer calls that come from now on from this dataset.
+
+        Args:
+            owner: what `Job.snapshot` returns; released with the rest when the last call ends.
+            table: a `_core.Table`.
+            results: a `_core.ClaimResults`.
+            statuses: one byte for each claim.
+            heads: of a LookupResponse what stands before its verdict, for each claim.
+            begin: where each begins, and the end: uint32, of this machine.
+            tail: of a LookupResponse what stands behind its verdict.
+            named: of a ClassifyRosterResponse what stands behind its bitmaps.
+
+        Raises:
+            ValueError: the lengths don't fit.
+        """
+
+    def set_certificate(self, chain: bytes, key: bytes, authorities: bytes | None, /) -> None:
+        """Shake hands with this certificate from now on.
+
+        Args:
+            chain: PEM.
+            key: PEM.
+            authorities: PEM; clients need a certificate of one of these. None: they need none.
+
+        Raises:
+            ValueError: OpenSSL does not take them, or is not here.
+        """
+
+    def set_serving(self, serving: bool, /) -> None:
+        """Have health checks say SERVING, or NOT_SERVING."""
+
+    def stop(self, grace: int, /) -> None:
+        """Begin to stop; calls have this many nanoseconds. A shorter time replaces a longer one."""
+
+    def run(self) -> None:
+        """Run the event loop, without the interpreter lock, until a stop is over.
+
+        Raises:
+            OSError: the loop has failed.
+        """
+
+    def work(self) -> None:
+        """Work on large rosters, without the interpreter lock, until the loop has ended."""
+
+    def next(self) -> Job | None:
+        """Wait for the next job and return it; None: the loop has ended."""
+
+@final
+class Job:
+    """Work for Python: one message of a call, or a stream's beginning or end.
+
+    One of `answer`, `done` and `refuse` is called once. A job that is dropped without one ends
+    its call with INTERNAL. RuntimeError: it was ended before.
+    """
+
+    @property
+    def body(self) -> bytes:
+        """The message."""
+
+    @property
+    def kind(self) -> int:
+        """UNARY, MESSAGE (of a stream that is counted in C), BEGIN, NEXT, END or UNPACK."""
+
+    @property
+    def method(self) -> int:
+        """The meter's number of the method."""
+
+    @property
+    def stream(self) -> int:
+        """A number that the stream has to itself."""
+
+    @property
+    def position(self) -> int:
+        """The position of the message in its stream, from 0."""
+
+    @property
+    def accepted(self) -> int:
+        """`time.monotonic_ns` when the call came."""
+
+    @property
+    def deadline(self) -> float | None:
+        """`time.monotonic` from which on nobody waits; None: somebody always does."""
+
+    @property
+    def snapshot(self) -> Any:
+        """The owner that was given to `Server.set_snapshot`."""
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The call's metadata, if the server was to keep it."""
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """Return who calls as gRPC's auth context has it: alternative names by kind."""
+
+    def is_cancelled(self) -> bool:
+        """Return whether the client has gone, or cancelled the call."""
+
+    def learn(self, region_set: bytes, policy: int, number: int, verdicts: bytes) -> None:
+        """Have calls like this one answered without Python from now on.
+
+        Args:
+            region_set: the expression as the client spells it.
+            policy: its number.
+            number: under which the meter counts it.
+            verdicts: one byte for each claim.
+        """
+
+    def answer(self, message: bytes) -> None:
+        """Send an answer."""
+
+    def done(self) -> None:
+        """End the job without an answer."""
+
+    def refuse(self, code: int, text: str, shed: bool = False) -> None:
+        """End the call with a status code other than 0."""

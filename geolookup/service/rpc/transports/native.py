@@ -1,0 +1,492 @@
+"""The native transport: HTTP/2 by libnghttp2 in an event loop that needs no interpreter lock.
+
+The loop (`geolookup._http2`) answers lookups, rosters and health by itself. What is left is
+here: it listens, hands over datasets and certificates, and lends threads to large rosters and
+to what only Python can answer. See docs/transports.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import zlib
+from array import array
+from typing import TYPE_CHECKING, Final
+
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from geolookup import _core, _http2
+from geolookup.answer.claims import Policy, Status
+from geolookup.service import log, tls
+from geolookup.service.monitoring import counters
+from geolookup.service.processes.listen_address import NOT_HERE, check_path
+from geolookup.service.rpc import handlers
+from geolookup.service.rpc.calls import RETRY_HINT, SERVICE, ShedError, Stream
+from geolookup.service.rpc.request import Code, RequestError
+from geolookup.service.rpc.transports.standard import parsed
+from geolookup.service.settings import ListenError, SettingsError
+from geolookup.service.settings.cores import available_cores
+from geolookup.v1 import geolookup_pb2 as v1
+
+if TYPE_CHECKING:
+    from geolookup.service.rpc.calls import Answering, Calls, Slots
+    from geolookup.service.rpc.handlers import Snapshot
+    from geolookup.service.settings import ListenAddress, Settings
+
+HEALTH: Final = "grpc.health.v1.Health"
+REFLECTION: Final = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
+"""Two names of one service: their messages are the same on the wire."""
+
+_BACKLOG: Final = 1_024
+"""Connections that the system makes before the loop has accepted them."""
+_ATTEMPTS: Final = 20
+"""Free ports that are tried where a host has several addresses: one must be free on all."""
+
+_NATIVE: Final = {counters.LOOKUP: _http2.LOOKUP, counters.CLASSIFY_ROSTER: _http2.ROSTER}
+
+
+class NativeTransport:
+    """See `Transport`."""
+
+    def __init__(
+        self, settings: Settings, calls: Calls, address: ListenAddress, *, share_port: bool
+    ) -> None:
+        self._settings = settings
+        self._calls = calls
+        self._reflection = reflection.ReflectionServicer(calls.services)
+        # Streams that Python counts, by their numbers. The loop has one message of each at a
+        # time under way, so no two threads have the same entry.
+        self._streams: dict[int, Stream | Answering] = {}
+        self._server = _http2.Server(
+            api=_core.api(),
+            meter=calls.meter.handle(),
+            settings=_server_settings(settings, traced=calls.traced),
+            methods=_methods(calls),
+            allow=_allow(settings),
+        )
+        self._stopped = threading.Event()
+        self._over = threading.Event()
+        self._given = threading.Lock()
+        self._set_snapshot(calls.snapshot)
+        certificates = self._set_certificates()
+        self.address, self._path = self._listen(address, share_port)
+        calls.on_snapshot = self._set_snapshot
+        cores = max(1, available_cores() // settings.workers)
+        workers = [
+            # Rosters are work for a core: with more of them at a time each would take longer.
+            *[("geolookup-roster", self._server.work)] * min(settings.threads, cores),
+            # The rest may wait for a disk.
+            *[("geolookup-work", self._work)] * settings.threads,
+        ]
+        self._threads = [
+            threading.Thread(target=target, name=f"{name}_{number}", daemon=True)
+            for number, (name, target) in enumerate(workers)
+        ]
+        if certificates is not None and settings.watch:
+            self._threads.append(
+                threading.Thread(
+                    target=self._watch,
+                    args=(certificates,),
+                    name="geolookup-certificates",
+                    daemon=True,
+                )
+            )
+        for thread in self._threads:
+            thread.start()
+        threading.Thread(target=self._run, name="geolookup-loop", daemon=True).start()
+
+    def health(self, serving: bool) -> None:
+        """See `Transport.health`. Any thread may call it."""
+        self._server.set_serving(serving)
+
+    def stop(self, grace: float) -> threading.Event:
+        """See `Transport.stop`. Any thread may call it."""
+        self._over.set()
+        self._server.stop(round(grace * 1e9))
+        return self._stopped
+
+    # --- making it
+
+    def _listen(self, address: ListenAddress, share_port: bool) -> tuple[ListenAddress, str]:
+        if address.path:
+            sockets, port = [_listening_at(address.path)], 0
+        else:
+            sockets, port = _listening_on(address, share_port)
+        for one in sockets:
+            self._server.listen(one.detach())
+        return address.with_port(port), address.path
+
+    def _set_snapshot(self, snapshot: Snapshot) -> None:
+        """Have calls that come from now on answered from it."""
+        begin, heads = _heads(snapshot)
+        claims = snapshot.dataset.claims
+        table, results = snapshot.dataset.core
+        with self._given:
+            self._server.set_snapshot(
+                snapshot,
+                table=table,
+                results=results,
+                statuses=claims.statuses,
+                heads=heads,
+                begin=begin,
+                tail=v1.LookupResponse(dataset=snapshot.dataset.id).SerializeToString(),
+                named=snapshot.named,
+            )
+
+    def _set_certificates(self) -> tls.Certificates | None:
+        if self._settings.tls_certificate is None:
+            return None
+        certificates = tls.Certificates(self._settings, self._calls.meter)
+        certificates.on_change = self._set_certificate
+        try:
+            self._set_certificate(certificates.certificate)
+        except ValueError as error:
+            raise SettingsError("tls_certificate", str(error)) from None
+        return certificates
+
+    def _set_certificate(self, certificate: tls.Certificate) -> None:
+        self._server.set_certificate(
+            certificate.chain, certificate.key, certificate.client_authorities
+        )
+
+    # --- its threads
+
+    def _run(self) -> None:
+        try:
+            self._server.run()
+        except OSError as error:
+            log.event("call_failed", "error", method="transport", error=log.describe(error))
+        self._over.set()
+        self._calls.on_snapshot = None
+        for thread in self._threads:
+            thread.join()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        self._stopped.set()
+
+    def _watch(self, certificates: tls.Certificates) -> None:
+        """Look at the certificates' files now and then, also while nobody connects."""
+        while not self._over.wait(self._settings.watch):
+            certificates.look()
+
+    def _work(self) -> None:
+        while (job := self._server.next()) is not None:
+            try:
+                self._do(job)
+            except Exception as error:
+                log.event("call_failed", "error", method="transport", error=log.describe(error))
+            # Nothing of a request outlives its answer; of one without, the loop is told here.
+            del job
+
+    # --- what it does for the loop
+
+    def _do(self, job: _http2.Job) -> None:
+        try:
+            match job.kind:
+                case _http2.BEGIN:
+                    self._begin(job)
+                    job.done()
+                case _http2.END:
+                    self._end(job)
+                    job.done()
+                case _http2.UNARY:
+                    job.answer(self._unary(job))
+                case _http2.MESSAGE:
+                    job.answer(self._message(job))
+                case _http2.NEXT:
+                    job.answer(self._next(job))
+                case _:
+                    job.answer(self._unpack(job))
+        except RequestError as error:
+            job.refuse(int(error.code), error.text, isinstance(error, ShedError))
+
+    def _unary(self, job: _http2.Job) -> bytes:
+        method = job.method
+        answering = self._calls.begin(
+            method,
+            accepted=job.accepted,
+            deadline=job.deadline,
+            metadata=job.metadata,
+            is_cancelled=job.is_cancelled,
+        )
+        answer = answering.answer(job.body, job.auth_context)
+        if method == counters.LOOKUP:
+            known = _core.read_lookup(job.body)
+            if known is not None:
+                self._teach(job, known[1], known[2])
+        elif method == counters.CLASSIFY_ROSTER:
+            self._teach_roster(job, _core.read_roster(job.body))
+        return answer
+
+    def _message(self, job: _http2.Job) -> bytes:
+        """Answer a roster of a stream that the loop counts."""
+        answering = self._calls.begin(
+            counters.STREAM_ROSTERS,
+            accepted=job.accepted,
+            deadline=job.deadline,
+            is_cancelled=job.is_cancelled,
+        )
+        try:
+            answering.go_on()
+            answer = handlers.stream_rosters(
+                job.snapshot, job.body, self._settings.limits, job.position, answering
+            )
+        except Exception as error:
+            raise answering.refusal(error) from None
+        self._teach_roster(job, _core.read_roster(job.body, True))
+        return answer
+
+    def _teach_roster(self, job: _http2.Job, roster: _core.WireRoster | None) -> None:
+        if roster is not None:
+            self._teach(job, roster.region_set, roster.policy)
+
+    def _teach(self, job: _http2.Job, region_set: str, number: int) -> None:
+        """Have the loop answer by itself what is asked about a region set that it did not know."""
+        if region_set:
+            policy = handlers.policy_of(number)
+            verdicts = job.snapshot.dataset.verdict_column(region_set, policy)
+            counted = self._calls.meter.region_set(region_set)
+            job.learn(region_set.encode(), int(policy), counted, verdicts)
+
+    def _begin(self, job: _http2.Job) -> None:
+        calls, method = self._calls, job.method
+        answering: Stream | Answering
+        if method == counters.STREAM_ROSTERS:
+            answering = calls.stream(
+                accepted=job.accepted,
+                deadline=job.deadline,
+                auth_context=job.auth_context,
+                metadata=job.metadata,
+            )
+        else:
+            answering = calls.other(method, accepted=job.accepted, metadata=job.metadata)
+        answering.__enter__()
+        self._streams[job.stream] = answering
+        try:
+            calls.check(method, job.auth_context)
+        except RequestError as error:
+            raise answering.refusal(error) from None
+
+    def _next(self, job: _http2.Job) -> bytes:
+        answering = self._streams[job.stream]
+        try:
+            if isinstance(answering, Stream):
+                return answering.answer(job.body)
+            request = parsed(reflection_pb2.ServerReflectionRequest, job.body)
+            # Its behaviour is a generator over all requests of a call; each stands for itself.
+            (response,) = self._reflection.ServerReflectionInfo(iter((request,)), None)
+            message: bytes = response.SerializeToString()
+        except Exception as error:
+            raise answering.refusal(error) from None
+        return message
+
+    def _end(self, job: _http2.Job) -> None:
+        answering = self._streams.pop(job.stream, None)
+        if answering is not None:
+            if job.is_cancelled() and isinstance(answering, Stream):
+                answering.cancel()
+            answering.__exit__(None, None, None)
+
+    def _unpack(self, job: _http2.Job) -> bytes:
+        """Unpack a message by gzip, no further than the limit."""
+        limit = self._settings.limits.message_bytes
+        unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        try:
+            body = unpacker.decompress(job.body, limit + 1)
+        except zlib.error:
+            raise RequestError(Code.INTERNAL, "request: not gzip") from None
+        if len(body) > limit:
+            raise RequestError(
+                Code.RESOURCE_EXHAUSTED,
+                f"received a message larger than max ({limit}) when unpacked",
+            )
+        if not unpacker.eof:
+            raise RequestError(Code.INTERNAL, "request: not whole gzip")
+        return body
+
+
+def _server_settings(settings: Settings, *, traced: bool) -> dict[str, object]:
+    """Return the fields of gl_server_settings; times in milliseconds, 0 is never."""
+    return {
+        "message_bytes": settings.limits.message_bytes,
+        "roster": settings.limits.roster,
+        "metadata_bytes": settings.max_metadata,
+        # Above what is admitted: what is over that limit is refused at once with a hint, and
+        # must not wait in the client, which this limit would make it do.
+        "streams": 4 * (settings.max_calls + settings.max_streams),
+        "connections": settings.max_connections,
+        "handshake_timeout": _milliseconds(settings.handshake_timeout),
+        "idle": _milliseconds(settings.max_connection_idle),
+        "keepalive": _milliseconds(settings.keepalive),
+        "age": _milliseconds(settings.max_connection_age),
+        "grace": _milliseconds(settings.grace),
+        "policies": 1 | sum(1 << int(policy) for policy in Policy),
+        "unanimous": int(Policy.UNANIMOUS),
+        "compression": int(settings.compression),
+        "metadata": int(traced),
+        "identities": int(bool(settings.allow)),
+        "service": SERVICE.encode(),
+        "retry": RETRY_HINT[1].encode(),
+    }
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1_000)) if seconds else 0
+
+
+_Method = tuple[bytes, int, int, bool, object, bytes, bytes]
+
+
+def _methods(calls: Calls) -> list[_Method]:
+    """Return all methods as `_http2.Server` takes them."""
+
+    def method(
+        path: str, number: int, kind: int, slots: Slots | None, *, lasting: bool = False
+    ) -> _Method:
+        shed = b"" if slots is None else slots.refusal.text.encode()
+        refused = tls.refusal(counters.METHODS[number]).encode()
+        handle = None if slots is None else slots.handle()
+        return path.encode(), number, kind, lasting, handle, shed, refused
+
+    native = {} if calls.traced else _NATIVE
+    streams = _http2.PYTHON_STREAM if calls.traced else _http2.ROSTERS
+    return [
+        *(
+            method(path, number, native.get(number, _http2.PYTHON), calls.unary_slots)
+            for path, number in calls.unary.items()
+        ),
+        method(f"/{SERVICE}/StreamRosters", counters.STREAM_ROSTERS, streams, calls.stream_slots),
+        method(f"/{HEALTH}/Check", counters.CHECK, _http2.HEALTH_CHECK, None),
+        method(
+            f"/{HEALTH}/Watch",
+            counters.WATCH,
+            _http2.HEALTH_WATCH,
+            calls.stream_slots,
+            lasting=True,
+        ),
+        *(
+            method(
+                f"/{service}/ServerReflectionInfo",
+                counters.SERVER_REFLECTION_INFO,
+                _http2.PYTHON_STREAM,
+                calls.stream_slots,
+                lasting=True,
+            )
+            for service in REFLECTION
+        ),
+    ]
+
+
+def _allow(settings: Settings) -> dict[int, list[bytes]]:
+    """Return who may call what, by method; methods that all may call are left out."""
+    found = {}
+    for number, name in enumerate(counters.METHODS):
+        allowed = tls.allowed(settings, name)
+        if allowed is not None:
+            found[number] = [one.encode() for one in sorted(allowed)]
+    return found
+
+
+def _heads(snapshot: Snapshot) -> tuple[bytes, bytes]:
+    """Return where they begin, and by claim what stands before the verdict in responses."""
+    made: dict[tuple[str, int, tuple[str, ...]], bytes] = {}
+    heads, begin = [], array("I", [0])
+    at = 0
+    for claim in snapshot.dataset.claims:
+        claimed = claim.claimed if claim.status is Status.DISPUTED else ()
+        key = (claim.country, int(claim.status), tuple(claimed))
+        head = made.get(key)
+        if head is None:
+            head = made[key] = v1.LookupResponse(
+                country=claim.country,
+                status=int(claim.status),  # type: ignore[arg-type]  # any number of the enum
+                claimed=claimed,
+            ).SerializeToString()
+        heads.append(head)
+        at += len(head)
+        begin.append(at)
+    return begin.tobytes(), b"".join(heads)
+
+
+# Listening.
+
+
+def _listening_at(path: str) -> socket.socket:
+    """Return a socket that listens at a path, in place of one that was left behind.
+
+    Raises:
+        ListenError: it can't.
+    """
+    check_path(path)
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        one.bind(path)
+        one.listen(_BACKLOG)
+        one.setblocking(False)
+    except OSError as error:
+        one.close()
+        reason = error.strerror or "refused"
+        raise ListenError(f"listen: can't make a socket at this path: {reason}") from None
+    return one
+
+
+def _listening_on(address: ListenAddress, share_port: bool) -> tuple[list[socket.socket], int]:
+    """Return sockets that listen on all addresses of a host, and their port.
+
+    Raises:
+        ListenError: they can't.
+    """
+    try:
+        found = socket.getaddrinfo(
+            address.host.strip("[]"), address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror as error:
+        raise ListenError(f"listen: the host can't be resolved: {error.strerror}") from None
+    places = list(dict.fromkeys((family, name[:2]) for family, _, _, _, name in found))
+    for attempt in range(_ATTEMPTS):
+        sockets: list[socket.socket] = []
+        port = address.port
+        refused: OSError | None = None
+        for family, (host, _) in places:
+            try:
+                sockets.append(_listening(family, (host, port), share_port))
+            except OSError as error:
+                refused = error
+                # A name may stand for addresses that are not of this machine.
+                if error.errno in NOT_HERE:
+                    continue
+                break
+            port = sockets[-1].getsockname()[1]
+        else:
+            if sockets:
+                return sockets, port
+        for one in sockets:
+            one.close()
+        if address.port or attempt == _ATTEMPTS - 1:
+            break
+    # The system's own text, as Python's repeats the address.
+    reason = os.strerror(refused.errno or 0) if refused is not None else "refused"
+    raise ListenError(f"listen: can't listen on port {port}: {reason}") from None
+
+
+def _listening(family: int, name: tuple[str | int, ...], share_port: bool) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share_port:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        one.bind(name)
+        one.listen(_BACKLOG)
+        one.setblocking(False)
+    except BaseException:
+        one.close()
+        raise
+    return one
