@@ -17,7 +17,13 @@ from geolookup.cli.output import Progress, table
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
-    from geolookup.review.difference import CodeChange, Difference, FamilyDifference, Moved, Weight
+    from geolookup.review.difference import (
+        CodeChange,
+        Difference,
+        FamilyDifference,
+        MovedRange,
+        Weight,
+    )
 
 _LISTED = 20
 """Codes in the table; --json has all."""
@@ -232,7 +238,7 @@ def _family_record(one: FamilyDifference) -> dict[str, Any]:
     def weight(what: Weight) -> dict[str, float]:
         return {"size": _size(one, what.addresses), "prefixes": what.prefixes}
 
-    def moved(what: Moved) -> dict[str, Any]:
+    def moved(what: MovedRange) -> dict[str, Any]:
         return {
             "first": address_text(one.family, what.first),
             "last": address_text(one.family, what.last),

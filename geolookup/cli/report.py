@@ -15,7 +15,7 @@ from geolookup.cli.picture import picture_format, written_picture
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
-    from geolookup.review.transparency_report import Row
+    from geolookup.review.transparency_report import ReportRow
 
 _HEADINGS = (
     *("MONTH", "REGION SET", "DECISIONS", "DEMANDS", "DATASETS"),
@@ -70,7 +70,7 @@ def report_records(*, records: tuple[str, ...], plot: Path | None, as_json: bool
     click.echo(json.dumps({"rows": [asdict(row) for row in rows]}) if as_json else _table(rows))
 
 
-def _table(rows: list[Row]) -> str:
+def _table(rows: list[ReportRow]) -> str:
     cells = [list(_HEADINGS)]
     cells += [
         [

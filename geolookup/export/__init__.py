@@ -1,7 +1,7 @@
 """A dataset in the formats of other programs.
 
-All formats say the same as far as they can; `rows` has what. The files depend on nothing
-but the dataset, the options and the version of the library that writes them.
+All formats have the same content, as far as they can express it; see `rows`. A file depends
+on nothing but the dataset, the options and the version of the library that writes it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ FORMATS: Final = tuple(_MODULES)
 """The names of the formats."""
 
 _EXTRAS: Final = MappingProxyType({"mmdb_writer": "mmdb", "pyarrow": "parquet"})
-"""The extra of geolookup that brings a library."""
+"""The extra of geolookup that installs a library."""
 
 _WORK_AFTER_ROWS: Final = MappingProxyType({"mmdb": 2.0})
-"""How long a format works on after the last row, in times of what the rows took (measured)."""
+"""Time that a format takes after the last row, relative to that of the rows (measured)."""
 
 
 def export(

@@ -1,4 +1,4 @@
-"""Geofeed (RFC 8805): a line a prefix that has a country, and none for all others.
+"""Geofeed (RFC 8805): one line per prefix that has a country, and none for all others.
 
 A line with a blank country would be an instruction not to geolocate the prefix, which is
 not what an unknown or disputed country means. IPv6 prefixes that carry IPv4 addresses are

@@ -1,7 +1,7 @@
 """MMDB, the format of MaxMind's databases, for its readers in any language.
 
-`mmdb_writer` writes the file. Its own way to fill the search tree, prefix by prefix, takes
-a minute for a million prefixes and depends on their order, so the tree is built here: in
+`mmdb_writer` writes the file. It would fill the search tree prefix by prefix, which takes
+a minute for a million prefixes and depends on their order. So the tree is built here, in
 one pass over the rows, which are sorted and leave no gaps.
 
 The format has the IPv4 tree at ``::/96``. Where an IPv6 prefix has an IPv4 address right
@@ -24,14 +24,14 @@ from mmdb_writer import SearchTreeLeaf, SearchTreeNode, TreeWriter
 
 from geolookup.answer.claims import NO_COUNTRY
 from geolookup.answer.embedded_ipv4 import EMBEDDED_6TO4, EMBEDDED_LOW32, EMBEDDED_NAT64_32
-from geolookup.export.rows import Row, Rows, Said
+from geolookup.export.rows import Row, Rows, RowValue
 
 Tree = SearchTreeNode | SearchTreeLeaf | None
 
 DATABASE_TYPE = "geolookup-Country"
-"""Readers with a method a kind of database (geoip2) look for "Country" in it."""
+"""Contains "Country", by which readers (geoip2) recognise the kind of database."""
 
-# The bits behind the prefix, of which the first 32 are the IPv4 address.
+# The number of bits after the prefix; the first 32 of them are the IPv4 address.
 _ALIASES = {EMBEDDED_LOW32: 32, EMBEDDED_NAT64_32: 96, EMBEDDED_6TO4: 112}
 
 _IPV4_SPACE = 1 << 32
@@ -57,25 +57,25 @@ def write(rows: Rows, file: BinaryIO) -> None:
             "build_epoch": int(rows.dataset.built.timestamp()),
         }
         file.flush()
-        # It opens what it is given, and that may be a descriptor, which it closes.
+        # It opens its argument, which may be a descriptor, and closes it.
         TreeWriter(tree, metadata).write(os.dup(file.fileno()))  # type: ignore[arg-type]
 
 
-class _Leaves(dict[Said, SearchTreeLeaf]):
+class _Leaves(dict[RowValue, SearchTreeLeaf]):
     """One leaf for each different record."""
 
-    def __missing__(self, said: Said) -> SearchTreeLeaf:
+    def __missing__(self, value: RowValue) -> SearchTreeLeaf:
         record: dict[object, object] = {}
-        if said.code != NO_COUNTRY:
-            record = {"country": {"iso_code": said.code}, "country_code": said.code}
-        leaf = SearchTreeLeaf({**record, "status": said.status, "claimed": list(said.claimed)})
-        self[said] = leaf
+        if value.code != NO_COUNTRY:
+            record = {"country": {"iso_code": value.code}, "country_code": value.code}
+        leaf = SearchTreeLeaf({**record, "status": value.status, "claimed": list(value.claimed)})
+        self[value] = leaf
         return leaf
 
 
 def _with_ipv4(rows: Iterator[Row]) -> Iterator[Row]:
     """Put the IPv4 tree where the format has it, over what the rows say of ``::/96``."""
-    yield Row(0, _IPV4_SPACE - 1, Said(NO_COUNTRY, "", form=EMBEDDED_LOW32))
+    yield Row(0, _IPV4_SPACE - 1, RowValue(NO_COUNTRY, "", form=EMBEDDED_LOW32))
     for row in rows:
         if row.last >= _IPV4_SPACE:
             yield row._replace(first=max(row.first, _IPV4_SPACE))
@@ -95,14 +95,14 @@ def _grow(
     row = next(rows)
 
     def block(first: int, below: int) -> Tree:
-        # The 2**below addresses from first, of which the row holds the first one.
+        # The 2**below addresses from first on; the row holds at least the first one.
         nonlocal row
-        last, said = first + (1 << below) - 1, row.said
-        if row.last < last or _ALIASES.get(said.form, below) != below:
+        last, value = first + (1 << below) - 1, row.value
+        if row.last < last or _ALIASES.get(value.form, below) != below:
             return halves(first, below)
         if row.last == last:
             row = next(rows, row)
-        return ipv4 if said.form in _ALIASES else leaves[said]
+        return ipv4 if value.form in _ALIASES else leaves[value]
 
     def halves(first: int, below: int) -> SearchTreeNode:
         below -= 1
@@ -114,7 +114,7 @@ def _grow(
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Spare the collector a tree of a million nodes, in which there is no garbage."""
+    """Switch the garbage collector off: a tree of a million nodes holds no garbage."""
     was_on = gc.isenabled()
     gc.disable()
     try:

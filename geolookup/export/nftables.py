@@ -1,7 +1,7 @@
 """nftables: a named interval set for each country and family, as a script for ``nft -f``.
 
 Loading it again replaces the sets' content in one transaction: rules that use the sets
-stay, and no packet ever meets an empty set. IPv6 prefixes that carry IPv4 addresses are
+stay, and no packet is matched against an empty set. IPv6 prefixes that carry IPv4 addresses are
 in no set.
 """
 
@@ -14,7 +14,7 @@ from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.intervals import FAMILIES, Family
 from geolookup.export.rows import Rows, text
 
-# An element a line is what people can compare; nft reads any layout.
+# One element per line, for people who compare files; nft reads any layout.
 _SEPARATOR = ",\n\t"
 
 
@@ -27,7 +27,7 @@ def _lines(rows: Rows, table: str) -> Iterator[str]:
     for line in rows.heading():
         yield f"# {line}"
     yield f"add table inet {table}"
-    # Empty sets too: rules that use them load, and elements of an older file go.
+    # Empty sets too, so that rules that use them load and elements of an older file go.
     ranges: dict[str, dict[Family, list[str]]] = {code: {} for code in rows.codes or COUNTRIES}
     for family in FAMILIES:
         for first, last, code in rows.spans(family):

@@ -1,4 +1,4 @@
-"""Parquet: a row a range, the whole address line of both families.
+"""Parquet: one row per range, for all addresses of both families.
 
 Columns: family (4 or 6), first and last (text), first_packed and last_packed (4 or 16
 bytes in network order, which within a family sort like the addresses), code, status,
@@ -58,9 +58,9 @@ def _batch(family: Family, some: list[Row], schema: pa.Schema) -> pa.RecordBatch
         [text(family, address) for address in last],
         [address.to_bytes(size) for address in first],
         [address.to_bytes(size) for address in last],
-        [row.said.code for row in some],
-        [row.said.status for row in some],
-        [row.said.claimed for row in some],
+        [row.value.code for row in some],
+        [row.value.status for row in some],
+        [row.value.claimed for row in some],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     return pa.record_batch(arrays, schema=schema)

@@ -1,4 +1,4 @@
-"""CSV: a line a range, the whole address line of both families.
+"""CSV: one line per range, for all addresses of both families.
 
 ``first,last,code,status,claimed`` under a header with these names; claimed codes are
 separated by spaces. Nothing is quoted, all is ASCII, lines end with LF.
@@ -23,6 +23,6 @@ def write(rows: Rows, file: BinaryIO) -> None:
 
 def _lines(rows: Rows) -> Iterator[str]:
     for family in FAMILIES:
-        for first, last, said in rows.of(family):
+        for first, last, value in rows.of(family):
             range_ = f"{text(family, first)},{text(family, last)}"
-            yield f"{range_},{said.code},{said.status},{' '.join(said.claimed)}\n"
+            yield f"{range_},{value.code},{value.status},{' '.join(value.claimed)}\n"

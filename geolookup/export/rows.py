@@ -1,6 +1,6 @@
-"""What every format says of the address line.
+"""The rows of a dataset, which every format writes.
 
-Neighbouring intervals of which the same is said are one row. The law of the code: with
+Neighbouring intervals with the same value are one row. The code of a row: with
 "primary" it is what `Dataset.country` answers for each address of the row; with "omit",
 the same where the status is ASSIGNED or OVERRIDE, and ``ZZ`` elsewhere.
 """
@@ -25,12 +25,12 @@ EMBEDDED_IPV4: Final = "EMBEDDED_IPV4"
 """Stands for a status where each address is answered by the IPv4 address that it carries."""
 
 _AGREED = (Status.ASSIGNED, Status.OVERRIDE)
-_PACE = 1 << 12  # intervals between two calls of the progress function
+_PROGRESS_EVERY = 1 << 12  # intervals between two calls of the progress function
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What is said of a row.
+class RowValue:
+    """What a dataset has for the addresses of a row.
 
     Attributes:
         code: the country, or ``ZZ``.
@@ -38,7 +38,7 @@ class Said:
         claimed: all codes that sources claim where they do not all name the same
             one (DISPUTED, UNCONFIRMED), sorted; else empty.
         form: where the IPv4 address lies, one of the `EMBEDDED_*` numbers of
-            `geolookup.answer.claims`; 0 for all other rows.
+            `geolookup.answer.embedded_ipv4`; 0 for all other rows.
     """
 
     code: str
@@ -48,11 +48,11 @@ class Said:
 
 
 class Row(NamedTuple):
-    """A range of addresses, as numbers, of which the same is said."""
+    """A range of addresses, as numbers, that have one value."""
 
     first: int
     last: int
-    said: Said
+    value: RowValue
 
 
 class Span(NamedTuple):
@@ -64,13 +64,13 @@ class Span(NamedTuple):
 
 
 class Rows:
-    """A dataset as rows, and what else the formats need to know of it.
+    """A dataset as rows, and what else the formats need of it.
 
     Args:
         dataset: the dataset.
         disputed: see the module.
         codes: only rows with these codes; None: all rows, without gaps.
-        progress: told how many intervals of both families have been read.
+        progress: called with the number of intervals of both families that were read.
     """
 
     def __init__(
@@ -84,9 +84,10 @@ class Rows:
         self.dataset = dataset
         self.codes = None if codes is None else frozenset(codes)
         self._progress = progress
-        one: dict[Said, Said] = {}
-        self._said = [
-            one.setdefault(said, said) for said in (_said(c, disputed) for c in dataset.claims)
+        one: dict[RowValue, RowValue] = {}
+        self._values = [
+            one.setdefault(value, value)
+            for value in (_row_value(c, disputed) for c in dataset.claims)
         ]
         described = dataset.info()
         self._before = {4: 0, 6: described["ipv4_intervals"]}
@@ -96,7 +97,7 @@ class Rows:
         """Yield the rows of one family, ascending."""
         codes = self.codes
         for row in self._merged(family):
-            if codes is None or row.said.code in codes:
+            if codes is None or row.value.code in codes:
                 yield row
 
     def spans(self, family: Family) -> Iterator[Span]:
@@ -104,17 +105,17 @@ class Rows:
         first = last = -1
         code = NO_COUNTRY
         for row in self.of(family):
-            if row.said.code == code and row.first == last + 1:
+            if row.value.code == code and row.first == last + 1:
                 last = row.last
                 continue
             if code != NO_COUNTRY:
                 yield Span(first, last, code)
-            first, last, code = row.first, row.last, row.said.code
+            first, last, code = row.first, row.last, row.value.code
         if code != NO_COUNTRY:
             yield Span(first, last, code)
 
     def heading(self) -> list[str]:
-        """Return what a file should say of its origin, a line each."""
+        """Return the lines with which a file names its origin."""
         return [
             f"geolookup dataset {self.dataset.id}",
             f"built {self.dataset.built:%Y-%m-%d}",
@@ -122,32 +123,32 @@ class Rows:
         ]
 
     def _merged(self, family: Family) -> Iterator[Row]:
-        known, forms = self._said, dict[int, Said]()
+        known, forms = self._values, dict[int, RowValue]()
         done = self._before[family]
-        start, said = 0, None
+        start, value = 0, None
         last = -1
         for first, end, number in self.dataset.intervals(family):
             if number < MAX_CLAIMS:
                 current = known[number]
             else:
-                current = forms.setdefault(number, Said(NO_COUNTRY, EMBEDDED_IPV4, form=number))
-            if current is not said:
-                if said is not None:
-                    yield Row(start, last, said)
-                start, said = first, current
+                current = forms.setdefault(number, RowValue(NO_COUNTRY, EMBEDDED_IPV4, form=number))
+            if current is not value:
+                if value is not None:
+                    yield Row(start, last, value)
+                start, value = first, current
             last = end
             done += 1
-            if done % _PACE == 0 and self._progress is not None:
+            if done % _PROGRESS_EVERY == 0 and self._progress is not None:
                 self._progress(done, self._total)
-        if said is not None:
-            yield Row(start, last, said)
+        if value is not None:
+            yield Row(start, last, value)
         if self._progress is not None:
             self._progress(done, self._total)
 
 
-def _said(claim: Claim, disputed: Disputed) -> Said:
+def _row_value(claim: Claim, disputed: Disputed) -> RowValue:
     agreed = claim.status in _AGREED
-    return Said(
+    return RowValue(
         code=claim.country if agreed or disputed == "primary" else NO_COUNTRY,
         status=claim.status.name,
         claimed=() if agreed else claim.claimed,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from geolookup.pictures.drawing import FAINT, INK, ImageFormat
-from geolookup.review.transparency_report import Row
+from geolookup.review.transparency_report import ReportRow
 
 # Told apart by those who see few colours, and in print: blue, yellow and grey of different
 # lightness, from Okabe and Ito, https://jfly.uni-koeln.de/color/
@@ -22,7 +22,7 @@ _PANEL_INCHES: Final = 2.1
 _DPI: Final = 150
 
 
-def draw(rows: Sequence[Row], file: BinaryIO, image_format: ImageFormat) -> None:
+def draw(rows: Sequence[ReportRow], file: BinaryIO, image_format: ImageFormat) -> None:
     """Write the picture of a report to an open file.
 
     Args:
@@ -53,7 +53,7 @@ def draw(rows: Sequence[Row], file: BinaryIO, image_format: ImageFormat) -> None
 
 
 def _draw_panel(
-    panel: Axes, name: str, rows: Sequence[Row], months: Sequence[str], most: int
+    panel: Axes, name: str, rows: Sequence[ReportRow], months: Sequence[str], most: int
 ) -> None:
     by_month = {row.month: row for row in rows}
     # Two inside and four hundred outside are both to be seen; zero has a place of its own.
@@ -80,7 +80,7 @@ def _draw_panel(
         spine.set_color(FAINT)
 
 
-def _months(rows: Sequence[Row]) -> list[str]:
+def _months(rows: Sequence[ReportRow]) -> list[str]:
     """Return all months from the first to the last, those without decisions too."""
     numbers = [int(row.month[:4]) * 12 + int(row.month[5:]) - 1 for row in rows]
     return [

@@ -18,7 +18,7 @@ SPACE = 1 << 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Line:
+class Intervals:
     """The IPv4 address line in pieces, without gaps.
 
     Attributes:
@@ -38,20 +38,20 @@ class Line:
         return self.value[np.searchsorted(self.first, addresses, side="right") - 1]
 
 
-def claim_line(dataset: Dataset) -> Line:
-    """Return the IPv4 line of a dataset with the claim number of each interval."""
+def claim_intervals(dataset: Dataset) -> Intervals:
+    """Return the IPv4 intervals of a dataset with the claim number of each interval."""
     intervals = list(dataset.intervals(4))
-    return Line(
+    return Intervals(
         np.array([first for first, _, _ in intervals], dtype=np.uint64),
         np.array([number for _, _, number in intervals], dtype=np.uint32),
     )
 
 
-def tally(line: Line, values: int, prefix_length: int) -> NDArray[np.uint32]:
+def tally(intervals: Intervals, values: int, prefix_length: int) -> NDArray[np.uint32]:
     """Return how many addresses of each cell have each value.
 
     Args:
-        line: values are below *values*.
+        intervals: values are below *values*.
         values: how many there are.
         prefix_length: a cell is a prefix of this length.
 
@@ -61,8 +61,8 @@ def tally(line: Line, values: int, prefix_length: int) -> NDArray[np.uint32]:
     cells = 1 << prefix_length
     shift = np.uint64(32 - prefix_length)
     edges = np.arange(cells, dtype=np.uint64) << shift
-    first = np.union1d(line.first, edges)  # now each piece lies in one cell
-    value = line.at(first)
+    first = np.union1d(intervals.first, edges)  # now each piece lies in one cell
+    value = intervals.at(first)
     cell = (first >> shift).astype(np.int64)
     size = np.diff(first, append=np.uint64(SPACE))
     counts = np.zeros((values, cells), dtype=np.uint32)

@@ -15,11 +15,11 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from geolookup.pictures.cells import SPACE, curve, tally
-from geolookup.pictures.subjects import Kind, Subject
+from geolookup.pictures.subjects import Category, Subject
 
 ImageFormat = Literal["png", "svg"]
 
-# In units of 1/100 inch, of which a PNG has two pixels each.
+# In units of 1/100 inch; a PNG has two pixels per unit.
 _MAP: Final = 1024
 _MARGIN: Final = 28
 _PANEL: Final = 470
@@ -29,10 +29,10 @@ _DPI: Final = 200
 INK: Final = "#22262a"
 """Colour of text and frames."""
 FAINT: Final = "#6b7278"
-"""Colour of what stands beside."""
+"""Colour of text of less weight."""
 
 _LEAST_BLEND: Final = 0.35
-"""How strongly the smallest part of what a picture is about shows in a cell."""
+"""Opacity in a cell of the smallest part of what a picture is about."""
 
 
 def draw(
@@ -67,15 +67,15 @@ def draw(
 
 def _image(subject: Subject, prefix_length: int) -> NDArray[np.uint8]:
     """Return the map as rows of RGB pixels, one a cell."""
-    counts = tally(subject.line, len(subject.kinds), prefix_length).astype(np.float32)
+    counts = tally(subject.intervals, len(subject.categories), prefix_length).astype(np.float32)
     share = counts / (SPACE >> prefix_length)
-    colours = np.array([_rgb(kind.colour) for kind in subject.kinds])
-    focus = np.array([kind.focus for kind in subject.kinds])
+    colours = np.array([_rgb(category.colour) for category in subject.categories])
+    focus = np.array([category.focus for category in subject.categories])
 
     base = np.where(focus[:, None], 0.0, share).argmax(axis=0)
     pixels = colours[base]
     column, row = curve(prefix_length // 2)
-    striped = np.array([kind.striped for kind in subject.kinds])[base]
+    striped = np.array([category.striped for category in subject.categories])[base]
     # The same stripes at each resolution.
     period = 1 << prefix_length // 2 - 5
     dark = striped & ((column + row) % period < period // 2)
@@ -144,14 +144,14 @@ def _draw_panel(page: Axes, subject: Subject) -> None:
     right = left + _PANEL
     y = _HEAD + 12.0
     y = _draw_headings(page, y, left, right, "Legend")
-    for kind, total in zip(subject.kinds, subject.totals(), strict=True):
-        _draw_swatch(page, left, y, kind)
-        _draw_row(page, y, (left + 30, right), kind.label, total)
+    for category, total in zip(subject.categories, subject.totals(), strict=True):
+        _draw_swatch(page, left, y, category)
+        _draw_row(page, y, (left + 30, right), category.label, total)
         y += 23
     page.plot([left, right], [y - 11, y - 11], color="#c8ccd0", linewidth=0.6)
     _draw_row(page, y + 3, (left + 30, right), "all IPv4 addresses", SPACE)
     y += 36
-    if any(kind.focus for kind in subject.kinds):
+    if any(category.focus for category in subject.categories):
         note = (
             "What the picture is about shows in each smallest square that holds any of it: pale "
             "where it is a small part, in full colour where it is all."
@@ -175,16 +175,16 @@ def _draw_headings(page: Axes, y: float, left: float, right: float, title: str) 
     return y + 27
 
 
-def _draw_swatch(page: Axes, left: float, y: float, kind: Kind) -> None:
+def _draw_swatch(page: Axes, left: float, y: float, category: Category) -> None:
     page.add_patch(
         Rectangle(
             (left, y - 7.5),
             20,
             15,
-            facecolor=kind.colour,
+            facecolor=category.colour,
             edgecolor="#8a9096",
             linewidth=0.5,
-            hatch="////" if kind.striped else None,
+            hatch="////" if category.striped else None,
         )
     )
 

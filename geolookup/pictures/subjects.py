@@ -1,7 +1,7 @@
-"""What a picture shows: kinds of addresses, their colours, and which kind each address is.
+"""What a picture shows: categories of addresses, their colours, and the category of each address.
 
-The colours are told apart with each of the common forms of colour blindness, and none
-rests on red against green alone; a test measures that.
+The colours can be distinguished with each of the common forms of colour blindness, and no
+two differ as red and green alone; a test measures that.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from geolookup.answer.claims import NO_COUNTRY, Claim, Status
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.region_sets import RegionSet
-from geolookup.pictures.cells import Line, claim_line
+from geolookup.pictures.cells import Intervals, claim_intervals
 
 LARGEST_CODES: Final = 10
-"""Countries with a colour of their own. More colours could not be told apart."""
+"""Countries with a colour of their own. More colours could not be distinguished."""
 
 LISTED_PAIRS: Final = 15
 
-NOBODYS: Final = "#ffffff"
+UNASSIGNED: Final = "#ffffff"
 SPECIAL: Final = "#e6e2d8"
 ELSEWHERE: Final = "#b9bec4"
 UNCERTAIN: Final = "#1d1f22"
@@ -32,21 +32,21 @@ PALE: Final = "#d9dde1"
 """What a picture is not about."""
 
 CODE_COLOURS: Final = (
-    *("#6f9fd0", "#ae4713", "#0b6556", "#ec9e51", "#783f83"),
-    *("#0f248a", "#9af49a", "#8a75f0", "#b38a61", "#651a0b"),
-)
+    "#6f9fd0", "#ae4713", "#0b6556", "#ec9e51", "#783f83",
+    "#0f248a", "#9af49a", "#8a75f0", "#b38a61", "#651a0b",
+)  # fmt: skip
 """By number of addresses: the calmest for the largest country, which covers a third of the map."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of addresses.
+class Category:
+    """A category of addresses.
 
     Attributes:
-        label: what the legend says.
+        label: its text in the legend.
         colour: "#rrggbb".
-        focus: what the picture is about. Such a kind shows in a cell however small its
-            part is, the stronger the larger; of the others the largest shows.
+        focus: what the picture is about. Such a category shows in a cell however small
+            its part is, the stronger the larger; of the others the largest shows.
         striped: drawn with stripes, so that it can't be taken for a light colour.
     """
 
@@ -62,74 +62,70 @@ class Subject:
 
     Attributes:
         title: in a few words.
-        kinds: in the order of the legend.
-        line: the IPv4 space, the position of its kind in `kinds` for each piece.
+        categories: in the order of the legend.
+        intervals: the IPv4 space, the position of its category in `categories` for each piece.
         pairs: title and rows (text, addresses) of a second table.
         datasets: what it is made from, a line each.
         attributions: what the sources' licences ask to be shown.
     """
 
     title: str
-    kinds: tuple[Kind, ...]
-    line: Line
+    categories: tuple[Category, ...]
+    intervals: Intervals
     pairs: tuple[str, tuple[tuple[str, int], ...]]
     datasets: tuple[str, ...]
     attributions: tuple[str, ...]
 
     def totals(self) -> list[int]:
-        """Return the number of addresses of each kind."""
-        return _totals(self.line, len(self.kinds))
+        """Return the number of addresses of each category."""
+        return _totals(self.intervals, len(self.categories))
 
 
 def codes(dataset: Dataset) -> Subject:
     """Return the picture of all countries, the largest in colours."""
-    line, claims = claim_line(dataset), tuple(dataset.claims)
+    intervals, claims = claim_intervals(dataset), tuple(dataset.claims)
     weights = Counter[str]()
-    for claim, size in zip(claims, _totals(line, len(claims)), strict=True):
+    for claim, size in zip(claims, _totals(intervals, len(claims)), strict=True):
         if _agreed(claim):
             weights[claim.country] += size
     del weights[NO_COUNTRY]
     largest = sorted(weights, key=lambda code: (-weights[code], code))[:LARGEST_CODES]
-    kinds = (
-        *(Kind(_named(code), CODE_COLOURS[i]) for i, code in enumerate(largest)),
-        Kind(f"{max(0, len(weights) - len(largest))} other countries", ELSEWHERE),
-        Kind("disputed or unconfirmed", UNCERTAIN),
-        Kind("no source speaks", NOBODYS),
-        Kind("special-purpose", SPECIAL, striped=True),
+    categories = (
+        *(Category(_named(code), CODE_COLOURS[i]) for i, code in enumerate(largest)),
+        Category(f"{max(0, len(weights) - len(largest))} other countries", ELSEWHERE),
+        Category("disputed or unconfirmed", UNCERTAIN),
+        Category("no source speaks", UNASSIGNED),
+        Category("special-purpose", SPECIAL, striped=True),
     )
     other = len(largest)
-    others = Counter({_named(code): n for code, n in weights.items() if code not in largest})
 
-    def kind(claim: Claim) -> int:
+    def category(claim: Claim) -> int:
         if _agreed(claim) and claim.country != NO_COUNTRY:
             return largest.index(claim.country) if claim.country in largest else other
         if claim.status in (Status.DISPUTED, Status.UNCONFIRMED):
             return other + 1
         return other + 2 + (claim.status is Status.SPECIAL_PURPOSE)
 
-    return Subject(
-        title="Countries",
-        kinds=kinds,
-        line=_of_claims(line, claims, kind),
-        pairs=("Largest of the other countries", _most(others)),
-        datasets=(_described(dataset),),
-        attributions=dataset.attributions,
-    )
+    def row(claim: Claim) -> str | None:
+        return _named(claim.country) if category(claim) == other else None
+
+    table = "Largest of the other countries"
+    return _of_dataset(dataset, "Countries", categories, category, table, row)
 
 
 def one_region_set(dataset: Dataset, region_set: RegionSet) -> Subject:
     """Return the picture of a region set: where all sources see it, and where only some."""
     name, codes = region_set.name, region_set.codes
-    kinds = (
-        Kind(f"{name}: all sources agree", "#00489e", focus=True),
-        Kind(f"{name} or another: sources disagree", "#e8601c", focus=True),
-        Kind(f"{name}: unconfirmed", "#44aa99", focus=True),
-        Kind("elsewhere", PALE),
-        Kind("no source speaks", NOBODYS),
-        Kind("special-purpose", SPECIAL, striped=True),
+    categories = (
+        Category(f"{name}: all sources agree", "#00489e", focus=True),
+        Category(f"{name} or another: sources disagree", "#e8601c", focus=True),
+        Category(f"{name}: unconfirmed", "#44aa99", focus=True),
+        Category("elsewhere", PALE),
+        Category("no source speaks", UNASSIGNED),
+        Category("special-purpose", SPECIAL, striped=True),
     )
 
-    def kind(claim: Claim) -> int:
+    def category(claim: Claim) -> int:
         claimed = codes.intersection(claim.claimed)
         if claim.status is Status.DISPUTED and claimed and not codes.issuperset(claim.claimed):
             return 1
@@ -139,31 +135,25 @@ def one_region_set(dataset: Dataset, region_set: RegionSet) -> Subject:
             return 5
         return 4 if claim.country == NO_COUNTRY else 3
 
-    line, claims = claim_line(dataset), tuple(dataset.claims)
-    others = Counter[str]()
-    for claim, size in zip(claims, _totals(line, len(claims)), strict=True):
-        if kind(claim) == 1:
-            inside = sorted(codes.intersection(claim.claimed))
-            others[" or ".join(dict.fromkeys([*inside, *claim.claimed]))] += size
-    return Subject(
-        title=f"{name}, {COUNTRIES[name]}" if name in COUNTRIES else name,
-        kinds=kinds,
-        line=_of_claims(line, claims, kind),
-        pairs=("Disagreements", _most(others)),
-        datasets=(_described(dataset),),
-        attributions=dataset.attributions,
-    )
+    def row(claim: Claim) -> str | None:
+        if category(claim) != 1:
+            return None
+        inside = sorted(codes.intersection(claim.claimed))
+        return " or ".join(dict.fromkeys([*inside, *claim.claimed]))
+
+    title = f"{name}, {COUNTRIES[name]}" if name in COUNTRIES else name
+    return _of_dataset(dataset, title, categories, category, "Disagreements", row)
 
 
 def agreement(dataset: Dataset) -> Subject:
     """Return the picture of what the sources agree about, and what they dispute."""
-    kinds = (
-        Kind("disputed: sources name different countries", "#d1480f", focus=True),
-        Kind("unconfirmed: a source is silent", "#0f7ba8", focus=True),
-        Kind("assigned: all sources agree", PALE),
-        Kind("override: an operator decided", "#882255", focus=True),
-        Kind("no source speaks", NOBODYS),
-        Kind("special-purpose", SPECIAL, striped=True),
+    categories = (
+        Category("disputed: sources name different countries", "#d1480f", focus=True),
+        Category("unconfirmed: a source is silent", "#0f7ba8", focus=True),
+        Category("assigned: all sources agree", PALE),
+        Category("override: an operator decided", "#882255", focus=True),
+        Category("no source speaks", UNASSIGNED),
+        Category("special-purpose", SPECIAL, striped=True),
     )
     numbers = {
         Status.DISPUTED: 0,
@@ -174,50 +164,47 @@ def agreement(dataset: Dataset) -> Subject:
         Status.INVALID: 4,
         Status.SPECIAL_PURPOSE: 5,
     }
-    line, claims = claim_line(dataset), tuple(dataset.claims)
-    disputes = Counter[str]()
-    for claim, size in zip(claims, _totals(line, len(claims)), strict=True):
-        if claim.status is Status.DISPUTED:
-            disputes[" or ".join(claim.claimed)] += size
-    return Subject(
-        title="Agreement of the sources",
-        kinds=kinds,
-        line=_of_claims(line, claims, lambda claim: numbers[claim.status]),
-        pairs=("Largest disagreements", _most(disputes)),
-        datasets=(_described(dataset),),
-        attributions=dataset.attributions,
+    return _of_dataset(
+        dataset,
+        "Agreement of the sources",
+        categories,
+        lambda claim: numbers[claim.status],
+        "Largest disagreements",
+        lambda claim: " or ".join(claim.claimed) if claim.status is Status.DISPUTED else None,
     )
 
 
 def difference(old: Dataset, new: Dataset) -> Subject:
     """Return the picture of what is different in *new*."""
-    kinds = (
-        Kind("moved: another country", "#d1480f", focus=True),
-        Kind("newly disputed", "#882255", focus=True),
-        Kind("no longer disputed", "#117733", focus=True),
-        Kind("gained a country", "#0f7ba8", focus=True),
-        Kind("lost its country", "#ddaa00", focus=True),
-        Kind("same country or none, other status", "#88ccee", focus=True),
-        Kind("unchanged", PALE),
-        Kind("no source speaks, unchanged", NOBODYS),
-        Kind("special-purpose, unchanged", SPECIAL, striped=True),
+    categories = (
+        Category("moved: another country", "#d1480f", focus=True),
+        Category("newly disputed", "#882255", focus=True),
+        Category("no longer disputed", "#117733", focus=True),
+        Category("gained a country", "#0f7ba8", focus=True),
+        Category("lost its country", "#ddaa00", focus=True),
+        Category("same country or none, other status", "#88ccee", focus=True),
+        Category("unchanged", PALE),
+        Category("no source speaks, unchanged", UNASSIGNED),
+        Category("special-purpose, unchanged", SPECIAL, striped=True),
     )
-    old_line, new_line = claim_line(old), claim_line(new)
-    first = np.union1d(old_line.first, new_line.first)
-    pairs = old_line.at(first).astype(np.uint64) << np.uint64(32) | new_line.at(first)
+    old_intervals, new_intervals = claim_intervals(old), claim_intervals(new)
+    first = np.union1d(old_intervals.first, new_intervals.first)
+    pairs = old_intervals.at(first).astype(np.uint64) << np.uint64(32) | new_intervals.at(first)
     different, number = np.unique(pairs, return_inverse=True)
     before, after = tuple(old.claims), tuple(new.claims)
     claims = [(before[pair >> 32], after[pair & 0xFFFF_FFFF]) for pair in map(int, different)]
-    line = Line(first, number.astype(np.uint32))
-    kind_of = [_change(*pair) for pair in claims]
+    intervals = Intervals(first, number.astype(np.uint32))
+    category_of = [_change(*pair) for pair in claims]
     moves = Counter[str]()
-    for (was, is_), kind, size in zip(claims, kind_of, _totals(line, len(claims)), strict=True):
-        if kind in _MOVES:
-            moves[f"{_said(was)} → {_said(is_)}"] += size
+    for (was, is_), category, size in zip(
+        claims, category_of, _totals(intervals, len(claims)), strict=True
+    ):
+        if category in _MOVES:
+            moves[f"{_claim_text(was)} → {_claim_text(is_)}"] += size
     return Subject(
         title="What changed",
-        kinds=kinds,
-        line=Line(first, np.array(kind_of, dtype=np.uint32)[line.value]),
+        categories=categories,
+        intervals=Intervals(first, np.array(category_of, dtype=np.uint32)[intervals.value]),
         pairs=("Largest changes", _most(moves)),
         datasets=(f"old: {_described(old)}", f"new: {_described(new)}"),
         attributions=tuple(dict.fromkeys(old.attributions + new.attributions)),
@@ -228,7 +215,7 @@ _MOVES = range(5)
 
 
 def _change(old: Claim, new: Claim) -> int:
-    """Return the position of a change among the kinds of `difference`."""
+    """Return the position of a change among the categories of `difference`."""
     was, is_ = (claim.status is Status.DISPUTED for claim in (old, new))
     if (old.status, old.country, old.claimed) == (new.status, new.country, new.claimed):
         if old.country != NO_COUNTRY:
@@ -243,7 +230,7 @@ def _change(old: Claim, new: Claim) -> int:
     return 0 if old.country != new.country else 5
 
 
-def _said(claim: Claim) -> str:
+def _claim_text(claim: Claim) -> str:
     if claim.status is Status.DISPUTED:
         return "/".join(_first(claim.country, claim.claimed)) + "?"
     return "none" if claim.country == NO_COUNTRY else claim.country
@@ -269,11 +256,42 @@ def _described(dataset: Dataset) -> str:
     return f"{dataset.id[:16]}…, built {dataset.built:%Y-%m-%d}"
 
 
-def _totals(line: Line, values: int) -> list[int]:
+def _totals(intervals: Intervals, values: int) -> list[int]:
     # float64 holds these numbers exactly.
-    weights = np.bincount(line.value, weights=line.sizes(), minlength=values)
+    weights = np.bincount(intervals.value, weights=intervals.sizes(), minlength=values)
     return [int(weight) for weight in weights]
 
 
-def _of_claims(line: Line, claims: Sequence[Claim], kind: Callable[[Claim], int]) -> Line:
-    return Line(line.first, np.array([kind(claim) for claim in claims], np.uint32)[line.value])
+def _of_dataset(
+    dataset: Dataset,
+    title: str,
+    categories: tuple[Category, ...],
+    category: Callable[[Claim], int],
+    table: str,
+    row: Callable[[Claim], str | None],
+) -> Subject:
+    """Return the picture of one dataset.
+
+    Args:
+        dataset: the dataset.
+        title: its title.
+        categories: in the order of the legend.
+        category: the position of a claim's category.
+        table: title of the second table.
+        row: a claim's row in that table; None: it has none.
+    """
+    intervals, claims = claim_intervals(dataset), tuple(dataset.claims)
+    rows = Counter[str]()
+    for claim, size in zip(claims, _totals(intervals, len(claims)), strict=True):
+        name = row(claim)
+        if name is not None:
+            rows[name] += size
+    numbers = np.array([category(claim) for claim in claims], np.uint32)
+    return Subject(
+        title=title,
+        categories=categories,
+        intervals=Intervals(intervals.first, numbers[intervals.value]),
+        pairs=(table, _most(rows)),
+        datasets=(_described(dataset),),
+        attributions=dataset.attributions,
+    )

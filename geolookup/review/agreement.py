@@ -1,7 +1,7 @@
-"""How far the sources of a dataset agree, measured.
+"""How far the sources of a dataset agree.
 
-Everything is weighted twice: by addresses, and by intervals, of which a large one counts
-no more than a small one. Only routable space counts: not what is special-purpose, not
+Everything is counted twice: in addresses, and in intervals, where a large one counts no
+more than a small one. Only routable space counts: not what is special-purpose, not
 IPv6 addresses that carry an IPv4 address, and of IPv6 only ``2000::/3``.
 """
 
@@ -21,15 +21,15 @@ from geolookup.answer.region_sets import RegionSet
 Progress = Callable[[int], None]
 """Called with the number of intervals done."""
 
-_PACE: Final = 1 << 12  # intervals between two calls of the progress function
+_PROGRESS_EVERY: Final = 1 << 12  # intervals between two calls of the progress function
 
 
 class Amount(NamedTuple):
-    """How much of the address line.
+    """An amount of address space.
 
     Attributes:
         addresses: how many.
-        intervals: in how many pieces.
+        intervals: in how many intervals.
     """
 
     addresses: int = 0
@@ -44,8 +44,8 @@ class Amount(NamedTuple):
         )
 
 
-class View(Protocol):
-    """What one source says of the whole address line."""
+class SourceIntervals(Protocol):
+    """What one source says of all addresses."""
 
     @property
     def name(self) -> str:
@@ -61,8 +61,8 @@ class Pair:
 
     Attributes:
         sources: their names.
-        both: where both name a country.
-        same: where they name the same one.
+        both: addresses for which both name a country.
+        same: addresses for which they name the same one.
     """
 
     sources: tuple[str, str]
@@ -72,15 +72,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region set as the sources see it.
+    """What the sources say of a region set.
 
     Attributes:
         name: its name.
         agreed: all full sources speak, and all sources that speak put it inside.
         split: a source puts it inside and another outside.
-        unconfirmed: who speaks puts it inside, but a full source is silent.
+        unconfirmed: all sources that speak put it inside, but a full source is silent.
         verdicts: by policy, the amounts of all routable space by verdict.
-        open: by policy, what a source puts inside and the verdict leaves UNDETERMINED.
+        open: by policy, what a source puts inside and has the verdict UNDETERMINED.
     """
 
     name: str
@@ -98,15 +98,14 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What was measured of one family.
+    """The agreement of the sources in one family.
 
     Attributes:
         family: 4 or 6.
-        routable: what was measured, and what all shares are of.
+        routable: all that was measured; shares are shares of this.
         statuses: the amount of each status.
-        pairs: each pair of sources; None where the dataset does not tell which source
-            said what.
-        regions: each region set that was asked for.
+        pairs: each pair of sources; None: the dataset does not have what each source says.
+        regions: the region sets of the request.
     """
 
     family: Family
@@ -121,10 +120,10 @@ def measure(
     family: Family,
     region_sets: Iterable[str | RegionSet] = (),
     *,
-    views: Sequence[View] = (),
+    views: Sequence[SourceIntervals] = (),
     progress: Progress | None = None,
 ) -> Agreement:
-    """Measure how far the sources agree about one family.
+    """Measure how far the sources agree in one family.
 
     Args:
         dataset: the dataset.
@@ -132,7 +131,7 @@ def measure(
         region_sets: names, expressions or region sets.
         views: what each source says, for the pairs. Without them the pairs follow from
             the claims if there are just two full sources, and are unknown otherwise.
-        progress: called now and then, if there are views.
+        progress: called repeatedly, if there are views.
 
     Raises:
         RegionSetError: an unknown region set.
@@ -144,12 +143,10 @@ def measure(
     ]
     claims = tuple(dataset.claims)
     amounts = _by_claim(dataset, family)
-    statuses: dict[Status, Amount] = defaultdict(Amount)
-    for number, amount in amounts.items():
-        statuses[claims[number].status] += amount
+    statuses = _by_status(claims, amounts)
     return Agreement(
         family=family,
-        routable=_sum(amounts.values()),
+        routable=sum(amounts.values(), Amount()),
         statuses={status: statuses[status] for status in sorted(statuses)},
         pairs=_pairs_of_views(dataset, family, views, progress)
         if views
@@ -183,6 +180,13 @@ def _region(
     return Region(region_set.name, agreed, split, unconfirmed, verdicts, open_)
 
 
+def _by_status(claims: Sequence[Claim], amounts: Mapping[int, Amount]) -> dict[Status, Amount]:
+    statuses: dict[Status, Amount] = defaultdict(Amount)
+    for number, amount in amounts.items():
+        statuses[claims[number].status] += amount
+    return statuses
+
+
 def _by_claim(dataset: Dataset, family: Family) -> dict[int, Amount]:
     """Return the amount of routable space of each claim that has some."""
     addresses: dict[int, int] = defaultdict(int)
@@ -204,45 +208,46 @@ def _routable(dataset: Dataset, family: Family) -> Iterator[tuple[int, int, int]
 def _pairs_of_claims(
     dataset: Dataset, claims: Sequence[Claim], amounts: Mapping[int, Amount]
 ) -> tuple[Pair, ...] | None:
-    """Return the pair of the only two sources, if both are full: then the status tells."""
+    """Return the pair of the only two sources, if both are full: it follows from the status."""
     sources = dataset.sources
     if len(sources) < 2:
         return ()
     origins = {source.origin for source in sources}
     if len(sources) > 2 or len(origins) < 2 or any(s.coverage != "full" for s in sources):
         return None
-    same = _sum(a for n, a in amounts.items() if claims[n].status is Status.ASSIGNED)
-    other = _sum(a for n, a in amounts.items() if claims[n].status is Status.DISPUTED)
-    return (Pair((sources[0].name, sources[1].name), same + other, same),)
+    by_status = _by_status(claims, amounts)
+    same = by_status[Status.ASSIGNED]
+    both = same + by_status[Status.DISPUTED]
+    return (Pair((sources[0].name, sources[1].name), both, same),)
 
 
 def _pairs_of_views(
-    dataset: Dataset, family: Family, views: Sequence[View], progress: Progress | None
+    dataset: Dataset, family: Family, views: Sequence[SourceIntervals], progress: Progress | None
 ) -> tuple[Pair, ...]:
-    said: dict[tuple[str | None, ...], Amount] = defaultdict(Amount)
-    for addresses, codes in _said(dataset, family, views, progress):
-        said[codes] += Amount(addresses, 1)
+    amounts: dict[tuple[str | None, ...], Amount] = defaultdict(Amount)
+    for addresses, codes in _overlaid(dataset, family, views, progress):
+        amounts[codes] += Amount(addresses, 1)
     pairs = []
     for left, right in combinations(range(len(views)), 2):
-        both = {c: a for c, a in said.items() if c[left] is not None and c[right] is not None}
+        both = {c: a for c, a in amounts.items() if c[left] is not None and c[right] is not None}
         pairs.append(
             Pair(
                 (views[left].name, views[right].name),
-                _sum(both.values()),
-                _sum(amount for codes, amount in both.items() if codes[left] == codes[right]),
+                sum(both.values(), Amount()),
+                sum((a for codes, a in both.items() if codes[left] == codes[right]), Amount()),
             )
         )
     return tuple(pairs)
 
 
-def _said(
-    dataset: Dataset, family: Family, views: Sequence[View], progress: Progress | None
+def _overlaid(
+    dataset: Dataset, family: Family, views: Sequence[SourceIntervals], progress: Progress | None
 ) -> Iterator[tuple[int, tuple[str | None, ...]]]:
-    """Yield the size of each routable piece, and what each source says of it."""
+    """Yield the size of each routable piece, and the code that each source has for it."""
     sources = [view.intervals(family) for view in views]
     current = [next(source) for source in sources]
     for done, (start, end, _) in enumerate(_routable(dataset, family)):
-        if progress is not None and done % _PACE == 0:
+        if progress is not None and done % _PROGRESS_EVERY == 0:
             progress(done)
         at = start
         while at <= end:
@@ -252,10 +257,3 @@ def _said(
             last = min(end, *(interval[1] for interval in current))
             yield last - at + 1, tuple(code for _, _, code in current)
             at = last + 1
-
-
-def _sum(amounts: Iterable[Amount]) -> Amount:
-    total = Amount()
-    for amount in amounts:
-        total += amount
-    return total

@@ -1,12 +1,12 @@
-"""What is different in a new dataset: which codes gained and lost what, and where to.
+"""Differences between two datasets: the addresses that each code gained and lost, and to which.
 
-Everything is weighted twice: by addresses, of which a large range has many, and by
-prefixes, of which a large range has as few as a small one. Prefixes are the fewest that
-make up a piece; a piece is a range throughout which the country, the status and the
-claimed codes are the same in the old dataset, and the same in the new one.
+Everything is counted twice: in addresses, where large ranges dominate, and in prefixes,
+where a large range counts as little as a small one. Prefixes are the fewest that make up
+a piece. A piece is a range whose country, status and claimed codes are the same throughout
+in the old dataset, and the same throughout in the new one.
 
-IPv6 addresses that carry an IPv4 address are answered by that one, so where both datasets
-say so nothing is counted.
+IPv6 addresses that carry an IPv4 address are not counted where both datasets answer by
+that IPv4 address.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from geolookup.answer.intervals import BITS, FAMILIES, Family
 from geolookup.change_limits import DISPUTED, EVERY_CODE
 
 UNIT: Final[Mapping[Family, int]] = {4: 1, 6: 1 << 80}
-"""Addresses in what people count by: an IPv4 address, or a /48, which is what a site gets."""
+"""Addresses in a unit of the tables: one IPv4 address, or a /48, the usual size of a site."""
 
 LARGEST: Final = 20
-"""Moved ranges that are listed of each family."""
+"""Moved ranges that are listed for each family."""
 
 SMALL: Final = 1 << 16
-"""A code with less than so many units (an IPv4 /16, an IPv6 /32) counts as though it had
-them where `EVERY_CODE` limits it. One new office may be half of what a small place has."""
+"""A code with fewer units (an IPv4 /16, an IPv6 /32) counts as if it had this many where
+`EVERY_CODE` limits it. One new office may be half of a small country's addresses."""
 
 Progress = Callable[[int, int], None]
 """Called with (intervals done, intervals in all)."""
@@ -41,11 +41,11 @@ Progress = Callable[[int, int], None]
 _EMBEDDED = 0
 """Number of the state of addresses that carry an IPv4 address."""
 
-_PACE = 1 << 14  # intervals between two calls of the progress function
+_PROGRESS_EVERY = 1 << 14  # intervals between two calls of the progress function
 
 
 class Weight(NamedTuple):
-    """How much of the address line.
+    """An amount of address space.
 
     Attributes:
         addresses: how many.
@@ -66,11 +66,11 @@ class Weight(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a dataset says of a piece.
+    """A dataset's answer for a piece.
 
     Attributes:
         country: the code, or ``ZZ``.
-        status: why; None: the addresses carry an IPv4 address.
+        status: its status; None: the addresses carry an IPv4 address.
         claimed: all codes that sources claim, sorted.
     """
 
@@ -81,16 +81,16 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class CodeChange:
-    """What became of a code's addresses. They are those whose country it is, disputed or not.
+    """The changes of a code's addresses: those whose country it is, disputed or not.
 
     Attributes:
         code: the code.
         before: what it had.
-        gained: what it has now and had not.
-        lost: what it had and has no longer.
-        gained_from: where `gained` was before, by code (``ZZ``: nowhere).
-        lost_to: where `lost` is now, by code.
-        newly_disputed: what is disputed now and was not, where it is among the claimed codes.
+        gained: what it has now and did not have.
+        lost: what it had and no longer has.
+        gained_from: the codes that had `gained` before (``ZZ``: no country).
+        lost_to: the codes that have `lost` now.
+        newly_disputed: what is disputed now and was not, with this code among the claimed.
     """
 
     code: str
@@ -120,8 +120,8 @@ class CodeChange:
         return _share(self.gained.prefixes + self.lost.prefixes, self.before.prefixes)
 
 
-class Moved(NamedTuple):
-    """A range whose addresses changed from one country to another, all alike.
+class MovedRange(NamedTuple):
+    """A range whose addresses all changed from one country to the same other one.
 
     Attributes:
         first: the first address, as a number.
@@ -142,14 +142,13 @@ class FamilyDifference:
 
     Attributes:
         family: 4 or 6.
-        pieces: the weight of all that is the one state in the old dataset and the other
-            in the new.
+        pieces: by old and new state, how much changed from one to the other.
         largest: the largest ranges that moved, the largest first.
     """
 
     family: Family
     pieces: Mapping[tuple[State, State], Weight]
-    largest: tuple[Moved, ...]
+    largest: tuple[MovedRange, ...]
 
     @cached_property
     def answered_before(self) -> Weight:
@@ -163,7 +162,7 @@ class FamilyDifference:
 
     @cached_property
     def moved(self) -> Weight:
-        """What has another country now, none being one."""
+        """What has another country now, or gained or lost one."""
         return self._sum(lambda old, new: old.country != new.country)
 
     @cached_property
@@ -196,8 +195,8 @@ class FamilyDifference:
             code: CodeChange(
                 code=code,
                 before=before[code],
-                gained=_total(sources[code]),
-                lost=_total(flows[code]),
+                gained=sum(sources[code].values(), Weight()),
+                lost=sum(flows[code].values(), Weight()),
                 gained_from=_largest_first(sources[code]),
                 lost_to=_largest_first(flows[code]),
                 newly_disputed=disputed[code],
@@ -212,11 +211,7 @@ class FamilyDifference:
         return _share(changed, self.answered_before.addresses)
 
     def _sum(self, counts: Callable[[State, State], bool]) -> Weight:
-        total = Weight()
-        for (old, new), weight in self.pieces.items():
-            if counts(old, new):
-                total += weight
-        return total
+        return sum((weight for pair, weight in self.pieces.items() if counts(*pair)), Weight())
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +238,7 @@ class ExceededLimit:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What is different in a new dataset.
+    """The differences between two datasets.
 
     Attributes:
         old: id of the old dataset.
@@ -276,7 +271,7 @@ def compare(old: Dataset, new: Dataset, *, progress: Progress | None = None) -> 
     Args:
         old: the old dataset.
         new: the new one.
-        progress: told how many intervals of both families have been compared.
+        progress: called with the number of intervals of both families that were compared.
 
     Raises:
         DatasetError: the content was damaged since it was opened.
@@ -289,11 +284,11 @@ def compare(old: Dataset, new: Dataset, *, progress: Progress | None = None) -> 
     for index, family in enumerate(FAMILIES):
         done = sum(totals[:index])
 
-        def told(count: int, done: int = done) -> None:
+        def on_progress(count: int, done: int = done) -> None:
             if progress is not None:
                 progress(done + count, sum(totals))
 
-        families.append(_compare_family(old, new, family, told))
+        families.append(_compare_family(old, new, family, on_progress))
     return Difference(old.id, new.id, tuple(families))
 
 
@@ -306,7 +301,7 @@ def percent(share: Fraction) -> str:
 
 
 def _compare_family(
-    old: Dataset, new: Dataset, family: Family, told: Callable[[int], None]
+    old: Dataset, new: Dataset, family: Family, on_progress: Callable[[int], None]
 ) -> FamilyDifference:
     states, before, after = _numbered_states(old, new)
     count = len(states)
@@ -315,9 +310,9 @@ def _compare_family(
     prefixes = defaultdict[int, int](int)
     moves: list[tuple[int, int, int, int]] = []  # (size, -first, old, new), a heap
     moving: list[int] = [0, 0, 0, 0]  # first, end, old state, new state
-    for first, end, pair in _pieces(old, new, family, (before, after, count), told):
-        # The highest bit in which the ends differ tells where the largest prefix begins or
-        # ends; what lies below and above of it is made of one prefix a bit.
+    for first, end, pair in _pieces(old, new, family, (before, after, count), on_progress):
+        # The largest prefix begins or ends at the highest bit in which the ends differ;
+        # below and above it, each bit that is set is one prefix.
         bit = (first ^ end).bit_length() - 1
         middle = end >> bit << bit
         addresses[pair] += end - first
@@ -341,7 +336,7 @@ def _compare_family(
             if pair != _EMBEDDED * count + _EMBEDDED
         },
         tuple(
-            Moved(-first, -first + size - 1, codes[was], codes[is_])
+            MovedRange(-first, -first + size - 1, codes[was], codes[is_])
             for size, first, was, is_ in sorted(moves, reverse=True)
         ),
     )
@@ -356,9 +351,9 @@ def _keep(moves: list[tuple[int, int, int, int]], moving: list[int]) -> None:
 
 
 def _numbered_states(old: Dataset, new: Dataset) -> tuple[list[State], list[int], list[int]]:
-    """Return all states, and of each dataset the state's number by claim number.
+    """Return all states, and for each dataset the number of a claim's state by claim number.
 
-    Thousands of claims differ in their votes alone, and are a few hundred states.
+    Thousands of claims differ in their votes alone; they have a few hundred states.
     """
     numbers = {State(NO_COUNTRY, None): _EMBEDDED}
     columns = []
@@ -376,7 +371,7 @@ def _pieces(
     new: Dataset,
     family: Family,
     states: tuple[list[int], list[int], int],
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> Iterator[tuple[int, int, int]]:
     """Yield first, end (the address after the last) and the number of the pair of states."""
     before, after, count = states
@@ -403,13 +398,13 @@ def _pieces(
             _, new_last, number = next(new_line)
             is_ = after[number]
         done += 1
-        if not done % _PACE:
-            told(done)
+        if not done % _PROGRESS_EVERY:
+            on_progress(done)
         if was + is_ != pair:
             yield start, last + 1, pair
             start, pair = last + 1, was + is_
     yield start, top + 1, pair
-    told(done)
+    on_progress(done)
 
 
 def _newly_disputed(old: State, new: State) -> bool:
@@ -439,13 +434,6 @@ def _share(part: int, whole: int) -> Fraction | None:
     if whole:
         return Fraction(part, whole)
     return None if part else Fraction(0)
-
-
-def _total(weights: Mapping[str, Weight]) -> Weight:
-    total = Weight()
-    for weight in weights.values():
-        total += weight
-    return total
 
 
 def _largest_first(weights: Mapping[str, Weight]) -> dict[str, Weight]:

@@ -1,4 +1,4 @@
-"""What decision records add up to: a transparency report's table, by month and region set."""
+"""Totals of decision records: the table of a transparency report, by month and region set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from geolookup.answer.decision_record import DecisionRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReportRow:
     """The decisions of one month about one region set.
 
     Attributes:
@@ -35,14 +35,14 @@ class Row:
     undetermined: int
 
 
-def tabulate(records: Iterable[DecisionRecord]) -> list[Row]:
+def tabulate(records: Iterable[DecisionRecord]) -> list[ReportRow]:
     """Return a row for each month and region set that occur, sorted by both."""
     grouped: dict[tuple[str, str], list[DecisionRecord]] = {}
     for record in records:
         key = (record.time.strftime("%Y-%m"), record.region_set)
         grouped.setdefault(key, []).append(record)
     return [
-        Row(
+        ReportRow(
             month=month,
             region_set=region_set,
             decisions=len(group),

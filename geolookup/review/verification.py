@@ -1,4 +1,4 @@
-"""Whether a dataset file can be trusted: sound as a file, and plausible in what it says."""
+"""Whether a dataset file can be trusted: sound as a file, and with plausible answers."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_rows_cover_the_line_and_say_what_lookup_says(
     assert rows[-1].last == 2 ** (32 if family == 4 else 128) - 1
     for row, following in pairwise(rows):
         assert row.last + 1 == following.first
-        assert row.said != following.said
+        assert row.value != following.value
     for first, last, said in rows:
         for value in {first, (first + last) // 2, last}:
             if carries_ipv4(family, value):
@@ -122,12 +122,12 @@ def test_spans_are_the_addresses_with_a_country_and_as_few_as_can_be(
 ) -> None:
     rows = Rows(small, disputed="primary")
     covered = [(span.first, span.last, span.code) for span in rows.spans(family)]
-    pieces = [row for row in rows.of(family) if row.said.code != "ZZ"]
+    pieces = [row for row in rows.of(family) if row.value.code != "ZZ"]
     assert sum(last - first + 1 for first, last, _ in covered) == sum(
         row.last - row.first + 1 for row in pieces
     )
     for row in pieces:
-        assert any(a <= row.first and row.last <= b and c == row.said.code for a, b, c in covered)
+        assert any(a <= row.first and row.last <= b and c == row.value.code for a, b, c in covered)
     for (_, last, code), (first, _, other) in pairwise(covered):
         assert last < first
         assert last + 1 < first or code != other

@@ -27,7 +27,7 @@ from geolookup.answer.claims import Claim  # noqa: E402
 from geolookup.answer.dataset import encode  # noqa: E402
 from geolookup.cli import main  # noqa: E402
 from geolookup.pictures import drawing, subjects  # noqa: E402
-from geolookup.pictures.cells import Line, curve, tally  # noqa: E402
+from geolookup.pictures.cells import Intervals, curve, tally  # noqa: E402
 from geolookup.pictures.subjects import Subject  # noqa: E402
 
 SPACE = 2**32
@@ -39,9 +39,9 @@ def small() -> Iterator[Dataset]:
         yield opened
 
 
-def by_kind(subject: Subject) -> dict[str, int]:
+def by_category(subject: Subject) -> dict[str, int]:
     """Return the addresses of each kind, by the beginning of its label."""
-    return dict(zip((kind.label for kind in subject.kinds), subject.totals(), strict=True))
+    return dict(zip((kind.label for kind in subject.categories), subject.totals(), strict=True))
 
 
 # --- cells ---------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_a_prefix_is_at_the_same_place_at_each_resolution() -> None:
 )
 def test_a_tally_counts_each_address_once_where_it_is(edges: list[int], values: list[int]) -> None:
     firsts = [0, *sorted(edges)]
-    line = Line(np.array(firsts, np.uint64), np.array(values[: len(firsts)], np.uint32))
+    line = Intervals(np.array(firsts, np.uint64), np.array(values[: len(firsts)], np.uint32))
     counts = tally(line, 4, 4)
     wanted = np.zeros((4, 16), np.int64)
     for first, end, value in zip(firsts, [*firsts[1:], SPACE], values, strict=False):
@@ -92,7 +92,7 @@ def test_a_tally_counts_each_address_once_where_it_is(edges: list[int], values: 
 
 
 def test_countries_are_those_that_all_sources_name(small: Dataset) -> None:
-    totals = by_kind(subjects.codes(small))
+    totals = by_category(subjects.codes(small))
     assert totals["DE  Germany"] == 2**24
     assert totals["CN  China"] == 2**8
     assert totals["FR  France"] == 2**16
@@ -111,7 +111,8 @@ def test_only_the_largest_countries_have_colours_and_the_next_are_listed(dataset
             agreed[claim.country] += last - first + 1
     largest = agreed.most_common(subjects.LARGEST_CODES + subjects.LISTED_PAIRS)
     shown = [
-        (kind.label[:2], total) for kind, total in zip(subject.kinds, subject.totals(), strict=True)
+        (kind.label[:2], total)
+        for kind, total in zip(subject.categories, subject.totals(), strict=True)
     ]
     assert shown[: subjects.LARGEST_CODES] == largest[: subjects.LARGEST_CODES]
     listed = [(text[:2], total) for text, total in subject.pairs[1]]
@@ -121,7 +122,7 @@ def test_only_the_largest_countries_have_colours_and_the_next_are_listed(dataset
 
 def test_one_country_is_shown_as_far_as_the_sources_agree(small: Dataset) -> None:
     subject = subjects.one_region_set(small, small.region_sets.resolve("CN"))
-    totals = by_kind(subject)
+    totals = by_category(subject)
     assert totals["CN: all sources agree"] == 2**8
     assert totals["CN or another: sources disagree"] == 2 * 2**24
     assert totals["CN: unconfirmed"] == 2**24
@@ -175,7 +176,7 @@ NOWHERE = Claim(Status.OVERRIDE, "ZZ")
 def test_what_kind_of_change_it_is(old: Claim, new: Claim, label: str) -> None:
     before, after = Dataset.from_buffer(everywhere(old)), Dataset.from_buffer(everywhere(new))
     subject = subjects.difference(before, after)
-    changed = [name for name, total in by_kind(subject).items() if total == SPACE]
+    changed = [name for name, total in by_category(subject).items() if total == SPACE]
     assert len(changed) == 1
     assert changed[0].startswith(label)
 
@@ -203,7 +204,8 @@ def test_changes_are_listed_by_size(small: Dataset) -> None:
 
 def test_nothing_changed_between_a_dataset_and_itself(dataset: Dataset) -> None:
     subject = subjects.difference(dataset, dataset)
-    assert sum(total for label, total in by_kind(subject).items() if "unchanged" in label) == SPACE
+    totals = by_category(subject).items()
+    assert sum(total for label, total in totals if "unchanged" in label) == SPACE
     assert subject.pairs[1] == ()
 
 
@@ -256,7 +258,7 @@ def test_kinds_can_be_told_apart_with_each_colour_vision(
         subjects.agreement(small),
         subjects.difference(small, small),
     ):
-        for one, other in itertools.combinations(subject.kinds, 2):
+        for one, other in itertools.combinations(subject.categories, 2):
             if one.striped or other.striped:
                 continue
             distance = np.linalg.norm(seen(one.colour, vision) - seen(other.colour, vision))
@@ -289,7 +291,7 @@ def test_addresses_have_their_kinds_colour_at_their_place(
 ) -> None:
     subject = subjects.agreement(small)
     picture = images.imread(io.BytesIO(png(subject, prefix_length)))
-    kinds = {kind.label.partition(":")[0]: kind.colour for kind in subject.kinds}
+    kinds = {kind.label.partition(":")[0]: kind.colour for kind in subject.categories}
     assert colour_of(picture, 0x02808000) == kinds["assigned"]
     assert colour_of(picture, 0x03808000) == kinds["disputed"]
     assert colour_of(picture, 0x08808000) == kinds["unconfirmed"]
@@ -302,7 +304,7 @@ def test_a_small_part_of_what_the_picture_is_about_shows_pale(small: Dataset) ->
         small, small.region_sets.resolve("CN")
     )  # a /24 in the cell of 1.0.0.0/16
     picture = images.imread(io.BytesIO(png(subject)))
-    whole, none = subject.kinds[0].colour, subject.kinds[4].colour
+    whole, none = subject.categories[0].colour, subject.categories[4].colour
     assert colour_of(picture, 0x01000000) not in (whole, none)
     assert colour_of(picture, 0x01010000) == none
 

@@ -14,7 +14,7 @@ from geolookup import Policy, Status
 from geolookup.answer import decision_record
 from geolookup.answer.decision_record import DecisionRecord
 from geolookup.cli import command
-from geolookup.review.transparency_report import Row, tabulate
+from geolookup.review.transparency_report import ReportRow, tabulate
 
 
 def decision(
@@ -62,9 +62,9 @@ def run(*arguments: object) -> tuple[int, str]:
 
 def test_a_row_is_a_month_and_a_region_set() -> None:
     assert tabulate(RECORDS) == [
-        Row("2026-01", "CN", 1, 0, 1, 401, 0, 400, 1),
-        Row("2026-03", "CN", 3, 2, 2, 1209, 6, 1200, 3),
-        Row("2026-03", "CN+HK", 1, 1, 1, 406, 5, 400, 1),
+        ReportRow("2026-01", "CN", 1, 0, 1, 401, 0, 400, 1),
+        ReportRow("2026-03", "CN", 3, 2, 2, 1209, 6, 1200, 3),
+        ReportRow("2026-03", "CN+HK", 1, 1, 1, 406, 5, 400, 1),
     ]
     assert tabulate([]) == []
 
