@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import difflib
 import re
@@ -62,6 +63,8 @@ def read_raw(path: Path, error: MakeError, max_bytes: int = MAX_BYTES) -> bytes:
 
 def decode(raw: bytes, name: str, error: MakeError) -> str:
     """Return a file's bytes as text, without a byte order mark."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise error(f"{name}: UTF-16 text; save it as UTF-8")
     with contextlib.suppress(UnicodeDecodeError):
         return raw.decode("utf-8-sig")
     raise error(f"{name}: not UTF-8 text")  # outside, because the error above quotes bytes

@@ -46,6 +46,14 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"\x89GLK\r\n\x1a\n"
 """Like PNG's: no text, and broken by transfers that take it for text."""
+_SEEN = 512
+_OTHERS: Final = {
+    b"\x1f\x8b": "it is compressed with gzip",
+    b"\xfd7zXZ\0": "it is compressed with xz",
+    b"BZh": "it is compressed with bzip2",
+    b"\x28\xb5\x2f\xfd": "it is compressed with zstd",
+    b"PK\3\4": "it is a zip archive",
+}
 FORMAT: Final = 1
 HEADER_SIZE: Final = 4096
 """One page: the table has room for 56 sections."""
@@ -87,6 +95,16 @@ _INTERVAL_COLUMNS: Final[dict[str, Literal["H", "I", "Q"]]] = {
 }
 
 _LETTERS = bytes(range(ord("A"), ord("Z") + 1))
+
+
+def why_no_dataset(beginning: bytes) -> str:
+    """Return what is wrong with a file that begins like this, and not like a dataset."""
+    if not beginning:
+        return "is empty"
+    for magic, what in _OTHERS.items():
+        if beginning.startswith(magic):
+            return f"not a geolookup dataset: {what}; unpack it first"
+    return "not a geolookup dataset: it does not begin like one"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,7 +262,7 @@ class Image:
         """Return the number of sections."""
         view = self._view
         if bytes(view[: len(MAGIC)]) != MAGIC:
-            self.fail("not a geolookup dataset: it does not begin like one")
+            self.fail(why_no_dataset(bytes(view[:_SEEN])))
         if len(view) < HEADER_SIZE:
             self.fail(f"truncated: {len(view)} bytes, shorter than the header")
         _, version, order, size, count, zero = _HEADER.unpack_from(view)

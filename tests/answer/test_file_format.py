@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import hashlib
 import json
 import os
@@ -230,7 +231,8 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 
 DAMAGED: tuple[Damaged, ...] = (
     # not such a file
-    ("empty", lambda: b"", "not a geolookup dataset"),
+    ("empty", lambda: b"", "is empty"),
+    ("gzip", lambda: gzip.compress(b"x"), "not a geolookup dataset: it is compressed with gzip"),
     ("text", lambda: b"first,last,code\n" * 1000, "not a geolookup dataset"),
     ("zeros", lambda: bytes(10_000), "not a geolookup dataset"),
     ("magic alone", lambda: small()[:8], "truncated: 8 bytes"),

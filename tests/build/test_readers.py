@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import ipaddress
 import itertools
 import lzma
 import os
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,9 +229,45 @@ def test_no_error_repeats_an_address_of_the_source(
 # --- whole files ---------------------------------------------------------------------
 
 
+def tarred(content: bytes, name: str = "source.csv", form: int = tarfile.GNU_FORMAT) -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=form) as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return written.getvalue()
+
+
+SAMPLE_TAR = tarred(SAMPLE)
+_LONG = tarfile.TarInfo("x")
+_LONG.type, _LONG.size = tarfile.XHDTYPE, 1 << 40
+LONG_HEADER = _LONG.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("inside", [bytes, gzip.compress])
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_tar_archive_reads_as_the_file_in_it(
+    written: Callable[[bytes], Path],
+    compress: Callable[[bytes], bytes],
+    inside: Callable[[bytes], bytes],
+    form: int,
+) -> None:
+    content = SAMPLE * 10_000
+    # Longer than a header has room for, except in the oldest form.
+    name = "d/source.csv" if form == tarfile.USTAR_FORMAT else f"{'long' * 60}/source.csv"
+    ranges = readers.read([written(compress(tarred(inside(content), name, form)))])
+    plain = readers.read([written(content)])
+    assert (len(ranges.ipv4), len(ranges.ipv6)) == (len(plain.ipv4), len(plain.ipv6))
+    assert ranges.files[0].endswith(f"/{name}")
+
+
 # name, the file, how the error begins
 UNREADABLE = [
     ("empty", b"", "{path}: holds no range"),
+    ("a tar archive cut short", tarred(SAMPLE)[:700], "{path}: the tar archive is cut short"),
+    ("a tar archive with a long header", LONG_HEADER, "{path}: an extended header of the tar"),
+    ("a damaged tar archive", SAMPLE_TAR[:20] + b"x" + SAMPLE_TAR[21:], "{path}: a header of the"),
     ("empty, compressed", gzip.compress(b""), "{path}: holds no range"),
     ("xz cut short", lzma.compress(SAMPLE)[:-20], "{path}: can't be decompressed"),
     ("gzip cut short", gzip.compress(SAMPLE)[:-4], "{path}: can't be decompressed"),
@@ -280,6 +319,50 @@ def test_a_missing_file_and_an_empty_folder_are_named(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=what) as caught:
             readers.read([path])
         assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("how", ["folder", "zip", "tar", "tar.gz", "files"])
+@pytest.mark.parametrize("empty", [b"", b"start_ip,end_ip,code\n", gzip.compress(b"")])
+@pytest.mark.parametrize("name", [None, "range-csv"])
+def test_one_file_without_ranges_is_named_among_others(
+    tmp_path: Path, how: str, empty: bytes, name: str | None
+) -> None:
+    files = {"a.csv": SAMPLE, "b.csv": empty, "c.csv": SAMPLE}
+    paths = packed(tmp_path, how, files)
+    with pytest.raises(SourceError, match=r"b\.csv: (is empty|holds no range)"):
+        readers.read(paths, format_name=name)
+    del files["b.csv"]
+    (tmp_path / "again").mkdir()
+    assert len(readers.read(packed(tmp_path / "again", how, files))) > 0
+
+
+def packed(folder: Path, how: str, files: dict[str, bytes]) -> list[Path]:
+    """Write files in one of the forms that a source may have, and return what to name."""
+    place = folder / "source"
+    if how in {"folder", "files"}:
+        place.mkdir()
+        for name, content in files.items():
+            (place / name).write_bytes(content)
+        return [place] if how == "folder" else sorted(place.iterdir())
+    if how == "zip":
+        with zipfile.ZipFile(place, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(f"inside/{name}", content)
+        return [place]
+    with tarfile.open(place, "w:gz" if how == "tar.gz" else "w") as tar:
+        for name, content in {**files, "README.txt": b"about", "LICENSE": b"CC0"}.items():
+            entry = tarfile.TarInfo(f"inside/{name}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return [place]
+
+
+def test_a_pipe_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for source in (path, Path("/dev/null")):
+        with pytest.raises(SourceError, match="is a pipe or a device, and sources are read more"):
+            readers.read([source])
 
 
 def test_files_are_closed_after_errors(written: Callable[[bytes], Path]) -> None:

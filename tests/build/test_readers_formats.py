@@ -10,6 +10,7 @@ import lzma
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -647,7 +648,6 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
             "x/README_LITE.TXT": b"read me",
             "x/LICENSE-CC.txt": b"free",
             "x/source.csv": data,
-            "e": b"",
         }
     ),
 }
@@ -765,6 +765,78 @@ def test_geolite2_is_read_as_archive_folder_or_files(how: str, tmp_path: Path) -
     assert texts(readers.read(files)) == EXPECTED_GEOLITE2
     registered = readers.read(files, options=Options(country_from="registered_country"))
     assert [code for _, _, code in texts(registered)] == ["CN", "CN", "DE", "DE", "JP"]
+
+
+def test_maxminds_tar_archive_of_a_database_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "GeoLite2-Country_20260616.tar.gz"
+    files = {
+        "GeoLite2-Country_20260616/COPYRIGHT.txt": b"(c)",
+        "GeoLite2-Country_20260616/GeoLite2-Country.mmdb": search_tree([(17, 1)]),
+        "GeoLite2-Country_20260616/LICENSE.txt": b"free",
+    }
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    plain = tmp_path / "GeoLite2-Country.mmdb"
+    plain.write_bytes(search_tree([(17, 1)]))
+    assert texts(readers.read([path])) == texts(readers.read([plain]))
+
+
+CITY = b"""\
+0.0.0.0,0.255.255.255,ZZ,,,,,0,0,
+1.0.0.0,1.0.0.255,AU,Queensland,,"South Brisbane",,-27.4767,153.017,
+1.0.1.0,1.0.3.255,CN,Fujian,,"Fuzhou, old town",,26.06,119.3,
+41.182.0.0,41.182.255.255,NA,Khomas,,Windhoek,,-22.55,17.08,
+2001:200::,2001:200:ffff:ffff:ffff:ffff:ffff:ffff,JP,Tokyo,,Tokyo,,35,139,
+"""
+DBIP_CITY = b"""\
+0.0.0.0,0.255.255.255,ZZ,ZZ,,,0,0
+1.0.0.0,1.0.0.255,OC,AU,Queensland,"South Brisbane",-27.4767,153.017
+1.0.1.0,1.0.3.255,AS,CN,Fujian,"Fuzhou, old town",26.06,119.3
+41.182.0.0,41.182.255.255,AF,NA,Khomas,Windhoek,-22.55,17.08
+2001:200::,2001:200:ffff:ffff:ffff:ffff:ffff:ffff,AS,JP,Tokyo,Tokyo,35,139
+"""
+
+
+@pytest.mark.parametrize("content", [CITY, DBIP_CITY], ids=["code third", "behind a continent"])
+@pytest.mark.parametrize("name", [None, "range-csv", "dbip"])
+def test_city_csv_in_text_is_read_without_a_header(
+    content: bytes, name: str | None, write: Write
+) -> None:
+    path = write("city.csv", content)
+    assert texts(readers.read([path], format_name=name)) == [
+        ("0.0.0.0", "0.255.255.255", ""),  # noqa: S104 - binds nothing
+        ("1.0.0.0", "1.0.0.255", "AU"),
+        ("1.0.1.0", "1.0.3.255", "CN"),
+        ("41.182.0.0", "41.182.255.255", "NA"),
+        ("2001:200::", "2001:200:ffff:ffff:ffff:ffff:ffff:ffff", "JP"),
+    ]
+
+
+def test_city_csv_in_integers_is_read_as_its_text(write: Write) -> None:
+    numbers = b"".join(
+        line.replace(b"1.0.0.0,1.0.0.255", b"16777216,16777471")
+        .replace(b"1.0.1.0,1.0.3.255", b"16777472,16778239") + b"\n"
+        for line in CITY.splitlines()[1:3]
+    )  # fmt: skip
+    text = b"".join(line + b"\n" for line in CITY.splitlines()[1:3])
+    assert texts(readers.read([write("n.csv", numbers)])) == texts(
+        readers.read([write("t.csv", text)])
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"41.182.0.0,41.182.255.255,NA,KH,Windhoek\n",  # Khomas in Namibia, or Cambodia?
+        b"41.182.0.0,41.182.255.255,NA,Khomas,Windhoek\n",  # Namibia, or North America?
+    ],
+)
+def test_city_csv_whose_code_may_be_of_a_continent_is_refused(line: bytes, write: Write) -> None:
+    with pytest.raises(SourceError, match="in none of the known formats"):
+        readers.read([write("city.csv", line)])
 
 
 def test_geolite2_blocks_without_locations_are_refused(write: Write) -> None:

@@ -61,6 +61,8 @@ class Format:
         read: adds a file's ranges to a source.
         options: names of the `Options` that it supports.
         is_table: whether a file with this beginning is a table that other files refer to.
+        may_be_empty: whether a file with this beginning and name says nothing about ranges
+            by right.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Format:
     read: Callable[[SourceFile, ReadState], None]
     options: frozenset[str] = frozenset()
     is_table: Callable[[bytes], bool] = lambda _: False
+    may_be_empty: Callable[[bytes, str], bool] = lambda _, __: False
 
 
 FORMATS = {
@@ -79,6 +82,7 @@ FORMATS = {
             geolite2.read,
             frozenset({"country_from"}),
             geolite2.is_table,
+            lambda head, _: geolite2.is_table(head),
         ),
         Format(ipinfo.NAME, ipinfo.recognises, ipinfo.read),
         Format(rir.NAME, rir.recognises, rir.read),
@@ -89,7 +93,12 @@ FORMATS = {
         Format(dbip.NAME, dbip.recognises, dbip.read),
         Format(prefix_csv.NAME, prefix_csv.recognises, prefix_csv.read),
         Format(geofeed.NAME, geofeed.recognises, geofeed.read),
-        Format(ipfire.NAME, ipfire.recognises, ipfire.read),
+        Format(
+            ipfire.NAME,
+            ipfire.recognises,
+            ipfire.read,
+            may_be_empty=lambda _, name: ipfire.is_list(name),
+        ),
         Format(prefix_list.NAME, prefix_list.recognises, prefix_list.read, frozenset({"country"})),
         Format(mmdb.NAME, mmdb.recognises, mmdb.read, frozenset({"country_from"})),
     )
@@ -129,7 +138,6 @@ def read(
     # Tables come first, since the other files of their source refer to them.
     chosen.sort(key=lambda pair: not pair[1].is_table(pair[0].head))
     before = 0
-    has_ranges = dict.fromkeys((part.path for part in parts), False)
     for file, form in chosen:
         already = len(ranges)
 
@@ -138,11 +146,10 @@ def read(
                 on_read(before + position)
 
         form.read(SourceFile(file.part, file.number, file.head, on_block), state)
-        has_ranges[file.part.path] |= len(ranges) > already or form.is_table(file.head)
+        # One of many that a failed download left empty would be missed by nobody.
+        if len(ranges) == already and not form.may_be_empty(file.head, file.part.file_name):
+            raise SourceError(f"{file.part.name}: holds no range")
         before += file.part.size
-    for path in files:
-        if not any(has for part, has in has_ranges.items() if path in (part, part.parent)):
-            raise SourceError(f"{path}: holds no range")
     if files and not len(ranges):  # tables alone
         raise SourceError(f"{files[0]}: holds no range")
     return ranges
@@ -160,6 +167,8 @@ def _recognise(head: bytes, part: decompression.Part) -> Format:
     for candidate in FORMATS.values():
         if candidate.recognises(head, part.file_name):
             return candidate
+    if not head:
+        raise SourceError(f"{part.name}: is empty")
     raise SourceError(f"{part.name}:1: in none of the known formats: {', '.join(FORMATS)}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import io
 import lzma
 import os
 import re
@@ -15,8 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import IO, BinaryIO, Protocol
+from typing import IO, Any, Literal, Protocol, cast
 
+from geolookup.build.readers import tar
 from geolookup.errors import MissingExtraError, SourceError
 
 BLOCK_SIZE = 1 << 18
@@ -28,6 +30,13 @@ _NO_DATA = re.compile(r"(readme|licen[cs]e|copyright|changelog|notice)", re.IGNO
 
 
 class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Peekable(Protocol):
+    """A file whose first bytes can be looked at without being read."""
+
+    def peek(self, size: int, /) -> bytes: ...
     def read(self, size: int, /) -> bytes: ...
 
 
@@ -49,7 +58,7 @@ def _zstd_module() -> ModuleType | None:
     return None
 
 
-_DECOMPRESSORS: tuple[tuple[bytes, Callable[[IO[bytes], str], _Stream]], ...] = (
+_DECOMPRESSORS: tuple[tuple[bytes, Callable[[Any, str], _Stream]], ...] = (
     (b"\xfd7zXZ\0", lambda raw, _: lzma.LZMAFile(raw)),  # noqa: SIM115 - ends with raw
     (b"\x1f\x8b", lambda raw, _: gzip.GzipFile(fileobj=raw)),
     (b"BZh", lambda raw, _: bz2.BZ2File(raw)),
@@ -71,12 +80,14 @@ class Part:
         path: the file on disk that holds it.
         member: its name in the archive *path*, or empty.
         size: bytes that it takes on disk.
+        archive: what *path* is, if it is one.
     """
 
     name: str
     path: Path
     member: str
     size: int
+    archive: Literal["", "zip", "tar"] = ""
 
     @property
     def file_name(self) -> str:
@@ -90,14 +101,16 @@ class Part:
         Args:
             on_read: called with the number of bytes read so far, of `size`.
         """
+        if self.archive == "tar":
+            return _tar_blocks(self, on_read)
         return _member_blocks(self, on_read) if self.member else blocks(self.path, on_read)
 
 
 def parts(path: Path) -> tuple[Part, ...]:
     """Return the files that a path of a source means.
 
-    That is the file itself; of a folder or a zip archive, the files in it that may
-    hold data, sorted by name.
+    That is the file itself; of a folder, a zip archive or a tar archive, compressed or
+    not, the files in it that may hold data, sorted by name.
 
     Raises:
         SourceError: it can't be read, or holds no files.
@@ -106,19 +119,28 @@ def parts(path: Path) -> tuple[Part, ...]:
         if path.is_dir():
             files = sorted(file for file in path.iterdir() if file.is_file())
             found = [Part(str(file), file, "", size(file)) for file in files if _is_data(file.name)]
+        elif not path.is_file():
+            path.stat()  # there may be nothing of this name
+            raise SourceError(
+                f"{path}: is a pipe or a device, and sources are read more than once; save it"
+                " as a file"
+            )
         else:
             with path.open("rb") as raw:
-                if not raw.read(4).startswith(_ZIP):
+                if raw.peek(4).startswith(_ZIP):
+                    found = _members(path, raw)
+                elif tar.is_tar(_Plain(raw, str(path)).read(tar.BLOCK)):
+                    found = _tar_members(path, raw)
+                else:
                     return (Part(str(path), path, "", size(path)),)
-                found = _members(path, raw)
     except OSError as error:
         raise SourceError(f"{path}: {_what_failed(error)}") from error
     if not found:
         raise SourceError(f"{path}: holds no files")
-    return tuple(part for part in found if part.size)
+    return tuple(found)
 
 
-def _members(path: Path, raw: BinaryIO) -> list[Part]:
+def _members(path: Path, raw: io.BufferedReader) -> list[Part]:
     try:
         with zipfile.ZipFile(raw) as archive:
             return [
@@ -126,7 +148,8 @@ def _members(path: Path, raw: BinaryIO) -> list[Part]:
                     f"{path}/{_shown(info.filename)}",
                     path,
                     info.filename,
-                    info.compress_size if info.file_size else 0,
+                    info.compress_size,
+                    "zip",
                 )
                 for info in sorted(archive.infolist(), key=lambda info: info.filename)
                 # zipfile can't decide whether an entry without a name is a folder.
@@ -136,6 +159,70 @@ def _members(path: Path, raw: BinaryIO) -> list[Part]:
             ]
     except _DAMAGED_ZIP as error:
         raise SourceError(f"{path}: can't be decompressed: {error}") from error
+
+
+def _tar_members(path: Path, raw: io.BufferedReader) -> list[Part]:
+    try:
+        found = sorted(
+            (member for member in tar.members(_Plain(raw, str(path)))
+             if _is_data(member.name.rpartition("/")[2])),
+            key=lambda member: member.name,
+        )  # fmt: skip
+    except tar.TarError as error:
+        raise SourceError(f"{path}: {error}") from error
+    whole = sum(member.size for member in found) or 1
+    on_disk = size(path)
+    return [
+        Part(f"{path}/{_shown(one.name)}", path, one.name, on_disk * one.size // whole, "tar")
+        for one in found
+    ]
+
+
+def _tar_blocks(part: Part, on_read: Callable[[int], None] | None) -> Iterator[bytes]:
+    try:
+        with part.path.open("rb") as raw:
+            content = tar.content(_Plain(raw, part.name), part.member, BLOCK_SIZE)
+            stream = _decompressed(io.BufferedReader(_Joined(content), BLOCK_SIZE), part.name)
+            while block := _read(stream, part.name):
+                yield block
+                if on_read is not None:
+                    on_read(part.size)
+    except OSError as error:
+        raise SourceError(f"{part.name}: {_what_failed(error)}") from error
+    except tar.TarError as error:
+        raise SourceError(f"{part.name}: {error}") from error
+
+
+class _Plain:
+    """A file's decompressed content, as a stream whose errors name the file."""
+
+    def __init__(self, raw: io.BufferedReader, name: str) -> None:
+        raw.seek(0)
+        self._stream = _decompressed(raw, name)
+        self._name = name
+
+    def read(self, size: int, /) -> bytes:
+        return _read(self._stream, self._name, size)
+
+
+class _Joined(io.RawIOBase):
+    """Blocks as a file, which can be read once and from its beginning."""
+
+    def __init__(self, content: Iterator[bytes]) -> None:
+        self._content = content
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any, /) -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._content, b""))
+        view = memoryview(target)
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
 
 
 def _is_data(name: str) -> bool:
@@ -174,7 +261,7 @@ def _member_blocks(part: Part, on_read: Callable[[int], None] | None) -> Iterato
         with zipfile.ZipFile(part.path) as archive:
             packed = archive.getinfo(part.member)
             with archive.open(packed) as raw:
-                stream = _decompressed(raw, part.name)
+                stream = _decompressed(cast("zipfile.ZipExtFile", raw), part.name)
                 while block := _read(stream, part.name):
                     yield block
                     if on_read is not None:
@@ -188,18 +275,17 @@ def _member_blocks(part: Part, on_read: Callable[[int], None] | None) -> Iterato
         raise SourceError(f"{part.name}: can't be decompressed: {error}") from error
 
 
-def _decompressed(raw: IO[bytes], name: str) -> _Stream:
-    head = raw.read(6)
-    raw.seek(0)
+def _decompressed(raw: _Peekable, name: str) -> _Stream:
+    head = raw.peek(6)
     for magic, decompressor in _DECOMPRESSORS:
         if head.startswith(magic):
             return decompressor(raw, name)
     return raw
 
 
-def _read(stream: _Stream, name: str) -> bytes:
+def _read(stream: _Stream, name: str, size: int = BLOCK_SIZE) -> bytes:
     try:
-        return stream.read(BLOCK_SIZE)
+        return stream.read(size)
     except _DAMAGED as error:
         raise SourceError(f"{name}: can't be decompressed: {error}") from error
     except OSError:

@@ -28,7 +28,17 @@ _FLAGS = frozenset({"A1", "A2", "A3", "XD"})
 
 def recognises(head: bytes, name: str = "") -> bool:
     """Return whether a file has this format, judged by its first line and its name, if given."""
-    return prefix_list.recognises(head) and (not name or _NAMED.fullmatch(name) is not None)
+    if name and not is_list(name):
+        return False
+    return prefix_list.recognises(head) or (bool(name) and not head)
+
+
+def is_list(name: str) -> bool:
+    """Return whether a file is named as these lists are.
+
+    They are written for all countries in both families, some without any network: empty.
+    """
+    return _NAMED.fullmatch(name) is not None
 
 
 def read(file: SourceFile, state: ReadState) -> None:

@@ -3,11 +3,16 @@
 As DB-IP publishes its Lite datasets, and as the ip-location-db packages hold them.
 Addresses are text or integers, fields may be quoted, and there may be a header, which
 then names the columns. All lines have the dialect of the first one.
+
+Without a header there may be further columns behind the code, such as a city's: the code
+is then the third column, or the fourth behind DB-IP's code of a continent.
 """
 
 from __future__ import annotations
 
 from geolookup._sweep import Dialect
+from geolookup.answer.country_codes import SILENT
+from geolookup.answer.region_sets import RegionSets
 from geolookup.build.readers import detection
 from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
 
@@ -21,7 +26,9 @@ def recognises(head: bytes, _name: str = "") -> bool:
         return False
     row = begin.row()
     if detection.is_range(row):
-        return len(row) == 3 and begin.lines[0].count(" ") == 0
+        if len(row) == 3:
+            return begin.lines[0].count(" ") == 0
+        return _longer_code(begin) is not None
     return _columns(begin.header()) is not None
 
 
@@ -30,6 +37,10 @@ def read(file: SourceFile, state: ReadState) -> None:
     begin = detection.beginning(file.head)
     columns = _columns(begin.header())
     if columns is None:
+        code = _longer_code(begin)
+        if code is not None:
+            longer = Dialect("ranges", quotes=True, least=code + 1, last=1, code=code)
+            return read_lines(file, state, longer)
         row = begin.row()
         integers = len(row) == 3 and detection.is_range(row) and detection.is_number(row[0])
         quoted = bool(begin.lines) and begin.lines[0].startswith('"')
@@ -57,6 +68,42 @@ def read(file: SourceFile, state: ReadState) -> None:
         code=code,
     )
     return read_lines(file, state, dialect, skip=1)
+
+
+_CONTINENTS = {
+    "AF": "AFRICA",
+    "AN": "",
+    "AS": "ASIA",
+    "EU": "EUROPE",
+    "NA": "NORTH_AMERICA",
+    "OC": "OCEANIA",
+    "SA": "SOUTH_AMERICA",
+}
+"""Region sets by codes of continents. Four of these are codes of countries, too."""
+
+
+def _longer_code(begin: detection.Beginning) -> int | None:
+    """Return the column of the code in text lines of more than three fields, without a header.
+
+    None: they are no such lines, or it can't be known whether codes are of continents.
+    """
+    rows = [begin.row(at=at) for at in range(len(begin.lines))]
+    if any(len(row) < 4 or not detection.is_range(row) for row in rows):
+        return None
+    if not all(detection.is_address(row[0]) and detection.is_code(row[2]) for row in rows):
+        return None
+    if any(row[2] not in _CONTINENTS and row[2] not in SILENT for row in rows):
+        return 2
+    # A fourth column might hold codes of a country's regions, of the same letters.
+    fitting = sum(_lies_in(row[3], row[2]) for row in rows)
+    return 3 if all(detection.is_code(row[3]) for row in rows) and 2 * fitting > len(rows) else None
+
+
+def _lies_in(country: str, continent: str) -> bool:
+    if country in SILENT and continent in SILENT:
+        return True
+    name = _CONTINENTS.get(continent, "")
+    return bool(name) and country in RegionSets.builtin().resolve(name).codes
 
 
 def _columns(header: list[str]) -> tuple[int, int, int] | None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from geolookup.answer.dataset import EMBEDDED, Dataset
-from geolookup.answer.file_format import MAGIC
+from geolookup.answer.file_format import MAGIC, why_no_dataset
 from geolookup.answer.region_sets import RegionSets
 from geolookup.errors import DatasetError, GeoLookupError, RegionSetError
 from geolookup.service import log
@@ -298,7 +298,7 @@ def _copy(source: int, memory: int, path: str, beginning: bytes, largest: int) -
     size = 0
     while piece := os.read(source, _PIECE):
         if not size and not piece.startswith(beginning):
-            raise DatasetError(f"{path}: not a geolookup dataset: it does not begin like one")
+            raise DatasetError(f"{path}: {why_no_dataset(piece)}")
         size += len(piece)
         if size > largest:  # it grows while it is read
             raise DatasetError(f"{path}: larger than {largest:,} bytes")

@@ -405,7 +405,7 @@ def damaged(path: Path) -> bytes:
 
 
 BAD_FILES = {
-    "empty": (lambda _: b"", "it does not begin like one"),
+    "empty": (lambda _: b"", "is empty"),
     "something else": (lambda _: b"no dataset\n" * 100, "it does not begin like one"),
     "cut off": (lambda path: path.read_bytes()[:-1], "served.geolookup: "),
     "a flipped bit": (damaged, "served.geolookup: "),
