@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import copy
 import itertools
+import os
+import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+from servers import serving
 
 from geolookup.client import AsyncClient, Client, Retry
 from geolookup.client.channel import channel_options
@@ -314,3 +318,38 @@ def test_values_that_grpc_would_not_keep_to_are_refused(case: str) -> None:
     values, what = BAD[case]
     with pytest.raises(ValueError, match=what):
         Retry(**values)  # type: ignore[arg-type]
+
+
+# workers that are killed
+
+
+@pytest.mark.parametrize("addresses", [1_000, 70_000, 1_000_000])
+def test_rosters_of_any_size_survive_killed_workers(addresses: int) -> None:
+    """Also those over 256 KiB, of which gRPC's own retry keeps no copy."""
+    roster = bytes(4 * addresses)
+    killed = threading.Event()
+
+    def classify() -> int:
+        answered = 0
+        while not killed.is_set():
+            assert client.classify(ipv4=roster).size == addresses
+            answered += 1
+        return answered
+
+    with (
+        serving("--workers", "2", "--spare-worker") as service,
+        Client(service.target, timeout=PATIENCE, channels=4) as client,
+        futures.ThreadPoolExecutor(4) as pool,
+    ):
+        callers = [pool.submit(classify) for _ in range(4)]
+        try:
+            for _ in range(5):
+                before = set(service.workers)
+                os.kill(random.choice(sorted(before)), signal.SIGKILL)
+                end = time.monotonic() + PATIENCE
+                while len(set(service.workers) - before) < 1:  # another was started in its place
+                    assert time.monotonic() < end
+                    assert killed.wait(0.01) is False
+        finally:
+            killed.set()
+        assert all(caller.result(PATIENCE) for caller in callers)

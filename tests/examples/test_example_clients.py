@@ -8,13 +8,19 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from servers import PATIENCE, ROOT, Service
 
 from geolookup import Dataset
+from geolookup.service import Limits
+from geolookup.service.rpc import handlers
 
 CLIENTS = ROOT / "examples" / "clients"
 BUF = "@bufbuild/buf@1.75.0"  # as in examples/clients/go/main.go
@@ -149,3 +155,61 @@ def test_refusals_are_told_and_repeat_no_address(client: Run, service: Service) 
     assert done.returncode == 1
     assert "region_set" in done.stderr
     assert "8.8.8.8" not in done.stderr
+
+
+class Losing(grpc.GenericRpcHandler):
+    """The real answers, but for the first attempts: these are read, and end as they are told."""
+
+    def __init__(self, dataset: Dataset, ends: list[tuple[grpc.StatusCode, str | None]]) -> None:
+        self._snapshot = handlers.Snapshot(dataset)
+        self._limits = Limits(roster=2_000_000)
+        self._ends = iter(ends)
+        self.attempts = 0
+
+    def service(self, _details: grpc.HandlerCallDetails) -> Any:
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    def _answer(self, body: bytes, context: grpc.ServicerContext) -> bytes:
+        self.attempts += 1
+        code, hint = next(self._ends, (None, None))
+        if code is not None:
+            if hint is not None:
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", hint),))
+            context.abort(code, "")
+        return handlers.classify_roster(self._snapshot, body, self._limits)
+
+
+@contextmanager
+def losing(
+    dataset: Dataset, *ends: tuple[grpc.StatusCode, str | None]
+) -> Iterator[tuple[str, Losing]]:
+    handler = Losing(dataset, list(ends))
+    options = [("grpc.max_receive_message_length", 1 << 30)]
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[handler], options=options)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}", handler
+    finally:
+        server.stop(0).wait(PATIENCE)
+
+
+@pytest.mark.parametrize("size", [20_000, 1_300_000])
+def test_roster_of_any_size_is_requested_again_when_it_was_lost_or_shed(
+    client: Run, dataset: Dataset, size: int
+) -> None:
+    """The larger one's answer has more than 4 MiB."""
+    roster = "".join(f"{at} 1.0.1.1\n" for at in range(size))
+    lost = (grpc.StatusCode.UNAVAILABLE, None)
+    shed = (grpc.StatusCode.RESOURCE_EXHAUSTED, "30")
+    with losing(dataset, lost, shed, lost) as (target, service):
+        done = client(target, "takedown", "CN", given=roster)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split() == [str(at) for at in range(size)]
+        assert service.attempts == 4
+
+
+def test_roster_that_can_never_be_answered_is_requested_once(client: Run, dataset: Dataset) -> None:
+    with losing(dataset, (grpc.StatusCode.INVALID_ARGUMENT, None)) as (target, service):
+        assert client(target, "takedown", "CN", given="anna 1.0.1.1\n").returncode == 1
+        assert service.attempts == 1

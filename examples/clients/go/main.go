@@ -28,7 +28,27 @@ import (
 	geolookupv1 "geolookup.example/client/gen/geolookup/v1"
 )
 
-const timeout = 5 * time.Second
+const (
+	timeout = 10 * time.Second
+	// largest is the size of the largest message, in bytes. By default grpc-go receives 4 MiB
+	// (an answer about 1.2 million addresses), and makes no call again whose request has more
+	// than 256 KiB (of 16,000 addresses).
+	largest = 64 << 20
+	// retries makes calls again that no worker has answered, and those that were shed for the
+	// service's load: after as many milliseconds as the service says (grpc-retry-pushback-ms).
+	retries = `{
+		"methodConfig": [{
+			"name": [{"service": "geolookup.v1.GeoLookupService"}],
+			"retryPolicy": {
+				"maxAttempts": 5,
+				"initialBackoff": "0.05s",
+				"maxBackoff": "1s",
+				"backoffMultiplier": 2,
+				"retryableStatusCodes": ["UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"]
+			}
+		}]
+	}`
+)
 
 func main() {
 	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
@@ -43,7 +63,14 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	}
 	target, action, regionSet := args[0], args[1], args[2]
 	// Plaintext, as within one machine. Elsewhere give TLS credentials here.
-	connection, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	connection, err := grpc.NewClient(
+		target,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(retries),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(largest), grpc.MaxRetryRPCBufferSize(largest),
+		),
+	)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,29 @@ import loader from "@grpc/proto-loader";
 import { RoaringBitmap32 } from "roaring-wasm";
 
 const PROTO = fileURLToPath(new URL("../../../proto", import.meta.url));
-const TIMEOUT_MS = 5000;
+const TIMEOUT_MS = 10_000;
+
+// Bytes of the largest message. By default grpc-js receives 4 MiB (an answer about 1.2 million
+// addresses), and makes no call again whose request has more than 1 MiB.
+const LARGEST = 64 * 1024 * 1024;
+
+// Calls that no worker has answered are made again, and those that were shed for the service's
+// load: after as many milliseconds as the service says (grpc-retry-pushback-ms).
+const RETRIES = {
+  loadBalancingConfig: [],
+  methodConfig: [
+    {
+      name: [{ service: "geolookup.v1.GeoLookupService" }],
+      retryPolicy: {
+        maxAttempts: 5,
+        initialBackoff: "0.05s",
+        maxBackoff: "1s",
+        backoffMultiplier: 2,
+        retryableStatusCodes: ["UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"],
+      },
+    },
+  ],
+};
 
 function connect(target) {
   const definition = loader.loadSync("geolookup/v1/geolookup.proto", {
@@ -25,7 +47,13 @@ function connect(target) {
   });
   const { GeoLookupService } = grpc.loadPackageDefinition(definition).geolookup.v1;
   // Plaintext, as within one machine. Elsewhere give TLS credentials here.
-  return new GeoLookupService(target, grpc.credentials.createInsecure());
+  return new GeoLookupService(target, grpc.credentials.createInsecure(), {
+    "grpc.service_config": JSON.stringify(RETRIES),
+    "grpc.max_receive_message_length": LARGEST,
+    "grpc.max_send_message_length": LARGEST,
+    "grpc.retry_buffer_size": LARGEST,
+    "grpc.per_rpc_retry_buffer_size": LARGEST,
+  });
 }
 
 function call(service, method, request) {
