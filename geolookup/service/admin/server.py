@@ -7,7 +7,6 @@ reaches it, so it answers when the workers are at their limits.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +24,7 @@ from geolookup.service.lasting import LastingCalls
 from geolookup.service.pool import Pool
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 from geolookup.service.settings.model import ADMIN
+from geolookup.service.unix_socket import owner_only
 from geolookup.service.watches import Watches
 
 if TYPE_CHECKING:
@@ -291,21 +291,17 @@ def _add_channelz(server: grpc.Server, placed: Callable[[Behaviour], Behaviour])
 
 
 def _listen(server: grpc.Server, settings: Settings, address: ListenAddress) -> ListenAddress:
-    # Who can open a unix socket of mode 0600 is its owner or root, and no certificate
-    # says more, unless a list says who of those that have one.
+    # A unix socket of mode 0600 admits its owner and root. A certificate proves no more,
+    # unless `allow` tells clients with certificates apart.
     encrypted = not address.path or ADMIN in settings.allow
     credentials = tls.credentials(settings) if encrypted else None
-    # The mode is what keeps others out, so it must be right from the socket's first
-    # moment. The mask is the process's: nothing else makes files while it starts.
-    mask = os.umask(0o177) if address.path else None
-    try:
-        if credentials is None:
-            port = server.add_insecure_port(str(address))
-        else:
-            port = server.add_secure_port(str(address), credentials)
-    except RuntimeError:
-        raise ListenError(f"admin: can't listen on {address}") from None
-    finally:
-        if mask is not None:
-            os.umask(mask)
+    # Nothing else makes files while the supervisor starts.
+    with owner_only() if address.path else contextlib.nullcontext():
+        try:
+            if credentials is None:
+                port = server.add_insecure_port(str(address))
+            else:
+                port = server.add_secure_port(str(address), credentials)
+        except RuntimeError:
+            raise ListenError(f"admin: can't listen on {address}") from None
     return address.with_port(port)

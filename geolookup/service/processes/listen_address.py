@@ -1,4 +1,4 @@
-"""Where clients connect, held by the supervisor before any worker is there, and while none is."""
+"""The clients' address, held by the supervisor for as long as the service runs."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import contextlib
 import errno
 import os
 import socket
-import stat
 from typing import Final
 
 from geolookup.service.settings import ListenAddress, ListenError
+from geolookup.service.unix_socket import check_path_is_free
 
 _ATTEMPTS: Final = 20
-"""Free ports that are tried where a host has several addresses: one must be free on all."""
+"""Free ports to try where a host has several addresses: the port must be free on all."""
 
 NOT_HERE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
-class Reservation:
-    """The address that is listened on, kept from everybody but this user's workers.
+class HeldListenAddress:
+    """The address that clients connect to, held for this service's workers.
 
-    A TCP port is bound and not listened on: nobody connects to it here, the workers
-    share it (SO_REUSEPORT), and another service that asks for it finds it in use.
-    Of a unix socket each worker has one of its own: the first has the path that was
-    asked for, and the others have ``PATH.1``, ``PATH.2`` and so on.
+    A TCP port is bound, but not listened on: the workers share it (SO_REUSEPORT), and another
+    service that binds it finds it in use, also while no worker runs.
+    Unix sockets can't be shared: the first worker has the path of the setting, the others
+    have ``PATH.1``, ``PATH.2`` and so on.
 
     Args:
-        address: where to listen; port 0: one that is free.
-        workers: how many will.
+        address: where to listen; port 0 takes a free one.
+        workers: the number of workers.
 
     Attributes:
         shared: whether all workers listen on the same address.
@@ -44,54 +44,54 @@ class Reservation:
             paths = [address.path, *(f"{address.path}.{i}" for i in range(1, workers))]
             self._addresses = [ListenAddress.parse(f"unix:{path}") for path in paths]
             for path in paths:
-                check_path(path)
+                check_path_is_free(path)
         else:
-            self._sockets, port = _hold(address)
+            self._sockets, port = _bind_all(address)
             self._addresses = [address.with_port(port)] * workers
 
-    def address(self, worker: int) -> ListenAddress:
-        """Return where a worker listens."""
-        return self._addresses[worker]
+    def of_worker(self, number: int) -> ListenAddress:
+        """Return the address on which a worker listens."""
+        return self._addresses[number]
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
-        """Where clients may connect, each place once."""
+        """The addresses that clients may connect to, each once."""
         return tuple(dict.fromkeys(self._addresses))
 
     def release(self) -> None:
-        """Let others have it. Those who listen on it go on."""
+        """Stop holding the port. Workers that listen on it are not affected."""
         while self._sockets:
             self._sockets.pop().close()
 
-    def clear(self) -> None:
-        """Remove the sockets that workers left behind which had no time to do it."""
+    def remove_sockets(self) -> None:
+        """Release the port, and remove socket files of workers that could not do it."""
         self.release()
         for address in self.addresses:
             if address.path:
                 with contextlib.suppress(OSError, ListenError):
-                    check_path(address.path)
+                    check_path_is_free(address.path)
                     os.unlink(address.path)
 
 
-def _hold(address: ListenAddress) -> tuple[list[socket.socket], int]:
+def _bind_all(address: ListenAddress) -> tuple[list[socket.socket], int]:
     try:
         found = socket.getaddrinfo(
             address.host.strip("[]"), address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except socket.gaierror as error:
         raise ListenError(f"listen: the host can't be resolved: {error.strerror}") from None
-    places = list(dict.fromkeys((family, name[:2]) for family, _, _, _, name in found))
+    endpoints = list(dict.fromkeys((family, name[:2]) for family, _, _, _, name in found))
     held: list[socket.socket] = []
     for attempt in range(_ATTEMPTS):
         try:
             port = address.port
             absent: OSError | None = None
-            for family, (host, _) in places:
+            for family, (host, _) in endpoints:
                 try:
-                    held.append(_held(family, (host, port)))
+                    held.append(_bind(family, (host, port)))
                 except OSError as error:
-                    # A name may stand for addresses that are not of this machine, such as
-                    # localhost for ::1 where there is no IPv6. Workers leave these out, too.
+                    # A name may resolve to addresses that this machine does not have, such as
+                    # localhost to ::1 without IPv6. Workers leave these out, too.
                     if error.errno not in NOT_HERE:
                         raise
                     absent = error
@@ -101,8 +101,8 @@ def _hold(address: ListenAddress) -> tuple[list[socket.socket], int]:
                 raise absent
             return held, port
         except OSError as error:
-            for one in held:
-                one.close()
+            for holder in held:
+                holder.close()
             held.clear()
             if address.port or attempt == _ATTEMPTS - 1:
                 # The system's own text, as Python's repeats the address.
@@ -111,14 +111,15 @@ def _hold(address: ListenAddress) -> tuple[list[socket.socket], int]:
     raise AssertionError  # the last attempt has raised or returned
 
 
-def _held(family: int, name: tuple[str | int, ...]) -> socket.socket:
-    # Alone at first, or a port that another service shares with itself would be shared with
-    # us too. Connections to earlier workers that ended a moment ago are no reason to refuse it.
+def _bind(family: int, name: tuple[str | int, ...]) -> socket.socket:
+    # The first bind is exclusive: with SO_REUSEPORT it would succeed on a port that another
+    # service of this user shares between its own processes. SO_REUSEADDR admits a port with
+    # connections of workers that have just ended.
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(name)
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # This one is no longer passed over by another service's probe like the one above.
+        # Without SO_REUSEADDR the holder makes the exclusive bind of another service fail.
         holder = socket.socket(family, socket.SOCK_STREAM)
         try:
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -127,38 +128,3 @@ def _held(family: int, name: tuple[str | int, ...]) -> socket.socket:
             holder.close()
             raise
     return holder
-
-
-def check_path(path: str) -> None:
-    """Refuse a socket's path that is in use: gRPC would take it over in silence.
-
-    Raises:
-        ListenError: a server answers there, it is a file of another kind, or its
-            folder is not there.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        folder = os.path.dirname(path) or "."
-        if not os.path.isdir(folder):
-            raise ListenError(
-                "listen: can't make a socket at this path: No such file or directory"
-            ) from None
-        return
-    except OSError as error:
-        raise ListenError(f"listen: can't make a socket at this path: {error.strerror}") from None
-    if not stat.S_ISSOCK(mode):
-        raise ListenError("listen: there is a file at this path, and it is no socket")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # or a server whose queue is full would hold us up
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return  # left behind by a server that is no more
-        except PermissionError as error:
-            raise ListenError(
-                f"listen: can't make a socket at this path: {error.strerror}"
-            ) from None
-        except OSError:
-            pass  # somebody has it: too busy to answer, or of another kind (EPROTOTYPE)
-    raise ListenError("listen: another server listens at this path")

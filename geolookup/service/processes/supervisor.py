@@ -22,7 +22,7 @@ from geolookup.service.monitoring import counters, tracing
 from geolookup.service.processes import dataset_loading, operating_system
 from geolookup.service.processes.dataset_loading import FileWatch, Loaded, TransientError
 from geolookup.service.processes.event_loop import EventLoop
-from geolookup.service.processes.listen_address import Reservation
+from geolookup.service.processes.listen_address import HeldListenAddress
 from geolookup.service.processes.workers import MARGIN, Crew, Round
 from geolookup.service.rpc import transports
 from geolookup.service.settings import ListenAddress, Settings
@@ -83,18 +83,20 @@ class Supervisor:
         self._settings = settings
         self._loop = loop
         self._started = datetime.now(UTC)
-        self._reservation = Reservation(ListenAddress.parse(settings.listen), settings.workers)
+        self._listen_address = HeldListenAddress(
+            ListenAddress.parse(settings.listen), settings.workers
+        )
         try:
             self._crew = Crew(
                 loop,
                 settings,
-                self._reservation,
+                self._listen_address,
                 started=self._ready,
                 failed=self._failed,
                 ended=self._ended,
             )
         except BaseException:
-            self._reservation.release()
+            self._listen_address.release()
             raise
         self._watch = FileWatch(dataset_loading.paths(settings))
         self._loader = ThreadPoolExecutor(1, "geolookup-load")
@@ -143,7 +145,7 @@ class Supervisor:
         for loaded in (self._current, self._previous):
             if loaded is not None:
                 loaded.close()
-        self._reservation.clear()
+        self._listen_address.remove_sockets()
 
     def signalled(self, numbers: tuple[signal.Signals, ...]) -> None:
         """Do what signals ask for."""
@@ -197,7 +199,7 @@ class Supervisor:
         sys.stdout.flush()
         fields: log.Fields = {
             "dataset": self._current.dataset.id,
-            "listen": " ".join(map(str, self._reservation.addresses)),
+            "listen": " ".join(map(str, self._listen_address.addresses)),
         }
         if self._admin is not None:
             fields["admin"] = str(self._admin.address)
@@ -213,7 +215,7 @@ class Supervisor:
             self._loop.call_later(self._settings.watch, self._look_at_files)
 
     def _announcement(self, loaded: Loaded) -> Iterator[str]:
-        for address in self._reservation.addresses:
+        for address in self._listen_address.addresses:
             yield f"address: {address}"
         if self._admin is not None:
             yield f"admin: {self._admin.address}"
@@ -234,7 +236,7 @@ class Supervisor:
         log.event("stop", signal=number.name, seconds=self._settings.grace)
         self._answer_all()
         # Others may listen here from now on; workers that share it go on with what they have.
-        self._reservation.release()
+        self._listen_address.release()
         self._crew.stop(self._settings.grace)
 
     def _answer_all(self) -> None:

@@ -21,7 +21,7 @@ from geolookup.service.settings import ListenError, Settings
 
 if TYPE_CHECKING:
     from geolookup.service.processes.event_loop import EventLoop, Timer
-    from geolookup.service.processes.listen_address import Reservation
+    from geolookup.service.processes.listen_address import HeldListenAddress
 
 START_PATIENCE: Final = 60.0
 """Seconds that a worker may take to be ready. It takes less than one; the machine may be busy."""
@@ -64,7 +64,7 @@ class Crew:
     Args:
         loop: in which all happens.
         settings: what the service was told.
-        reservation: where the workers listen.
+        listen_address: where the workers listen.
         started: called when all workers are ready for the first time.
         failed: called when one ends before that, with why; it is started no more.
         ended: called when the last one has ended after `stop`.
@@ -74,7 +74,7 @@ class Crew:
         self,
         loop: EventLoop,
         settings: Settings,
-        reservation: Reservation,
+        listen_address: HeldListenAddress,
         *,
         started: Callable[[], None],
         failed: Callable[[GeoLookupError], None],
@@ -83,7 +83,7 @@ class Crew:
         self._loop = loop
         self._settings = settings
         self._sealed = seal(pickle.dumps(settings), "settings")
-        self._reservation = reservation
+        self._listen_address = listen_address
         self._on_started, self._on_failed, self._on_ended = started, failed, ended
         self._places = [_Place(number) for number in range(settings.workers)]
         # Those that want to end, and whose places others have taken: they answer until these
@@ -226,7 +226,7 @@ class Crew:
             *("worker_start", "info" if not place.restarts else "warning"),
             worker=place.number, pid=process.pid, restarts=place.restarts,
         )  # fmt: skip
-        listen = str(self._reservation.address(place.number))
+        listen = str(self._listen_address.of_worker(place.number))
         self._tell(process, "start", number=place.number, listen=listen)
         if self._deployed is not None:
             self._equip(process)
@@ -387,7 +387,7 @@ class Crew:
         place = self._places[process.number]
         place.process = None
         self._leaving.append(process)
-        if process.state == "serving" and self._reservation.shared:
+        if process.state == "serving" and self._listen_address.shared:
             process.state = "leaving"
         else:
             self._let_go(process)

@@ -1,4 +1,4 @@
-"""The reservation: what others have is refused at once, and what is held nobody else gets."""
+"""The held listen address: a port or path in use is refused at once, and a held one is kept."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 import grpc
 import pytest
 
-from geolookup.service.processes.listen_address import Reservation
+from geolookup.service.processes.listen_address import HeldListenAddress
 from geolookup.service.settings import ListenAddress, ListenError, SettingsError
 
 PATIENCE = 30
 
 
 @contextlib.contextmanager
-def reserved(text: str, workers: int = 2) -> Iterator[Reservation]:
-    reservation = Reservation(ListenAddress.parse(text), workers)
+def held(text: str, workers: int = 2) -> Iterator[HeldListenAddress]:
+    listen_address = HeldListenAddress(ListenAddress.parse(text), workers)
     try:
-        yield reservation
+        yield listen_address
     finally:
-        reservation.release()
+        listen_address.release()
 
 
 @contextlib.contextmanager
@@ -58,19 +58,19 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])  # noqa: S104
 def test_a_free_port_is_chosen_and_is_the_same_for_all_workers(host: str) -> None:
-    with reserved(f"{host}:0", workers=3) as reservation:
-        (address,) = reservation.addresses
+    with held(f"{host}:0", workers=3) as listen_address:
+        (address,) = listen_address.addresses
         assert address.host == host
         assert address.port > 0
-        assert [reservation.address(worker) for worker in range(3)] == [address] * 3
+        assert [listen_address.of_worker(worker) for worker in range(3)] == [address] * 3
 
 
 @needs_ipv6
 def test_an_ipv6_address_stands_in_brackets() -> None:
-    with reserved("[::1]:0") as reservation, socket.socket(socket.AF_INET6) as probe:
+    with held("[::1]:0") as listen_address, socket.socket(socket.AF_INET6) as probe:
         with pytest.raises(OSError, match="in use"):
-            probe.bind(("::1", reservation.addresses[0].port))
-        assert str(reservation.addresses[0]) == f"[::1]:{reservation.addresses[0].port}"
+            probe.bind(("::1", listen_address.addresses[0].port))
+        assert str(listen_address.addresses[0]) == f"[::1]:{listen_address.addresses[0].port}"
 
 
 @pytest.mark.parametrize(
@@ -87,34 +87,34 @@ def test_a_port_that_another_service_listens_on_is_an_error_at_once(
     options: tuple[int, ...],
 ) -> None:
     with bound(*options) as port, pytest.raises(ListenError) as refused:
-        Reservation(ListenAddress.parse(f"127.0.0.1:{port}"), 2)
+        HeldListenAddress(ListenAddress.parse(f"127.0.0.1:{port}"), 2)
     assert str(refused.value) == f"listen: can't listen on port {port}: Address already in use"
 
 
 def test_a_port_that_a_service_has_on_all_addresses_is_an_error() -> None:
     with bound(host="0.0.0.0") as port, pytest.raises(ListenError, match="in use"):  # noqa: S104
-        Reservation(ListenAddress.parse(f"127.0.0.1:{port}"), 2)
+        HeldListenAddress(ListenAddress.parse(f"127.0.0.1:{port}"), 2)
 
 
 def test_a_port_on_another_address_is_free() -> None:
-    with bound(host="127.0.0.2") as port, reserved(f"127.0.0.1:{port}") as reservation:
-        assert reservation.addresses[0].port == port
+    with bound(host="127.0.0.2") as port, held(f"127.0.0.1:{port}") as listen_address:
+        assert listen_address.addresses[0].port == port
 
 
 def test_a_second_service_finds_the_reserved_port_in_use() -> None:
-    with reserved("127.0.0.1:0") as first:
+    with held("127.0.0.1:0") as first:
         text = str(first.addresses[0])
         for _ in range(2):  # refusing it once changes nothing
             with pytest.raises(ListenError, match="Address already in use"):
-                Reservation(ListenAddress.parse(text), 2)
-    with reserved(text) as again:
+                HeldListenAddress(ListenAddress.parse(text), 2)
+    with held(text) as again:
         assert str(again.addresses[0]) == text
 
 
 def test_a_program_that_would_share_it_with_everybody_does_not_get_it() -> None:
     """Only sockets of SO_REUSEPORT share it, and only those of the same user."""
-    with reserved("127.0.0.1:0") as reservation:
-        port = reservation.addresses[0].port
+    with held("127.0.0.1:0") as listen_address:
+        port = listen_address.addresses[0].port
         with pytest.raises(OSError, match="in use"), bound(socket.SO_REUSEADDR, port=port):
             pass
 
@@ -133,21 +133,21 @@ def test_connections_to_earlier_workers_are_no_reason_to_refuse() -> None:
         client.close()
     with socket.socket() as strict, pytest.raises(OSError, match="in use"):
         strict.bind(("127.0.0.1", port))
-    with reserved(f"127.0.0.1:{port}") as reservation:
-        assert reservation.addresses[0].port == port
+    with held(f"127.0.0.1:{port}") as listen_address:
+        assert listen_address.addresses[0].port == port
 
 
 def test_nobody_connects_to_what_is_only_held() -> None:
-    with reserved("127.0.0.1:0") as reservation:
-        address = ("127.0.0.1", reservation.addresses[0].port)
+    with held("127.0.0.1:0") as listen_address:
+        address = ("127.0.0.1", listen_address.addresses[0].port)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, PATIENCE)
 
 
 def test_workers_share_it_and_get_all_connections() -> None:
     with contextlib.ExitStack() as stack:
-        reservation = stack.enter_context(reserved("127.0.0.1:0"))
-        address = ("127.0.0.1", reservation.addresses[0].port)
+        listen_address = stack.enter_context(held("127.0.0.1:0"))
+        address = ("127.0.0.1", listen_address.addresses[0].port)
         workers = []
         for _ in range(2):
             worker = stack.enter_context(socket.socket())
@@ -169,24 +169,24 @@ def test_workers_share_it_and_get_all_connections() -> None:
 
 
 def test_grpc_servers_listen_on_what_is_held() -> None:
-    with reserved("localhost:0") as reservation:
-        address = str(reservation.address(0))
+    with held("localhost:0") as listen_address:
+        address = str(listen_address.of_worker(0))
         servers = [grpc.server(None, options=[("grpc.so_reuseport", 1)]) for _ in range(2)]
         assert {server.add_insecure_port(address) for server in servers} == {
-            reservation.addresses[0].port
+            listen_address.addresses[0].port
         }
         for server in servers:
             server.stop(0).wait(PATIENCE)
 
 
 def test_after_the_release_others_may_have_it() -> None:
-    with reserved("127.0.0.1:0") as reservation:
-        port = reservation.addresses[0].port
-        reservation.release()
-        reservation.release()
+    with held("127.0.0.1:0") as listen_address:
+        port = listen_address.addresses[0].port
+        listen_address.release()
+        listen_address.release()
         with bound(port=port):
             pass
-        assert reservation.address(1).port == port
+        assert listen_address.of_worker(1).port == port
 
 
 # several addresses behind one name
@@ -205,8 +205,8 @@ def test_one_free_port_is_found_for_all_addresses_of_a_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1")
-    with reserved("everywhere:0") as reservation:
-        port = reservation.addresses[0].port
+    with held("everywhere:0") as listen_address:
+        port = listen_address.addresses[0].port
         for host in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
             with pytest.raises(OSError, match="in use"), bound(host=host, port=port):
                 pass
@@ -218,7 +218,7 @@ def test_a_port_that_is_taken_on_one_of_the_addresses_is_an_error(
     resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2")
     with bound(host="127.0.0.2") as port:
         with pytest.raises(ListenError, match="in use"):
-            Reservation(ListenAddress.parse(f"everywhere:{port}"), 2)
+            HeldListenAddress(ListenAddress.parse(f"everywhere:{port}"), 2)
         # Nothing of the attempt is left.
         with bound(port=port):
             pass
@@ -244,8 +244,8 @@ def test_another_free_port_is_tried_where_the_first_is_taken_elsewhere(
             return name
 
         monkeypatch.setattr(socket.socket, "getsockname", getsockname)
-        with reserved("everywhere:0") as reservation:
-            assert reservation.addresses[0].port not in chosen
+        with held("everywhere:0") as listen_address:
+            assert listen_address.addresses[0].port not in chosen
             assert len(chosen) == 10
 
 
@@ -254,15 +254,15 @@ def test_an_address_of_another_machine_is_left_out(
     monkeypatch: pytest.MonkeyPatch, hosts: tuple[str, str]
 ) -> None:
     resolve_to(monkeypatch, *hosts)
-    with reserved("localhost:0") as reservation:
-        port = reservation.addresses[0].port
+    with held("localhost:0") as listen_address:
+        port = listen_address.addresses[0].port
         with pytest.raises(OSError, match="in use"), bound(port=port):
             pass
 
 
 def test_an_address_of_another_machine_alone_is_an_error_that_does_not_repeat_it() -> None:
     with pytest.raises(ListenError) as refused:
-        Reservation(ListenAddress.parse("192.0.2.1:0"), 2)
+        HeldListenAddress(ListenAddress.parse("192.0.2.1:0"), 2)
     assert str(refused.value) == "listen: can't listen on port 0: Cannot assign requested address"
 
 
@@ -272,25 +272,25 @@ def test_a_name_that_nobody_knows_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(ListenError, match=r"^listen: the host can't be resolved: Name or service"):
-        Reservation(ListenAddress.parse("nowhere.invalid:1"), 2)
+        HeldListenAddress(ListenAddress.parse("nowhere.invalid:1"), 2)
 
 
 # unix sockets
 
 
 def test_each_worker_has_a_socket_of_its_own(tmp_path: Path) -> None:
-    with reserved(f"unix:{tmp_path}/socket", workers=3) as reservation:
+    with held(f"unix:{tmp_path}/socket", workers=3) as listen_address:
         expected = [f"unix:{tmp_path}/socket{suffix}" for suffix in ("", ".1", ".2")]
-        assert [str(reservation.address(worker)) for worker in range(3)] == expected
-        assert [str(address) for address in reservation.addresses] == expected
+        assert [str(listen_address.of_worker(worker)) for worker in range(3)] == expected
+        assert [str(address) for address in listen_address.addresses] == expected
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_too_long_for_the_last_worker_is_refused(tmp_path: Path) -> None:
     path = f"{tmp_path}/".ljust(106, "x")
-    Reservation(ListenAddress.parse(f"unix:{path}"), 1)
+    HeldListenAddress(ListenAddress.parse(f"unix:{path}"), 1)
     with pytest.raises(SettingsError, match="107 bytes"):
-        Reservation(ListenAddress.parse(f"unix:{path}"), 2)
+        HeldListenAddress(ListenAddress.parse(f"unix:{path}"), 2)
 
 
 @contextlib.contextmanager
@@ -312,7 +312,7 @@ def test_a_path_where_another_program_listens_is_an_error(
         at(Path(f"{path}{suffix}"), kind),
         pytest.raises(ListenError, match=r"^listen: another server listens at this path$"),
     ):
-        Reservation(ListenAddress.parse(f"unix:{path}"), 2)
+        HeldListenAddress(ListenAddress.parse(f"unix:{path}"), 2)
 
 
 def test_a_server_too_busy_to_accept_has_its_path_all_the_same(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_server_too_busy_to_accept_has_its_path_all_the_same(tmp_path: Path) -
             except BlockingIOError:
                 break
         with pytest.raises(ListenError, match="another server listens"):
-            Reservation(ListenAddress.parse(f"unix:{path}"), 2)
+            HeldListenAddress(ListenAddress.parse(f"unix:{path}"), 2)
 
 
 def test_a_socket_that_was_left_behind_is_no_reason_to_refuse(tmp_path: Path) -> None:
@@ -334,9 +334,9 @@ def test_a_socket_that_was_left_behind_is_no_reason_to_refuse(tmp_path: Path) ->
     with at(path):
         pass
     assert path.is_socket()
-    with reserved(f"unix:{path}") as reservation:
+    with held(f"unix:{path}") as listen_address:
         server = grpc.server(None)
-        assert server.add_insecure_port(str(reservation.address(0))) == 1
+        assert server.add_insecure_port(str(listen_address.of_worker(0))) == 1
         server.stop(0).wait(PATIENCE)
 
 
@@ -345,35 +345,35 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, make: str) -> None:
     path = tmp_path / "socket"
     {"file": path.touch, "folder": path.mkdir, "fifo": lambda: os.mkfifo(path)}[make]()
     with pytest.raises(ListenError, match="there is a file at this path, and it is no socket"):
-        Reservation(ListenAddress.parse(f"unix:{path}"), 1)
+        HeldListenAddress(ListenAddress.parse(f"unix:{path}"), 1)
     assert path.exists()
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ListenError, match="can't make a socket at this path: No such file"):
-        Reservation(ListenAddress.parse(f"unix:{tmp_path}/nothing/socket"), 1)
+        HeldListenAddress(ListenAddress.parse(f"unix:{tmp_path}/nothing/socket"), 1)
     (tmp_path / "file").touch()
     with pytest.raises(ListenError, match="can't make a socket at this path: Not a directory"):
-        Reservation(ListenAddress.parse(f"unix:{tmp_path}/file/socket"), 1)
+        HeldListenAddress(ListenAddress.parse(f"unix:{tmp_path}/file/socket"), 1)
 
 
 def test_a_path_in_the_folder_one_is_in_needs_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with reserved("unix:socket") as reservation:
-        assert str(reservation.address(1)) == "unix:socket.1"
+    with held("unix:socket") as listen_address:
+        assert str(listen_address.of_worker(1)) == "unix:socket.1"
 
 
 NOT_ALLOWED = """
 import os, sys
-from geolookup.service.processes.listen_address import Reservation
+from geolookup.service.processes.listen_address import HeldListenAddress
 from geolookup.service.settings import ListenAddress, ListenError
 if os.geteuid() == 0:
     os.setgroups([])
     os.setuid(65534)
 try:
-    Reservation(ListenAddress.parse("unix:" + sys.argv[1]), 1)
+    HeldListenAddress(ListenAddress.parse("unix:" + sys.argv[1]), 1)
 except ListenError as error:
     print(error)
 """
@@ -399,24 +399,24 @@ def test_a_socket_that_this_user_may_not_connect_to_is_an_error(tmp_path: Path) 
 
 def test_clearing_removes_what_workers_left_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    reservation = Reservation(ListenAddress.parse(f"unix:{path}"), 4)
-    first, second, third, fourth = (Path(str(address.path)) for address in reservation.addresses)
+    listen_address = HeldListenAddress(ListenAddress.parse(f"unix:{path}"), 4)
+    first, second, third, fourth = (Path(str(address.path)) for address in listen_address.addresses)
     with at(first):
         pass
     second.write_text("somebody's file")
     with at(third):  # a worker that is still there
-        reservation.clear()
-        reservation.clear()
+        listen_address.remove_sockets()
+        listen_address.remove_sockets()
     assert not first.exists()
     assert second.read_text() == "somebody's file"
     assert third.is_socket()
     assert not fourth.exists()
-    reservation.clear()
+    listen_address.remove_sockets()
     assert not third.exists()
 
 
 def test_clearing_a_tcp_port_releases_it() -> None:
-    reservation = Reservation(ListenAddress.parse("127.0.0.1:0"), 2)
-    reservation.clear()
-    with bound(port=reservation.addresses[0].port):
+    listen_address = HeldListenAddress(ListenAddress.parse("127.0.0.1:0"), 2)
+    listen_address.remove_sockets()
+    with bound(port=listen_address.addresses[0].port):
         pass

@@ -106,8 +106,8 @@ class Scene:
     def __init__(self, loop: EventLoop, clock: Clock, workers: int, *, spare: bool) -> None:
         self.loop, self.clock = loop, clock
         self.told: list[object] = []
-        reservation: Any = SimpleNamespace(
-            address=lambda number: ListenAddress("127.0.0.1", 1_000 + number), shared=True
+        listen_address: Any = SimpleNamespace(
+            of_worker=lambda number: ListenAddress("127.0.0.1", 1_000 + number), shared=True
         )
         self.workers: list[Worker] = []
         self.refuse: OSError | None = None
@@ -115,7 +115,7 @@ class Scene:
         self.crew = Crew(
             loop,
             Settings(workers=workers, spare_worker=spare),
-            reservation,
+            listen_address,
             started=lambda: self.told.append("started"),
             failed=self.told.append,
             ended=lambda: self.told.append("ended"),
@@ -397,7 +397,7 @@ def test_a_worker_that_was_told_to_end_goes_at_once_if(scene: Scene, why: str) -
         leaving = scene.workers[2]
         leaving.heard()
     else:
-        scene.crew._reservation.shared = False
+        scene.crew._listen_address.shared = False
     leaving.other.send("leaving")
     scene.settle()
     assert leaving.kinds() == ["stop"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from geolookup.service import tls
-from geolookup.service.processes.listen_address import check_path
 from geolookup.service.settings import ListenAddress, ListenError
+from geolookup.service.unix_socket import check_path_is_free
 
 if TYPE_CHECKING:
     import grpc
@@ -39,7 +39,7 @@ def listen(
         SettingsError: the certificate can't be used.
     """
     if address.path:
-        check_path(address.path)
+        check_path_is_free(address.path)
     credentials = tls.credentials(settings, meter)
     try:
         port = insecure(str(address)) if credentials is None else secure(str(address), credentials)
