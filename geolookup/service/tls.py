@@ -22,6 +22,7 @@ from typing import Final, NoReturn, Protocol
 import grpc
 
 from geolookup.service import log
+from geolookup.service.file_watch import FileState, file_state
 from geolookup.service.settings import Settings, SettingsError
 from geolookup.service.settings.model import ADMIN, HEALTH, OTHERS
 
@@ -35,7 +36,7 @@ certificate and key are written one after the other."""
 _in_use: weakref.WeakSet[Certificates] = weakref.WeakSet()
 """Of this process; gRPC's credentials keep them alive."""
 
-_Signature = tuple[tuple[int, ...], ...]
+_Signature = tuple[FileState, ...]
 
 
 class CertificateMeter(Protocol):
@@ -215,7 +216,7 @@ class Certificates:
             self._meter.certificate(taken, self._certificate.not_after)
 
     def _signature(self) -> _Signature:
-        return tuple(_stat(path) for path in self._paths)
+        return tuple(map(file_state, self._paths))
 
 
 def credentials(
@@ -254,14 +255,6 @@ def _read(setting: str, path: Path) -> bytes:
     if not content.strip():
         _fail(setting, path, "the file is empty")
     return content
-
-
-def _stat(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()  # of what a link leads to: links are how secrets are put in place
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _fail(setting: str, path: Path, problem: str) -> NoReturn:

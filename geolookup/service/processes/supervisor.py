@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final
 from geolookup.errors import GeoLookupError
 from geolookup.service import log
 from geolookup.service.admin.control import Outcome, Reload, ServiceStatus
+from geolookup.service.file_watch import FileWatch
 from geolookup.service.monitoring import counters, tracing
 from geolookup.service.processes import dataset_loading, operating_system
-from geolookup.service.processes.dataset_loading import FileWatch, Loaded, TransientError
+from geolookup.service.processes.dataset_loading import LoadedDataset, TransientError
 from geolookup.service.processes.event_loop import EventLoop
 from geolookup.service.processes.listen_address import HeldListenAddress
 from geolookup.service.processes.workers import MARGIN, Crew, Round
@@ -98,12 +99,12 @@ class Supervisor:
         except BaseException:
             self._listen_address.release()
             raise
-        self._watch = FileWatch(dataset_loading.paths(settings))
+        self._watch = FileWatch(dataset_loading.watched_files(settings))
         self._loader = ThreadPoolExecutor(1, "geolookup-load")
         self._admin: AdminServer | None = None
         self._metrics: MetricsServer | None = None
-        self._current: Loaded | None = None
-        self._previous: Loaded | None = None
+        self._current: LoadedDataset | None = None
+        self._previous: LoadedDataset | None = None
         self._generation = 0
         # Reloads and rollbacks, one after the other.
         self._waiting: deque[_Change] = deque()
@@ -178,7 +179,7 @@ class Supervisor:
         if metrics is not None:
             metrics.stop()
 
-    def _deploy(self, loaded: Loaded) -> None:
+    def _deploy(self, loaded: LoadedDataset) -> None:
         self._current = loaded
         self._crew.deploy(self._generation, loaded)
 
@@ -214,7 +215,7 @@ class Supervisor:
         if self._settings.watch:
             self._loop.call_later(self._settings.watch, self._look_at_files)
 
-    def _announcement(self, loaded: Loaded) -> Iterator[str]:
+    def _announcement(self, loaded: LoadedDataset) -> Iterator[str]:
         for address in self._listen_address.addresses:
             yield f"address: {address}"
         if self._admin is not None:
@@ -344,12 +345,12 @@ class Supervisor:
             self._change(self._waiting.popleft())
 
     def _load_again(self, change: _Change) -> None:
-        self._watch.mark()
+        self._watch.mark_read()
         before = self._current
 
         def failed(error: BaseException) -> None:
             if isinstance(error, TransientError):
-                self._watch.forget()
+                self._watch.mark_changed()
             if isinstance(error, GeoLookupError):
                 reason = str(error)
             else:
@@ -357,7 +358,7 @@ class Supervisor:
                 reason = "an internal error"
             self._conclude(change, self._refused(reason))
 
-        def loaded(found: Loaded) -> None:
+        def loaded(found: LoadedDataset) -> None:
             if before is not None and found.identity == before.identity:
                 found.close()
                 self._conclude(change, self._outcome(Outcome.UNCHANGED))
@@ -372,7 +373,7 @@ class Supervisor:
         else:
             self._swap(change, self._previous, keep=True)
 
-    def _swap(self, change: _Change, found: Loaded, *, keep: bool) -> None:
+    def _swap(self, change: _Change, found: LoadedDataset, *, keep: bool) -> None:
         """Have every worker open a dataset, and, when all could, answer from it.
 
         Args:
@@ -389,7 +390,7 @@ class Supervisor:
                 if not keep:
                     found.close()
                 # That one ended, or found no memory, says nothing of the file.
-                self._watch.forget()
+                self._watch.mark_changed()
                 reason = asked.problems[0] if asked.problems else "the service is stopping"
                 self._conclude(change, self._refused(reason))
                 return
@@ -423,7 +424,7 @@ class Supervisor:
     def _look_at_files(self) -> None:
         if self._stopping:
             return
-        if self._changing is None and self._watch.look():
+        if self._changing is None and self._watch.poll():
             self._change(_Change(self._load_again))
         self._loop.call_later(self._settings.watch, self._look_at_files)
 
@@ -444,11 +445,11 @@ class Supervisor:
 
     def _in_background(
         self,
-        work: Callable[[], Loaded],
-        done: Callable[[Loaded], None],
+        work: Callable[[], LoadedDataset],
+        done: Callable[[LoadedDataset], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        def finished(future: Future[Loaded]) -> None:
+        def finished(future: Future[LoadedDataset]) -> None:
             if future.cancelled():
                 return
             error = future.exception()

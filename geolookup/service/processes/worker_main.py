@@ -24,8 +24,9 @@ from geolookup.service import tls  # noqa: E402
 from geolookup.service.monitoring import tracing  # noqa: E402
 from geolookup.service.monitoring.counters import Meter  # noqa: E402
 from geolookup.service.processes.channel import Channel, ChannelError, Message  # noqa: E402
-from geolookup.service.processes.dataset_loading import Sealed, open_rules, open_sealed  # noqa: E402
+from geolookup.service.processes.dataset_loading import open_rules, open_sealed  # noqa: E402
 from geolookup.service.processes.event_loop import EventLoop  # noqa: E402
+from geolookup.service.processes.sealed_memory import SealedCopy  # noqa: E402
 from geolookup.service.processes.workers import MARGIN, START_PATIENCE  # noqa: E402
 from geolookup.service.rpc import transports  # noqa: E402
 from geolookup.service.rpc.calls import Calls  # noqa: E402
@@ -146,10 +147,10 @@ class _Worker:
             if message.incomplete:
                 raise GeoLookupError("no file descriptor is free")
             descriptors = iter(message.descriptors)
-            file = Sealed(next(descriptors), str(fields["name"]), int(fields["size"]))
+            file = SealedCopy(next(descriptors), str(fields["name"]), int(fields["size"]))
             # In the order in which crew.py sends them.
             region_sets, rules = (
-                Sealed(next(descriptors), str(fields[name]), int(fields[f"{name}_size"]))
+                SealedCopy(next(descriptors), str(fields[name]), int(fields[f"{name}_size"]))
                 if name in fields
                 else None
                 for name in ("region_sets", "rules")

@@ -13,8 +13,8 @@ from typing import Final
 
 from geolookup.service.monitoring.counters import Meter
 from geolookup.service.processes.channel import Channel, ChannelError
-from geolookup.service.processes.dataset_loading import Sealed, anonymous
 from geolookup.service.processes.operating_system import signals_held
+from geolookup.service.processes.sealed_memory import SealedCopy, make_shared_memory
 
 _BOOTSTRAP: Final = (
     "import sys; sys.path[:] = sys.argv[3:];"
@@ -36,14 +36,14 @@ class WorkerProcess:
         OSError: the system has no place for another process.
     """
 
-    def __init__(self, settings: Sealed) -> None:
+    def __init__(self, settings: SealedCopy) -> None:
         self.number = -1
         self.state = "starting"
         self.dataset = ""
         self.started = datetime.now(UTC)
         self.ready_at: float | None = None
         self.reason = ""
-        memory = anonymous(Meter.SIZE)
+        memory = make_shared_memory(Meter.SIZE)
         try:
             self.meter = Meter(mmap(memory, Meter.SIZE))
             self.channel, theirs = Channel.pair()

@@ -13,8 +13,9 @@ from geolookup.service import log
 from geolookup.service.admin.control import WorkerStatus
 from geolookup.service.monitoring.counters import Meter
 from geolookup.service.processes.channel import ChannelError, Message
-from geolookup.service.processes.dataset_loading import Loaded, seal
+from geolookup.service.processes.dataset_loading import LoadedDataset
 from geolookup.service.processes.restart_delay import RestartDelay
+from geolookup.service.processes.sealed_memory import seal
 from geolookup.service.processes.standby import Spare
 from geolookup.service.processes.worker_process import WorkerProcess, how_it_ended, why_not_started
 from geolookup.service.settings import ListenError, Settings
@@ -92,7 +93,7 @@ class Crew:
         self._spare = Spare(loop, self._spawn_spare)
         self._rounds: dict[int, Round] = {}
         self._asked = 0
-        self._deployed: tuple[int, Loaded] | None = None
+        self._deployed: tuple[int, LoadedDataset] | None = None
         self._started = self._stopping = self._drained = False
         self._retired = Meter()
         self._meters: tuple[Meter, ...] = (self._retired,)
@@ -139,7 +140,7 @@ class Crew:
         for place in self._places:
             self._fill(place)
 
-    def deploy(self, generation: int, loaded: Loaded) -> None:
+    def deploy(self, generation: int, loaded: LoadedDataset) -> None:
         """Have workers that are started from now on answer from this dataset.
 
         Those that have none yet get it now.
@@ -151,7 +152,7 @@ class Crew:
         descriptors, fields = _load_message(generation, loaded)
         self._spare.tell("load", *descriptors, **fields, round=0)
 
-    def load(self, generation: int, loaded: Loaded, done: Callable[[Round], None]) -> None:
+    def load(self, generation: int, loaded: LoadedDataset, done: Callable[[Round], None]) -> None:
         """Have all workers open a dataset beside the one they answer from."""
         descriptors, fields = _load_message(generation, loaded)
         self._ask("load", descriptors, fields, done, joined=True)
@@ -452,7 +453,7 @@ def _fields(fields: Mapping[str, Any], **kinds: type) -> list[Any]:
     return values
 
 
-def _load_message(generation: int, loaded: Loaded) -> tuple[tuple[int, ...], dict[str, Any]]:
+def _load_message(generation: int, loaded: LoadedDataset) -> tuple[tuple[int, ...], dict[str, Any]]:
     fields: dict[str, Any] = {
         "generation": generation,
         "name": loaded.file.name,

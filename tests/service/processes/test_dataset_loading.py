@@ -24,18 +24,15 @@ from hypothesis import strategies as st
 from geolookup.answer.dataset import encode
 from geolookup.errors import DatasetError, GeoLookupError, RegionSetError
 from geolookup.review import verification
-from geolookup.service.processes import dataset_loading
+from geolookup.service.processes import dataset_loading, sealed_memory
 from geolookup.service.processes.dataset_loading import (
-    FileWatch,
-    Loaded,
-    Sealed,
+    LoadedDataset,
     TransientError,
-    anonymous,
     load,
     open_sealed,
-    paths,
-    seal,
+    watched_files,
 )
+from geolookup.service.processes.sealed_memory import SealedCopy, make_shared_memory, seal
 from geolookup.service.settings import Settings
 
 PATIENCE = 60
@@ -100,7 +97,7 @@ def nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * mmap.PAGESIZE, os.urandom(3_000_000)])
 def test_a_sealed_copy_is_what_it_was_made_of(keep: Keep, content: bytes) -> None:
-    sealed: Sealed = keep(seal(content, "name"))
+    sealed: SealedCopy = keep(seal(content, "name"))
     assert bytes(sealed.map()) == content
     assert (sealed.name, sealed.size) == ("name", len(content))
     assert not os.get_inheritable(sealed.descriptor)
@@ -138,8 +135,9 @@ def test_a_mapping_can_be_read_only_and_outlives_the_descriptor() -> None:
 def test_another_process_maps_the_same_memory(keep: Keep) -> None:
     sealed = keep(seal(IMAGE, "dataset"))
     code = (
-        "import sys; from geolookup.service.processes.dataset_loading import Sealed, open_sealed\n"
-        "file = Sealed(int(sys.argv[1]), 'dataset', int(sys.argv[2]))\n"
+        "import sys\nfrom geolookup.service.processes.dataset_loading import open_sealed\n"
+        "from geolookup.service.processes.sealed_memory import SealedCopy\n"
+        "file = SealedCopy(int(sys.argv[1]), 'dataset', int(sys.argv[2]))\n"
         "print(open_sealed(file, None).country('1.0.1.1'))"
     )
     done = subprocess.run(
@@ -153,8 +151,8 @@ def test_another_process_maps_the_same_memory(keep: Keep) -> None:
     assert done.stdout == "CN\n"
 
 
-def test_anonymous_memory_is_zero_and_shared() -> None:
-    descriptor = anonymous(100)
+def test_shared_memory_is_zero_and_shared() -> None:
+    descriptor = make_shared_memory(100)
     one, other = mmap.mmap(descriptor, 100), mmap.mmap(descriptor, 100)
     os.close(descriptor)
     assert bytes(one) == bytes(100)
@@ -165,7 +163,9 @@ def test_anonymous_memory_is_zero_and_shared() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [lambda: seal(b"x", "x"), lambda: anonymous(1)], ids=["seal", "anonymous"]
+    "function",
+    [lambda: seal(b"x", "x"), lambda: make_shared_memory(1)],
+    ids=["sealed", "shared"],
 )
 @pytest.mark.parametrize("call", ["write", "truncate", "memfd_create"])
 def test_memory_that_can_not_be_had_leaves_no_descriptor(
@@ -181,8 +181,8 @@ def test_memory_that_can_not_be_had_leaves_no_descriptor(
     except OSError as error:
         assert error.errno == errno.ENOMEM  # noqa: PT017 - some of the calls don't meet it
     else:
-        assert (call == "truncate") == isinstance(found, Sealed)
-        os.close(found.descriptor if isinstance(found, Sealed) else found)  # type: ignore[arg-type]
+        assert (call == "truncate") == isinstance(found, SealedCopy)
+        os.close(found.descriptor if isinstance(found, SealedCopy) else found)  # type: ignore[arg-type]
     assert set(os.listdir("/proc/self/fd")) == before
 
 
@@ -213,7 +213,7 @@ def test_a_kernel_that_does_not_know_the_newest_flag_has_sealed_memory_all_the_s
     real = os.memfd_create
 
     def create(name: str, flags: int) -> int:
-        if flags & dataset_loading._MFD_NOEXEC_SEAL:
+        if flags & sealed_memory._MFD_NOEXEC_SEAL:
             raise OSError(errno.EINVAL, "Invalid argument")
         return real(name, flags)
 
@@ -227,7 +227,7 @@ def test_a_kernel_that_does_not_know_the_newest_flag_has_sealed_memory_all_the_s
 
 
 def test_a_file_is_loaded(keep: Keep, path: Path) -> None:
-    loaded: Loaded = keep(load(Settings(dataset=path)))
+    loaded: LoadedDataset = keep(load(Settings(dataset=path)))
     assert loaded.dataset.country("1.0.1.1") == "CN"
     assert loaded.file.size == len(IMAGE)
     assert loaded.region_sets is None
@@ -370,7 +370,7 @@ def test_what_is_no_file_is_refused_at_once(
 def test_what_is_no_path_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match=rf": can't be read: {text}$"):
-        dataset_loading._seal_file(f"{tmp_path}/{name}", b"", 100)
+        dataset_loading.seal_file(f"{tmp_path}/{name}", b"", 100)
 
 
 def test_a_file_that_is_too_large_is_not_read(
@@ -394,15 +394,15 @@ def test_a_file_that_is_too_large_is_not_read(
 def test_a_file_that_grows_while_it_is_read_is_read_no_further_than_the_limit(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_loading, "_PIECE", 4_096)
-    real = dataset_loading._write
+    monkeypatch.setattr(sealed_memory, "_PIECE", 4_096)
+    real = sealed_memory._write
 
     def write(descriptor: int, content: bytes) -> None:
         real(descriptor, content)
         with path.open("ab") as file:
             file.write(content)
 
-    monkeypatch.setattr(dataset_loading, "_write", write)
+    monkeypatch.setattr(sealed_memory, "_write", write)
     monkeypatch.setattr(dataset_loading, "_LARGEST", 2 * len(IMAGE))
     with pytest.raises(DatasetError, match=r": larger than"):
         load(Settings(dataset=path))
@@ -416,7 +416,7 @@ def test_what_does_not_begin_like_a_dataset_is_not_copied(
     def write(*_: object) -> None:
         pytest.fail("it was copied")
 
-    monkeypatch.setattr(dataset_loading, "_write", write)
+    monkeypatch.setattr(sealed_memory, "_write", write)
     with pytest.raises(DatasetError, match="it does not begin like one"):
         load(Settings(dataset=path))
 
@@ -660,7 +660,7 @@ def test_a_full_disk_in_place_of_memory_is_transient(
         load(Settings(dataset=path))
 
 
-@pytest.mark.parametrize("where", ["_copy", "open_sealed", "_check"])
+@pytest.mark.parametrize("where", ["seal_file", "open_sealed", "_check"])
 def test_too_little_memory_is_transient_wherever_it_shows(
     path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -768,116 +768,4 @@ def test_a_limit_on_the_size_of_files_is_transient(path: Path) -> None:
 )
 def test_the_files_whose_change_matters(given: tuple[str, ...], expected: tuple[str, ...]) -> None:
     settings = Settings(**{name: Path("/etc") / name for name in given})  # type: ignore[arg-type]
-    assert paths(settings) == tuple(Path("/etc") / name for name in expected)
-
-
-def replace(path: Path, content: bytes) -> None:
-    new = path.with_name("new")
-    new.write_bytes(content)
-    new.replace(path)
-
-
-def test_a_file_that_stays_as_it_was_is_no_change(path: Path) -> None:
-    watch = FileWatch((path,))
-    path.read_bytes()
-    assert [watch.look() for _ in range(3)] == [False] * 3
-
-
-def test_a_change_is_told_when_it_has_settled_and_until_it_was_read(path: Path) -> None:
-    watch = FileWatch((path,))
-    replace(path, OTHER)
-    assert [watch.look() for _ in range(3)] == [False, True, True]
-    watch.mark()
-    assert not watch.look()
-
-
-def test_a_file_that_is_being_written_is_not_told(path: Path) -> None:
-    watch = FileWatch((path,))
-    for size in range(1, 6):
-        path.write_bytes(IMAGE[: size * 100])
-        assert not watch.look()
-    assert watch.look()
-
-
-def test_the_same_content_in_a_new_file_is_a_change(path: Path) -> None:
-    """Whether the dataset is another is not for the watch to say."""
-    watch = FileWatch((path,))
-    replace(path, IMAGE)
-    watch.look()
-    assert watch.look()
-
-
-def test_content_of_the_same_size_in_the_same_file_is_a_change(path: Path) -> None:
-    watch = FileWatch((path,))
-    path.write_bytes(OTHER[: len(IMAGE)])
-    # Clocks of file systems are slower than this test.
-    os.utime(path, ns=(0, 12_345))
-    watch.look()
-    assert watch.look()
-
-
-def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, path: Path) -> None:
-    """As Kubernetes replaces the files of a volume."""
-    other = tmp_path / "other"
-    other.write_bytes(OTHER)
-    link = tmp_path / "link"
-    link.symlink_to(path)
-    watch = FileWatch((link,))
-    fresh = tmp_path / "fresh"
-    fresh.symlink_to(other)
-    fresh.replace(link)
-    watch.look()
-    assert watch.look()
-
-
-def test_a_file_that_goes_and_one_that_comes_are_changes(path: Path) -> None:
-    watch = FileWatch((path,))
-    path.unlink()
-    assert [watch.look(), watch.look()] == [False, True]
-    watch.mark()
-    assert not watch.look()
-    path.write_bytes(IMAGE)
-    assert [watch.look(), watch.look()] == [False, True]
-
-
-def test_a_change_that_is_taken_back_is_none(path: Path) -> None:
-    watch = FileWatch((path,))
-    saved = path.with_name("saved")
-    path.rename(saved)
-    assert not watch.look()
-    saved.rename(path)
-    watch.mark()
-    assert [watch.look(), watch.look()] == [False, False]
-
-
-def test_one_changed_file_of_several_is_a_change(tmp_path: Path, path: Path) -> None:
-    other = tmp_path / "sets.toml"
-    other.touch()
-    watch = FileWatch((path, other))
-    replace(other, b"x")
-    assert [watch.look(), watch.look()] == [False, True]
-
-
-def test_what_could_not_be_read_is_taken_for_changed(path: Path) -> None:
-    watch = FileWatch((path,))
-    watch.look()
-    watch.forget()
-    assert watch.look()
-    watch.mark()
-    assert not watch.look()
-
-
-def test_a_change_while_it_is_read_is_a_change(path: Path) -> None:
-    watch = FileWatch((path,))
-    replace(path, OTHER)
-    watch.look()
-    assert watch.look()
-    watch.mark()  # before reading
-    replace(path, IMAGE)  # and while
-    assert [watch.look(), watch.look()] == [False, True]
-
-
-def test_no_files_never_change() -> None:
-    watch = FileWatch(())
-    watch.forget()
-    assert not watch.look()
+    assert watched_files(settings) == tuple(Path("/etc") / name for name in expected)

@@ -9,7 +9,7 @@ import pytest
 
 from geolookup.service.monitoring.counters import Meter
 from geolookup.service.processes import worker_process as module
-from geolookup.service.processes.dataset_loading import seal
+from geolookup.service.processes.sealed_memory import seal
 from geolookup.service.processes.worker_process import WorkerProcess
 
 

@@ -25,8 +25,8 @@ from geolookup.service.monitoring import counters
 from geolookup.service.monitoring.counters import Meter
 from geolookup.service.processes import workers as module
 from geolookup.service.processes.channel import Channel, Message
-from geolookup.service.processes.dataset_loading import Sealed, seal
 from geolookup.service.processes.event_loop import EventLoop
+from geolookup.service.processes.sealed_memory import SealedCopy, seal
 from geolookup.service.processes.workers import START_PATIENCE, Crew, Round
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 
@@ -46,7 +46,7 @@ class Worker:
 
     pids = itertools.count(70_000)
 
-    def __init__(self, settings: Sealed) -> None:
+    def __init__(self, settings: SealedCopy) -> None:
         assert pickle.loads(os.pread(settings.descriptor, settings.size, 0)) is not None  # noqa: S301 - our own
         self.number = -1
         self.state, self.dataset, self.reason = "starting", "", ""
@@ -124,7 +124,7 @@ class Scene:
             file=seal(b"dataset", "d.geolookup"), region_sets=None, rules=None
         )
 
-    def make(self, settings: Sealed) -> Worker:
+    def make(self, settings: SealedCopy) -> Worker:
         if self.refuse is not None:
             raise self.refuse
         worker = Worker(settings)
