@@ -31,8 +31,9 @@ from bench import h2load, timing
 from bench.addresses import draw
 from geolookup.answer.dataset import Dataset
 from geolookup.service import Limits, Server, Settings
-from geolookup.service.monitoring.counters import Meter
-from geolookup.service.rpc.calls import SERVICE, UNARY, Calls
+from geolookup.service.methods import GEOLOOKUP
+from geolookup.service.monitoring.counters import Counters
+from geolookup.service.rpc.calls import Calls
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.v1 import geolookup_pb2 as v1
 
@@ -81,8 +82,9 @@ def serve(contender: str, work: str, threads: int, core: int) -> None:
     with geolookup.open() as dataset:
         kind, style = contender.split(", ")
         method, request = works(dataset)[work]
-        calls = Calls(Settings(), Meter(), Snapshot(dataset))
-        response = calls.answer(UNARY[f"/{SERVICE}/{method}"], request, accepted=0)
+        calls = Calls(Settings(), Counters(), Snapshot(dataset))
+        called = next(one for one in calls.unary if one.label == method)
+        response = calls.begin(called, accepted=0).answer(request)
         if kind == "geolookup":
             settings = Settings(listen="127.0.0.1:0", threads=threads, transport=style)
             shipped = Server(dataset, settings)
@@ -115,8 +117,8 @@ async def serve_empty_asyncio(method: str, response: bytes) -> None:
 
 def add_method(running: Any, name: str, behaviour: Any) -> None:
     methods: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(behaviour)}
-    running.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-    running.add_registered_method_handlers(SERVICE, methods)
+    running.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(GEOLOOKUP, methods),))
+    running.add_registered_method_handlers(GEOLOOKUP, methods)
 
 
 class Started:
@@ -155,7 +157,7 @@ def check(addresses: list[str], method: str, request: bytes) -> None:
     answers: set[bytes] = set()
     for address in addresses:
         with grpc.insecure_channel(address) as channel:
-            ask: Any = channel.unary_unary(f"/{SERVICE}/{method}")
+            ask: Any = channel.unary_unary(f"/{GEOLOOKUP}/{method}")
             answers.add(ask(request, timeout=60))
     # A map's entries may stand in any order, so the bytes may differ.
     assert len(set(map(len, answers))) == 1, f"the servers answer {method} differently"
@@ -192,7 +194,7 @@ def measure(
                     timing.progress(f"{work}: round {number + 1} of {rounds}, {contender} ...")
                     figures = h2load.load(
                         running[contender].address,
-                        f"{SERVICE}/{method}",
+                        f"{GEOLOOKUP}/{method}",
                         h2load.framed(request),
                         server=running[contender].process.pid,
                         seconds=seconds,

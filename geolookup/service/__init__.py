@@ -5,13 +5,13 @@ Importing this package loads no gRPC: what needs it is loaded when it is first n
 
 from typing import TYPE_CHECKING
 
-from geolookup.service.settings import Limits, ListenError, Settings, SettingsError
+from geolookup.service.settings import ListenError, RosterLimits, Settings, SettingsError
 
 if TYPE_CHECKING:
     from geolookup.service.processes.supervisor import serve
     from geolookup.service.server import Server
 
-__all__ = ["Limits", "ListenError", "Server", "Settings", "SettingsError", "serve"]
+__all__ = ["ListenError", "RosterLimits", "Server", "Settings", "SettingsError", "serve"]
 
 
 def __getattr__(name: str) -> object:

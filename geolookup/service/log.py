@@ -258,7 +258,7 @@ def silence_grpc(environment: MutableMapping[str, str] = os.environ) -> None:
 class CountReport:
     """Writes how many calls were refused, in one line now and then and not one per call.
 
-    For one thread, which calls `look` at least every few seconds.
+    For one thread, which calls `update` at least every few seconds.
 
     Args:
         name: the event.
@@ -281,7 +281,7 @@ class CountReport:
         self._told = count()
         self._last = clock() - interval
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Write a line if calls were refused since the last one, and that is long enough ago."""
         now = self._clock()
         if now - self._last < self._interval:

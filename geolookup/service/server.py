@@ -9,7 +9,7 @@ from geolookup.service import log
 
 log.silence_grpc()  # before gRPC is loaded
 
-from geolookup.service.monitoring.counters import Meter  # noqa: E402
+from geolookup.service.monitoring.counters import Counters  # noqa: E402
 from geolookup.service.monitoring.tracing import tracer  # noqa: E402
 from geolookup.service.rpc.calls import Calls  # noqa: E402
 from geolookup.service.rpc.handlers import Snapshot  # noqa: E402
@@ -34,7 +34,7 @@ class Server:
 
     Attributes:
         address: where it listens, with the port that was really taken.
-        meter: what it counts.
+        counters: what it counts.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -42,9 +42,9 @@ class Server:
     """
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
-        self.meter = Meter()
+        self.counters = Counters()
         self._tracer = tracer(settings)
-        self._calls = Calls(settings, self.meter, Snapshot(dataset), self._tracer)
+        self._calls = Calls(settings, self.counters, Snapshot(dataset), self._tracer)
         self._transport = open_transport(
             settings, self._calls, ListenAddress.parse(settings.listen), share_port=False
         )

@@ -39,8 +39,8 @@ _in_use: weakref.WeakSet[Certificates] = weakref.WeakSet()
 _Signature = tuple[FileState, ...]
 
 
-class CertificateMeter(Protocol):
-    """What is counted: `geolookup.service.monitoring.counters.Meter`."""
+class CertificateCounters(Protocol):
+    """What is counted: `geolookup.service.monitoring.counters.Counters`."""
 
     def handshake(self) -> None:
         """Count a TLS handshake that a client began."""
@@ -114,11 +114,11 @@ class Certificates:
     def __init__(
         self,
         settings: Settings,
-        meter: CertificateMeter | None = None,
+        counters: CertificateCounters | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._meter = meter
+        self._counters = counters
         self._clock = clock
         paths = (settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
         self._paths = [path for path in paths if path is not None]
@@ -147,8 +147,8 @@ class Certificates:
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             nonlocal given
-            if self._meter is not None:
-                self._meter.handshake()
+            if self._counters is not None:
+                self._counters.handshake()
             if self._settings.watch and self._clock() - self._looked >= self._settings.watch:
                 self.look()
             with lock:
@@ -212,15 +212,15 @@ class Certificates:
         return end.isoformat().replace("+00:00", "Z")
 
     def _count(self, *, taken: bool) -> None:
-        if self._meter is not None:
-            self._meter.certificate(taken, self._certificate.not_after)
+        if self._counters is not None:
+            self._counters.certificate(taken, self._certificate.not_after)
 
     def _signature(self) -> _Signature:
         return tuple(map(file_state, self._paths))
 
 
 def credentials(
-    settings: Settings, meter: CertificateMeter | None = None
+    settings: Settings, counters: CertificateCounters | None = None
 ) -> grpc.ServerCredentials | None:
     """Return credentials for one listener, or None where the settings say plaintext.
 
@@ -229,10 +229,10 @@ def credentials(
     """
     if settings.tls_certificate is None:
         return None
-    return Certificates(settings, meter).credentials()
+    return Certificates(settings, counters).credentials()
 
 
-def look_again() -> None:
+def reload_changed() -> None:
     """Look at the files of all certificates in use now, as when a service is told to reload."""
     for certificates in list(_in_use):
         certificates.look()

@@ -37,7 +37,7 @@ from geolookup import (
 )
 from geolookup.client import AsyncClient, Client, wire
 from geolookup.client.stream_timeout import StreamTimeout
-from geolookup.service import Limits
+from geolookup.service import RosterLimits
 from geolookup.v1 import geolookup_pb2 as v1
 
 pytestmark = pytest.mark.usefixtures("transport")
@@ -558,7 +558,7 @@ def test_a_client_connects_again_when_the_service_is_back(kind: Any, tmp_path: A
 
 def test_a_roster_over_the_service_s_limit_is_too_large(kind: Any, dataset: Dataset) -> None:
     with (
-        serving_here(dataset, limits=Limits(roster=5)) as server,
+        serving_here(dataset, limits=RosterLimits(roster=5)) as server,
         kind(str(server.address)) as client,
     ):
         assert client.classify([CHINA] * 5).size == 5
@@ -572,7 +572,7 @@ def test_a_roster_over_the_service_s_limit_is_too_large(kind: Any, dataset: Data
 def test_an_answer_may_be_larger_than_grpc_allows_by_default(kind: Any, dataset: Dataset) -> None:
     size = 1_500_000
     with (
-        serving_here(dataset, limits=Limits(roster=size)) as server,
+        serving_here(dataset, limits=RosterLimits(roster=size)) as server,
         kind(str(server.address), timeout=PATIENCE) as client,
     ):
         assert client.classify(ipv4=bytes(4 * size)).size == size

@@ -31,7 +31,7 @@ from geolookup import (
 )
 from geolookup.client import AsyncClient, Client, Coalescing
 from geolookup.client.coalescing import Queues
-from geolookup.service import Limits
+from geolookup.service import RosterLimits
 from geolookup.service.rpc import handlers
 from geolookup.service.rpc.request import RequestError
 from geolookup.v1 import geolookup_pb2 as v1
@@ -126,7 +126,7 @@ def test_bounds_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
 class Held(grpc.GenericRpcHandler):
     """The real handlers. Calls wait for `release`, and are counted by what they ask for."""
 
-    def __init__(self, dataset: Dataset, limits: Limits) -> None:
+    def __init__(self, dataset: Dataset, limits: RosterLimits) -> None:
         self.snapshot = handlers.Snapshot(dataset)
         self.limits = limits
         self.calls: list[tuple[str, int]] = []
@@ -216,10 +216,10 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 @contextlib.contextmanager
 def held(
-    dataset: Dataset, kind: str, limits: Limits | None = None, **options: Any
+    dataset: Dataset, kind: str, limits: RosterLimits | None = None, **options: Any
 ) -> Iterator[tuple[Held, Crowd]]:
     """Run a held service and a crowd before it."""
-    service = Held(dataset, limits or Limits())
+    service = Held(dataset, limits or RosterLimits())
     running = grpc.server(futures.ThreadPoolExecutor(20), options=[("grpc.so_reuseport", 0)])
     running.add_generic_rpc_handlers((service,))
     port = running.add_insecure_port("127.0.0.1:0")
@@ -428,7 +428,7 @@ def test_who_may_not_ask_for_rosters_asks_for_each(
 
 
 def test_a_service_s_own_limit_is_learnt(dataset: Dataset, kind: str) -> None:
-    with held(dataset, kind, Limits(roster=3)) as (service, crowd):
+    with held(dataset, kind, RosterLimits(roster=3)) as (service, crowd):
         answers = gathered(service, crowd, [(CHINA, "CN")] * 12)
         assert {one.result(PATIENCE).country for one in answers} == {"CN"}
         assert [size for _, size in service.calls] == [1, 12, 6, 3, 3, 3, 3]
@@ -437,7 +437,7 @@ def test_a_service_s_own_limit_is_learnt(dataset: Dataset, kind: str) -> None:
 def test_a_service_that_takes_one_address_a_roster_is_asked_for_each(
     dataset: Dataset, kind: str
 ) -> None:
-    with held(dataset, kind, Limits(roster=1)) as (service, crowd):
+    with held(dataset, kind, RosterLimits(roster=1)) as (service, crowd):
         answers = gathered(service, crowd, [(CHINA, "CN")] * 3)
         assert {one.result(PATIENCE).country for one in answers} == {"CN"}
         assert ("ClassifyRoster", 1) not in service.calls

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from geolookup import _meter
 from geolookup.answer.claims import Status, Verdict
+from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
 from geolookup.service.monitoring.counters import (
     CODES,
     DURATION_BOUNDS,
-    METHODS,
     OTHER,
     SIZE_BOUNDS,
-    Meter,
+    Counters,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,23 +33,23 @@ MILLISECOND = 1_000_000
 CODE = CODES.index
 
 
-def count(one: Meter, region_set: str, *verdicts: int) -> None:
+def count(one: Counters, region_set: str, *verdicts: int) -> None:
     """Count verdicts, of a roster that has no addresses otherwise."""
     one.roster((0,) * 8, one.region_set(region_set), verdicts)  # type: ignore[arg-type]
 
 
 def shared_memory() -> mmap.mmap:
-    return mmap.mmap(-1, Meter.SIZE)
+    return mmap.mmap(-1, Counters.SIZE)
 
 
 # what is counted
 
 
 def test_names_and_numbers_are_those_of_the_memory() -> None:
-    assert len(METHODS) == len(set(METHODS)) == _meter.METHODS
+    assert len(Method) == len({method.label for method in Method}) == _meter.METHODS
     assert len(CODES) == len(set(CODES)) == _meter.CODES
-    assert METHODS[counters.LOOKUP] == "Lookup"
-    assert METHODS[counters.SERVER_REFLECTION_INFO] == "ServerReflectionInfo"
+    assert Method.LOOKUP.label == "Lookup"
+    assert Method.SERVER_REFLECTION_INFO.label == "ServerReflectionInfo"
 
 
 def test_codes_are_grpcs() -> None:
@@ -62,26 +62,26 @@ def test_codes_are_grpcs() -> None:
 
 
 def test_a_call_is_in_flight_from_its_begin_to_its_end() -> None:
-    one = Meter()
-    one.begin(counters.EXPLAIN)
-    one.begin(counters.EXPLAIN)
-    assert one.read()["in_flight"][counters.EXPLAIN] == 2
-    one.end(counters.EXPLAIN, CODE("INTERNAL"), MILLISECOND)
+    one = Counters()
+    one.begin(Method.EXPLAIN)
+    one.begin(Method.EXPLAIN)
+    assert one.read()["in_flight"][Method.EXPLAIN] == 2
+    one.end(Method.EXPLAIN, CODE("INTERNAL"), MILLISECOND)
     read = one.read()
-    assert read["in_flight"][counters.EXPLAIN] == 1
-    assert read["calls"][counters.EXPLAIN][CODE("INTERNAL")] == 1
-    assert read["nanoseconds"][counters.EXPLAIN] == MILLISECOND
+    assert read["in_flight"][Method.EXPLAIN] == 1
+    assert read["calls"][Method.EXPLAIN][CODE("INTERNAL")] == 1
+    assert read["nanoseconds"][Method.EXPLAIN] == MILLISECOND
     assert sum(map(sum, read["calls"])) == sum(map(sum, read["durations"])) == 1
 
 
 @pytest.mark.parametrize("bucket", range(len(DURATION_BOUNDS) + 1))
 def test_a_duration_falls_in_the_bucket_whose_bound_it_does_not_pass(bucket: int) -> None:
-    one = Meter()
+    one = Counters()
     least = DURATION_BOUNDS[bucket - 1] + 1 if bucket else 0
     most = DURATION_BOUNDS[bucket] if bucket < len(DURATION_BOUNDS) else 2**62
     for nanoseconds in (least, most):
-        one.end(counters.CHECK, 0, nanoseconds)
-    assert one.read()["durations"][counters.CHECK][bucket] == 2
+        one.end(Method.CHECK, 0, nanoseconds)
+    assert one.read()["durations"][Method.CHECK][bucket] == 2
 
 
 def test_bounds_ascend_from_50_microseconds_to_10_seconds() -> None:
@@ -94,18 +94,18 @@ def test_bounds_ascend_from_50_microseconds_to_10_seconds() -> None:
 
 
 def test_a_clock_that_went_back_counts_as_no_time() -> None:
-    one = Meter()
-    one.end(counters.LOOKUP, 0, -5)
-    one.end(counters.LOOKUP, 0, -1)
-    assert one.read()["nanoseconds"][counters.LOOKUP] == 0
-    assert one.read()["durations"][counters.LOOKUP][0] == 2
+    one = Counters()
+    one.end(Method.LOOKUP, 0, -5)
+    one.end(Method.LOOKUP, 0, -1)
+    assert one.read()["nanoseconds"][Method.LOOKUP] == 0
+    assert one.read()["durations"][Method.LOOKUP][0] == 2
 
 
 @given(st.lists(st.integers(0, 2_000_000), min_size=7, max_size=7))
 @example([0] * 7)
 @example([1, 0, 0, 0, 0, 0, 0])
 def test_a_roster_is_counted_by_size_and_by_status(counts: list[int]) -> None:
-    one = Meter()
+    one = Counters()
     one.roster((0, *counts))
     read = one.read()
     assert read["addresses"] == (0, *counts)
@@ -118,23 +118,23 @@ def test_a_roster_is_counted_by_size_and_by_status(counts: list[int]) -> None:
     "wrong", [(), (0,) * 7, (0,) * 9, (1, 0, 0, 0, 0, 0, 0, 0), (0, 2, 0, 0, 0, 0, 0, -1)]
 )
 def test_counts_that_no_roster_has_count_nothing(wrong: tuple[int, ...]) -> None:
-    one = Meter()
+    one = Counters()
     with pytest.raises((ValueError, OverflowError)):
         one.roster(wrong, 0, (1, 1, 1))
-    assert one.read() == Meter().read()
+    assert one.read() == Counters().read()
 
 
 @pytest.mark.parametrize("wrong", [(), (1, 1), (1, 1, 1, 1), (1, 1, -1)])
 def test_verdicts_that_no_roster_has_count_nothing(wrong: tuple[int, ...]) -> None:
-    one = Meter()
+    one = Counters()
     with pytest.raises((ValueError, OverflowError)):
         one.roster((0, 3, 0, 0, 0, 0, 0, 0), 0, wrong)  # type: ignore[arg-type]
-    assert one.read() == Meter().read()
+    assert one.read() == Counters().read()
 
 
 @given(st.lists(st.integers(0, 2_000_000), min_size=3, max_size=3))
 def test_a_roster_is_counted_by_verdict(verdicts: tuple[int, int, int]) -> None:
-    one = Meter()
+    one = Counters()
     statuses = (0, sum(verdicts), 0, 0, 0, 0, 0, 0)
     one.roster(statuses, one.region_set("EU"), tuple(verdicts))
     one.roster(statuses)
@@ -144,7 +144,7 @@ def test_a_roster_is_counted_by_verdict(verdicts: tuple[int, int, int]) -> None:
 
 
 def test_an_address_is_counted_by_status_and_verdict() -> None:
-    one, other = Meter(), Meter()
+    one, other = Counters(), Counters()
     one.address(Status.DISPUTED, one.region_set("EU"), Verdict.OUTSIDE)
     other.address(Status.DISPUTED)
     assert one.read()["addresses"] == other.read()["addresses"] == (0, 0, 1, 0, 0, 0, 0, 0)
@@ -154,8 +154,8 @@ def test_an_address_is_counted_by_status_and_verdict() -> None:
 
 
 def test_what_was_shed_was_neither_begun_nor_ended() -> None:
-    one = Meter()
-    one.shed(counters.LOOKUP)
+    one = Counters()
+    one.shed(Method.LOOKUP)
     read = one.read()
     assert read["shed"] == (1, *[0] * 9)
     assert not any(read["in_flight"])
@@ -163,7 +163,7 @@ def test_what_was_shed_was_neither_begun_nor_ended() -> None:
 
 
 def test_the_certificate_in_use_and_its_readings() -> None:
-    one, two = Meter(), Meter()
+    one, two = Counters(), Counters()
     one.certificate(True, 2_000)
     assert counters.total([one, two]).certificate_end == 2_000
     two.certificate(True, 1_000)
@@ -198,21 +198,21 @@ def test_the_certificate_in_use_and_its_readings() -> None:
 def test_a_number_out_of_range_is_refused_and_counts_nothing(
     method: str, arguments: tuple[object, ...]
 ) -> None:
-    one = Meter()
+    one = Counters()
     with pytest.raises(ValueError, match=r"out of range|bytes are not in"):
         getattr(one, method)(*arguments)
-    assert one.read() == Meter().read()
+    assert one.read() == Counters().read()
 
 
 def test_negative_numbers_are_refused() -> None:
-    one = Meter()
+    one = Counters()
     for call in (lambda: one.begin(-1), lambda: one.roster((0,) * 8, 0, (-1, 0, 0))):
         with pytest.raises(OverflowError):
             call()
 
 
 def test_numbers_wrap() -> None:
-    one = Meter()
+    one = Counters()
     count(one, "EU", 2**64 - 1, 0, 0)
     count(one, "EU", 3, 0, 0)
     assert one.read()["region_sets"]["EU"] == (2, 0, 0)
@@ -234,7 +234,7 @@ def test_numbers_wrap() -> None:
 )
 def test_spellings_that_differ_in_order_alone_are_one(expression: str, name: str) -> None:
     assert counters.canonical(expression) == name
-    one = Meter()
+    one = Counters()
     count(one, expression, 1, 2, 3)
     count(one, name, 1, 2, 3)
     assert one.read()["region_sets"] == {name: (2, 4, 6)}
@@ -260,7 +260,7 @@ def test_the_canonical_spelling_means_the_same(rest: list[tuple[str, str]]) -> N
 
 
 def test_region_sets_beyond_the_last_place_are_counted_together() -> None:
-    one = Meter()
+    one = Counters()
     for number in range(_meter.REGION_SETS + 20):
         count(one, f"SET_{number}", 1, 0, 0)
     totals = counters.total([one])
@@ -270,7 +270,7 @@ def test_region_sets_beyond_the_last_place_are_counted_together() -> None:
 
 
 def test_invented_expressions_leave_places_for_names() -> None:
-    one = Meter()
+    one = Counters()
     for number in range(_meter.REGION_SETS):
         count(one, f"CN+SET_{number}", 0, 1, 0)
     count(one, "EU", 0, 0, 1)
@@ -280,7 +280,7 @@ def test_invented_expressions_leave_places_for_names() -> None:
 
 
 def test_a_name_too_long_for_a_place_is_counted_with_the_others() -> None:
-    one = Meter()
+    one = Counters()
     count(one, "A" * 64, 1, 0, 0)
     count(one, "A" * 65, 0, 1, 0)
     totals = counters.total([one])
@@ -288,7 +288,7 @@ def test_a_name_too_long_for_a_place_is_counted_with_the_others() -> None:
 
 
 def test_spellings_are_not_kept_without_end() -> None:
-    one = Meter()
+    one = Counters()
     for number in range(3_000):
         one.region_set(f"A-B{number}")
     assert len(one.region_set.__self__) <= 1_024  # type: ignore[attr-defined]  # the mapping's own
@@ -300,7 +300,7 @@ def test_spellings_are_not_kept_without_end() -> None:
 
 def test_two_meters_over_one_memory_show_the_same() -> None:
     with shared_memory() as memory:
-        writing, reading = Meter(memory), Meter(memory)
+        writing, reading = Counters(memory), Counters(memory)
         writing.begin(0)
         count(writing, "EU", 1, 1, 1)
         assert reading.read() == writing.read()
@@ -308,30 +308,30 @@ def test_two_meters_over_one_memory_show_the_same() -> None:
         del writing, reading
 
 
-@pytest.mark.parametrize("size", [0, 8, Meter.SIZE - 1])
+@pytest.mark.parametrize("size", [0, 8, Counters.SIZE - 1])
 def test_too_little_memory_is_refused(size: int) -> None:
-    with pytest.raises(ValueError, match=f"memory: {size} bytes; a meter has {Meter.SIZE}"):
-        Meter(bytearray(size))
+    with pytest.raises(ValueError, match=f"memory: {size} bytes; a meter has {Counters.SIZE}"):
+        Counters(bytearray(size))
 
 
 def test_memory_that_holds_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="neither zero nor a meter's"):
-        Meter(bytearray(b"x" * Meter.SIZE))
+        Counters(bytearray(b"x" * Counters.SIZE))
 
 
 def test_memory_that_can_not_be_written_is_refused() -> None:
     with pytest.raises(BufferError):
-        Meter(bytes(Meter.SIZE))
+        Counters(bytes(Counters.SIZE))
 
 
 def test_memory_out_of_line_is_refused() -> None:
     with pytest.raises(ValueError, match="not aligned"):
-        Meter(memoryview(bytearray(Meter.SIZE + 8))[1:])
+        Counters(memoryview(bytearray(Counters.SIZE + 8))[1:])
 
 
 def test_memory_is_let_go_with_the_meter() -> None:
-    memory = bytearray(Meter.SIZE)
-    one = Meter(memory)
+    memory = bytearray(Counters.SIZE)
+    one = Counters(memory)
     with pytest.raises(BufferError):
         memory.clear()
     del one
@@ -341,26 +341,26 @@ def test_memory_is_let_go_with_the_meter() -> None:
 # several at once
 
 
-def count_much(one: Meter, times: int) -> None:
+def count_much(one: Counters, times: int) -> None:
     for _ in range(times):
-        one.begin(counters.LOOKUP)
+        one.begin(Method.LOOKUP)
         one.address(Status.ASSIGNED, one.region_set("EU"), Verdict.INSIDE)
-        one.end(counters.LOOKUP, CODE("OK"), 60_000)
+        one.end(Method.LOOKUP, CODE("OK"), 60_000)
         one.roster((0, 1, 1, 1, 0, 0, 0, 0), one.region_set("CN+HK"), (1, 2, 3))
 
 
-def expect_much(one: Meter, times: int) -> None:
+def expect_much(one: Counters, times: int) -> None:
     read = one.read()
     assert read["in_flight"] == (0,) * 10
-    assert read["calls"][counters.LOOKUP][0] == times
-    assert read["durations"][counters.LOOKUP][1] == times
-    assert read["nanoseconds"][counters.LOOKUP] == times * 60_000
+    assert read["calls"][Method.LOOKUP][0] == times
+    assert read["durations"][Method.LOOKUP][1] == times
+    assert read["nanoseconds"][Method.LOOKUP] == times * 60_000
     assert read["addresses"] == (0, 2 * times, times, times, 0, 0, 0, 0)
     assert read["region_sets"] == {"EU": (times, 0, 0), "CN+HK": (times, 2 * times, 3 * times)}
 
 
 def test_many_threads_add_up_exactly() -> None:
-    one = Meter()
+    one = Counters()
     threads = [threading.Thread(target=count_much, args=(one, 2_000)) for _ in range(8)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -375,8 +375,8 @@ def test_many_threads_add_up_exactly() -> None:
 
 
 def count_in(path: str, times: int, barrier: multiprocessing.synchronize.Barrier) -> None:
-    with open(path, "r+b") as file, mmap.mmap(file.fileno(), Meter.SIZE) as memory:
-        one = Meter(memory)
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), Counters.SIZE) as memory:
+        one = Counters(memory)
         barrier.wait(60)
         count_much(one, times)
         del one
@@ -384,7 +384,7 @@ def count_in(path: str, times: int, barrier: multiprocessing.synchronize.Barrier
 
 def test_processes_add_up_exactly_in_one_memory(tmp_path: Path) -> None:
     path = tmp_path / "meter"
-    path.write_bytes(bytes(Meter.SIZE))
+    path.write_bytes(bytes(Counters.SIZE))
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     processes = [
@@ -395,18 +395,18 @@ def test_processes_add_up_exactly_in_one_memory(tmp_path: Path) -> None:
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), Meter.SIZE) as memory:
-        one = Meter(memory)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), Counters.SIZE) as memory:
+        one = Counters(memory)
         expect_much(one, 60_000)
         del one
 
 
 WORKER = """
 import mmap, os, sys
-from geolookup.service.monitoring.counters import Meter
+from geolookup.service.monitoring.counters import Counters
 with open(sys.argv[1], "r+b") as file:
-    memory = mmap.mmap(file.fileno(), Meter.SIZE)
-one = Meter(memory)
+    memory = mmap.mmap(file.fileno(), Counters.SIZE)
+one = Counters(memory)
 one.begin(0)
 one.end(0, 0, 1)
 one.roster((0,) * 8, one.region_set("EU"), (7, 0, 0))
@@ -418,7 +418,7 @@ sys.stdin.read()
 
 def test_the_numbers_of_a_killed_process_are_all_there(tmp_path: Path) -> None:
     path = tmp_path / "meter"
-    path.write_bytes(bytes(Meter.SIZE))
+    path.write_bytes(bytes(Counters.SIZE))
     with subprocess.Popen(
         [sys.executable, "-c", WORKER, str(path)],
         stdin=subprocess.PIPE,
@@ -429,8 +429,8 @@ def test_the_numbers_of_a_killed_process_are_all_there(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"ready\n"
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait(60) == -signal.SIGKILL
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), Meter.SIZE) as memory:
-        one = Meter(memory)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), Counters.SIZE) as memory:
+        one = Counters(memory)
         assert one.read()["calls"][0][0] == 1
         assert one.read()["region_sets"] == {"EU": (7, 0, 0)}
         assert one.read()["in_flight"][3] == 1
@@ -444,24 +444,24 @@ def test_the_numbers_of_a_killed_process_are_all_there(tmp_path: Path) -> None:
 
 
 def test_absorbing_adds_counters_and_leaves_what_is_true_only_now() -> None:
-    retired, dead = Meter(), Meter()
+    retired, dead = Counters(), Counters()
     for one in (retired, dead):
         count_much(one, 10)
-    dead.begin(counters.WATCH)
+    dead.begin(Method.WATCH)
     dead.certificate(True, 1_000)
-    dead.shed(counters.CHECK)
+    dead.shed(Method.CHECK)
     count(dead, "ASIA", 1, 0, 0)
     retired.absorb(dead)
     read = retired.read()
-    assert read["calls"][counters.LOOKUP][0] == 20
-    assert read["shed"][counters.CHECK] == 1
+    assert read["calls"][Method.LOOKUP][0] == 20
+    assert read["shed"][Method.CHECK] == 1
     assert read["certificate_reads"] == (0, 1)
     assert read["region_sets"] == {"EU": (20, 0, 0), "CN+HK": (20, 40, 60), "ASIA": (1, 0, 0)}
     assert (read["in_flight"], read["certificate_end"]) == ((0,) * 10, 0)
 
 
 def test_absorbing_into_a_full_table_counts_with_the_others() -> None:
-    retired, dead = Meter(), Meter()
+    retired, dead = Counters(), Counters()
     for number in range(_meter.REGION_SETS):
         count(retired, f"SET_{number}", 1, 0, 0)
     count(dead, "EU", 5, 0, 0)
@@ -474,7 +474,7 @@ def test_absorbing_into_a_full_table_counts_with_the_others() -> None:
 
 def test_a_meter_does_not_absorb_itself() -> None:
     with shared_memory() as memory:
-        one, same = Meter(memory), Meter(memory)
+        one, same = Counters(memory), Counters(memory)
         for other in (one, same):
             with pytest.raises(ValueError, match="can't absorb itself"):
                 one.absorb(other)
@@ -482,12 +482,12 @@ def test_a_meter_does_not_absorb_itself() -> None:
 
 
 def test_a_total_is_the_sum_of_its_meters() -> None:
-    one, two = Meter(), Meter()
+    one, two = Counters(), Counters()
     count_much(one, 3)
     count_much(two, 4)
-    two.begin(counters.WATCH)
-    together = Meter()
+    two.begin(Method.WATCH)
+    together = Counters()
     count_much(together, 7)
-    together.begin(counters.WATCH)
+    together.begin(Method.WATCH)
     assert counters.total([one, two]) == counters.total([together])
-    assert counters.total([]) == counters.total([Meter()])
+    assert counters.total([]) == counters.total([Counters()])

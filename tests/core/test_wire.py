@@ -33,7 +33,7 @@ from pyroaring import BitMap
 from geolookup import Dataset, DatasetClosedError, _core
 from geolookup.answer.claims import Status
 from geolookup.answer.dataset import encode
-from geolookup.service import Limits
+from geolookup.service import RosterLimits
 from geolookup.service.rpc import handlers
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.rpc.request import Code, RequestError
@@ -804,7 +804,7 @@ def test_a_deadline_is_asked_for_between_pieces(form: str) -> None:
     for size, pauses in ((0, 0), (65_536, 0), (65_537, 1), (200_000, 3)):
         call = Noted()
         body = request_of(form, [address] * size, region_set="CN")
-        handlers.classify_roster(snapshot(), body, Limits(), call)
+        handlers.classify_roster(snapshot(), body, RosterLimits(), call)
         assert call.asked == pauses
         statuses = [0] * 8
         statuses[Status.UNASSIGNED] = size
@@ -813,14 +813,14 @@ def test_a_deadline_is_asked_for_between_pieces(form: str) -> None:
 
 def test_a_roster_that_nobody_waits_for_is_left_at_the_next_piece() -> None:
     class Gone(Noted):
-        def go_on(self) -> None:
-            super().go_on()
+        def check_active(self) -> None:
+            super().check_active()
             raise RequestError(Code.DEADLINE_EXCEEDED, "too late")
 
     call = Gone()
     body = request_of("ipv4", [bytes(4)] * 300_000)
     with pytest.raises(RequestError, match=r"^too late$"):
-        handlers.classify_roster(snapshot(), body, Limits(), call)
+        handlers.classify_roster(snapshot(), body, RosterLimits(), call)
     assert call.asked == 1
     assert call.answers == []
 
@@ -841,9 +841,9 @@ def test_large_rosters_are_answered_like_by_protobuf(form: str, fields: Any) -> 
         pool = [draw.randbytes(4 if form == "ipv4" else 16) for _ in range(3000)]
     for size in (1, 255, 256, 257, 1000, 65_536, 65_537, 140_001):
         body = request_of(form, draw.choices(pool, k=size), **fields)
-        response = compare(body, streamed=False, limits=Limits())
+        response = compare(body, streamed=False, limits=RosterLimits())
         assert response.size == size
-        assert compare(wrapped(body), streamed=True, limits=Limits()) == response
+        assert compare(wrapped(body), streamed=True, limits=RosterLimits()) == response
 
 
 def test_a_roster_over_the_limit_is_refused_before_it_is_classified() -> None:
@@ -860,12 +860,12 @@ def test_a_roster_over_the_limit_is_refused_before_it_is_classified() -> None:
 def test_a_closed_dataset_answers_nothing() -> None:
     dataset = Dataset.from_buffer(encode(small_dataset.content()))
     closed = Snapshot(dataset)
-    handlers.lookup(closed, lookup_of("1.0.1.1"), Limits())
+    handlers.lookup(closed, lookup_of("1.0.1.1"), RosterLimits())
     dataset.close()
     for region_set in ("", "CN"):
         with pytest.raises(DatasetClosedError):
-            handlers.lookup(closed, lookup_of("1.0.1.1", region_set), Limits())
+            handlers.lookup(closed, lookup_of("1.0.1.1", region_set), RosterLimits())
         with pytest.raises(DatasetClosedError):
             handlers.classify_roster(
-                closed, request_of("ipv4", [bytes(4)], region_set=region_set), Limits()
+                closed, request_of("ipv4", [bytes(4)], region_set=region_set), RosterLimits()
             )

@@ -18,14 +18,13 @@ from geolookup import Dataset, _core
 from geolookup.answer.claims import Policy, Status
 from geolookup.answer.dataset import encode
 from geolookup.errors import RegionSetError
-from geolookup.service import Limits
+from geolookup.service import RosterLimits
 from geolookup.service.rpc import handlers
-from geolookup.service.rpc.handlers import Snapshot
-from geolookup.service.rpc.recording import record_message
+from geolookup.service.rpc.handlers import Snapshot, record_message
 from geolookup.service.rpc.request import Call, Code, RequestError
 from geolookup.v1 import geolookup_pb2 as v1
 
-LIMITS = Limits(roster=12)
+LIMITS = RosterLimits(roster=12)
 """So few that what is random is over the limit now and then."""
 
 WORDS = (
@@ -51,13 +50,13 @@ class Noted(Call):
         self.answers: list[tuple[object, ...]] = []
         self.asked = 0
 
-    def go_on(self) -> None:
+    def check_active(self) -> None:
         self.asked += 1
 
-    def looked_up(self, status: int, region_set: str, verdict: int) -> None:
+    def record_lookup(self, status: int, region_set: str, verdict: int) -> None:
         self.answers.append((status, region_set, verdict))
 
-    def classified(
+    def record_roster(
         self,
         statuses: tuple[int, ...],
         region_set: str,
@@ -72,7 +71,7 @@ def snapshot() -> Snapshot:
     return Snapshot(Dataset.from_buffer(encode(small_dataset.content())))
 
 
-def compare(body: bytes, *, streamed: bool, limits: Limits = LIMITS) -> Any:
+def compare(body: bytes, *, streamed: bool, limits: RosterLimits = LIMITS) -> Any:
     """Answer a request both ways and return what both say.
 
     Args:
@@ -181,7 +180,7 @@ def _parsed(data: bytes, streamed: bool) -> v1.ClassifyRosterRequest | None:
     return request.roster if request.HasField("roster") else None
 
 
-def _outcome(answer: Any, body: bytes, limits: Limits, call: Call, streamed: bool) -> Any:
+def _outcome(answer: Any, body: bytes, limits: RosterLimits, call: Call, streamed: bool) -> Any:
     try:
         response = answer(body, limits, call, streamed)
     except RequestError as error:
@@ -194,11 +193,13 @@ def _outcome(answer: Any, body: bytes, limits: Limits, call: Call, streamed: boo
     return response
 
 
-def _by_lookup(body: bytes, limits: Limits, call: Call, _streamed: bool) -> v1.LookupResponse:
+def _by_lookup(body: bytes, limits: RosterLimits, call: Call, _streamed: bool) -> v1.LookupResponse:
     return v1.LookupResponse.FromString(handlers.lookup(snapshot(), body, limits, call))
 
 
-def _looked_up(body: bytes, _limits: Limits, call: Call, _streamed: bool) -> v1.LookupResponse:
+def _looked_up(
+    body: bytes, _limits: RosterLimits, call: Call, _streamed: bool
+) -> v1.LookupResponse:
     request = _parse(v1.LookupRequest, body)
     form = request.WhichOneof("address")
     if form is None:
@@ -217,7 +218,7 @@ def _looked_up(body: bytes, _limits: Limits, call: Call, _streamed: bool) -> v1.
         text = f"region_set: {str(error).removeprefix('region set: ')}"
         raise RequestError(Code.INVALID_ARGUMENT, text) from None
     verdict: Any = 0 if answer.verdict is None else answer.verdict.number
-    call.looked_up(answer.status.number, request.region_set, verdict)
+    call.record_lookup(answer.status.number, request.region_set, verdict)
     return v1.LookupResponse(
         country=answer.country,
         status=answer.status.number,  # type: ignore[arg-type]
@@ -228,7 +229,7 @@ def _looked_up(body: bytes, _limits: Limits, call: Call, _streamed: bool) -> v1.
 
 
 def _by_handler(
-    body: bytes, limits: Limits, call: Call, streamed: bool
+    body: bytes, limits: RosterLimits, call: Call, streamed: bool
 ) -> v1.ClassifyRosterResponse:
     if not streamed:
         answer = handlers.classify_roster(snapshot(), body, limits, call)
@@ -238,7 +239,7 @@ def _by_handler(
 
 
 def _by_protobuf(
-    body: bytes, limits: Limits, call: Call, streamed: bool
+    body: bytes, limits: RosterLimits, call: Call, streamed: bool
 ) -> v1.ClassifyRosterResponse:
     request: Any
     if not streamed:
@@ -261,7 +262,7 @@ def _parse(kind: Any, body: bytes) -> Any:
 
 
 def _answer(
-    request: v1.ClassifyRosterRequest, limits: Limits, call: Call
+    request: v1.ClassifyRosterRequest, limits: RosterLimits, call: Call
 ) -> v1.ClassifyRosterResponse:
     def refused(text: str, code: Code = Code.INVALID_ARGUMENT) -> RequestError:
         return RequestError(code, text)
@@ -303,5 +304,5 @@ def _answer(
     if result.record is not None:
         response.record.CopyFrom(record_message(result.record))
     counts = {status: result.status_counts().get(status, 0) for status in Status}
-    call.classified((0, *counts.values()), request.region_set, verdicts)  # type: ignore[arg-type]
+    call.record_roster((0, *counts.values()), request.region_set, verdicts)  # type: ignore[arg-type]
     return response

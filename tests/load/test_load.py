@@ -73,8 +73,8 @@ from geolookup.errors import (
     ServiceUnavailableError,
 )
 from geolookup.service.admin.control import ServiceStatus, WorkerStatus
-from geolookup.service.monitoring import counters
-from geolookup.service.monitoring.counters import Meter
+from geolookup.service.methods import Method
+from geolookup.service.monitoring.counters import Counters
 from geolookup.service.monitoring.metrics import ServiceCollector
 from geolookup.service.rpc.transports import build
 from geolookup.v1 import geolookup_pb2 as v1
@@ -621,13 +621,13 @@ class FixedControl:
 def metered(service: Service, dataset: Dataset) -> Iterator[Pages]:
     """What the running service's metrics would say."""
     registry = CollectorRegistry(auto_describe=False)
-    counted = Meter()
+    counted = Counters()
     control: Any = FixedControl(dataset, service.workers[0])
     registry.register(ServiceCollector(lambda: [counted], control, lambda: dataset))
 
     def page() -> tuple[int, bytes]:
         counted.address(int(Status.ASSIGNED), counted.region_set("EU"), 1)
-        counted.end(counters.LOOKUP, 0, 1_000)
+        counted.end(Method.LOOKUP, 0, 1_000)
         return 200, generate_latest(registry)
 
     with Pages(page) as pages:

@@ -173,21 +173,21 @@ def test_shed_calls_are_summed_up_at_intervals(lines: Callable[..., list[str]]) 
     lines("json")
     now, shed = 1_000.0, 5
     report = log.CountReport("shed", lambda: shed, 10, lambda: now)
-    report.look()
+    report.update()
     assert lines() == []  # what was before is not news
     shed = 6
-    report.look()
+    report.update()
     assert [record["calls"] for record in parsed(lines())] == [1]  # the first at once
     assert parsed(lines())[0]["event"] == "shed"
     for _ in range(9):
         now, shed = now + 1, shed + 100
-        report.look()
+        report.update()
     assert len(lines()) == 1
     now += 1
-    report.look()
+    report.update()
     assert [record["calls"] for record in parsed(lines())] == [1, 900]
     now += 100
-    report.look()
+    report.update()
     assert len(lines()) == 2
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from geolookup.service.lasting import LastingCalls
+from geolookup.service.grpc_threads import LongLivedCalls
 
 PATIENCE = 30
 
@@ -38,22 +38,22 @@ class Context:
 
 
 @pytest.fixture
-def calls() -> LastingCalls:
-    return LastingCalls()
+def calls() -> LongLivedCalls:
+    return LongLivedCalls()
 
 
-def begin(calls: LastingCalls, context: Context) -> object:
+def begin(calls: LongLivedCalls, context: Context) -> object:
     return calls.tracked(lambda *arguments: arguments)("request", context)  # type: ignore[arg-type]
 
 
-def test_the_behaviour_gets_what_it_would_have_got(calls: LastingCalls) -> None:
+def test_the_behaviour_gets_what_it_would_have_got(calls: LongLivedCalls) -> None:
     context = Context()
     behaviour = calls.tracked(lambda *arguments: arguments)
     assert behaviour("request", context, "more") == ("request", context, "more")
     assert context.cancelled == 0
 
 
-def test_calls_under_way_are_cancelled(calls: LastingCalls) -> None:
+def test_calls_under_way_are_cancelled(calls: LongLivedCalls) -> None:
     contexts = [Context() for _ in range(3)]
     for context in contexts:
         begin(calls, context)
@@ -61,14 +61,14 @@ def test_calls_under_way_are_cancelled(calls: LastingCalls) -> None:
     assert [context.cancelled for context in contexts] == [1, 1, 1]
 
 
-def test_calls_that_come_later_are_cancelled_as_well(calls: LastingCalls) -> None:
+def test_calls_that_come_later_are_cancelled_as_well(calls: LongLivedCalls) -> None:
     calls.cancel()
     context = Context()
     begin(calls, context)
     assert context.cancelled == 1
 
 
-def test_calls_that_have_ended_are_forgotten(calls: LastingCalls) -> None:
+def test_calls_that_have_ended_are_forgotten(calls: LongLivedCalls) -> None:
     ended, before = Context(), Context(ended=True)
     begin(calls, ended)
     begin(calls, before)
@@ -78,7 +78,7 @@ def test_calls_that_have_ended_are_forgotten(calls: LastingCalls) -> None:
     assert (ended.cancelled, before.cancelled) == (0, 0)
 
 
-def test_a_call_that_ends_by_being_cancelled_holds_up_nobody(calls: LastingCalls) -> None:
+def test_a_call_that_ends_by_being_cancelled_holds_up_nobody(calls: LongLivedCalls) -> None:
     class EndsAtOnce(Context):
         def cancel(self) -> None:
             super().cancel()
@@ -92,9 +92,9 @@ def test_a_call_that_ends_by_being_cancelled_holds_up_nobody(calls: LastingCalls
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[Any, LastingCalls, str]]:
+def server() -> Iterator[tuple[Any, LongLivedCalls, str]]:
     """A server whose one method never ends by itself."""
-    calls = LastingCalls()
+    calls = LongLivedCalls()
     begun = threading.Semaphore(0)
 
     def wait(_request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -116,7 +116,7 @@ def server() -> Iterator[tuple[Any, LastingCalls, str]]:
 
 
 def test_a_stop_with_a_long_grace_does_not_wait_for_them(
-    server: tuple[Any, LastingCalls, str],
+    server: tuple[Any, LongLivedCalls, str],
 ) -> None:
     running, calls, target = server
     with grpc.insecure_channel(target) as channel:

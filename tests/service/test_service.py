@@ -27,7 +27,7 @@ from servers import PATIENCE, ROOT, Service, serving, serving_here, stub_of
 
 from geolookup import Dataset
 from geolookup.answer.dataset import encode
-from geolookup.service import Limits, ListenError, Server, Settings, SettingsError, log
+from geolookup.service import ListenError, RosterLimits, Server, Settings, SettingsError, log
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.settings import ListenAddress
 from geolookup.v1 import geolookup_pb2 as v1
@@ -915,8 +915,8 @@ def test_other_listen_addresses_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"limits": Limits(roster=0)}, "max_roster: "),
-        ({"limits": Limits(roster=2**31)}, "max_roster: expected "),
+        ({"limits": RosterLimits(roster=0)}, "max_roster: "),
+        ({"limits": RosterLimits(roster=2**31)}, "max_roster: expected "),
         ({"threads": 0}, "threads: "),
         ({"max_streams": -1}, "max_streams: "),
         ({"grace": -0.1}, "grace: "),
@@ -931,11 +931,11 @@ def test_settings_that_make_no_sense_are_refused(settings: Any, text: str) -> No
 
 def test_the_largest_limit_fits_grpc_s_message_size() -> None:
     with pytest.raises(SettingsError) as refused:
-        Settings(limits=Limits(roster=2**31))
+        Settings(limits=RosterLimits(roster=2**31))
     largest = int(str(refused.value).split()[-1].replace(",", ""))
-    assert Settings(limits=Limits(roster=largest)).limits.message_bytes < 2**31
+    assert Settings(limits=RosterLimits(roster=largest)).limits.message_bytes < 2**31
     with pytest.raises(SettingsError):
-        Settings(limits=Limits(roster=largest + 1))
+        Settings(limits=RosterLimits(roster=largest + 1))
 
 
 def test_a_port_in_use_is_an_error_at_once(service: Service, dataset: Dataset) -> None:

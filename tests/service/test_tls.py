@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from servers import PATIENCE
 
 from geolookup.service import tls
-from geolookup.service.monitoring.counters import Meter
+from geolookup.service.monitoring.counters import Counters
 from geolookup.service.rpc.grpc_options import channel_options
 from geolookup.service.settings import Settings, SettingsError
 
@@ -388,26 +388,26 @@ class Watched:
     """A certificate in use, with a clock of the test's."""
 
     certificates: tls.Certificates
-    meter: Meter
+    counters: Counters
     clock: Clock
     target: str
 
     def reads(self) -> tuple[int, int]:
         """Return how many readings were refused, and how many taken."""
-        return self.meter.read()["certificate_reads"]
+        return self.counters.read()["certificate_reads"]
 
     @property
     def stale(self) -> int:
-        return self.meter.read()["certificate_stale"]
+        return self.counters.read()["certificate_stale"]
 
 
 @pytest.fixture
 def watched(files: Files) -> Iterator[Watched]:
     settings = Settings(**files.mutual, watch=10)
-    meter, clock = Meter(), Clock()
-    certificates = tls.Certificates(settings, meter, clock)
+    counters, clock = Counters(), Clock()
+    certificates = tls.Certificates(settings, counters, clock)
     with listening(certificates.credentials(), settings) as target:
-        yield Watched(certificates, meter, clock, target)
+        yield Watched(certificates, counters, clock, target)
 
 
 @pytest.fixture
@@ -431,7 +431,7 @@ def test_a_new_certificate_is_used_without_a_restart(
     with connected(watched.target, files.authority, caller) as channel:
         assert ask(channel) == {"meet.example"}
     assert watched.reads() == (0, 2)
-    assert watched.meter.read()["handshakes"] == 5
+    assert watched.counters.read()["handshakes"] == 5
     (record,) = caplog.records
     assert record.getMessage() == "certificate"
     assert vars(record)["fields"]["outcome"] == "taken"

@@ -1,4 +1,4 @@
-"""The control of a service that runs elsewhere, asked over its admin listener."""
+"""Controls a running service over its admin listener."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geolookup.service.admin.messages import reload_of, status_of
 DEFAULT_TIMEOUT: Final = 120.0
 """Seconds. A reload reads and checks a whole dataset, and each worker opens it."""
 
-_Value = TypeVar("_Value")
+_Result = TypeVar("_Result")
 
 
 class RemoteControl:
@@ -28,13 +28,13 @@ class RemoteControl:
     Args:
         target: the admin listener: ``HOST:PORT`` or ``unix:PATH``.
         timeout: seconds that each call may take.
-        credentials: for TLS; None: nothing is encrypted.
+        credentials: for TLS; None: no TLS.
         server_name: for TLS, the name in the service's certificate, where the target
-            is reached by another.
+            has another.
 
     Raises:
-        ServiceUnavailableError: from each call, the service can't be reached, or not in time.
-        ServiceError: from each call, any other failure.
+        ServiceUnavailableError: by each call: the service can't be reached, or not in time.
+        ServiceError: by each call: any other failure.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class RemoteControl:
         self._target = read_target(target)
         self._timeout = timeout
         self._tls = credentials is not None
-        # A variable of the environment must not lead it elsewhere.
+        # No variable of the environment may redirect the connection.
         options: list[tuple[str, object]] = [("grpc.enable_http_proxy", 0)]
         if server_name is not None:
             options.append(("grpc.ssl_target_name_override", server_name))
@@ -97,7 +97,7 @@ class RemoteControl:
             return method(request, timeout=self._timeout)
         except grpc.RpcError as error:
             problem = self._failure(Failure.of(error))
-        # Not in the handler, so that gRPC's texts are no part of the traceback.
+        # Not in the except block, so that gRPC's texts are not in the traceback.
         raise problem
 
     def _failure(self, failure: Failure) -> GeoLookupError:
@@ -108,7 +108,7 @@ class RemoteControl:
             )
         return failure.error(self._target, self._timeout, tls=self._tls, listener="admin listener")
 
-    def _read(self, read: Callable[[], _Value]) -> _Value:
+    def _read(self, read: Callable[[], _Result]) -> _Result:
         try:
             return read()
         except ValueError:

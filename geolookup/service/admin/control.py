@@ -1,6 +1,6 @@
-"""What an operator may ask of a running service, whoever carries the request.
+"""What an operator can do with a running service.
 
-The supervisor does it; the admin rpcs, signals and the file watch are ways to ask.
+The supervisor implements it. The admin rpcs, signals and the file watch call it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """What came of a reload or a rollback.
+    """The result of a reload or a rollback.
 
     Attributes:
         outcome: how it ended.
         dataset: id of the dataset in service now.
-        previous: id of the one that `Control.rollback` would return to; empty: none.
-        reason: why it was refused, or empty. Fixed texts and file names; never an address.
+        previous: id of the dataset that `Control.rollback` would return to; empty: none.
+        reason: why it was refused, or empty. It holds fixed texts and file names; no address.
     """
 
     outcome: Outcome
@@ -43,23 +43,40 @@ class Reload:
     reason: str = ""
 
 
+class WorkerState(StrEnum):
+    """The state of a worker."""
+
+    STARTING = "starting"
+    """Its process loads code and dataset."""
+    SERVING = "serving"
+    """It answers calls."""
+    HANDING_OVER = "handing over"
+    """It answers calls until the process that replaces it serves. No worker slot shows this."""
+    DRAINING = "draining"
+    """Health says NOT_SERVING, or it finishes its calls and ends."""
+    WAITING = "waiting"
+    """Its process has ended, and the next one starts after a delay."""
+    UNKNOWN = "unknown"
+    """A state that this version does not know."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker.
+    """One worker slot.
 
     Attributes:
-        number: its place, from 0; a restarted worker keeps it.
-        pid: its process; 0 while it is waiting to be started again.
-        state: "starting", "serving", "draining", "waiting" (to be started again).
+        number: of the slot, from 0; a restarted worker keeps it.
+        pid: its process; 0 while it waits.
+        state: of the worker.
         dataset: id of the dataset that it answers from.
         started: when its process was started.
-        restarts: how often this place was filled again.
-        in_flight: calls it is answering.
+        restarts: how often a process in this slot was replaced.
+        in_flight: calls that it is answering.
     """
 
     number: int
     pid: int
-    state: str
+    state: WorkerState
     dataset: str
     started: datetime
     restarts: int
@@ -73,11 +90,11 @@ class ServiceStatus:
     Attributes:
         serving: whether health says SERVING.
         dataset: id of the dataset in service.
-        previous: id of the one to roll back to; empty: none.
+        previous: id of the dataset that a rollback returns to; empty: none.
         started: when the supervisor was started.
-        last_reload: the newest reload or rollback, if there was one.
+        last_reload: result of the newest reload or rollback, if there was one.
         last_reload_time: when that was.
-        workers: every worker, by number.
+        workers: all worker slots, by number.
         reloads: reloads and rollbacks since the start, by how they ended.
         expired_overrides: the operator's overrides in the dataset in service that still
             decide after their last day.
@@ -95,10 +112,10 @@ class ServiceStatus:
 
 
 class Control(Protocol):
-    """What can be asked. Each may be called from any thread, and returns when it is done."""
+    """The operations. Any thread may call them; each returns when it is done."""
 
     def reload(self) -> Reload:
-        """Read the dataset file and the region sets again, and swap them in everywhere."""
+        """Read the dataset, region sets and rules again, and have all workers swap to them."""
         ...
 
     def rollback(self) -> Reload:
@@ -106,11 +123,11 @@ class Control(Protocol):
         ...
 
     def status(self) -> ServiceStatus:
-        """Return how the service is."""
+        """Return the service's status."""
         ...
 
     def drain(self) -> None:
-        """Say NOT_SERVING to health checks and go on answering, until told to stop."""
+        """Answer health checks with NOT_SERVING, and calls as before."""
         ...
 
     def resume(self) -> None:

@@ -9,7 +9,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.answer.file_format import ExpiringOverride
-from geolookup.service.admin.control import Outcome, Reload, ServiceStatus, WorkerStatus
+from geolookup.service.admin.control import (
+    Outcome,
+    Reload,
+    ServiceStatus,
+    WorkerState,
+    WorkerStatus,
+)
 
 _OUTCOMES: Final = {
     Outcome.SWAPPED: admin_v1.OUTCOME_SWAPPED,
@@ -18,10 +24,10 @@ _OUTCOMES: Final = {
 }
 _OUTCOME_OF: Final = {number: outcome for outcome, number in _OUTCOMES.items()}
 _STATES: Final = {
-    "starting": admin_v1.WORKER_STATE_STARTING,
-    "serving": admin_v1.WORKER_STATE_SERVING,
-    "draining": admin_v1.WORKER_STATE_DRAINING,
-    "waiting": admin_v1.WORKER_STATE_WAITING,
+    WorkerState.STARTING: admin_v1.WORKER_STATE_STARTING,
+    WorkerState.SERVING: admin_v1.WORKER_STATE_SERVING,
+    WorkerState.DRAINING: admin_v1.WORKER_STATE_DRAINING,
+    WorkerState.WAITING: admin_v1.WORKER_STATE_WAITING,
 }
 _STATE_OF: Final = {number: state for state, number in _STATES.items()}
 
@@ -102,7 +108,7 @@ def status_of(message: admin_v1.GetStatusResponse) -> ServiceStatus:
             WorkerStatus(
                 number=worker.number,
                 pid=worker.pid,
-                state=_STATE_OF.get(worker.state, "unknown"),
+                state=_STATE_OF.get(worker.state, WorkerState.UNKNOWN),
                 dataset=worker.dataset,
                 started=_time(worker.start_time),
                 restarts=worker.restarts,

@@ -1,7 +1,7 @@
-"""The admin listener: what operators ask of a running service, and health that is never shed.
+"""The admin listener: operators' control of a running service, and health that is never shed.
 
-It is a gRPC server of its own, in the supervisor, with few threads: no load of clients
-reaches it, so it answers when the workers are at their limits.
+It is a gRPC server of its own, in the supervisor, with few threads. Clients' load does not reach
+it, so it answers when the workers are at their limits.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
 from geolookup.errors import MissingExtraError
 from geolookup.service import log, tls
 from geolookup.service.admin.messages import reload_message, status_message
-from geolookup.service.lasting import LastingCalls
-from geolookup.service.pool import Pool
+from geolookup.service.grpc_threads import (
+    Behaviour,
+    CallPool,
+    HealthService,
+    LongLivedCalls,
+)
+from geolookup.service.methods import GEOLOOKUP
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 from geolookup.service.settings.model import ADMIN
 from geolookup.service.unix_socket import owner_only
-from geolookup.service.watches import Watches
 
 if TYPE_CHECKING:
     from geolookup.service.admin.control import Control
 
 SERVICE: Final = "geolookup.admin.v1.AdminService"
-CLIENTS_SERVICE: Final = "geolookup.v1.GeoLookupService"
 
-_ACTIONS: Final = 2
+_MAX_ACTIONS: Final = 2
 """Admin rpcs at once: a status beside a long reload. More are refused."""
-_THREADS: Final = 4
+_CHECK_THREADS: Final = 4
 """For health checks, which take microseconds."""
-_STREAMS: Final = 4
+_MAX_STREAMS: Final = 4
 """Reflection streams at once."""
-_WATCHES: Final = 16
+_MAX_WATCHES: Final = 16
 """Health watches at once, each in a thread."""
-_LOOK: Final = 0.5
-"""Seconds between looks at the service's health for those who watch it."""
+_HEALTH_INTERVAL: Final = 0.5
+"""Seconds between updates of the health that watches receive."""
 _MAX_MESSAGE: Final = 65_536
 """Bytes. All requests here are a few; a reflection request names a file or a symbol."""
-
-Behaviour = Callable[..., Any]
 
 
 class AdminServer:
@@ -56,46 +57,36 @@ class AdminServer:
     listener is for the owner of the process alone.
 
     Args:
-        settings: of which `admin` says where to listen.
-        control: what does it.
+        settings: of the service; `admin` is the address to listen on.
+        control: performs the operations.
 
     Attributes:
-        address: where it listens, with the port that was really taken.
-        denied: calls refused up to now since `allow` does not name the client.
+        address: the address that it listens on, with the actual port.
+        denied: number of calls refused since `allow` does not name the client.
 
     Raises:
         ListenError: the address can't be listened on.
         SettingsError: the TLS certificate can't be used.
-        MissingExtraError: channelz is asked for, and its package is not installed.
+        MissingExtraError: channelz is enabled, and its package is not installed.
     """
 
     def __init__(self, settings: Settings, control: Control) -> None:
         if settings.admin is None:
-            raise ValueError("admin: None, so there is nowhere to listen")
+            raise ValueError("admin: there is no address to listen on")
         self._control = control
-        self._watches = Watches(("", CLIENTS_SERVICE, SERVICE))
-        self._lasting = LastingCalls()
+        self._health = HealthService(("", GEOLOOKUP, SERVICE))
+        self._long_lived_calls = LongLivedCalls()
         self._stopping = threading.Event()
         self.denied = 0
-        self._counting = threading.Lock()  # guards `denied`
-        self._pools = [
-            Pool(number, f"geolookup-admin-{name}")
-            # One more of each kind, to refuse what is over the limit.
-            for name, number in (
-                ("health", _THREADS),
-                ("action", _ACTIONS + 1),
-                ("stream", _STREAMS + 1),
-                ("watch", _WATCHES + 1),
-            )
-        ]
-        calls, actions, streams, watches = self._pools
-        self._actions = _Bounded(actions, _ACTIONS, "admin rpcs")
-        self._streams = _Bounded(streams, _STREAMS, "streams")
-        self._watching = _Bounded(watches, _WATCHES, "health watches")
+        self._denied_lock = threading.Lock()  # guards `denied`
+        self._checks = CallPool(_CHECK_THREADS, "geolookup-admin-check")
+        self._actions = _LimitedPool(_MAX_ACTIONS, "geolookup-admin-action", "admin rpcs")
+        self._streams = _LimitedPool(_MAX_STREAMS, "geolookup-admin-stream", "streams")
+        self._watches = _LimitedPool(_MAX_WATCHES, "geolookup-admin-watch", "health watches")
         try:
-            self._server = grpc.server(calls, options=_options(settings))
+            self._server = grpc.server(self._checks, options=_options(settings))
             self._add_services(settings)
-            self._mirror()
+            self._update_health()
             self.address = _listen(
                 self._server, settings, ListenAddress.parse(settings.admin, "admin")
             )
@@ -103,80 +94,78 @@ class AdminServer:
         except BaseException:
             self._shut_pools()
             raise
-        threading.Thread(target=self._watch, name="geolookup-admin-watch").start()
+        threading.Thread(target=self._keep_health, name="geolookup-admin-health").start()
 
     def stop(self, grace: float) -> threading.Event:
         """Begin to stop, and return the event of having stopped.
 
-        New calls are refused at once; those in flight have *grace* seconds. Those who
-        watch the health are told NOT_SERVING and not waited for.
+        New calls are refused at once; those in flight have *grace* seconds. Health watches
+        receive NOT_SERVING, and do not delay the stop.
         """
         self._stopping.set()
-        self._watches.stop()
-        stopped = self._server.stop(grace)
-        self._lasting.cancel()
-        self._watches.cut_off(stopped)
+        stopped = self._health.stop(lambda: self._server.stop(grace))
+        self._long_lived_calls.cancel()
         self._shut_pools()
         return stopped
 
     def _shut_pools(self) -> None:
-        for pool in self._pools:
+        for pool in (self._checks, self._actions, self._streams, self._watches):
             pool.shutdown(wait=False)
 
     def _add_services(self, settings: Settings) -> None:
-        admitted = _admission(settings, self._count_denied)
-        servicer = _AdminServicer(self._control, self._mirror)
+        authorized = _authorization(settings, self._count_denied)
+        servicer = _AdminServicer(self._control, self._update_health)
         for method in admin_v1.DESCRIPTOR.services_by_name["AdminService"].methods:
-            behaviour = _private(method.name, getattr(servicer, method.name))
-            setattr(servicer, method.name, self._actions.unary(admitted(behaviour)))
+            behaviour = _guarded(method.name, getattr(servicer, method.name))
+            setattr(servicer, method.name, self._actions.unary(authorized(behaviour)))
         admin_v1_grpc.add_AdminServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
 
         def check(request: Any, context: grpc.ServicerContext) -> Any:
-            self._mirror()
-            return self._watches.check(request, context)
+            self._update_health()
+            return self._health.check(request, context)
 
-        checking = health_pb2_grpc.HealthServicer()
-        checking.Check = admitted(_private("Check", check))
-        checking.Watch = self._watching.stream(admitted(self._watches.watch))
-        health_pb2_grpc.add_HealthServicer_to_server(checking, self._server)
+        health_servicer = health_pb2_grpc.HealthServicer()
+        health_servicer.Check = authorized(_guarded("Check", check))
+        health_servicer.Watch = self._watches.stream(authorized(self._health.watch))
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self._server)
 
         names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
         if settings.channelz:
-            placed = lambda behaviour: self._actions.unary(admitted(behaviour))  # noqa: E731
-            names.append(_add_channelz(self._server, placed))
-        reflecting = reflection.ReflectionServicer(names)
-        reflecting.ServerReflectionInfo = self._streams.stream(
-            admitted(self._lasting.tracked(reflecting.ServerReflectionInfo))
+            limited = lambda behaviour: self._actions.unary(authorized(behaviour))  # noqa: E731
+            names.append(_add_channelz(self._server, limited))
+        reflector = reflection.ReflectionServicer(names)
+        reflector.ServerReflectionInfo = self._streams.stream(
+            authorized(self._long_lived_calls.tracked(reflector.ServerReflectionInfo))
         )
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, self._server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, self._server)
 
     def _count_denied(self) -> None:
-        with self._counting:
+        with self._denied_lock:
             self.denied += 1
 
-    def _mirror(self) -> None:
-        """Have health say what the service is."""
+    def _update_health(self) -> None:
+        """Set the health of the process and of the clients' service from the status."""
         serving = self._control.status().serving
-        # The admin service itself answers, whatever the others do.
-        for name in ("", CLIENTS_SERVICE):
-            self._watches.set(name, serving=serving)
+        # The admin service itself stays SERVING.
+        for name in ("", GEOLOOKUP):
+            self._health.set(name, serving=serving)
 
-    def _watch(self) -> None:
+    def _keep_health(self) -> None:
         failed = False
-        while not self._stopping.wait(_LOOK):
+        while not self._stopping.wait(_HEALTH_INTERVAL):
             try:
-                self._mirror()
+                self._update_health()
                 failed = False
             except Exception as error:
-                if not failed:  # once, and not each half second
+                if not failed:  # one line for a series of failures
                     log.event("call_failed", "error", method="Watch", error=log.describe(error))
                 failed = True
 
 
 class _AdminServicer(admin_v1_grpc.AdminServiceServicer):
-    def __init__(self, control: Control, changed: Callable[[], None]) -> None:
+    def __init__(self, control: Control, on_change: Callable[[], None]) -> None:
         self._control = control
-        self._changed = changed
+        self._on_change = on_change
 
     def Reload(self, _request: object, _context: object) -> admin_v1.ReloadResponse:  # noqa: N802
         return admin_v1.ReloadResponse(reload=reload_message(self._control.reload()))
@@ -189,53 +178,49 @@ class _AdminServicer(admin_v1_grpc.AdminServiceServicer):
 
     def Drain(self, _request: object, _context: object) -> admin_v1.DrainResponse:  # noqa: N802
         self._control.drain()
-        self._changed()
+        self._on_change()
         return admin_v1.DrainResponse()
 
     def Resume(self, _request: object, _context: object) -> admin_v1.ResumeResponse:  # noqa: N802
         self._control.resume()
-        self._changed()
+        self._on_change()
         return admin_v1.ResumeResponse()
 
 
-class _Bounded:
-    """Runs behaviours in a pool of their own, so many at once; others are refused at once."""
+class _LimitedPool(CallPool):
+    """Runs a number of calls at once, and refuses others in one thread more."""
 
-    def __init__(self, pool: Pool, number: int, name: str) -> None:
-        self._pool = pool
-        self._slots = threading.BoundedSemaphore(number)
-        self._refusal = f"{name}: over the limit of {number} at once"
+    def __init__(self, limit: int, name: str, what: str) -> None:
+        super().__init__(limit + 1, name)
+        self._limit = threading.BoundedSemaphore(limit)
+        self._refusal = f"{what}: over the limit of {limit} at once"
 
     def unary(self, behaviour: Behaviour) -> Behaviour:
-        def bounded(request: object, context: grpc.ServicerContext) -> object:
+        def limited(request: object, context: grpc.ServicerContext) -> object:
             with self._slot(context):
                 return behaviour(request, context)
 
-        return self._placed(bounded)
+        return self.assign(limited)
 
     def stream(self, behaviour: Behaviour) -> Behaviour:
-        def bounded(requests: object, context: grpc.ServicerContext) -> Iterator[object]:
+        def limited(requests: object, context: grpc.ServicerContext) -> Iterator[object]:
             with self._slot(context):
                 yield from behaviour(requests, context)
 
-        return self._placed(bounded)
+        return self.assign(limited)
 
     @contextlib.contextmanager
     def _slot(self, context: grpc.ServicerContext) -> Iterator[None]:
-        if not self._slots.acquire(blocking=False):
+        if not self._limit.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, self._refusal)
         try:
             yield
         finally:
-            self._slots.release()
-
-    def _placed(self, behaviour: Behaviour) -> Behaviour:
-        behaviour.experimental_thread_pool = self._pool  # type: ignore[attr-defined]
-        return behaviour
+            self._limit.release()
 
 
-def _private(name: str, behaviour: Behaviour) -> Behaviour:
-    """Return a behaviour of which an unforeseen exception tells nobody its text."""
+def _guarded(name: str, behaviour: Behaviour) -> Behaviour:
+    """Return a behaviour whose unexpected exceptions reach neither client nor log as text."""
 
     def guarded(request: object, context: grpc.ServicerContext) -> object:
         try:
@@ -247,25 +232,27 @@ def _private(name: str, behaviour: Behaviour) -> Behaviour:
     return guarded
 
 
-def _admission(settings: Settings, denied: Callable[[], None]) -> Callable[[Behaviour], Behaviour]:
-    """Return what has a behaviour answer only those who may ask here.
+def _authorization(
+    settings: Settings, on_denied: Callable[[], None]
+) -> Callable[[Behaviour], Behaviour]:
+    """Return a decorator: a behaviour then answers only clients that `allow` names.
 
     Args:
-        settings: whose `allow` decides.
-        denied: called for each call that is refused.
+        settings: of the service.
+        on_denied: called for each call that is refused.
     """
 
-    def admitted(behaviour: Behaviour) -> Behaviour:
-        def admitting(request: object, context: grpc.ServicerContext, *rest: object) -> object:
-            who = tls.identities(context.auth_context())  # type: ignore[arg-type]  # of sequences
-            if not tls.permitted(settings, ADMIN, who):
-                denied()
+    def authorized(behaviour: Behaviour) -> Behaviour:
+        def authorize(request: object, context: grpc.ServicerContext, *rest: object) -> object:
+            client = tls.identities(context.auth_context())  # type: ignore[arg-type]
+            if not tls.permitted(settings, ADMIN, client):
+                on_denied()
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, tls.refusal(ADMIN))
             return behaviour(request, context, *rest)
 
-        return admitting if ADMIN in settings.allow else behaviour
+        return authorize if ADMIN in settings.allow else behaviour
 
-    return admitted
+    return authorized
 
 
 def _options(settings: Settings) -> list[tuple[str, object]]:
@@ -276,7 +263,7 @@ def _options(settings: Settings) -> list[tuple[str, object]]:
     ]
 
 
-def _add_channelz(server: grpc.Server, placed: Callable[[Behaviour], Behaviour]) -> str:
+def _add_channelz(server: grpc.Server, limited: Callable[[Behaviour], Behaviour]) -> str:
     """Add channelz, which shows this process's connections, and return the service's name."""
     try:
         from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc  # noqa: PLC0415
@@ -285,7 +272,7 @@ def _add_channelz(server: grpc.Server, placed: Callable[[Behaviour], Behaviour])
     servicer = channelz.ChannelzServicer()
     service = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
     for method in service.methods:
-        setattr(servicer, method.name, placed(getattr(servicer, method.name)))
+        setattr(servicer, method.name, limited(getattr(servicer, method.name)))
     channelz_pb2_grpc.add_ChannelzServicer_to_server(servicer, server)
     return str(service.full_name)
 

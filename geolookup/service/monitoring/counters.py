@@ -1,8 +1,8 @@
-"""What a worker counts: numbers in memory that its supervisor reads at any moment.
+"""A worker's counters, in memory that its supervisor reads at any moment.
 
-No number says anything of one person: nothing here takes an address. The memory
-is written with atomic additions from C, so counting costs a call next to nothing,
-readers never wait for writers, and a worker that is killed takes no number with it.
+No counter describes one person: nothing here takes an address. C code adds to the memory
+atomically, so counting costs a call next to nothing, readers never wait for writers,
+and the counts of a worker that is killed remain.
 """
 
 from __future__ import annotations
@@ -14,27 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from geolookup import _meter
+from geolookup.service.methods import Method
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-METHODS: Final = (
-    "Lookup",
-    "ClassifyRoster",
-    "StreamRosters",
-    "Explain",
-    "ListRegionSets",
-    "GetDataset",
-    "Check",
-    "Watch",
-    "ServerReflectionInfo",
-    "Authorization.Check",
-)
-"""The methods of the main listener; a method's number is its index.
-The last is Envoy's, whose name alone would be that of health's."""
-
-LOOKUP, CLASSIFY_ROSTER, STREAM_ROSTERS, EXPLAIN, LIST_REGION_SETS, GET_DATASET = range(6)
-CHECK, WATCH, SERVER_REFLECTION_INFO, AUTHORIZATION_CHECK = range(6, 10)
 
 CODES: Final = (
     "OK",
@@ -64,68 +47,67 @@ SIZE_BOUNDS: Final = _meter.SIZE_BOUNDS
 """Upper bounds of the buckets of roster sizes, in addresses; the last bucket has none."""
 
 OTHER: Final = "other"
-"""Stands for all region sets that have no counters of their own. No region set has this name."""
+"""The name for all region sets without counters of their own. No region set has it."""
 
 _SPELLINGS: Final = 1_024
 _OPERAND = re.compile(r"([+-]?)([^+-]+)")
 
 
-class Meter(_meter.Meter):
-    """One worker's numbers.
+class Counters(_meter.Meter):
+    """The counters of one worker.
 
-    Made over memory of `SIZE` bytes that are zero, or that a meter has written: a
-    worker and its supervisor make one each over the same memory, and a worker that
-    takes a dead one's place may go on with its memory after `abandon`. See `_meter.Meter`
-    for what is counted how; methods and codes are indexes into `METHODS` and
-    `CODES`.
+    They lie in *memory* of `SIZE` bytes that are zero, or that other counters have written:
+    a worker and its supervisor make an object each over the same memory, and the memory of a
+    worker that has ended can be used again after `abandon`. See `_meter.Meter` for what is
+    counted; methods are numbers of `Method`, codes are indexes into `CODES`.
     """
 
     SIZE: Final = _meter.SIZE
-    """Bytes of memory that a meter takes."""
+    """Bytes of memory that the counters take."""
 
     def __init__(self, memory: Buffer | None = None) -> None:  # noqa: ARG002  # taken by __new__
-        # The mapping's own method: for every call it is a look-up without a frame.
-        self.region_set: Callable[[str], int] = _Numbers(self).__getitem__
+        # The mapping's own method: a call makes no Python frame.
+        self.region_set: Callable[[str], int] = _RegionSetNumbers(self).__getitem__
         """Return the number under which the verdicts about a region set are counted.
 
-        Only for names and expressions that were found valid: the first ones keep
-        their place for good. All spellings of an expression that differ in order
-        or repetition alone are one. Where there is no place for it, or its name is
-        too long for one, the number is that of `OTHER`.
+        Only for valid names and expressions: the first ones keep their counters for
+        good. Spellings of an expression that differ in order or repetition alone share
+        a number. If no counters are left, or the name is too long, the number is that of
+        `OTHER`.
         """
 
 
-class _Numbers(dict[str, int]):
+class _RegionSetNumbers(dict[str, int]):
     """Numbers by spelling. Threads may race to fill it: both find the same number."""
 
-    def __init__(self, meter: Meter) -> None:
-        # The meter has this mapping, and lets go of its memory when its last user does.
-        self._meter = weakref.ref(meter)
+    def __init__(self, counters: Counters) -> None:
+        # Weak, since the counters own this mapping: a cycle would keep their memory mapped.
+        self._counters = weakref.ref(counters)
 
     def __missing__(self, expression: str) -> int:
-        meter = self._meter()
-        if meter is None:
-            raise ReferenceError("the meter is gone")
-        number = _number(meter, expression)
-        # What clients spell must not fill the memory.
+        counters = self._counters()
+        if counters is None:
+            raise ReferenceError("the counters have been released")
+        number = _number(counters, expression)
+        # A bound, since clients choose the spellings.
         if len(self) < _SPELLINGS:
             self[expression] = number
         return number
 
 
-def _number(meter: _meter.Meter, expression: str) -> int:
+def _number(counters: Counters, expression: str) -> int:
     name = canonical(expression).encode()
     if not 0 < len(name) <= _meter.NAME_BYTES:
         return _meter.REGION_SETS
     simple = b"+" not in name and b"-" not in name
-    # Some places are kept for plain names, or a client's inventions could take them all.
-    return meter.number(name, _meter.REGION_SETS if simple else _meter.EXPRESSIONS)
+    # Some counters are kept for plain names, or clients' expressions could take all.
+    return counters.number(name, _meter.REGION_SETS if simple else _meter.EXPRESSIONS)
 
 
 def canonical(expression: str) -> str:
     """Return one spelling for region set expressions that differ only in order or repetition.
 
-    What is added or taken away in one go has no order: "CN+HK+CN-TW-MO" becomes "CN+HK-MO-TW".
+    Operands of one sign in a row have no order: "CN+HK+CN-TW-MO" becomes "CN+HK-MO-TW".
     """
     runs: list[tuple[str, set[str]]] = []
     for operator, name in _OPERAND.findall(expression):
@@ -140,7 +122,7 @@ def canonical(expression: str) -> str:
 
 @dataclass(slots=True)
 class Totals:
-    """What several meters have counted together. Tuples are as in `_meter.Reading`.
+    """The sums of several workers' counters. Lists are as the tuples in `_meter.Reading`.
 
     Attributes:
         in_flight: calls being answered, by method.
@@ -148,23 +130,23 @@ class Totals:
         durations: the same by method and bucket of `DURATION_BOUNDS`.
         nanoseconds: the time they took, by method.
         shed: calls refused because of the load, by method.
-        addresses: by status; the first is nobody's.
+        addresses: by status; the first is unused.
         sizes: rosters by bucket of `SIZE_BOUNDS`.
         sizes_sum: addresses in rosters.
         verdicts: inside, outside and undetermined, by region set.
         handshakes: TLS handshakes that clients began.
         certificate_reads: those that failed, and those that were taken.
         certificate_end: when the first certificate in use ends, as Unix time; 0: none.
-        certificate_stale: workers that were given a bad certificate and kept the one before.
+        certificate_stale: workers that keep an old certificate, since the new one is bad.
     """
 
-    in_flight: list[int] = field(default_factory=lambda: [0] * len(METHODS))
-    calls: list[list[int]] = field(default_factory=lambda: [[0] * len(CODES) for _ in METHODS])
+    in_flight: list[int] = field(default_factory=lambda: [0] * len(Method))
+    calls: list[list[int]] = field(default_factory=lambda: [[0] * len(CODES) for _ in Method])
     durations: list[list[int]] = field(
-        default_factory=lambda: [[0] * (len(DURATION_BOUNDS) + 1) for _ in METHODS]
+        default_factory=lambda: [[0] * (len(DURATION_BOUNDS) + 1) for _ in Method]
     )
-    nanoseconds: list[int] = field(default_factory=lambda: [0] * len(METHODS))
-    shed: list[int] = field(default_factory=lambda: [0] * len(METHODS))
+    nanoseconds: list[int] = field(default_factory=lambda: [0] * len(Method))
+    shed: list[int] = field(default_factory=lambda: [0] * len(Method))
     addresses: list[int] = field(default_factory=lambda: [0] * 8)
     sizes: list[int] = field(default_factory=lambda: [0] * (len(SIZE_BOUNDS) + 1))
     sizes_sum: int = 0
@@ -175,11 +157,11 @@ class Totals:
     certificate_stale: int = 0
 
 
-def total(meters: Iterable[_meter.Meter]) -> Totals:
-    """Return what these meters have counted together."""
+def total(all_counters: Iterable[_meter.Meter]) -> Totals:
+    """Return the sums of these counters."""
     totals = Totals()
-    for meter in meters:
-        reading = meter.read()
+    for counters in all_counters:
+        reading = counters.read()
         for sums, numbers in (
             (totals.in_flight, reading["in_flight"]),
             (totals.nanoseconds, reading["nanoseconds"]),

@@ -1,4 +1,4 @@
-"""The service's numbers for Prometheus: the meters of all workers, merged, and how it is.
+"""The service's numbers for Prometheus: the all_counters of all workers, merged, and how it is.
 
 Labels are of fixed sets, or names that an operator chose, but for `region_set`, whose
 values are expressions that clients spelled: only valid ones, and few; see `meter`.
@@ -28,15 +28,16 @@ from prometheus_client.registry import Collector
 
 from geolookup.answer.claims import Status, Verdict
 from geolookup.service.admin.control import Outcome
+from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
-from geolookup.service.monitoring.counters import CODES, METHODS
+from geolookup.service.monitoring.counters import CODES
 from geolookup.service.monitoring.http_server import Page, ScrapingServer, text_page
 from geolookup.service.settings import ListenAddress
 
 if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
     from geolookup.service.admin.control import Control, ServiceStatus
-    from geolookup.service.monitoring.counters import Meter, Totals
+    from geolookup.service.monitoring.counters import Counters, Totals
     from geolookup.service.settings import Settings
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -47,24 +48,24 @@ class ServiceCollector(Collector):
     """Reads everything anew each time it is asked.
 
     Args:
-        meters: the meters of all workers, and those of workers that are no more.
+        all_counters: the all_counters of all workers, and those of workers that are no more.
         control: how the service is.
         dataset: the dataset in service; None while the first one is being read.
     """
 
     def __init__(
         self,
-        meters: Callable[[], Sequence[Meter]],
+        all_counters: Callable[[], Sequence[Counters]],
         control: Control,
         dataset: Callable[[], Dataset | None],
     ) -> None:
-        self._meters = meters
+        self._all_counters = all_counters
         self._control = control
         self._dataset = dataset
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families, each with its samples."""
-        totals = counters.total(self._meters())
+        totals = counters.total(self._all_counters())
         status = self._control.status()
         yield from _calls(totals)
         yield from _answers(totals)
@@ -93,17 +94,18 @@ def _calls(totals: Totals) -> Iterator[Metric]:
         labels=("method",),
     )
     bounds = [bound / 1e9 for bound in counters.DURATION_BOUNDS]
-    for number, method in enumerate(METHODS):
-        for code, count in zip(CODES, totals.calls[number], strict=True):
-            calls.add_metric((method, code), count)
+    for method in Method:
+        label = method.label
+        for code, count in zip(CODES, totals.calls[method], strict=True):
+            calls.add_metric((label, code), count)
         durations.add_metric(
-            (method,),
-            _cumulative(bounds, totals.durations[number]),
-            totals.nanoseconds[number] / 1e9,
+            (label,),
+            _cumulative(bounds, totals.durations[method]),
+            totals.nanoseconds[method] / 1e9,
         )
-        # Worker and reader may meet between a begin and its end.
-        in_flight.add_metric((method,), max(0, totals.in_flight[number]))
-        shed.add_metric((method,), totals.shed[number])
+        # A worker may write while this is read.
+        in_flight.add_metric((label,), max(0, totals.in_flight[method]))
+        shed.add_metric((label,), totals.shed[method])
     yield from (calls, durations, in_flight, shed)
 
 
@@ -271,7 +273,7 @@ class MetricsServer:
 
     Args:
         settings: where to listen.
-        meters: the meters of all workers, and those of workers that are no more.
+        all_counters: the all_counters of all workers, and those of workers that are no more.
         control: how the service is.
         dataset: the dataset in service; None while the first one is being read.
 
@@ -282,7 +284,7 @@ class MetricsServer:
     def __init__(
         self,
         settings: Settings,
-        meters: Callable[[], Sequence[Meter]],
+        all_counters: Callable[[], Sequence[Counters]],
         control: Control,
         dataset: Callable[[], Dataset | None],
     ) -> None:
@@ -290,7 +292,7 @@ class MetricsServer:
             raise ValueError("metrics: there is no address to listen on")
         self._control = control
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(ServiceCollector(meters, control, dataset))
+        registry.register(ServiceCollector(all_counters, control, dataset))
         ProcessCollector(registry=registry)  # the supervisor's own
         # The library's own way of choosing and writing a format.
         self._exposition = make_wsgi_app(registry)

@@ -1,9 +1,9 @@
-"""Spans of calls, through OpenTelemetry's own packages, for whoever asks for them.
+"""Spans of calls, made and exported by OpenTelemetry's packages.
 
-Without the setting nothing here is imported and nothing is called. A span says which
-method was called, how it ended, how large a roster was and which dataset answered. It
-has nothing of the peer, and of the client's own texts only the ids that W3C trace
-context defines: `tracestate` and baggage, which hold whatever a client likes, are not read.
+Without the setting, OpenTelemetry is neither imported nor called. A span has the method, the
+status code, the size of a roster and the dataset's id. It has nothing of the peer, and of the
+client only the ids of W3C trace context: `tracestate` and baggage may hold any text, so they
+are not read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from geolookup.errors import MissingExtraError
-from geolookup.service.monitoring.counters import CODES, METHODS
+from geolookup.service.methods import Method
+from geolookup.service.monitoring.counters import CODES
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -23,24 +24,10 @@ if TYPE_CHECKING:
 
     from geolookup.service.settings import Settings
 
-_SERVICES: Final = (
-    *["geolookup.v1.GeoLookupService"] * 6,
-    *["grpc.health.v1.Health"] * 2,
-    "grpc.reflection.v1alpha.ServerReflection",
-    "envoy.service.auth.v3.Authorization",
+_SERVER_ERRORS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
-_NAMES: Final = tuple(
-    f"{service}/{method.rpartition('.')[2]}"
-    for service, method in zip(_SERVICES, METHODS, strict=True)
-)
-_OURS: Final = frozenset(
-    CODES.index(name)
-    for name in (
-        *("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"),
-        "DATA_LOSS",
-    )
-)
-"""Codes that a server's span calls an error; the others are the client's doing."""
+"""Codes that make a server's span an error. The others are errors of the client."""
 
 
 def remove_instrumentation() -> None:
@@ -55,7 +42,7 @@ def remove_instrumentation() -> None:
 
 
 class CallSpan:
-    """One call's span, begun by `Tracer.start`. For one thread at a time."""
+    """The span of one call, made by `Tracer.start`. For one thread at a time."""
 
     __slots__ = ("_span",)
 
@@ -67,7 +54,7 @@ class CallSpan:
 
         Args:
             code: gRPC's status code.
-            addresses: how many the request had; None: it has none, or was not read.
+            addresses: the number in the request; None: it has none, or was not read.
             dataset: id of the dataset that answered.
         """
         from opentelemetry.trace import StatusCode  # noqa: PLC0415
@@ -79,15 +66,15 @@ class CallSpan:
                 span.set_attribute("geolookup.addresses", addresses)
             if dataset is not None:
                 span.set_attribute("geolookup.dataset.id", dataset)
-            if code in _OURS:
+            if CODES[code] in _SERVER_ERRORS:
                 span.set_status(StatusCode.ERROR)
         span.end()
 
 
 class Tracer:
-    """Makes spans and hands them to *processor*. Made by `tracer`; any thread may use it.
+    """Makes spans and passes them to *processor*. Thread-safe.
 
-    The environment's OTEL_* variables say which calls are sampled, and what the service is called.
+    The environment's OTEL_* variables set the sampling and the service's name.
     """
 
     def __init__(self, processor: SpanProcessor) -> None:
@@ -98,45 +85,46 @@ class Tracer:
             TraceContextTextMapPropagator,
         )
 
-        # What the environment says of the service goes before this.
-        resource = Resource({"service.name": "geolookup"}).merge(_said_by_environment())
+        # The environment overrides this name.
+        resource = Resource({"service.name": "geolookup"}).merge(_environment_resource())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("geolookup")
         self._read = TraceContextTextMapPropagator().extract
         self._kind = trace.SpanKind.SERVER
 
-    def start(self, method: int, metadata: Iterable[tuple[str, str | bytes]] = ()) -> CallSpan:
-        """Begin the span of a call, as a part of the client's trace if it sent one.
+    def start(self, method: Method, metadata: Iterable[tuple[str, str | bytes]] = ()) -> CallSpan:
+        """Begin the span of a call, as part of the client's trace if there is one.
 
         Args:
-            method: index into `meter.METHODS`.
-            metadata: the call's.
+            method: the rpc.
+            metadata: of the call.
         """
         parent = next((value for name, value in metadata if name == "traceparent"), None)
         context = self._read({"traceparent": parent}) if isinstance(parent, str) else None
+        name = method.path.removeprefix("/")
         span = self._tracer.start_span(
-            _NAMES[method],
-            # Empty, and not None, which would be whatever is current in this thread.
+            name,
+            # Not None, which would mean the current context of this thread.
             context if context is not None else self._read({}),
             self._kind,
-            {"rpc.system.name": "grpc", "rpc.method": _NAMES[method]},
+            {"rpc.system.name": "grpc", "rpc.method": name},
         )
         return CallSpan(span)
 
     def stop(self) -> None:
-        """Hand on what was not yet, and end. Waits as long as OTEL_* variables allow."""
+        """Export the remaining spans, and end. Waits as long as the OTEL_* variables allow."""
         self._provider.shutdown()
 
 
-def _said_by_environment() -> Resource:
+def _environment_resource() -> Resource:
     from opentelemetry.sdk.resources import OTELResourceDetector  # noqa: PLC0415
 
     return OTELResourceDetector().detect()
 
 
 def preload(settings: Settings) -> None:
-    """Load the packages that `tracer` will need; of one that is missing, that will tell."""
+    """Import the packages that `tracer` needs, which reports those that are missing."""
     if settings.tracing:
         with suppress(ImportError):
             import opentelemetry.exporter.otlp.json.http.trace_exporter  # noqa: PLC0415
@@ -144,9 +132,9 @@ def preload(settings: Settings) -> None:
 
 
 def tracer(settings: Settings) -> Tracer | None:
-    """Return what makes spans and exports them, as OTLP over HTTP; None if they are switched off.
+    """Return a tracer that exports spans as OTLP over HTTP; None: tracing is off.
 
-    To be called in the process that makes the spans: they are exported by a thread.
+    To be called in the process that makes the spans, as a thread exports them.
 
     Raises:
         MissingExtraError: the packages for it are not installed.

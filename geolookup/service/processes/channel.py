@@ -1,7 +1,4 @@
-"""The line between a supervisor and one of its workers: short messages and file descriptors.
-
-A worker meets what comes from the network, so its supervisor reads no more from it than JSON.
-"""
+"""The channel between a supervisor and a worker: packets of JSON and file descriptors."""
 
 from __future__ import annotations
 
@@ -14,23 +11,23 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 _LARGEST: Final = 65_536
-"""Bytes of a message. What can be larger goes as a file descriptor."""
+"""Bytes of a packet. What can be larger goes as a file descriptor."""
 _DESCRIPTORS: Final = 4
 
 
 class ChannelError(Exception):
-    """A message can't be sent, or what came is none: the other end is of no use any more."""
+    """A packet can't be sent, or is malformed: the channel can't be used any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """What one end tells the other.
+class Packet:
+    """One packet, as received.
 
     Attributes:
-        kind: what it is about.
-        fields: the rest, by name.
-        descriptors: open files that came with it; the receiver's to close.
-        incomplete: whether descriptors got lost, since this process has none free.
+        kind: the kind of message that it holds.
+        fields: the message's fields, by name.
+        descriptors: open files that came with it. The receiver closes them.
+        incomplete: whether descriptors were lost, since this process has none free.
     """
 
     kind: str
@@ -45,43 +42,43 @@ class Message:
 
 
 class Channel:
-    """One end of the line. Messages arrive whole, in order, or not at all."""
+    """One end of the channel. Packets arrive whole and in order, or not at all."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
     @classmethod
     def pair(cls) -> tuple[Self, Self]:
-        """Return both ends, neither of which a child process inherits."""
+        """Return both ends. No child process inherits one."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), cls(theirs)
 
     @classmethod
     def of_descriptor(cls, descriptor: int) -> Self:
-        """Return the end that was inherited under this number."""
+        """Return the end that this process inherited as *descriptor*."""
         connection = socket.socket(fileno=descriptor)
         connection.set_inheritable(False)
         return cls(connection)
 
     def fileno(self) -> int:
-        """Return its descriptor, to wait for messages."""
+        """Return the descriptor that is readable when a packet is there."""
         return self._connection.fileno()
 
     def send(self, kind: str, *descriptors: int, **fields: object) -> None:
-        """Send a message. It never waits: an end that reads nothing is broken.
+        """Send a packet. It never waits: an end that does not read is broken.
 
         Args:
-            kind: what it is about.
-            descriptors: open files; the other end gets them as its own.
-            fields: what JSON can hold.
+            kind: the kind of message.
+            descriptors: open files; the other end gets its own descriptors of them.
+            fields: the message's fields, as JSON can hold them.
 
         Raises:
-            ChannelError: the other end is gone, or has not read for long.
+            ChannelError: the other end is closed, or its queue is full.
         """
         body = json.dumps([kind, fields]).encode()
         if len(body) > _LARGEST or len(descriptors) > _DESCRIPTORS:
-            raise ChannelError(f"a message about {kind} is too large")
-        # Not socket.send_fds and recv_fds, which take flags and leave them out.
+            raise ChannelError(f"a packet of {kind} is too large")
+        # Not socket.send_fds and recv_fds: they ignore the flags.
         files = array("i", descriptors)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)] if files else []
         flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -90,11 +87,11 @@ class Channel:
         except OSError as error:
             raise ChannelError(f"can't send: {error.strerror}") from None
 
-    def receive(self) -> Message | None:
-        """Wait for a message and return it; None: the other end is gone.
+    def receive(self) -> Packet | None:
+        """Wait for a packet and return it; None: the other end is closed.
 
         Raises:
-            ChannelError: what came is no message, or nothing can be received.
+            ChannelError: the packet is malformed, or nothing can be received.
         """
         files = array("i")
         room = socket.CMSG_LEN(_DESCRIPTORS * files.itemsize)
@@ -113,19 +110,19 @@ class Channel:
         if content is None:
             for descriptor in files:
                 os.close(descriptor)
-            # The end of the line can't be told from an empty message. Neither brings any more.
+            # A closed channel reads as an empty packet. No valid packet is empty.
             if not body:
                 return None
-            raise ChannelError("not a message")
-        return Message(*content, tuple(files), bool(state & socket.MSG_CTRUNC))
+            raise ChannelError("malformed packet")
+        return Packet(*content, tuple(files), bool(state & socket.MSG_CTRUNC))
 
     def close(self) -> None:
-        """Close this end; the other one is told so."""
+        """Close this end. The other end then receives None."""
         self._connection.close()
 
 
 def _read(body: bytes) -> tuple[str, dict[str, Any]] | None:
-    """Return a message's kind and fields; None: it is none."""
+    """Return a packet's kind and fields; None: it is malformed."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):

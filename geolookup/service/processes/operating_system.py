@@ -1,4 +1,4 @@
-"""What a process of the service asks of the operating system for itself."""
+"""Signals, core dumps and the end of a process, by Linux system calls."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _PR_SET_DUMPABLE: Final = 4
 
 
 def forbid_core_dumps() -> None:
-    """Have a crash leave nothing of this process's memory, which holds addresses, on a disk.
+    """Keep this process's memory, which holds addresses, from being written to disk in a crash.
 
-    Other processes of the same user can't read that memory either (ptrace, /proc).
+    Other processes of the same user then can't read that memory either (ptrace, /proc).
     """
     _prctl(_PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def end_with_parent(parent: int) -> None:
-    """Be sent SIGTERM when the process *parent*, which started this one, has ended."""
+    """Receive SIGTERM when the process *parent*, which started this one, has ended."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it was too quick
+    if os.getppid() != parent:  # it ended before the call
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end_within(seconds: float) -> None:
-    """Have the system end this process after a time, in whatever it may be stuck by then."""
+    """Have the system end this process after a time, even if it hangs."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
 
 
 @contextmanager
-def signals_held(*numbers: signal.Signals) -> Iterator[None]:
-    """Hold signals back in this thread; a process that is started meanwhile does so for good."""
+def blocked_signals(*numbers: signal.Signals) -> Iterator[None]:
+    """Block signals in this thread. A process that is started meanwhile keeps them blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
@@ -51,10 +51,10 @@ def signals_held(*numbers: signal.Signals) -> Iterator[None]:
 
 
 class Signals:
-    """Signals as something to read, for the main thread.
+    """Makes signals readable from a descriptor. For the main thread.
 
-    The interpreter writes each signal's number into a socket: unlike code in a
-    signal handler, that can't meet a lock that the main thread holds.
+    The interpreter writes each signal's number into a socket. Code in a signal handler
+    could instead wait for a lock that the main thread holds.
     """
 
     def __init__(self, *numbers: signal.Signals) -> None:
@@ -65,7 +65,7 @@ class Signals:
         for end in (self._reading, self._writing):
             end.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
-        self._handlers = {number: signal.signal(number, _received) for number in self._numbers}
+        self._handlers = {number: signal.signal(number, _ignore) for number in self._numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,19 +76,19 @@ class Signals:
         self._writing.close()
 
     def fileno(self) -> int:
-        """Return the descriptor that can be read when a signal has come."""
+        """Return the descriptor that is readable when a signal has arrived."""
         return self._reading.fileno()
 
     def read(self) -> tuple[signal.Signals, ...]:
-        """Return the signals that came since the last time, in their order."""
+        """Return the signals that arrived since the last call, in order."""
         received = b""
         with suppress(BlockingIOError):
             received = self._reading.recv(4_096)
         return tuple(signal.Signals(number) for number in received if number in self._numbers)
 
 
-def _received(_number: int, _frame: FrameType | None) -> None:
-    """Handle a signal by nothing more than having a handler."""
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Replace the default action; the wake-up descriptor reports the signal."""
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,7 +1,7 @@
-"""`serve`: one process that starts the workers, keeps them, and changes what they answer from.
+"""`serve`: the process that starts workers, restarts them, and reloads their dataset.
 
-All state belongs to the thread of its loop. What takes long (reading and checking a
-dataset) is done in a thread beside it, so that a worker that ends meanwhile is replaced.
+All state belongs to the thread of the event loop. Reading and checking a dataset takes long, so
+another thread does it: a worker that ends meanwhile is replaced at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from geolookup.service.processes import dataset_loading, operating_system
 from geolookup.service.processes.dataset_loading import LoadedDataset, TransientError
 from geolookup.service.processes.event_loop import EventLoop
 from geolookup.service.processes.listen_address import HeldListenAddress
-from geolookup.service.processes.workers import MARGIN, Crew, Round
+from geolookup.service.processes.workers import STOP_MARGIN, Broadcast, WorkerPool
 from geolookup.service.rpc import transports
 from geolookup.service.settings import ListenAddress, Settings
 
@@ -34,34 +34,38 @@ if TYPE_CHECKING:
     from geolookup.service.monitoring.metrics import MetricsServer
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
-_REFUSALS_LOOK: Final = 1.0
-"""Seconds between looks at how many calls were refused."""
+_REPORT_INTERVAL: Final = 1.0
+"""Seconds between checks for refused calls."""
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then stop cleanly; a second signal stops at once.
 
     For the main thread of a process that does nothing else. SIGHUP reads the dataset,
-    the region sets and the certificates again. When all workers answer, the addresses, the
-    dataset's id and build date, and the attributions that the sources' licences ask for
-    are printed, each as ``name: value``. The log goes to stderr.
+    the region sets and the certificates again. When all workers serve, this prints the
+    addresses, the dataset's id and build date, and the attributions that the sources'
+    licences require, each as ``name: value``. The log goes to stderr.
 
     Raises:
-        DatasetError: the dataset can't be opened, or is not signed as it should be.
-        RegionSetError: the file of region sets makes no sense.
+        DatasetError: the dataset can't be opened, or is not signed as required.
+        RegionSetError: the file of region sets is not valid.
         ListenError: an address can't be listened on.
         SettingsError: a certificate can't be used.
         ServiceError: the workers can't be started.
     """
     tracing.remove_instrumentation()
     log.install(settings.log_format, settings.log_level)
-    log.event("start", version=version("geolookup"), workers=settings.workers,
-              transport=transports.chosen(settings)[0])  # fmt: skip
+    log.event(
+        "start",
+        version=version("geolookup"),
+        workers=settings.workers,
+        transport=transports.chosen(settings)[0],
+    )
     if not settings.core_dumps:
         operating_system.forbid_core_dumps()
     with operating_system.Signals(*_STOP, signal.SIGHUP) as signals, EventLoop() as loop:
         supervisor = Supervisor(settings, loop)
-        loop.add_reader(signals.fileno(), lambda: supervisor.signalled(signals.read()))
+        loop.add_reader(signals.fileno(), lambda: supervisor.on_signals(signals.read()))
         try:
             supervisor.run()
         finally:
@@ -70,11 +74,11 @@ def serve(settings: Settings) -> None:
 
 
 class Supervisor:
-    """The service as its operator sees it: a `geolookup.service.admin.control.Control`.
+    """Runs the service; implements `geolookup.service.admin.control.Control`.
 
     Args:
-        settings: what the service was told.
-        loop: in which all happens.
+        settings: of the service.
+        loop: the event loop of the main thread.
 
     Raises:
         ListenError: the clients' address is in use, or can't be listened on.
@@ -88,13 +92,13 @@ class Supervisor:
             ListenAddress.parse(settings.listen), settings.workers
         )
         try:
-            self._crew = Crew(
+            self._workers = WorkerPool(
                 loop,
                 settings,
                 self._listen_address,
-                started=self._ready,
-                failed=self._failed,
-                ended=self._ended,
+                on_started=self._on_started,
+                on_failed=self._on_failed,
+                on_ended=loop.stop,
             )
         except BaseException:
             self._listen_address.release()
@@ -106,13 +110,13 @@ class Supervisor:
         self._current: LoadedDataset | None = None
         self._previous: LoadedDataset | None = None
         self._generation = 0
-        # Reloads and rollbacks, one after the other.
+        # Reloads and rollbacks run one after the other.
         self._waiting: deque[_Change] = deque()
         self._changing: _Change | None = None
-        # Who waits until all workers' health says what he asked for.
+        # Set when all workers' health has changed.
         self._drains: set[Future[None]] = set()
-        self._last: Reload | None = None
-        self._last_time: datetime | None = None
+        self._last_reload: Reload | None = None
+        self._last_reload_time: datetime | None = None
         self._outcomes: Counter[Outcome] = Counter()
         self._serving = False
         self._drained = False
@@ -126,41 +130,41 @@ class Supervisor:
             GeoLookupError: as `serve`.
         """
         # The workers load gRPC while the dataset is read.
-        self._crew.start()
+        self._workers.start()
         self._open_listeners()
-        self._in_background(
-            lambda: dataset_loading.load(self._settings), self._deploy, self._failed_to_start
+        self._run_in_background(
+            lambda: dataset_loading.load(self._settings), self._deploy, self._fail_to_start
         )
         self._loop.run()
         if self._failure is not None:
             raise self._failure
 
     def close(self) -> None:
-        """Let go of everything; workers that are left are ended."""
+        """Kill the workers that are left, and release everything."""
         self._stopping = True
-        self._answer_all()
-        self._loop.refuse_calls()  # whoever asks from now on is refused at once
+        self._refuse_pending()
+        self._loop.refuse_calls()
         self._stop_listeners(0)
         self._loader.shutdown(wait=False, cancel_futures=True)
-        self._crew.close()
+        self._workers.close()
         for loaded in (self._current, self._previous):
             if loaded is not None:
                 loaded.close()
         self._listen_address.remove_sockets()
 
-    def signalled(self, numbers: tuple[signal.Signals, ...]) -> None:
-        """Do what signals ask for."""
+    def on_signals(self, numbers: tuple[signal.Signals, ...]) -> None:
+        """Stop, or reload, as the signals say."""
         for number in numbers:
             if number in _STOP:
                 self._stop(number)
             elif not self._stopping and self._serving:
-                self._crew.look()
-                self._change(_Change(self._load_again))
+                self._workers.reload_certificates()
+                self._change(_Change(self._reload))
 
     # --- start and end
 
     def _open_listeners(self) -> None:
-        # Each loads what it needs; a service without them starts sooner.
+        # Imported here: a service without these listeners starts sooner.
         if self._settings.admin is not None:
             from geolookup.service.admin.server import AdminServer  # noqa: PLC0415
 
@@ -169,32 +173,31 @@ class Supervisor:
             from geolookup.service.monitoring.metrics import MetricsServer  # noqa: PLC0415
 
             self._metrics = MetricsServer(
-                self._settings, self._crew.meters, self, self._current_dataset
+                self._settings, self._workers.counters, self, self._current_dataset
             )
 
     def _stop_listeners(self, grace: float) -> None:
         admin, metrics, self._admin, self._metrics = self._admin, self._metrics, None, None
         if admin is not None:
-            admin.stop(grace).wait(grace + MARGIN)
+            admin.stop(grace).wait(grace + STOP_MARGIN)
         if metrics is not None:
             metrics.stop()
 
     def _deploy(self, loaded: LoadedDataset) -> None:
         self._current = loaded
-        self._crew.deploy(self._generation, loaded)
+        self._workers.deploy(self._generation, loaded)
 
-    def _failed_to_start(self, error: BaseException) -> None:
+    def _fail_to_start(self, error: BaseException) -> None:
         self._failure = error
         self._stopping = True
-        self._crew.stop(0)
+        self._workers.stop(0)
 
-    def _failed(self, error: GeoLookupError) -> None:
-        """Hear that a worker can't be started."""
+    def _on_failed(self, error: GeoLookupError) -> None:
         if self._failure is None:
-            self._failed_to_start(error)
+            self._fail_to_start(error)
 
-    def _ready(self) -> None:
-        assert self._current is not None  # noqa: S101 - workers are ready when they have it
+    def _on_started(self) -> None:
+        assert self._current is not None  # noqa: S101 - the workers answer from it
         self._serving = True
         sys.stdout.write("".join(f"{line}\n" for line in self._announcement(self._current)))
         sys.stdout.flush()
@@ -211,9 +214,9 @@ class Supervisor:
             log.CountReport("shed", self._shed),
             log.CountReport("denied", self._denied),
         ):
-            self._look_for_refusals(report)
+            self._report_refusals(report)
         if self._settings.watch:
-            self._loop.call_later(self._settings.watch, self._look_at_files)
+            self._loop.call_later(self._settings.watch, self._check_files)
 
     def _announcement(self, loaded: LoadedDataset) -> Iterator[str]:
         for address in self._listen_address.addresses:
@@ -230,49 +233,46 @@ class Supervisor:
     def _stop(self, number: signal.Signals) -> None:
         if self._stopping:
             log.event("stop_now", "warning", signal=number.name)
-            self._crew.stop(0)
+            self._workers.stop(0)
             return
         self._stopping = True
         self._serving = False
         log.event("stop", signal=number.name, seconds=self._settings.grace)
-        self._answer_all()
-        # Others may listen here from now on; workers that share it go on with what they have.
+        self._refuse_pending()
+        # Another service may now listen on the port, while the workers finish their calls.
         self._listen_address.release()
-        self._crew.stop(self._settings.grace)
+        self._workers.stop(self._settings.grace)
 
-    def _answer_all(self) -> None:
+    def _refuse_pending(self) -> None:
         for change in (self._changing, *self._waiting):
             if change is not None:
                 change.future.set_result(self._refused("the service is stopping"))
         self._changing = None
         self._waiting.clear()
         for done in list(self._drains):
-            self._told(done)
+            self._finish_drain(done)
 
-    def _ended(self) -> None:
-        self._loop.stop()
-
-    # --- what is asked by other threads: the admin and the metrics listener
+    # --- Control: called by threads of the admin and the metrics listener
 
     def reload(self) -> Reload:
         """See `Control.reload`."""
-        return self._ask(self._load_again)
+        return self._request(self._reload)
 
     def rollback(self) -> Reload:
         """See `Control.rollback`."""
-        return self._ask(self._roll_back)
+        return self._request(self._roll_back)
 
     def status(self) -> ServiceStatus:
         """See `Control.status`."""
         current, previous = self._current, self._previous
         return ServiceStatus(
-            serving=self._serving and not self._drained and self._crew.serving,
+            serving=self._serving and not self._drained and self._workers.serving,
             dataset="" if current is None else current.dataset.id,
             previous="" if previous is None else previous.dataset.id,
             started=self._started,
-            last_reload=self._last,
-            last_reload_time=self._last_time,
-            workers=self._crew.statuses(),
+            last_reload=self._last_reload,
+            last_reload_time=self._last_reload_time,
+            workers=self._workers.statuses(),
             reloads=dict(self._outcomes),
             expired_overrides=() if current is None else current.dataset.expired_overrides(),
         )
@@ -295,17 +295,17 @@ class Supervisor:
             self._drained = drained
             log.event("drain" if drained else "resume")
             self._drains.add(done)
-            self._crew.drain(drained, lambda _: self._told(done))
+            self._workers.drain(drained, lambda _: self._finish_drain(done))
 
         if self._loop.call_threadsafe(begin):
             done.result()
 
-    def _told(self, done: Future[None]) -> None:
+    def _finish_drain(self, done: Future[None]) -> None:
         if done in self._drains:
             self._drains.remove(done)
             done.set_result(None)
 
-    def _ask(self, begin: Callable[[_Change], None]) -> Reload:
+    def _request(self, begin: Callable[[_Change], None]) -> Reload:
         change = _Change(begin)
         if not self._loop.call_threadsafe(lambda: self._change(change)):
             return self._refused("the service is stopping")
@@ -324,31 +324,31 @@ class Supervisor:
             self._waiting.append(change)
             return
         self._changing = change
-        change.begun = self._loop.clock()
+        change.started = self._loop.clock()
         change.begin(change)
 
-    def _conclude(self, change: _Change, reload: Reload) -> None:
+    def _finish(self, change: _Change, reload: Reload) -> None:
         if change is not self._changing:
-            return  # the service is stopping, and whoever asked knows
-        self._last, self._last_time = reload, datetime.now(UTC)
+            return  # the service stops, and the caller has its result
+        self._last_reload, self._last_reload_time = reload, datetime.now(UTC)
         self._outcomes[reload.outcome] += 1
         fields: log.Fields = {"outcome": reload.outcome.value, "dataset": reload.dataset}
         if reload.previous:
             fields["previous"] = reload.previous
         if reload.reason:
             fields["reason"] = reload.reason
-        fields["seconds"] = self._loop.clock() - change.begun
+        fields["seconds"] = self._loop.clock() - change.started
         log.event("reload", "error" if reload.outcome is Outcome.REFUSED else "info", **fields)
         change.future.set_result(reload)
         self._changing = None
         if self._waiting:
             self._change(self._waiting.popleft())
 
-    def _load_again(self, change: _Change) -> None:
+    def _reload(self, change: _Change) -> None:
         self._watch.mark_read()
         before = self._current
 
-        def failed(error: BaseException) -> None:
+        def on_failed(error: BaseException) -> None:
             if isinstance(error, TransientError):
                 self._watch.mark_changed()
             if isinstance(error, GeoLookupError):
@@ -356,56 +356,58 @@ class Supervisor:
             else:
                 log.event("call_failed", "error", method="Reload", error=log.describe(error))
                 reason = "an internal error"
-            self._conclude(change, self._refused(reason))
+            self._finish(change, self._refused(reason))
 
-        def loaded(found: LoadedDataset) -> None:
+        def on_loaded(found: LoadedDataset) -> None:
             if before is not None and found.identity == before.identity:
                 found.close()
-                self._conclude(change, self._outcome(Outcome.UNCHANGED))
+                self._finish(change, self._outcome(Outcome.UNCHANGED))
             else:
                 self._swap(change, found, keep=False)
 
-        self._in_background(lambda: dataset_loading.load(self._settings, before), loaded, failed)
+        self._run_in_background(
+            lambda: dataset_loading.load(self._settings, before), on_loaded, on_failed
+        )
 
     def _roll_back(self, change: _Change) -> None:
         if self._previous is None:
-            self._conclude(change, self._refused("there is no dataset to return to"))
+            self._finish(change, self._refused("there is no dataset to return to"))
         else:
             self._swap(change, self._previous, keep=True)
 
     def _swap(self, change: _Change, found: LoadedDataset, *, keep: bool) -> None:
-        """Have every worker open a dataset, and, when all could, answer from it.
+        """Have all workers open a dataset, and answer from it once all have opened it.
 
         Args:
-            change: what asked for it.
+            change: the reload or rollback.
             found: the dataset.
-            keep: whether it is wanted even if it is refused.
+            keep: whether to keep the dataset open if a worker refuses it.
         """
         self._generation += 1
         generation = self._generation
 
-        def opened(asked: Round) -> None:
-            if asked.problems or self._stopping:
-                self._crew.forget(generation)
+        def on_loaded(broadcast: Broadcast) -> None:
+            if broadcast.problems or self._stopping:
+                self._workers.discard(generation)
                 if not keep:
                     found.close()
-                # That one ended, or found no memory, says nothing of the file.
+                # A worker that ended or had no memory says nothing about the file.
                 self._watch.mark_changed()
-                reason = asked.problems[0] if asked.problems else "the service is stopping"
-                self._conclude(change, self._refused(reason))
+                reason = broadcast.problems[0] if broadcast.problems else "the service is stopping"
+                self._finish(change, self._refused(reason))
                 return
             outdated = self._previous
             self._previous, self._current = self._current, found
             if outdated is not None and outdated is not found:
                 outdated.close()
-            self._crew.deploy(generation, found)
-            self._crew.swap(generation, swapped)
+            self._workers.deploy(generation, found)
+            self._workers.swap(generation, on_swapped)
 
-        def swapped(_asked: Round) -> None:
-            # One that did not has ended, and who takes its place begins with the new one.
-            self._conclude(change, self._outcome(Outcome.SWAPPED))
+        def on_swapped(_: Broadcast) -> None:
+            # A worker that did not swap has ended, and its successor has the new dataset.
+            self._finish(change, self._outcome(Outcome.SWAPPED))
 
-        self._crew.load(generation, found, opened)
+        self._workers.load(generation, found, on_loaded)
 
     def _outcome(self, outcome: Outcome, reason: str = "") -> Reload:
         current, previous = self._current, self._previous
@@ -419,52 +421,52 @@ class Supervisor:
     def _refused(self, reason: str) -> Reload:
         return self._outcome(Outcome.REFUSED, reason)
 
-    # --- what happens now and then
+    # --- periodic checks
 
-    def _look_at_files(self) -> None:
+    def _check_files(self) -> None:
         if self._stopping:
             return
         if self._changing is None and self._watch.poll():
-            self._change(_Change(self._load_again))
-        self._loop.call_later(self._settings.watch, self._look_at_files)
+            self._change(_Change(self._reload))
+        self._loop.call_later(self._settings.watch, self._check_files)
 
-    def _look_for_refusals(self, report: log.CountReport) -> None:
-        report.look()
+    def _report_refusals(self, report: log.CountReport) -> None:
+        report.update()
         if not self._stopping:
-            self._loop.call_later(_REFUSALS_LOOK, lambda: self._look_for_refusals(report))
+            self._loop.call_later(_REPORT_INTERVAL, lambda: self._report_refusals(report))
 
     def _shed(self) -> int:
-        return sum(counters.total(self._crew.meters()).shed)
+        return sum(counters.total(self._workers.counters()).shed)
 
     def _denied(self) -> int:
         code = counters.CODES.index("PERMISSION_DENIED")
-        denied = sum(counts[code] for counts in counters.total(self._crew.meters()).calls)
+        denied = sum(counts[code] for counts in counters.total(self._workers.counters()).calls)
         return denied + (0 if self._admin is None else self._admin.denied)
 
-    # --- work beside the loop
+    # --- work in another thread
 
-    def _in_background(
+    def _run_in_background(
         self,
         work: Callable[[], LoadedDataset],
-        done: Callable[[LoadedDataset], None],
-        failed: Callable[[BaseException], None],
+        on_done: Callable[[LoadedDataset], None],
+        on_failed: Callable[[BaseException], None],
     ) -> None:
-        def finished(future: Future[LoadedDataset]) -> None:
+        def on_finished(future: Future[LoadedDataset]) -> None:
             if future.cancelled():
                 return
             error = future.exception()
             if error is not None:
-                self._loop.call_threadsafe(lambda: failed(error))
+                self._loop.call_threadsafe(lambda: on_failed(error))
             else:
-                self._loop.call_threadsafe(lambda: done(future.result()))
+                self._loop.call_threadsafe(lambda: on_done(future.result()))
 
-        self._loader.submit(work).add_done_callback(finished)
+        self._loader.submit(work).add_done_callback(on_finished)
 
 
 class _Change:
-    """A reload or a rollback that somebody waits for."""
+    """A reload or a rollback, whose caller waits for the future."""
 
     def __init__(self, begin: Callable[[_Change], None]) -> None:
         self.begin = begin
-        self.begun = 0.0  # by the loop's clock
+        self.started = 0.0  # by the event loop's clock
         self.future: Future[Reload] = Future()

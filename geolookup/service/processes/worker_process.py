@@ -1,4 +1,4 @@
-"""A worker's process, as its supervisor has it: spawned, spoken to over a line, ended."""
+"""A worker's process, as the supervisor sees it: spawned, sent messages, and ended."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from datetime import UTC, datetime
 from mmap import mmap
 from typing import Final
 
-from geolookup.service.monitoring.counters import Meter
+from geolookup.service.admin.control import WorkerState
+from geolookup.service.monitoring.counters import Counters
+from geolookup.service.processes import messages
 from geolookup.service.processes.channel import Channel, ChannelError
-from geolookup.service.processes.operating_system import signals_held
+from geolookup.service.processes.messages import Descriptor, Prepare
+from geolookup.service.processes.operating_system import blocked_signals
 from geolookup.service.processes.sealed_memory import SealedCopy, make_shared_memory
 
 _BOOTSTRAP: Final = (
@@ -24,32 +27,41 @@ _BOOTSTRAP: Final = (
 
 
 class WorkerProcess:
-    """One worker's process. It loads what it needs, and waits to be told where to serve.
+    """One worker's process. It loads its code, and waits for a worker slot.
 
     Args:
-        settings: the settings, pickled.
+        settings: the pickled settings.
 
     Attributes:
-        number: its place; -1: it has none yet.
+        number: of its worker slot; -1: it has none yet.
+        state: of the worker.
+        dataset: id of the dataset that it answers from; empty: none yet.
+        started: when the process was started.
+        ready_at: when it began to serve, by the event loop's clock.
+        failure: why it failed, once that is known.
+        counters: its counters, in memory that both processes share.
+        channel: the supervisor's end of the channel.
+        pid: the process id.
 
     Raises:
-        OSError: the system has no place for another process.
+        OSError: the system can't start another process.
     """
 
     def __init__(self, settings: SealedCopy) -> None:
         self.number = -1
-        self.state = "starting"
+        self.state = WorkerState.STARTING
         self.dataset = ""
         self.started = datetime.now(UTC)
         self.ready_at: float | None = None
-        self.reason = ""
-        memory = make_shared_memory(Meter.SIZE)
+        self.failure = ""
+        memory = make_shared_memory(Counters.SIZE)
         try:
-            self.meter = Meter(mmap(memory, Meter.SIZE))
+            self.counters = Counters(mmap(memory, Counters.SIZE))
             self.channel, theirs = Channel.pair()
             try:
-                # What it is told waits for it: the line holds it before the process is there.
-                self.channel.send("prepare", settings.descriptor, memory)
+                # The channel holds messages until the process reads them.
+                prepare = Prepare(Descriptor(settings.descriptor), Descriptor(memory))
+                messages.send(self.channel, prepare)
                 self._process = _spawn(theirs.fileno())
             except BaseException:
                 self.channel.close()
@@ -61,37 +73,41 @@ class WorkerProcess:
         self.pid = self._process.pid
 
     @property
-    def runs(self) -> bool:
-        """Whether it has not ended yet. It may be heard of a little later that it has."""
+    def is_running(self) -> bool:
+        """Whether it has not ended. The channel may show its end a little later."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self._process.kill()
 
     def reap(self) -> int:
-        """Have it ended, which one that has closed its line has; return how it did."""
+        """Kill it if it still runs, wait for its end, and return its exit code."""
         self.channel.close()
-        # It has ended, unless it is out of its mind, or nobody needs it.
         self._process.kill()
         return self._process.wait()
 
     @property
     def in_flight(self) -> int:
-        """Calls it is answering."""
+        """Calls that it is answering."""
         # It writes while this reads.
-        return max(0, sum(self.meter.read()["in_flight"]))
+        return max(0, sum(self.counters.read()["in_flight"]))
 
 
 def _spawn(descriptor: int) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter; a fork would copy gRPC's threads' locks without the threads."""
     folders = [os.path.abspath(folder) for folder in sys.path]
-    # Of the terminal's signals a worker knows nothing: they are its supervisor's.
-    with signals_held(signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    # The terminal signals all processes of the group; only the supervisor handles that.
+    with blocked_signals(signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         return subprocess.Popen(  # noqa: S603 - this interpreter, and our own code
             [
-                *(sys.executable, *_interpreter_options(), "-c", _BOOTSTRAP),
-                *(str(descriptor), str(os.getpid()), *folders),
+                sys.executable,
+                *_interpreter_options(),
+                "-c",
+                _BOOTSTRAP,
+                str(descriptor),
+                str(os.getpid()),
+                *folders,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -114,14 +130,14 @@ def _interpreter_options() -> Iterator[str]:
     yield from (f"-W{option}" for option in sys.warnoptions)
 
 
-def why_not_started(error: OSError | ChannelError) -> str:
-    """Return in words why there is no process."""
-    what = error.strerror if isinstance(error, OSError) else str(error)
-    return f"can't be started: {what}"
+def spawn_failure(error: OSError | ChannelError) -> str:
+    """Return the reason why a process could not be started."""
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return f"can't be started: {reason}"
 
 
-def how_it_ended(code: int) -> str:
-    """Return in words what a process's exit code says."""
+def exit_reason(code: int) -> str:
+    """Return a process's exit code in words."""
     if code < 0:
         return f"was ended by signal {-code}"
     return f"ended with exit code {code}"

@@ -1,74 +1,92 @@
-"""The workers as their supervisor sees them: started, asked, ended, and started again."""
+"""The worker pool, as the supervisor sees it: processes in slots, started and started again."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from geolookup.errors import GeoLookupError, ServiceError
 from geolookup.service import log
-from geolookup.service.admin.control import WorkerStatus
-from geolookup.service.monitoring.counters import Meter
-from geolookup.service.processes.channel import ChannelError, Message
-from geolookup.service.processes.dataset_loading import LoadedDataset
+from geolookup.service.admin.control import WorkerState, WorkerStatus
+from geolookup.service.monitoring.counters import Counters
+from geolookup.service.processes import messages
+from geolookup.service.processes.channel import ChannelError
+from geolookup.service.processes.messages import (
+    Discard,
+    Failed,
+    FromWorker,
+    Load,
+    Ready,
+    ReloadCertificates,
+    Reply,
+    SetHealth,
+    Start,
+    Stop,
+    StopRequested,
+    Swap,
+    ToWorker,
+)
 from geolookup.service.processes.restart_delay import RestartDelay
 from geolookup.service.processes.sealed_memory import seal
-from geolookup.service.processes.standby import Spare
-from geolookup.service.processes.worker_process import WorkerProcess, how_it_ended, why_not_started
+from geolookup.service.processes.standby import Standby
+from geolookup.service.processes.worker_process import WorkerProcess, exit_reason, spawn_failure
 from geolookup.service.settings import ListenError, Settings
 
 if TYPE_CHECKING:
+    from geolookup.service.processes.dataset_loading import LoadedDataset
     from geolookup.service.processes.event_loop import EventLoop, Timer
     from geolookup.service.processes.listen_address import HeldListenAddress
 
-START_PATIENCE: Final = 60.0
-"""Seconds that a worker may take to be ready. It takes less than one; the machine may be busy."""
-MARGIN: Final = 2.0
+START_TIMEOUT: Final = 60.0
+"""Seconds that a worker may take to be ready, or to reply. It takes less than one; the machine
+may be busy."""
+STOP_MARGIN: Final = 2.0
 """Seconds beyond the grace that a worker has to end by itself. Then the system ends it."""
 
 
 @dataclass(eq=False)
-class Round:
-    """A question to all workers, until each has answered, is gone, or is late.
+class Broadcast:
+    """A request to all workers, until each has replied, ended or run out of time.
 
     Attributes:
-        kind: what they are asked.
-        done: called when nobody is awaited any more.
-        problems: what kept the others from it, a text each.
+        request: the message.
+        on_done: called when no reply is awaited any more.
+        includes_new: whether workers that start meanwhile get the request, too.
+        awaited: the workers whose replies are awaited.
+        problems: error texts, one for each worker that failed.
+        timeout: ends the workers that have not replied.
     """
 
-    kind: str
-    descriptors: tuple[int, ...]
-    fields: dict[str, Any]
-    done: Callable[[Round], None]
-    joined: bool
-    awaited: set[WorkerProcess] = field(default_factory=set)
+    request: Load | Swap | SetHealth
+    on_done: Callable[[Broadcast], None]
+    includes_new: bool
+    awaited: set[WorkerProcess]
     problems: list[str] = field(default_factory=list)
-    timer: Timer | None = None
+    timeout: Timer | None = None
 
 
-class _Place:
+class _WorkerSlot:
     def __init__(self, number: int) -> None:
         self.number = number
         self.process: WorkerProcess | None = None
         self.restarts = -1
-        self.delay = RestartDelay()
-        self.waiting_since = datetime.now(UTC)
+        self.restart_delay = RestartDelay()
+        self.empty_since = datetime.now(UTC)
 
 
-class Crew:
-    """All workers. For the loop's thread, but for `statuses`, `meters` and `serving`.
+class WorkerPool:
+    """All workers. For the event loop's thread, but for `statuses`, `counters` and `serving`.
 
     Args:
-        loop: in which all happens.
-        settings: what the service was told.
-        listen_address: where the workers listen.
-        started: called when all workers are ready for the first time.
-        failed: called when one ends before that, with why; it is started no more.
-        ended: called when the last one has ended after `stop`.
+        loop: the supervisor's event loop.
+        settings: of the service.
+        listen_address: the address that is held for the workers.
+        on_started: called when all workers are ready for the first time.
+        on_failed: called with the error when a worker ends before that; none is restarted then.
+        on_ended: called when the last worker has ended after `stop`.
     """
 
     def __init__(
@@ -77,54 +95,61 @@ class Crew:
         settings: Settings,
         listen_address: HeldListenAddress,
         *,
-        started: Callable[[], None],
-        failed: Callable[[GeoLookupError], None],
-        ended: Callable[[], None],
+        on_started: Callable[[], None],
+        on_failed: Callable[[GeoLookupError], None],
+        on_ended: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._settings = settings
-        self._sealed = seal(pickle.dumps(settings), "settings")
+        self._sealed_settings = seal(pickle.dumps(settings), "settings")
         self._listen_address = listen_address
-        self._on_started, self._on_failed, self._on_ended = started, failed, ended
-        self._places = [_Place(number) for number in range(settings.workers)]
-        # Those that want to end, and whose places others have taken: they answer until these
-        # are ready, and finish their calls then.
-        self._leaving: list[WorkerProcess] = []
-        self._spare = Spare(loop, self._spawn_spare)
-        self._rounds: dict[int, Round] = {}
-        self._asked = 0
+        self._on_started, self._on_failed, self._on_ended = on_started, on_failed, on_ended
+        self._slots = [_WorkerSlot(number) for number in range(settings.workers)]
+        # Workers that were asked to stop and whose slots others have: they serve until the
+        # new ones are ready, then they finish their calls.
+        self._replaced: list[WorkerProcess] = []
+        self._standby = Standby(loop, self._spawn_standby)
+        self._broadcasts: dict[int, Broadcast] = {}
+        self._last_broadcast = 0
         self._deployed: tuple[int, LoadedDataset] | None = None
         self._started = self._stopping = self._drained = False
-        self._retired = Meter()
-        self._meters: tuple[Meter, ...] = (self._retired,)
+        # The counts of all workers that have ended, then those of each process.
+        self._counters: tuple[Counters, ...] = (Counters(),)
 
-    # --- what others see
+    # --- state, for any thread
 
-    def meters(self) -> Sequence[Meter]:
-        """Return the meters of all workers, with one for all that are no more."""
-        return self._meters
+    def counters(self) -> Sequence[Counters]:
+        """Return the counters of all workers, and one for all workers that have ended."""
+        return self._counters
 
     def statuses(self) -> tuple[WorkerStatus, ...]:
-        """Return how the workers are, by number."""
-        return tuple(self._status(place) for place in self._places)
+        """Return the status of each worker slot, by number."""
+        return tuple(self._status(slot) for slot in self._slots)
 
     @property
     def serving(self) -> bool:
-        """Whether a worker answers."""
-        return any(process.state in ("serving", "leaving") for process in self._all())
+        """Whether a worker answers calls."""
+        answering = (WorkerState.SERVING, WorkerState.HANDING_OVER)
+        return any(process.state in answering for process in self._all())
 
-    def _status(self, place: _Place) -> WorkerStatus:
-        process = place.process
-        restarts = max(0, place.restarts)
+    def _status(self, slot: _WorkerSlot) -> WorkerStatus:
+        process = slot.process
+        restarts = max(0, slot.restarts)
         if process is None:
             return WorkerStatus(
-                place.number, 0, "waiting", "", place.waiting_since, restarts, in_flight=0
+                number=slot.number,
+                pid=0,
+                state=WorkerState.WAITING,
+                dataset="",
+                started=slot.empty_since,
+                restarts=restarts,
+                in_flight=0,
             )
         state = process.state
-        if state == "serving" and (self._drained or self._stopping):
-            state = "draining"
+        if state is WorkerState.SERVING and (self._drained or self._stopping):
+            state = WorkerState.DRAINING
         return WorkerStatus(
-            number=place.number,
+            number=slot.number,
             pid=process.pid,
             state=state,
             dataset=process.dataset,
@@ -133,335 +158,319 @@ class Crew:
             in_flight=process.in_flight,
         )
 
-    # --- what is asked of them
+    # --- operations
 
     def start(self) -> None:
-        """Start all processes. They load what is needed until `deploy` gives them a dataset."""
-        for place in self._places:
-            self._fill(place)
+        """Start all processes. They load their code, and serve when `deploy` gives a dataset."""
+        for slot in self._slots:
+            self._start_worker(slot)
 
     def deploy(self, generation: int, loaded: LoadedDataset) -> None:
-        """Have workers that are started from now on answer from this dataset.
-
-        Those that have none yet get it now.
-        """
+        """Give this dataset to workers that start from now on, and to those that have none."""
         first, self._deployed = self._deployed is None, (generation, loaded)
         if first:
-            for process in self._present():
-                self._equip(process)
-        descriptors, fields = _load_message(generation, loaded)
-        self._spare.tell("load", *descriptors, **fields, round=0)
+            for process in self._live():
+                self._initialise(process)
+        self._standby.send(_load_message(0, generation, loaded))
 
-    def load(self, generation: int, loaded: LoadedDataset, done: Callable[[Round], None]) -> None:
-        """Have all workers open a dataset beside the one they answer from."""
-        descriptors, fields = _load_message(generation, loaded)
-        self._ask("load", descriptors, fields, done, joined=True)
+    def load(
+        self, generation: int, loaded: LoadedDataset, on_done: Callable[[Broadcast], None]
+    ) -> None:
+        """Have all workers open a dataset beside the one in service."""
+        self._broadcast(
+            lambda number: _load_message(number, generation, loaded), on_done, includes_new=True
+        )
 
-    def swap(self, generation: int, done: Callable[[Round], None]) -> None:
+    def swap(self, generation: int, on_done: Callable[[Broadcast], None]) -> None:
         """Have all workers answer from the dataset that they loaded."""
-        self._ask("swap", (), {"generation": generation}, done)
+        self._broadcast(lambda number: Swap(number, generation), on_done)
 
-    def forget(self, generation: int) -> None:
-        """Have all workers drop a dataset that they loaded and will not answer from."""
-        for process in self._present():
-            self._tell(process, "forget", generation=generation)
+    def discard(self, generation: int) -> None:
+        """Have all workers drop a dataset that they loaded."""
+        for process in self._live():
+            self._send(process, Discard(generation))
 
-    def drain(self, drained: bool, done: Callable[[Round], None]) -> None:
-        """Have all workers' health say NOT_SERVING, or SERVING again."""
+    def drain(self, drained: bool, on_done: Callable[[Broadcast], None]) -> None:
+        """Have all workers answer health checks with NOT_SERVING, or SERVING again."""
         self._drained = drained
-        self._ask("health", (), {"serving": not drained}, done)
+        self._broadcast(lambda number: SetHealth(number, serving=not drained), on_done)
 
-    def look(self) -> None:
-        """Have all workers look at their certificates' files now."""
-        for process in self._present():
-            self._tell(process, "look")
+    def reload_certificates(self) -> None:
+        """Have all workers read their certificates again, if the files have changed."""
+        for process in self._live():
+            self._send(process, ReloadCertificates())
 
     def stop(self, grace: float) -> None:
-        """Have all workers end, with *grace* seconds for calls in flight. May be called again."""
+        """Stop all workers, with *grace* seconds for calls in flight. May be called again."""
         self._stopping = True
-        self._spare.end()
+        self._standby.end()
         processes = self._all()
         for process in processes:
-            self._tell(process, "stop", grace=grace)
-        self._loop.call_later(grace + 2 * MARGIN, self.kill)
+            self._send(process, Stop(grace))
+        self._loop.call_later(grace + 2 * STOP_MARGIN, self.kill)
         if not processes:
             self._loop.call_threadsafe(self._on_ended)
 
     def kill(self) -> None:
-        """End all workers at once."""
+        """Kill all workers."""
         for process in self._all():
             process.kill()
 
     def close(self) -> None:
-        """End what is left, and let go of it."""
-        self._spare.end()
+        """Kill the workers that are left, and release everything."""
+        self._standby.end()
         self.kill()
         for process in self._all():
             process.reap()
-        self._sealed.close()
+        self._sealed_settings.close()
 
-    # --- how they come and go
+    # --- processes and slots
 
     def _all(self) -> list[WorkerProcess]:
-        placed = [place.process for place in self._places if place.process is not None]
-        return [*placed, *self._leaving]
+        return [*(slot.process for slot in self._slots if slot.process), *self._replaced]
 
-    def _present(self) -> list[WorkerProcess]:
-        """Return those that take calls, or will."""
-        return [process for process in self._all() if process.state != "draining"]
+    def _live(self) -> list[WorkerProcess]:
+        """Return the workers that take calls, or will."""
+        return [process for process in self._all() if process.state is not WorkerState.DRAINING]
 
-    def _fill(self, place: _Place) -> None:
-        if self._stopping or place.process is not None:
+    def _start_worker(self, slot: _WorkerSlot) -> None:
+        if self._stopping or slot.process is not None:
             return
         try:
-            process = self._spare.take() or WorkerProcess(self._sealed)
+            process = self._standby.take() or WorkerProcess(self._sealed_settings)
         except (OSError, ChannelError) as error:
-            self._vacate(place, why_not_started(error), 0.0)
+            self._vacate(slot, spawn_failure(error), 0.0)
             return
-        process.number, place.process = place.number, process
-        place.restarts += 1
-        self._meters = (*self._meters, process.meter)
-        self._loop.add_reader(process.channel.fileno(), lambda: self._hear(process))
-        self._loop.call_later(START_PATIENCE, lambda: self._check_started(process))
+        process.number, slot.process = slot.number, process
+        slot.restarts += 1
+        self._counters = (*self._counters, process.counters)
+        self._loop.add_reader(process.channel.fileno(), lambda: self._on_readable(process))
+        self._loop.call_later(START_TIMEOUT, lambda: self._on_start_timeout(process))
         log.event(
-            *("worker_start", "info" if not place.restarts else "warning"),
-            worker=place.number, pid=process.pid, restarts=place.restarts,
-        )  # fmt: skip
-        listen = str(self._listen_address.of_worker(place.number))
-        self._tell(process, "start", number=place.number, listen=listen)
+            "worker_start",
+            "warning" if slot.restarts else "info",
+            worker=slot.number,
+            pid=process.pid,
+            restarts=slot.restarts,
+        )
+        listen = str(self._listen_address.of_worker(slot.number))
+        self._send(process, Start(slot.number, listen))
         if self._deployed is not None:
-            self._equip(process)
+            self._initialise(process)
 
-    def _keep_spare(self) -> None:
-        """Have a spare, once the workers that are being started no longer need the processor."""
+    def _ensure_standby(self) -> None:
+        """Start a standby, once the workers that start no longer need the processor."""
         if not self._settings.spare_worker or not self._started or self._stopping:
             return
-        if all(process.state != "starting" for process in self._all()):
-            self._spare.keep()
+        if all(process.state is not WorkerState.STARTING for process in self._all()):
+            self._standby.start()
 
-    def _spawn_spare(self) -> WorkerProcess:
-        assert self._deployed is not None  # noqa: S101 - all have started
-        process = WorkerProcess(self._sealed)
-        descriptors, fields = _load_message(*self._deployed)
-        self._tell(process, "load", *descriptors, **fields, round=0)
+    def _spawn_standby(self) -> WorkerProcess:
+        assert self._deployed is not None  # noqa: S101 - all workers have started
+        process = WorkerProcess(self._sealed_settings)
+        self._send(process, _load_message(0, *self._deployed))
         return process
 
-    def _equip(self, process: WorkerProcess) -> None:
-        """Give a new process what the others have been given."""
-        assert self._deployed is not None  # noqa: S101 - the callers have looked
+    def _initialise(self, process: WorkerProcess) -> None:
+        """Send a new process all that the other workers have been sent."""
+        assert self._deployed is not None  # noqa: S101 - the callers have checked
         generation, loaded = self._deployed
-        descriptors, fields = _load_message(generation, loaded)
-        self._tell(process, "health", serving=not self._drained, round=0)
-        self._tell(process, "load", *descriptors, **fields, round=0)
-        self._tell(process, "swap", generation=generation, round=0)
-        for number, asked in self._rounds.items():
-            if asked.joined:
-                asked.awaited.add(process)
-                self._tell(process, asked.kind, *asked.descriptors, **asked.fields, round=number)
+        self._send(process, SetHealth(0, serving=not self._drained))
+        self._send(process, _load_message(0, generation, loaded))
+        self._send(process, Swap(0, generation))
+        for broadcast in self._broadcasts.values():
+            if broadcast.includes_new:
+                broadcast.awaited.add(process)
+                self._send(process, broadcast.request)
 
-    def _check_started(self, process: WorkerProcess) -> None:
-        if process.state == "starting":
-            process.reason = "was not ready in time"
+    def _on_start_timeout(self, process: WorkerProcess) -> None:
+        if process.state is WorkerState.STARTING:
+            process.failure = "was not ready in time"
             process.kill()
 
-    def _vacate(self, place: _Place, reason: str, served: float) -> None:
-        """Say that a place is empty, and when it will be filled again."""
-        place.process = None
-        place.waiting_since = datetime.now(UTC)
+    def _vacate(self, slot: _WorkerSlot, reason: str, served: float) -> None:
+        """Empty a slot, and schedule the start of the next process."""
+        slot.process = None
+        slot.empty_since = datetime.now(UTC)
         if self._stopping:
             return
         if not self._started:
             if self._deployed is not None or reason:
-                self._fail(ServiceError(f"worker {place.number} {reason}"))
+                self._fail(ServiceError(f"worker {slot.number} {reason}"))
             return
-        seconds = place.delay.next(served)
+        seconds = slot.restart_delay.next(served)
         if seconds:
             log.event(
-                *("worker_wait", "error"),
-                worker=place.number, restarts=place.restarts, seconds=seconds, reason=reason,
-            )  # fmt: skip
-            self._loop.call_later(seconds, lambda: self._fill(place))
+                "worker_wait",
+                "error",
+                worker=slot.number,
+                restarts=slot.restarts,
+                seconds=seconds,
+                reason=reason,
+            )
+            self._loop.call_later(seconds, lambda: self._start_worker(slot))
         else:
-            self._fill(place)
+            self._start_worker(slot)
 
     def _fail(self, error: GeoLookupError) -> None:
         self._stopping = True
         self._on_failed(error)
 
-    def _gone(self, process: WorkerProcess) -> None:
+    def _on_end(self, process: WorkerProcess) -> None:
         self._loop.remove_reader(process.channel.fileno())
         code = process.reap()
-        self._retire(process)
-        place = self._places[process.number]
-        leaving = process in self._leaving
-        expected = self._stopping or leaving
+        self._retire_counters(process)
+        slot = self._slots[process.number]
+        replaced = process in self._replaced
+        expected = self._stopping or replaced
         log.event(
-            *("worker_exit", "info" if expected and not code else "error"),
-            worker=process.number, pid=process.pid, exit_code=code,
-        )  # fmt: skip
-        if leaving:
-            self._leaving.remove(process)
+            "worker_exit",
+            "info" if expected and not code else "error",
+            worker=process.number,
+            pid=process.pid,
+            exit_code=code,
+        )
+        if replaced:
+            self._replaced.remove(process)
         else:
             served = 0.0 if process.ready_at is None else self._loop.clock() - process.ready_at
-            self._vacate(place, process.reason or how_it_ended(code), served)
-        for asked in list(self._rounds.values()):
-            # From one that was to end there is nothing to wait for.
-            self._settle(asked, process, "" if leaving else f"worker {process.number} ended")
+            self._vacate(slot, process.failure or exit_reason(code), served)
+        # The end of a replaced worker is expected, so it fails no broadcast.
+        problem = "" if replaced else f"worker {process.number} ended"
+        for broadcast in list(self._broadcasts.values()):
+            self._acknowledge(broadcast, process, problem)
         if self._stopping and not self._all():
             self._on_ended()
-        self._keep_spare()
+        self._ensure_standby()
 
-    def _retire(self, process: WorkerProcess) -> None:
-        # A new one, so that who adds up the old tuple meanwhile counts nothing twice.
-        retired = Meter()
-        retired.absorb(self._retired)
-        retired.absorb(process.meter)
-        others = [meter for meter in self._meters[1:] if meter is not process.meter]
-        self._retired, self._meters = retired, (retired, *others)
+    def _retire_counters(self, process: WorkerProcess) -> None:
+        # A new object, so that a thread that adds up the old tuple counts nothing twice.
+        ended, *running = self._counters
+        retired = Counters()
+        retired.absorb(ended)
+        retired.absorb(process.counters)
+        self._counters = (retired, *(one for one in running if one is not process.counters))
 
-    # --- what they say
+    # --- messages
 
-    def _tell(self, process: WorkerProcess, kind: str, *descriptors: int, **fields: Any) -> None:
+    def _send(self, process: WorkerProcess, message: ToWorker) -> None:
         try:
-            process.channel.send(kind, *descriptors, **fields)
+            messages.send(process.channel, message)
         except ChannelError:
-            process.kill()  # which is heard of like any other end
+            process.kill()  # `_on_end` follows, as with any other end
 
-    def _hear(self, process: WorkerProcess) -> None:
+    def _on_readable(self, process: WorkerProcess) -> None:
         try:
-            message = process.channel.receive()
-            if message is not None:
-                message.close()  # none that it sends has descriptors
-                self._take(process, message)
+            packet = process.channel.receive()
+            if packet is not None:
+                packet.close()  # no message from a worker has descriptors
+                self._on_message(process, messages.decode_from_worker(packet))
                 return
         except (ChannelError, ValueError):
-            process.reason = "said what makes no sense"
-        self._gone(process)
+            process.failure = "sent a malformed message"
+        self._on_end(process)
 
-    def _take(self, process: WorkerProcess, message: Message) -> None:
-        fields = message.fields
-        if message.kind == "answer":
-            dataset, number, error = _fields(fields, dataset=str, round=int, error=str)
-            process.dataset = dataset
-            asked = self._rounds.get(number)
-            if asked is not None:
-                self._settle(asked, process, error and f"worker {process.number}: {error}")
-        elif message.kind == "ready":
-            if process in self._leaving:
-                return  # told to end before it had begun
-            process.state = "serving"
-            process.ready_at = self._loop.clock()
-            for leaving in self._leaving:
-                if leaving.number == process.number and leaving.state == "leaving":
-                    self._let_go(leaving)
-            self._check_all_started()
-            self._keep_spare()
-        elif message.kind == "failed":
-            process.reason, listen = _fields(fields, reason=str, listen=bool)
-            if not self._started and not self._stopping:
-                self._fail((ListenError if listen else ServiceError)(process.reason))
-        elif message.kind == "leaving":
-            self._leave(process)
-        else:
-            raise ValueError("kind")
+    def _on_message(self, process: WorkerProcess, message: FromWorker) -> None:
+        match message:
+            case Reply():
+                process.dataset = message.dataset
+                broadcast = self._broadcasts.get(message.broadcast)
+                if broadcast is not None:
+                    problem = message.error and f"worker {process.number}: {message.error}"
+                    self._acknowledge(broadcast, process, problem)
+            case Ready():
+                self._on_ready(process)
+            case Failed():
+                process.failure = message.reason
+                if not self._started and not self._stopping:
+                    kind = ListenError if message.is_listen_error else ServiceError
+                    self._fail(kind(message.reason))
+            case StopRequested():
+                self._on_stop_requested(process)
 
-    def _check_all_started(self) -> None:
+    def _on_ready(self, process: WorkerProcess) -> None:
+        if process in self._replaced:
+            return  # it was asked to stop before it was ready
+        process.state = WorkerState.SERVING
+        process.ready_at = self._loop.clock()
+        for replaced in self._replaced:
+            if replaced.number == process.number and replaced.state is WorkerState.HANDING_OVER:
+                self._stop_worker(replaced)
         if not self._started and not self._stopping:
             self._started = all(
-                place.process is not None and place.process.state == "serving"
-                for place in self._places
+                slot.process is not None and slot.process.state is WorkerState.SERVING
+                for slot in self._slots
             )
             if self._started:
                 self._on_started()
+        self._ensure_standby()
 
-    def _leave(self, process: WorkerProcess) -> None:
-        """Fill the place of a worker that was told to end (SIGTERM), and then let it go.
+    def _on_stop_requested(self, process: WorkerProcess) -> None:
+        """Replace a worker that received SIGTERM, and stop it once the new one serves.
 
         Connections that a listener holds and has not accepted are lost when it closes, so
-        there must be another before. Of a unix socket there can be no other.
+        another must listen before. Two processes can't listen on one unix socket.
         """
-        if process in self._leaving:
+        if process in self._replaced:
             return
         if self._stopping or not self._started:
-            self._let_go(process)
+            self._stop_worker(process)
             return
-        place = self._places[process.number]
-        place.process = None
-        self._leaving.append(process)
-        if process.state == "serving" and self._listen_address.shared:
-            process.state = "leaving"
+        slot = self._slots[process.number]
+        slot.process = None
+        self._replaced.append(process)
+        if process.state is WorkerState.SERVING and self._listen_address.shared:
+            process.state = WorkerState.HANDING_OVER
         else:
-            self._let_go(process)
-        self._fill(place)
+            self._stop_worker(process)
+        self._start_worker(slot)
 
-    def _let_go(self, process: WorkerProcess) -> None:
-        process.state = "draining"
-        self._tell(process, "stop", grace=self._settings.grace)
+    def _stop_worker(self, process: WorkerProcess) -> None:
+        process.state = WorkerState.DRAINING
+        self._send(process, Stop(self._settings.grace))
 
-    # --- rounds
+    # --- broadcasts
 
-    def _ask(
+    def _broadcast(
         self,
-        kind: str,
-        descriptors: tuple[int, ...],
-        fields: dict[str, Any],
-        done: Callable[[Round], None],
+        request_of: Callable[[int], Load | Swap | SetHealth],
+        on_done: Callable[[Broadcast], None],
         *,
-        joined: bool = False,
+        includes_new: bool = False,
     ) -> None:
-        self._asked += 1
-        number = self._asked
-        asked = Round(kind, descriptors, fields, done, joined, set(self._present()))
-        self._rounds[number] = asked
-        asked.timer = self._loop.call_later(START_PATIENCE, lambda: self._give_up(asked))
-        for process in list(asked.awaited):
-            self._tell(process, kind, *descriptors, **fields, round=number)
-        self._conclude(asked)
+        self._last_broadcast += 1
+        number = self._last_broadcast
+        broadcast = Broadcast(request_of(number), on_done, includes_new, set(self._live()))
+        self._broadcasts[number] = broadcast
+        broadcast.timeout = self._loop.call_later(
+            START_TIMEOUT, lambda: self._on_reply_timeout(broadcast)
+        )
+        for process in list(broadcast.awaited):
+            self._send(process, broadcast.request)
+        self._finish_if_done(broadcast)
 
-    def _settle(self, asked: Round, process: WorkerProcess, problem: str) -> None:
-        if process not in asked.awaited:
+    def _acknowledge(self, broadcast: Broadcast, process: WorkerProcess, problem: str) -> None:
+        if process not in broadcast.awaited:
             return
-        asked.awaited.remove(process)
+        broadcast.awaited.remove(process)
         if problem:
-            asked.problems.append(problem)
-        self._conclude(asked)
+            broadcast.problems.append(problem)
+        self._finish_if_done(broadcast)
 
-    def _give_up(self, asked: Round) -> None:
-        for process in list(asked.awaited):
-            process.reason = "did not answer its supervisor"
+    def _on_reply_timeout(self, broadcast: Broadcast) -> None:
+        for process in list(broadcast.awaited):
+            process.failure = "did not answer its supervisor"
             process.kill()
-            self._settle(asked, process, f"worker {process.number} did not answer")
+            self._acknowledge(broadcast, process, f"worker {process.number} did not answer")
 
-    def _conclude(self, asked: Round) -> None:
-        if asked.awaited:
+    def _finish_if_done(self, broadcast: Broadcast) -> None:
+        if broadcast.awaited:
             return
-        if asked.timer is not None:
-            asked.timer.cancel()
-        self._rounds = {n: other for n, other in self._rounds.items() if other is not asked}
-        asked.done(asked)
+        if broadcast.timeout is not None:
+            broadcast.timeout.cancel()
+        del self._broadcasts[broadcast.request.broadcast]
+        broadcast.on_done(broadcast)
 
 
-def _fields(fields: Mapping[str, Any], **kinds: type) -> list[Any]:
-    """Return fields of a worker's message.
-
-    Raises:
-        ValueError: one is missing, or of another type.
-    """
-    values = [fields.get(name) for name in kinds]
-    if not all(type(value) is kind for value, kind in zip(values, kinds.values(), strict=True)):
-        raise ValueError("fields")
-    return values
-
-
-def _load_message(generation: int, loaded: LoadedDataset) -> tuple[tuple[int, ...], dict[str, Any]]:
-    fields: dict[str, Any] = {
-        "generation": generation,
-        "name": loaded.file.name,
-        "size": loaded.file.size,
-    }
-    descriptors = [loaded.file.descriptor]
-    for name, sealed in (("region_sets", loaded.region_sets), ("rules", loaded.rules)):
-        if sealed is not None:
-            descriptors.append(sealed.descriptor)
-            fields[name], fields[f"{name}_size"] = sealed.name, sealed.size
-    return tuple(descriptors), fields
+def _load_message(broadcast: int, generation: int, loaded: LoadedDataset) -> Load:
+    return Load(broadcast, generation, loaded.file, loaded.region_sets, loaded.rules)

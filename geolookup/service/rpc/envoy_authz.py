@@ -1,13 +1,12 @@
-"""Joins at the gateway: Envoy's external authorization, answered from the dataset.
+"""Envoy's external authorization, answered from the dataset: joins are decided at the gateway.
 
-Envoy asks ``envoy.service.auth.v3.Authorization/Check`` about each request. The
-address is the one that Envoy itself saw or, with its own ``xff_num_trusted_hops``
-and listener filters, vouches for: ``attributes.source.address``, never a header.
+Envoy calls ``envoy.service.auth.v3.Authorization/Check`` for each request. The address is
+``attributes.source.address``: what Envoy saw, or what it derives with its own
+``xff_num_trusted_hops`` and listener filters. It is never read from a header.
 
-What is asked of an address is a rule, of which there are two kinds. A measure in
-one place refuses who is INSIDE it and nobody else; a service offered in some
-places admits who is INSIDE them and nobody else. They treat UNDETERMINED in
-opposite ways, so there is no default: each rule says which it is.
+A rule decides about an address. There are two modes. A measure in one place refuses only
+addresses INSIDE it; a service offered in some places admits only addresses INSIDE them.
+The modes treat UNDETERMINED in opposite ways, so there is no default.
 """
 
 from __future__ import annotations
@@ -27,14 +26,12 @@ from google.protobuf.message import DecodeError
 
 from geolookup.answer.claims import Policy, Verdict
 from geolookup.errors import GeoLookupError, MissingExtraError, RegionSetError
-from geolookup.service.rpc.request import NOBODY, Call, Code, RequestError
+from geolookup.service.rpc.request import NULL_CALL, Call, Code, RequestError
 from geolookup.tomlfile import Table, parse, read
 
 if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
     from geolookup.answer.results import Answer
-
-SERVICE: Final = "envoy.service.auth.v3.Authorization"
 
 UNAVAILABLE_FOR_LEGAL_REASONS: Final = 451
 """RFC 7725."""
@@ -42,15 +39,21 @@ UNAVAILABLE_FOR_LEGAL_REASONS: Final = 451
 _OK: Final = 0
 _PERMISSION_DENIED: Final = 7
 _RULE_KEYS: Final = (
-    *("name", "region_set", "mode", "policy", "hosts", "path_prefix"),
-    *("reference", "blocked_by"),
+    "name",
+    "region_set",
+    "mode",
+    "policy",
+    "hosts",
+    "path_prefix",
+    "reference",
+    "blocked_by",
 )
 _EXTENSION: Final = "geolookup."
 _LOWEST_PRINTABLE: Final = 0x20
 
 
 class RuleError(GeoLookupError, ValueError):
-    """A rule makes no sense. The text names the file and the key."""
+    """A rule is not valid. The text names the file and the key."""
 
 
 class Mode(StrEnum):
@@ -62,7 +65,7 @@ class Mode(StrEnum):
     """A service offered in some places: INSIDE passes; OUTSIDE and UNDETERMINED are refused."""
 
     def passes(self, verdict: Verdict) -> bool:
-        """Say whether a request with this verdict passes."""
+        """Return whether a request with this verdict passes."""
         return (verdict is Verdict.INSIDE) is (self is Mode.ADMIT_INSIDE)
 
 
@@ -71,18 +74,19 @@ class Rule:
     """One rule.
 
     Attributes:
-        name: how a route and the log call it.
-        region_set: the region set that it asks about.
-        mode: what it does with the verdict.
+        name: the rule's name in routes and error texts.
+        region_set: the region set of the verdict.
+        mode: what the rule does with the verdict.
         policy: how claims become the verdict.
-        hosts: the hosts of the requests that it is about, as `canonical_host` writes
-            them; none: all.
-        path_prefix: how the paths of those requests begin, as `canonical_path` writes them.
-        reference: of the legal demand; a refused request is told it.
-        blocked_by: who demands it (a URL), for the ``blocked-by`` link of RFC 7725.
+        hosts: the hosts of the requests to which the rule applies, as `canonical_host`
+            writes them; none: all.
+        path_prefix: the beginning of the paths to which the rule applies, as
+            `canonical_path` writes them.
+        reference: of the legal demand; the response to a refused request shows it.
+        blocked_by: URL of the authority, for the ``blocked-by`` link of RFC 7725.
 
     Raises:
-        RuleError: a text can't stand in a header, or a host or prefix can never match.
+        RuleError: a string can't be part of a header, or a host or prefix can never match.
     """
 
     name: str
@@ -109,15 +113,15 @@ class Rule:
             if reason is not None:
                 raise RuleError(f"path_prefix: can never match: {reason}")
 
-    def is_about(self, host: str, path: str) -> bool:
-        """Say whether it is about a request for this canonical host and path."""
+    def applies(self, host: str, path: str) -> bool:
+        """Return whether the rule applies to this canonical host and path."""
         if self.hosts and host not in self.hosts:
             return False
         return path.startswith(self.path_prefix)
 
 
 class Rules:
-    """The rules of a file, in its order; those of a route come with the request.
+    """The rules of a file, in its order. A route's own rule comes with the request.
 
     ::
 
@@ -142,16 +146,16 @@ class Rules:
         """Read a file of rules.
 
         Raises:
-            RuleError: it can't be read, or says what makes no sense.
+            RuleError: the file can't be read, or is not valid.
         """
         return cls._of(read(path, ("rule",), RuleError), str(path))
 
     @classmethod
     def parse(cls, text: bytes, name: str) -> Rules:
-        """Read the content of such a file; *name* is how error texts call it.
+        """Read the content of such a file; error texts call it *name*.
 
         Raises:
-            RuleError: it says what makes no sense.
+            RuleError: the content is not valid.
         """
         return cls._of(parse(text, name, ("rule",), RuleError), name)
 
@@ -173,7 +177,7 @@ class Rules:
         """Check that the dataset knows every region set.
 
         Raises:
-            RuleError: it does not. The text names file, rule and key.
+            RuleError: a region set is not known. The text names file, rule and key.
         """
         for number, rule in enumerate(self._rules, start=1):
             try:
@@ -182,19 +186,18 @@ class Rules:
                 raise RuleError(f"{self._place}rule {number}: region_set: {error}") from None
 
     def of(self, host: str, path: str, extensions: Mapping[str, str]) -> list[Rule]:
-        """Return what is asked of a request.
+        """Return the rules that decide about a request.
 
         Args:
-            host: the request's host, perhaps with a port.
-            path: its path.
-            extensions: the route's ``context_extensions``. With ``geolookup.rule`` they
-                name one of the file's rules, with ``geolookup.region_set`` and
-                ``geolookup.mode`` they are a rule of their own (``policy``, ``reference``
-                and ``blocked_by`` may stand beside); with neither, the file's rules count
-                that apply to host and path.
+            host: of the request, perhaps with a port.
+            path: of the request.
+            extensions: the route's ``context_extensions``. ``geolookup.rule`` names a rule
+                of the file. ``geolookup.region_set`` and ``geolookup.mode`` make a rule of
+                the route's own, with ``policy``, ``reference`` and ``blocked_by`` as options.
+                Without them, the rules of the file that match host and path apply.
 
         Raises:
-            RequestError: the extensions make no sense, or nothing says what to ask.
+            RequestError: the extensions are not valid, or there is no rule at all.
         """
         own = {
             key.removeprefix(_EXTENSION): value
@@ -205,7 +208,7 @@ class Rules:
             if not self._rules:
                 raise _misconfigured("the route names no rule, and there is no file of rules")
             name, place = canonical_host(host), canonical_path(path)
-            return [rule for rule in self._rules if rule.is_about(name, place)]
+            return [rule for rule in self._rules if rule.applies(name, place)]
         if "rule" in own:
             rule = self._by_name.get(own["rule"])
             if rule is None or len(own) > 1:
@@ -241,19 +244,20 @@ def load_messages() -> None:
     import envoy.service.auth.v3.external_auth_pb2  # noqa: F401, PLC0415
 
 
-def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NOBODY) -> bytes:
+def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NULL_CALL) -> bytes:
     """Answer a ``CheckRequest`` with a serialised ``CheckResponse``.
 
-    Each rule that is asked counts as a lookup of its own.
+    Each rule that is evaluated counts as one lookup.
 
-    An allowed request gains ``x-geo-country``, ``x-geo-verdict`` (one for each rule) and
-    ``x-geo-dataset``, in place of any that it came with; a refused one gets status 451.
+    An allowed request gets the headers ``x-geo-country``, ``x-geo-verdict`` (one for each
+    rule) and ``x-geo-dataset``, which replace those of the client. A refused request gets
+    status 451.
 
     Raises:
-        RequestError: not a CheckRequest, or nothing says what to ask; Envoy then does what
-            its ``failure_mode_allow`` says.
+        RequestError: not a CheckRequest, or no rule applies to the route; Envoy's
+            ``failure_mode_allow`` then decides.
     """
-    # Takes a while to import, and only gateways need it.
+    # Slow to import, and needed for gateways only.
     from envoy.service.auth.v3 import external_auth_pb2  # noqa: PLC0415
 
     try:
@@ -261,20 +265,20 @@ def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NOBODY) -> b
     except (DecodeError, ValueError):
         raise RequestError(Code.INVALID_ARGUMENT, "request: not a CheckRequest") from None
     http = attributes.request.http
-    # A peer on a unix socket has no address: that reads as INVALID, which is UNDETERMINED.
+    # A peer on a unix socket has no address. The empty string is INVALID, so UNDETERMINED.
     address = attributes.source.address.socket_address.address
-    asked = rules.of(http.host, http.path, attributes.context_extensions)
+    applied = rules.of(http.host, http.path, attributes.context_extensions)
     response = external_auth_pb2.CheckResponse()
     answer = dataset.lookup(address)
     verdicts = []
-    for rule in asked:
+    for rule in applied:
         try:
             answer = dataset.lookup(address, rule.region_set, rule.policy)
         except RegionSetError:
             raise _misconfigured("the route's region set is not known") from None
         verdict = answer.verdict
         assert verdict is not None  # noqa: S101 - a rule has a region set
-        call.looked_up(answer.status.number, rule.region_set, verdict.number)
+        call.record_lookup(answer.status.number, rule.region_set, verdict.number)
         if not rule.mode.passes(verdict):
             _refuse(response, rule)
             break
@@ -313,7 +317,7 @@ def _refuse(response: Any, rule: Rule) -> None:
 
 
 def _set(headers: Any, name: str, value: str) -> None:
-    """Set a header, in place of all of this name."""
+    """Set a header, and replace all of its name."""
     option = headers.add()
     option.header.key, option.header.value = name, value
     option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD

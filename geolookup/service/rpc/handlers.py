@@ -1,10 +1,8 @@
-"""What the service answers: plain functions from a request's bytes to a response's bytes.
+"""The rpcs as plain functions from a request's bytes to a response's bytes.
 
-A handler knows the snapshot, the limits and the wire format, and no server:
-transports are thin shells around these functions. What it refuses it raises as
-a `RequestError`, whose text names field and position and never repeats a value.
-Whom it works for it knows as a `Call`, which says whether anybody still waits, and is told
-what was answered.
+A handler knows the snapshot, the limits and the wire format, but no server: transports
+are thin shells around these functions. It refuses a request with a `RequestError`, whose text
+names field and position and never repeats a value.
 """
 
 from __future__ import annotations
@@ -16,24 +14,25 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from geolookup import _core
 from geolookup.answer.claims import Policy, Status
+from geolookup.answer.decision_record import to_mapping
 from geolookup.errors import RegionSetError
-from geolookup.service.rpc.recording import record_bytes
-from geolookup.service.rpc.request import NOBODY, Call, Code, RequestError
+from geolookup.service.rpc.request import NULL_CALL, Call, Code, RequestError
 from geolookup.v1 import geolookup_pb2 as v1
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from geolookup.answer.dataset import Dataset
+    from geolookup.answer.decision_record import DecisionRecord
     from geolookup.answer.results import Answer
     from geolookup.service.rpc.envoy_authz import Rules
-    from geolookup.service.settings import Limits
+    from geolookup.service.settings import RosterLimits
 
 _Message = TypeVar("_Message", bound=Message)
 
 
 class Snapshot:
-    """A dataset in service, with what is kept of it in wire form.
+    """A dataset in service, with the parts of it that are kept in wire form.
 
     A request is answered from one snapshot, and so is a whole stream.
     """
@@ -41,23 +40,23 @@ class Snapshot:
     def __init__(self, dataset: Dataset, rules: Rules | None = None) -> None:
         self.dataset = dataset
         self.rules = rules
-        """Those of Envoy's authorization, if it is answered."""
+        """The rules of Envoy's authorization, if it is enabled."""
         self.named = v1.ClassifyRosterResponse(dataset=dataset.id).SerializeToString()
         """The field `dataset` of a `ClassifyRosterResponse`, serialised with its tag."""
         self.replies = dataset.replies
-        """To lookups: `_Reply`."""
+        """A cache of replies to lookups, by request."""
         self.find: Callable[[bytes], _Reply | None] = dataset.replies.find
-        """Return the reply to such a `LookupRequest`, if one was kept."""
+        """Return the reply to a `LookupRequest`, if it is in the cache."""
 
 
 _Reply = tuple[bytes, int, str, int]
-"""A serialised `LookupResponse`, and what is counted: status, region set or empty, verdict or 0."""
+"""A serialised `LookupResponse`, and the arguments of `Call.record_lookup`."""
 
 
-def lookup(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBODY) -> bytes:
+def lookup(snapshot: Snapshot, body: bytes, _limits: RosterLimits, call: Call = NULL_CALL) -> bytes:
     """Answer a `LookupRequest`."""
     response, status, region_set, verdict = snapshot.find(body) or _lookup(snapshot, body)
-    call.looked_up(status, region_set, verdict)
+    call.record_lookup(status, region_set, verdict)
     return response
 
 
@@ -78,7 +77,9 @@ def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
     return reply
 
 
-def classify_roster(snapshot: Snapshot, body: bytes, limits: Limits, call: Call = NOBODY) -> bytes:
+def classify_roster(
+    snapshot: Snapshot, body: bytes, limits: RosterLimits, call: Call = NULL_CALL
+) -> bytes:
     """Answer a `ClassifyRosterRequest`."""
     roster = _core.read_roster(body)
     if roster is None:
@@ -87,7 +88,7 @@ def classify_roster(snapshot: Snapshot, body: bytes, limits: Limits, call: Call 
 
 
 def stream_rosters(
-    snapshot: Snapshot, body: bytes, limits: Limits, position: int, call: Call = NOBODY
+    snapshot: Snapshot, body: bytes, limits: RosterLimits, position: int, call: Call = NULL_CALL
 ) -> bytes:
     """Answer one `StreamRostersRequest`, the one at *position* (from 0) of its stream."""
     try:
@@ -102,11 +103,13 @@ def stream_rosters(
         raise RequestError(error.code, f"roster {position}: {error.text}") from None
 
 
-def explain(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBODY) -> bytes:
+def explain(
+    snapshot: Snapshot, body: bytes, _limits: RosterLimits, call: Call = NULL_CALL
+) -> bytes:
     """Answer an `ExplainRequest`."""
     request = _parse(v1.ExplainRequest, body)
     why = snapshot.dataset.explain(_address(request))
-    call.looked_up(why.status.number, "", 0)
+    call.record_lookup(why.status.number, "", 0)
     response = v1.ExplainResponse(
         country=why.country,
         status=why.status.number,  # type: ignore[arg-type]  # any number of the enum
@@ -142,7 +145,7 @@ def explain(snapshot: Snapshot, body: bytes, _limits: Limits, call: Call = NOBOD
 
 
 def list_region_sets(
-    snapshot: Snapshot, body: bytes, _limits: Limits, _call: Call = NOBODY
+    snapshot: Snapshot, body: bytes, _limits: RosterLimits, _call: Call = NULL_CALL
 ) -> bytes:
     """Answer a `ListRegionSetsRequest`."""
     _parse(v1.ListRegionSetsRequest, body)
@@ -157,7 +160,9 @@ def list_region_sets(
     return response.SerializeToString()
 
 
-def get_dataset(snapshot: Snapshot, body: bytes, _limits: Limits, _call: Call = NOBODY) -> bytes:
+def get_dataset(
+    snapshot: Snapshot, body: bytes, _limits: RosterLimits, _call: Call = NULL_CALL
+) -> bytes:
     """Answer a `GetDatasetRequest`."""
     _parse(v1.GetDatasetRequest, body)
     dataset = snapshot.dataset
@@ -222,13 +227,13 @@ def _lookup_response(answer: Answer) -> bytes:
 
 
 def _read_lookup(body: bytes) -> tuple[str | bytes, str, int]:
-    """Read a request that came in a form which the core leaves to protobuf."""
+    """Read a request in a form that the core leaves to protobuf."""
     request = _parse(v1.LookupRequest, body)
     return _address(request), request.region_set, request.policy
 
 
 def _read_again(request: v1.ClassifyRosterRequest) -> _core.WireRoster:
-    """Return the roster of a request that came in a form which the core leaves to protobuf."""
+    """Return the roster of a request in a form that the core leaves to protobuf."""
     request.DiscardUnknownFields()
     roster = _core.read_roster(request.SerializeToString())
     if roster is None:
@@ -237,7 +242,12 @@ def _read_again(request: v1.ClassifyRosterRequest) -> _core.WireRoster:
 
 
 def _classify(
-    snapshot: Snapshot, roster: _core.WireRoster, limits: Limits, call: Call, *, streamed: bool
+    snapshot: Snapshot,
+    roster: _core.WireRoster,
+    limits: RosterLimits,
+    call: Call,
+    *,
+    streamed: bool,
 ) -> bytes:
     field = roster.form
     if field is None:
@@ -259,13 +269,12 @@ def _classify(
     except RegionSetError as error:
         raise _unknown_region_set(error) from None
     while answer.step():
-        call.go_on()
+        call.check_active()
     statuses, verdicts = answer.statuses, answer.verdicts
     rest = snapshot.named
     if roster.record and verdicts is not None:
         inside, outside, undetermined = verdicts
-        rest += record_bytes(
-            snapshot.dataset,
+        record = snapshot.dataset.record(
             region_set,
             policy,
             statuses={
@@ -275,8 +284,14 @@ def _classify(
             outside=outside,
             undetermined=undetermined,
         )
-    call.classified(statuses, region_set, verdicts)
+        rest += v1.ClassifyRosterResponse(record=record_message(record)).SerializeToString()
+    call.record_roster(statuses, region_set, verdicts)
     return answer.finish(rest, streamed)
+
+
+def record_message(record: DecisionRecord) -> v1.DecisionRecord:
+    """Return a decision record without a reference as a message."""
+    return v1.DecisionRecord(**to_mapping(record))  # the JSON form has the same names
 
 
 def _parse(kind: type[_Message], body: bytes) -> _Message:
@@ -314,5 +329,5 @@ def _invalid(field: str, what: str) -> RequestError:
 
 
 def _unknown_region_set(error: RegionSetError) -> RequestError:
-    # Its texts are made for this: they never repeat what could be an address.
+    # The texts of this error never repeat what could be an address.
     return _invalid("region_set", str(error).removeprefix("region set: "))

@@ -1,4 +1,4 @@
-"""A request as handlers see it: the call it came by, and how it is refused."""
+"""What handlers know of a call: whether it is active, what to record, how to refuse it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Self
 
 
 class Code(IntEnum):
-    """Why a request was refused. The numbers of gRPC's status codes."""
+    """Why a request is refused: gRPC's status codes."""
 
     CANCELLED = 1
     INVALID_ARGUMENT = 3
@@ -22,60 +22,64 @@ class Code(IntEnum):
 
 
 class RequestError(Exception):
-    """A request that is refused, with what the client may be told."""
+    """A request is refused. The client gets the code and the text."""
 
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
 
-    def anew(self) -> Self:
-        """Return another one that says the same.
+    def copy(self) -> Self:
+        """Return a copy to raise.
 
-        One that is raised more than once keeps every frame that it ever passed, and
-        with them the requests that were in their hands.
+        An exception that is raised twice keeps all frames that it passed, and so the
+        requests in their variables.
         """
         return type(self)(self.code, self.text)
 
 
 INTERNAL_ERROR: Final = RequestError(Code.INTERNAL, "internal error")
-"""All that a client learns of an exception that nobody expected."""
+"""What a client gets of an unexpected exception."""
 
 
 class Call:
-    """The call that a handler answers. This one is nobody's: it waits for ever, and forgets."""
+    """The call that a handler answers. This one is a null object: always active, records nothing.
+
+    Subclasses count what is recorded, and know the client's deadline.
+    """
 
     __slots__ = ()
 
-    def go_on(self) -> None:
-        """Return if somebody still waits for the answer; asked between the pieces of big work.
+    def check_active(self) -> None:
+        """Return if the client still waits for the answer. Called between pieces of long work.
 
         Raises:
-            RequestError: nobody does.
+            RequestError: the call is cancelled, or its deadline has passed.
         """
 
-    def looked_up(self, status: int, region_set: str, verdict: int) -> None:
-        """Note the answer to one address.
+    def record_lookup(self, status: int, region_set: str, verdict: int) -> None:
+        """Record the answer to one address.
 
         Args:
-            status: why.
-            region_set: what was asked for, or empty.
-            verdict: the answer to it, or 0.
+            status: of the address.
+            region_set: of the request, or empty.
+            verdict: of the region set; 0 without one.
         """
 
-    def classified(
+    def record_roster(
         self,
         statuses: tuple[int, ...],
         region_set: str,
         verdicts: tuple[int, int, int] | None,
     ) -> None:
-        """Note the answer to a roster.
+        """Record the answer to a roster.
 
         Args:
-            statuses: how many addresses have each status, by its number.
-            region_set: what was asked for, or empty.
-            verdicts: how many are inside, outside and undetermined; None: nothing was asked.
+            statuses: number of addresses by status.
+            region_set: of the request, or empty.
+            verdicts: number of addresses inside, outside and undetermined; None: without a
+                region set.
         """
 
 
-NOBODY: Final = Call()
+NULL_CALL: Final = Call()

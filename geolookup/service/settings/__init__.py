@@ -5,14 +5,14 @@ a file into one `Settings`, and `show` writes them down again.
 """
 
 from geolookup.service.settings.listening import ListenAddress
-from geolookup.service.settings.model import MAX_TEXT_BYTES, Limits, Settings
+from geolookup.service.settings.model import MAX_TEXT_BYTES, RosterLimits, Settings
 from geolookup.service.settings.problems import ListenError, SettingsError
 
 __all__ = [
     "MAX_TEXT_BYTES",
-    "Limits",
     "ListenAddress",
     "ListenError",
+    "RosterLimits",
     "Settings",
     "SettingsError",
 ]

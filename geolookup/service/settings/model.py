@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from geolookup.service.methods import Method
 from geolookup.service.settings.cores import available_cores
 from geolookup.service.settings.kinds import (
     Allowed,
@@ -39,13 +40,8 @@ ADMIN: Final = "admin"
 """In `Settings.allow`: all rpcs of the admin listener."""
 OTHERS: Final = "*"
 """In `Settings.allow`: the rpcs of clients that are not named, but for `HEALTH`."""
-HEALTH: Final = ("Check", "Watch")
+HEALTH: Final = (Method.CHECK.label, Method.WATCH.label)
 """The rpcs of grpc.health.v1: open to all unless they are named."""
-RPCS: Final = (
-    *("Lookup", "ClassifyRoster", "StreamRosters", "Explain", "ListRegionSets", "GetDataset"),
-    *(*HEALTH, "ServerReflectionInfo", "Authorization.Check"),
-)
-"""The rpcs of the client listener; of the two of the name Check, Envoy's has its service's, too."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ def _setting(
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RosterLimits:
     """What one request may ask for.
 
     Attributes:
@@ -136,10 +132,14 @@ class Limits:
         return self.roster * MAX_TEXT_BYTES + _OTHER_FIELDS
 
 
-_LISTEN, _DATA, _WORK, _REQUESTS, _CONNECTIONS, _TLS, _WATCHING, _STOP = (
-    *("Listeners", "Data", "Workers", "Requests", "Connections", "TLS"),
-    *("Logs, traces and crashes", "Stopping"),
-)
+_LISTEN = "Listeners"
+_DATA = "Data"
+_WORK = "Workers"
+_REQUESTS = "Requests"
+_CONNECTIONS = "Connections"
+_TLS = "TLS"
+_WATCHING = "Logs, traces and crashes"
+_STOP = "Stopping"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +258,7 @@ class Settings:
         " reflection, ...), and no more than cores for large rosters",
     )
 
-    limits: Limits = Limits()
+    limits: RosterLimits = RosterLimits()
     max_calls: int = _setting(
         256,
         _REQUESTS,
@@ -338,7 +338,7 @@ class Settings:
     allow: Mapping[str, frozenset[str]] = _setting(
         {},
         _TLS,
-        Allowed(*RPCS, OTHERS, ADMIN),
+        Allowed(*(method.label for method in Method), OTHERS, ADMIN),
         "Identity that may call an rpc; * stands for all that are not named, admin for the"
         " admin listener; may be repeated",
     )

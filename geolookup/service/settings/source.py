@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from geolookup import tomlfile
 from geolookup.service.settings.kinds import UnfitError
-from geolookup.service.settings.model import Limits, Setting, Settings, table
+from geolookup.service.settings.model import RosterLimits, Setting, Settings, table
 from geolookup.service.settings.problems import SettingsError
 
 CONFIG_FLAG: Final = "--config"
@@ -103,7 +103,7 @@ def _settings(values: Mapping[str, object], places: Mapping[str, str]) -> Settin
     for row in table():
         (limits if row.path[0] == "limits" else tree)[row.path[-1]] = values[row.name]
     try:
-        return Settings(limits=Limits(**limits), **tree)
+        return Settings(limits=RosterLimits(**limits), **tree)
     except SettingsError as error:
         raise SettingsError(error.setting, error.problem, places[error.setting]) from None
 

@@ -39,7 +39,8 @@ from geolookup.service.admin.messages import (
     status_message,
     status_of,
 )
-from geolookup.service.admin.server import CLIENTS_SERVICE, SERVICE, AdminServer
+from geolookup.service.admin.server import SERVICE, AdminServer
+from geolookup.service.methods import GEOLOOKUP
 from geolookup.service.settings import ListenError
 
 PATIENCE = 60
@@ -162,7 +163,7 @@ def test_an_answer_of_another_version_is_not_understood() -> None:
 
 
 def test_health_says_what_the_service_is(channel: grpc.Channel, remote: RemoteControl) -> None:
-    names = ("", CLIENTS_SERVICE, SERVICE)
+    names = ("", GEOLOOKUP, SERVICE)
     assert [health_of(channel, name) for name in names] == [SERVING] * 3
     remote.drain()
     # The admin service itself goes on answering.

@@ -27,8 +27,9 @@ from geolookup import Dataset
 from geolookup.answer.claims import Status
 from geolookup.service import Settings
 from geolookup.service.admin.control import Outcome, Reload, ServiceStatus, WorkerStatus
-from geolookup.service.monitoring import counters, http_server
-from geolookup.service.monitoring.counters import CODES, METHODS, Meter
+from geolookup.service.methods import Method
+from geolookup.service.monitoring import http_server
+from geolookup.service.monitoring.counters import CODES, Counters
 from geolookup.service.monitoring.metrics import MetricsServer, ServiceCollector
 from geolookup.service.settings import ListenError
 
@@ -86,25 +87,27 @@ def control(dataset: Dataset) -> FixedControl:
 
 
 @pytest.fixture
-def meters() -> list[Meter]:
+def all_counters() -> list[Counters]:
     """Two workers, the second of which has done nothing."""
-    one = Meter()
-    one.begin(counters.LOOKUP)
+    one = Counters()
+    one.begin(Method.LOOKUP)
     one.address(Status.ASSIGNED, one.region_set("EU"), 1)
-    one.end(counters.LOOKUP, CODES.index("OK"), 60_000)
-    one.begin(counters.CLASSIFY_ROSTER)
+    one.end(Method.LOOKUP, CODES.index("OK"), 60_000)
+    one.begin(Method.CLASSIFY_ROSTER)
     one.roster((0, 2, 0, 0, 0, 0, 0, 1), one.region_set("CN+HK"), (1, 1, 1))
-    one.end(counters.CLASSIFY_ROSTER, CODES.index("OK"), 2_000_000)
-    one.begin(counters.WATCH)
-    one.shed(counters.LOOKUP)
+    one.end(Method.CLASSIFY_ROSTER, CODES.index("OK"), 2_000_000)
+    one.begin(Method.WATCH)
+    one.shed(Method.LOOKUP)
     one.certificate(True, 1_800_000_000)
-    return [one, Meter()]
+    return [one, Counters()]
 
 
 @pytest.fixture
-def server(meters: list[Meter], control: FixedControl, dataset: Dataset) -> Iterator[MetricsServer]:
+def server(
+    all_counters: list[Counters], control: FixedControl, dataset: Dataset
+) -> Iterator[MetricsServer]:
     running = MetricsServer(
-        Settings(metrics="127.0.0.1:0"), lambda: meters, control, lambda: dataset
+        Settings(metrics="127.0.0.1:0"), lambda: all_counters, control, lambda: dataset
     )
     try:
         yield running
@@ -135,9 +138,9 @@ def samples(text: str) -> dict[str, dict[tuple[str, ...], float]]:
     return found
 
 
-def exposed(meters: list[Meter], control: Any, dataset: Dataset) -> dict[str, Any]:
+def exposed(all_counters: list[Counters], control: Any, dataset: Dataset) -> dict[str, Any]:
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(lambda: meters, control, lambda: dataset))
+    registry.register(ServiceCollector(lambda: all_counters, control, lambda: dataset))
     return samples(generate_latest(registry).decode())
 
 
@@ -145,11 +148,11 @@ def exposed(meters: list[Meter], control: Any, dataset: Dataset) -> dict[str, An
 
 
 def test_calls_are_those_that_the_meters_counted(
-    meters: list[Meter], control: FixedControl, dataset: Dataset
+    all_counters: list[Counters], control: FixedControl, dataset: Dataset
 ) -> None:
-    found = exposed(meters, control, dataset)
+    found = exposed(all_counters, control, dataset)
     calls = found["geolookup_calls_total"]
-    assert len(calls) == len(METHODS) * len(CODES)
+    assert len(calls) == len(Method) * len(CODES)
     assert {key: value for key, value in calls.items() if value} == {
         ("OK", "Lookup"): 1,
         ("OK", "ClassifyRoster"): 1,
@@ -160,9 +163,9 @@ def test_calls_are_those_that_the_meters_counted(
 
 
 def test_durations_are_cumulative_and_in_seconds(
-    meters: list[Meter], control: FixedControl, dataset: Dataset
+    all_counters: list[Counters], control: FixedControl, dataset: Dataset
 ) -> None:
-    found = exposed(meters, control, dataset)
+    found = exposed(all_counters, control, dataset)
     buckets = {
         bound: value
         for (bound, method), value in found["geolookup_call_duration_seconds_bucket"].items()
@@ -175,9 +178,9 @@ def test_durations_are_cumulative_and_in_seconds(
 
 
 def test_answers_are_counted_by_status_and_by_verdict(
-    meters: list[Meter], control: FixedControl, dataset: Dataset
+    all_counters: list[Counters], control: FixedControl, dataset: Dataset
 ) -> None:
-    found = exposed(meters, control, dataset)
+    found = exposed(all_counters, control, dataset)
     assert found["geolookup_addresses_total"][("ASSIGNED",)] == 3
     assert found["geolookup_addresses_total"][("INVALID",)] == 1
     assert set(found["geolookup_addresses_total"]) == {(status.name,) for status in Status}
@@ -190,9 +193,9 @@ def test_answers_are_counted_by_status_and_by_verdict(
 
 
 def test_the_dataset_and_its_sources_are_dated(
-    meters: list[Meter], control: FixedControl, dataset: Dataset
+    all_counters: list[Counters], control: FixedControl, dataset: Dataset
 ) -> None:
-    found = exposed(meters, control, dataset)
+    found = exposed(all_counters, control, dataset)
     assert found["geolookup_dataset_info"] == {(dataset.id,): 1}
     assert found["geolookup_dataset_build_timestamp_seconds"][()] == dataset.built.timestamp()
     assert {name for (name,) in found["geolookup_dataset_source_timestamp_seconds"]} == {
@@ -204,9 +207,9 @@ def test_the_dataset_and_its_sources_are_dated(
 
 
 def test_the_service_and_its_workers_are_shown(
-    meters: list[Meter], control: FixedControl, dataset: Dataset
+    all_counters: list[Counters], control: FixedControl, dataset: Dataset
 ) -> None:
-    found = exposed(meters, control, dataset)
+    found = exposed(all_counters, control, dataset)
     assert found["geolookup_serving"][()] == 1
     assert found["geolookup_start_timestamp_seconds"][()] == STARTED.timestamp()
     assert found["geolookup_reloads_total"] == {
@@ -225,29 +228,29 @@ def test_the_service_and_its_workers_are_shown(
 
 
 def test_without_tls_no_certificate_ends(control: FixedControl, dataset: Dataset) -> None:
-    found = exposed([Meter()], control, dataset)
+    found = exposed([Counters()], control, dataset)
     assert "geolookup_tls_certificate_expiry_timestamp_seconds" not in found
     assert found["geolookup_tls_certificate_stale"][()] == 0
 
 
 def test_a_bad_certificate_is_visible(
-    meters: list[Meter], control: FixedControl, dataset: Dataset
+    all_counters: list[Counters], control: FixedControl, dataset: Dataset
 ) -> None:
-    meters[0].certificate(False, 1_800_000_000)
-    found = exposed(meters, control, dataset)
+    all_counters[0].certificate(False, 1_800_000_000)
+    found = exposed(all_counters, control, dataset)
     assert found["geolookup_tls_certificate_expiry_timestamp_seconds"][()] == 1_800_000_000
     assert found["geolookup_tls_certificate_stale"][()] == 1
     assert found["geolookup_tls_certificate_reads_total"] == {("taken",): 1, ("refused",): 1}
 
 
 def test_a_process_that_is_gone_leaves_the_rest_readable(
-    meters: list[Meter], control: FixedControl, dataset: Dataset
+    all_counters: list[Counters], control: FixedControl, dataset: Dataset
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait(PATIENCE)
     gone = replace(control.answer.workers[0], pid=process.pid)
     control.answer = replace(control.answer, workers=[gone])
-    found = exposed(meters, control, dataset)
+    found = exposed(all_counters, control, dataset)
     assert "geolookup_worker_cpu_seconds_total" not in found
     assert found["geolookup_worker_up"] == {("0",): 1}
 
@@ -282,11 +285,11 @@ def test_gzip_is_given_to_who_takes_it(server: MetricsServer) -> None:
     assert b"geolookup_calls_total" in gzip.decompress(body)
 
 
-def test_each_scrape_reads_anew(server: MetricsServer, meters: list[Meter]) -> None:
+def test_each_scrape_reads_anew(server: MetricsServer, all_counters: list[Counters]) -> None:
     for number in range(1, 4):
         found = samples(get(server)[2].decode())
         assert found["geolookup_calls_shed_total"][("Explain",)] == number - 1
-        meters[1].shed(counters.EXPLAIN)
+        all_counters[1].shed(Method.EXPLAIN)
 
 
 def test_names_follow_the_conventions(server: MetricsServer) -> None:
@@ -401,14 +404,14 @@ def test_a_slow_page_holds_up_no_other_connection(
 
 
 def test_a_failure_shows_nothing_of_itself(
-    server: MetricsServer, meters: list[Meter], caplog: pytest.LogCaptureFixture
+    server: MetricsServer, all_counters: list[Counters], caplog: pytest.LogCaptureFixture
 ) -> None:
-    meters.append("203.0.113.7")  # type: ignore[arg-type]  # no meter
+    all_counters.append("203.0.113.7")  # type: ignore[arg-type]  # no meter
     status, _, body = get(server)
     assert (status, body) == (500, b"internal error\n")
     assert "203.0.113.7" not in caplog.text
     assert "AttributeError" in caplog.text
-    meters.pop()
+    all_counters.pop()
     assert get(server)[0] == 200
 
 
@@ -420,10 +423,10 @@ def test_a_port_in_use_is_an_error(server: MetricsServer, dataset: Dataset) -> N
 
 
 def test_stopping_closes_the_port_and_all_connections(
-    meters: list[Meter], control: FixedControl, dataset: Dataset
+    all_counters: list[Counters], control: FixedControl, dataset: Dataset
 ) -> None:
     running = MetricsServer(
-        Settings(metrics="127.0.0.1:0"), lambda: meters, control, lambda: dataset
+        Settings(metrics="127.0.0.1:0"), lambda: all_counters, control, lambda: dataset
     )
     with socket.create_connection(("127.0.0.1", running.address.port), PATIENCE) as client:
         assert get(running)[0] == 200
@@ -444,8 +447,8 @@ def names_in_use(text: str) -> set[str]:
 
 
 @pytest.fixture
-def known(meters: list[Meter], control: FixedControl, dataset: Dataset) -> set[str]:
-    found = set(exposed(meters, control, dataset))
+def known(all_counters: list[Counters], control: FixedControl, dataset: Dataset) -> set[str]:
+    found = set(exposed(all_counters, control, dataset))
     return found | {"process_resident_memory_bytes", "process_cpu_seconds_total"}
 
 

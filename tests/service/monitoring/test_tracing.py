@@ -17,8 +17,9 @@ from servers import PATIENCE
 from geolookup.errors import MissingExtraError
 from geolookup.service import Settings
 from geolookup.service.admin.client import RemoteControl
-from geolookup.service.monitoring import counters, tracing
-from geolookup.service.monitoring.counters import CODES, METHODS
+from geolookup.service.methods import Method
+from geolookup.service.monitoring import tracing
+from geolookup.service.monitoring.counters import CODES
 
 pytest.importorskip("opentelemetry.sdk", reason="comes with the extra otel")
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -46,7 +47,7 @@ def tracer(memory: InMemorySpanExporter) -> Iterator[tracing.Tracer]:
 def test_a_span_says_what_was_called_and_how_it_ended(
     tracer: tracing.Tracer, memory: InMemorySpanExporter
 ) -> None:
-    span = tracer.start(counters.CLASSIFY_ROSTER)
+    span = tracer.start(Method.CLASSIFY_ROSTER)
     span.end(CODES.index("OK"), addresses=1_000, dataset=DATASET)
     (read,) = memory.get_finished_spans()
     assert read.name == "geolookup.v1.GeoLookupService/ClassifyRoster"
@@ -63,14 +64,14 @@ def test_a_span_says_what_was_called_and_how_it_ended(
     assert read.resource.attributes["service.name"] == "geolookup"
 
 
-@pytest.mark.parametrize("method", range(len(METHODS)))
+@pytest.mark.parametrize("method", Method)
 def test_every_method_has_its_full_name(
     tracer: tracing.Tracer, memory: InMemorySpanExporter, method: int
 ) -> None:
     tracer.start(method).end(0)
     name = memory.get_finished_spans()[0].name
-    assert name.rpartition("/")[2] == METHODS[method].rpartition(".")[2]
-    standard = range(counters.CHECK, counters.AUTHORIZATION_CHECK)
+    assert name.rpartition("/")[2] == method.label.rpartition(".")[2]
+    standard = range(Method.CHECK, Method.AUTHORIZATION_CHECK)
     assert name.startswith("grpc.") == (method in standard)
 
 
@@ -84,7 +85,7 @@ def test_every_method_has_its_full_name(
 def test_only_the_servers_own_failures_are_errors(
     tracer: tracing.Tracer, memory: InMemorySpanExporter, code: str, failed: bool
 ) -> None:
-    tracer.start(counters.LOOKUP).end(CODES.index(code))
+    tracer.start(Method.LOOKUP).end(CODES.index(code))
     (read,) = memory.get_finished_spans()
     assert (read.status.status_code is StatusCode.ERROR) == failed
     assert not read.status.description
@@ -95,7 +96,7 @@ def test_a_span_is_part_of_the_clients_trace(
     tracer: tracing.Tracer, memory: InMemorySpanExporter
 ) -> None:
     metadata = [("user-agent", "x"), ("traceparent", f"00-{TRACE}-{PARENT}-01")]
-    tracer.start(counters.LOOKUP, metadata).end(0)
+    tracer.start(Method.LOOKUP, metadata).end(0)
     (read,) = memory.get_finished_spans()
     assert read.context is not None
     assert read.parent is not None
@@ -106,7 +107,7 @@ def test_a_span_is_part_of_the_clients_trace(
 def test_a_client_that_samples_nothing_costs_no_span(
     tracer: tracing.Tracer, memory: InMemorySpanExporter
 ) -> None:
-    tracer.start(counters.LOOKUP, [("traceparent", f"00-{TRACE}-{PARENT}-00")]).end(0)
+    tracer.start(Method.LOOKUP, [("traceparent", f"00-{TRACE}-{PARENT}-00")]).end(0)
     assert memory.get_finished_spans() == ()
 
 
@@ -117,7 +118,7 @@ def test_a_client_that_samples_nothing_costs_no_span(
 def test_a_trace_context_that_is_none_is_not_repeated(
     tracer: tracing.Tracer, memory: InMemorySpanExporter, value: str | bytes
 ) -> None:
-    tracer.start(counters.LOOKUP, [("traceparent", value)]).end(0)
+    tracer.start(Method.LOOKUP, [("traceparent", value)]).end(0)
     (read,) = memory.get_finished_spans()
     assert read.parent is None
     assert ADDRESS not in read.to_json()
@@ -133,7 +134,7 @@ def test_nothing_else_of_the_metadata_is_read(
         ("x-forwarded-for", ADDRESS),
         ("user-agent", ADDRESS),
     ]
-    tracer.start(counters.LOOKUP, metadata).end(0)
+    tracer.start(Method.LOOKUP, metadata).end(0)
     (read,) = memory.get_finished_spans()
     assert ADDRESS not in read.to_json()
     assert read.context is not None
@@ -163,7 +164,7 @@ def test_spans_reach_a_collector_over_http(monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setenv("OTEL_SERVICE_NAME", "joins")
             made = tracing.tracer(Settings(tracing=True))
             assert made is not None
-            made.start(counters.EXPLAIN).end(0, dataset=DATASET)
+            made.start(Method.EXPLAIN).end(0, dataset=DATASET)
             made.stop()
             assert arrived.wait(30)
         finally:

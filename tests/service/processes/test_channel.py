@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geolookup.service.processes import channel as module
-from geolookup.service.processes.channel import Channel, ChannelError, Message
+from geolookup.service.processes.channel import Channel, ChannelError, Packet
 
 PATIENCE = 30
 
@@ -99,7 +99,7 @@ def test_messages_arrive_whole_and_in_order(sent: list[tuple[str, dict[str, Any]
 def test_both_ends_speak(ends: tuple[Channel, Channel]) -> None:
     for one, other in (ends, reversed(ends)):
         one.send("hello", to="you")
-        assert other.receive() == Message("hello", {"to": "you"})
+        assert other.receive() == Packet("hello", {"to": "you"})
 
 
 def test_a_message_of_the_largest_size_arrives(ends: tuple[Channel, Channel]) -> None:
@@ -108,7 +108,7 @@ def test_a_message_of_the_largest_size_arrives(ends: tuple[Channel, Channel]) ->
     message = ends[1].receive()
     assert message is not None
     assert message.fields["text"] == text
-    with pytest.raises(ChannelError, match=r"^a message about long is too large$"):
+    with pytest.raises(ChannelError, match=r"^a packet of long is too large$"):
         ends[0].send("long", text=text + "x")
 
 
@@ -125,7 +125,7 @@ def test_a_process_that_inherits_the_end_is_spoken_to() -> None:
     ) as process:
         theirs.close()
         ours.send("question", number=21)
-        assert ours.receive() == Message("answer", {"twice": 42})
+        assert ours.receive() == Packet("answer", {"twice": 42})
         # Its end was its own: it has ended with it.
         assert ours.receive() is None
         assert process.wait(PATIENCE) == 0
@@ -243,7 +243,7 @@ def test_what_was_said_before_the_end_arrives(ends: tuple[Channel, Channel]) -> 
     ours, theirs = ends
     ours.send("last", words=True)
     ours.close()
-    assert theirs.receive() == Message("last", {"words": True})
+    assert theirs.receive() == Packet("last", {"words": True})
     assert theirs.receive() is None
 
 
@@ -311,7 +311,7 @@ def test_what_is_no_message_is_refused_and_its_files_are_closed(
     reading, writing = os.pipe()
     socket.send_fds(sending, [body], [writing])
     os.close(writing)
-    with pytest.raises(ChannelError, match=r"^not a message$"):
+    with pytest.raises(ChannelError, match=r"^malformed packet$"):
         receiving.receive()
     assert not is_open_elsewhere(reading)
     os.close(reading)

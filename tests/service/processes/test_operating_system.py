@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from geolookup.service.processes import operating_system
-from geolookup.service.processes.operating_system import Signals, signals_held
+from geolookup.service.processes.operating_system import Signals, blocked_signals
 
 PATIENCE = 30
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
@@ -202,7 +202,7 @@ def blocked() -> set[signal.Signals]:
 
 def test_signals_are_held_back_while_the_block_runs() -> None:
     before = blocked()
-    with pytest.raises(ZeroDivisionError), signals_held(signal.SIGUSR1):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), blocked_signals(signal.SIGUSR1):  # noqa: PT012
         assert blocked() == before | {signal.SIGUSR1}
         raise ZeroDivisionError
     assert blocked() == before
@@ -210,7 +210,7 @@ def test_signals_are_held_back_while_the_block_runs() -> None:
 
 def test_a_process_started_meanwhile_holds_them_for_good() -> None:
     code = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
-    with signals_held(signal.SIGHUP, signal.SIGTERM):
+    with blocked_signals(signal.SIGHUP, signal.SIGTERM):
         held = run(code).stdout
     assert "SIGHUP" in held
     assert "SIGTERM" in held

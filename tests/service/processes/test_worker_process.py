@@ -7,13 +7,13 @@ import os
 
 import pytest
 
-from geolookup.service.monitoring.counters import Meter
+from geolookup.service.monitoring.counters import Counters
 from geolookup.service.processes import worker_process as module
 from geolookup.service.processes.sealed_memory import seal
 from geolookup.service.processes.worker_process import WorkerProcess
 
 
-@pytest.mark.parametrize("what", ["_spawn", "Meter"])
+@pytest.mark.parametrize("what", ["_spawn", "Counters"])
 def test_a_process_that_can_not_be_started_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -23,8 +23,8 @@ def test_a_process_that_can_not_be_started_leaves_nothing_open(
     if what == "_spawn":
         monkeypatch.setattr(module, "_spawn", refuse)
     else:
-        monkeypatch.setattr(module, "Meter", refuse)
-        monkeypatch.setattr(refuse, "SIZE", Meter.SIZE, raising=False)
+        monkeypatch.setattr(module, "Counters", refuse)
+        monkeypatch.setattr(refuse, "SIZE", Counters.SIZE, raising=False)
     settings = seal(b"settings", "settings")
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="no place"):

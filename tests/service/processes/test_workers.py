@@ -1,4 +1,4 @@
-"""The crew: places are filled again, questions end, and no worker can harm its supervisor.
+"""The pool: places are filled again, questions end, and no worker can harm its supervisor.
 
 The workers here are ends of lines that the tests hold. Real ones are in the tests of
 the whole service.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import json
 import logging
 import os
 import pickle
@@ -21,13 +20,28 @@ from typing import Any
 import pytest
 
 from geolookup.errors import GeoLookupError, ServiceError
+from geolookup.service.admin.control import WorkerState
+from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
-from geolookup.service.monitoring.counters import Meter
+from geolookup.service.monitoring.counters import Counters
+from geolookup.service.processes import messages
 from geolookup.service.processes import workers as module
-from geolookup.service.processes.channel import Channel, Message
+from geolookup.service.processes.channel import Channel
 from geolookup.service.processes.event_loop import EventLoop
+from geolookup.service.processes.messages import (
+    Discard,
+    Failed,
+    Load,
+    Ready,
+    Reply,
+    SetHealth,
+    Start,
+    Stop,
+    StopRequested,
+    Swap,
+)
 from geolookup.service.processes.sealed_memory import SealedCopy, seal
-from geolookup.service.processes.workers import START_PATIENCE, Crew, Round
+from geolookup.service.processes.workers import START_TIMEOUT, Broadcast, WorkerPool
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 
 DATASET, SETS = "d" * 64, "/sets.toml"
@@ -42,28 +56,28 @@ class Clock:
 
 
 class Worker:
-    """What the crew takes for a process; the test holds the other end of its line."""
+    """A process, as the pool sees it; the test holds the other end of its channel."""
 
     pids = itertools.count(70_000)
 
     def __init__(self, settings: SealedCopy) -> None:
         assert pickle.loads(os.pread(settings.descriptor, settings.size, 0)) is not None  # noqa: S301 - our own
         self.number = -1
-        self.state, self.dataset, self.reason = "starting", "", ""
+        self.state, self.dataset, self.failure = WorkerState.STARTING, "", ""
         self.started: Any = None
         self.ready_at: float | None = None
         self.channel, self.other = Channel.pair()
-        self.meter = Meter()
+        self.counters = Counters()
         self.pid = next(self.pids)
         self.killed = False
         self.code = 0
 
     @property
     def in_flight(self) -> int:
-        return max(0, sum(self.meter.read()["in_flight"]))
+        return max(0, sum(self.counters.read()["in_flight"]))
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return self.other.fileno() != -1
 
     def kill(self) -> None:
@@ -82,43 +96,47 @@ class Worker:
         self.code = code
         self.other.close()
 
-    def heard(self) -> list[Message]:
-        """Return what it was told since the last time."""
+    def send(self, message: messages.FromWorker) -> None:
+        messages.send(self.other, message)
+
+    def received(self) -> list[Any]:
+        """Return the messages that it was sent since the last call."""
         connection = self.other._connection
         connection.setblocking(False)
-        messages = []
+        found: list[Any] = []
         with contextlib.suppress(module.ChannelError):
-            while (message := self.other.receive()) is not None:
-                message.close()
-                messages.append(message)
-        return messages
+            while (packet := self.other.receive()) is not None:
+                message = messages.decode_to_worker(packet)
+                packet.close()
+                found.append(message)
+        return found
 
-    def kinds(self) -> list[str]:
-        return [message.kind for message in self.heard()]
+    def kinds(self) -> list[type]:
+        return list(map(type, self.received()))
 
-    def answer(self, message: Message, error: str = "", dataset: str = DATASET) -> None:
-        self.other.send("answer", round=message.fields["round"], dataset=dataset, error=error)
+    def reply(self, request: Any, error: str = "", dataset: str = DATASET) -> None:
+        self.send(Reply(request.broadcast, dataset, error))
 
 
 class Scene:
-    """A crew, its workers, and what it told its supervisor."""
+    """A worker pool, its workers, and the callbacks that it made."""
 
-    def __init__(self, loop: EventLoop, clock: Clock, workers: int, *, spare: bool) -> None:
+    def __init__(self, loop: EventLoop, clock: Clock, workers: int, *, standby: bool) -> None:
         self.loop, self.clock = loop, clock
-        self.told: list[object] = []
+        self.outcomes: list[object] = []
         listen_address: Any = SimpleNamespace(
             of_worker=lambda number: ListenAddress("127.0.0.1", 1_000 + number), shared=True
         )
         self.workers: list[Worker] = []
         self.refuse: OSError | None = None
         self.closed = False
-        self.crew = Crew(
+        self.pool = WorkerPool(
             loop,
-            Settings(workers=workers, spare_worker=spare),
+            Settings(workers=workers, spare_worker=standby),
             listen_address,
-            started=lambda: self.told.append("started"),
-            failed=self.told.append,
-            ended=lambda: self.told.append("ended"),
+            on_started=lambda: self.outcomes.append("started"),
+            on_failed=self.outcomes.append,
+            on_ended=lambda: self.outcomes.append("ended"),
         )
         self.loaded: Any = SimpleNamespace(
             file=seal(b"dataset", "d.geolookup"), region_sets=None, rules=None
@@ -142,46 +160,46 @@ class Scene:
 
     def start(self) -> None:
         """Have all workers ready, and forget what they were told."""
-        self.crew.start()
-        self.crew.deploy(1, self.loaded)
+        self.pool.start()
+        self.pool.deploy(1, self.loaded)
         for worker in self.workers:
-            worker.other.send("ready")
+            worker.send(Ready())
         started = list(self.workers)
         self.settle()
         for worker in started:
-            worker.heard()
+            worker.received()
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self.crew.close()
+            self.pool.close()
 
     def present(self) -> list[int]:
-        return [status.pid for status in self.crew.statuses() if status.pid]
+        return [status.pid for status in self.pool.statuses() if status.pid]
 
     def states(self) -> list[str]:
-        return [status.state for status in self.crew.statuses()]
+        return [status.state for status in self.pool.statuses()]
 
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    """Two workers, and no spare."""
-    with scene_of(monkeypatch, spare=False) as made:
+    """Two workers, and no standby."""
+    with scene_of(monkeypatch, standby=False) as made:
         yield made
 
 
 @pytest.fixture
-def spared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    """Two workers, and a spare when they serve."""
-    with scene_of(monkeypatch, spare=True) as made:
+def with_standby(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """Two workers, and a standby when they serve."""
+    with scene_of(monkeypatch, standby=True) as made:
         yield made
 
 
 @contextlib.contextmanager
-def scene_of(monkeypatch: pytest.MonkeyPatch, *, spare: bool) -> Iterator[Scene]:
+def scene_of(monkeypatch: pytest.MonkeyPatch, *, standby: bool) -> Iterator[Scene]:
     clock = Clock()
     with EventLoop(clock) as loop:
-        made = Scene(loop, clock, workers=2, spare=spare)
+        made = Scene(loop, clock, workers=2, standby=standby)
         monkeypatch.setattr(module, "WorkerProcess", made.make)
         yield made
         made.close()
@@ -198,59 +216,56 @@ def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
 
 
 def test_all_are_started_and_given_the_dataset(scene: Scene) -> None:
-    scene.crew.start()
+    scene.pool.start()
     for number, worker in enumerate(scene.workers):
-        start = one(worker.heard())
-        assert (start.kind, start.fields) == (
-            "start",
-            {"number": number, "listen": f"127.0.0.1:{1_000 + number}"},
-        )
+        start = one(worker.received())
+        assert start == Start(number, f"127.0.0.1:{1_000 + number}")
     assert scene.states() == ["starting", "starting"]
-    assert not scene.crew.serving
-    scene.crew.deploy(1, scene.loaded)
+    assert not scene.pool.serving
+    scene.pool.deploy(1, scene.loaded)
     for worker in scene.workers:
-        health, load, swap = worker.heard()
-        assert (health.kind, health.fields) == ("health", {"serving": True, "round": 0})
-        assert load.kind == "load"
-        assert load.fields == {"generation": 1, "name": "d.geolookup", "size": 7, "round": 0}
-        assert len(load.descriptors) == 1
-        assert (swap.kind, swap.fields) == ("swap", {"generation": 1, "round": 0})
+        health, load, swap = worker.received()
+        assert health == SetHealth(0, serving=True)
+        assert load == Load(
+            0, 1, SealedCopy(load.file.descriptor, "d.geolookup", 7), region_sets=None, rules=None
+        )
+        assert load.is_complete
+        assert swap == Swap(0, 1)
 
 
 def test_region_sets_go_with_the_dataset(scene: Scene) -> None:
     scene.loaded.region_sets = seal(b"sets", SETS)
-    scene.crew.start()
-    scene.crew.deploy(1, scene.loaded)
-    _, _, load, _ = scene.workers[0].heard()
-    assert len(load.descriptors) == 2
-    assert load.fields["region_sets"] == SETS
-    assert load.fields["region_sets_size"] == 4
+    scene.pool.start()
+    scene.pool.deploy(1, scene.loaded)
+    _, _, load, _ = scene.workers[0].received()
+    assert load.is_complete
+    assert (load.region_sets.name, load.region_sets.size) == (SETS, 4)
     scene.loaded.region_sets.close()
 
 
 def test_it_has_started_when_each_is_ready(scene: Scene) -> None:
-    scene.crew.start()
-    scene.crew.deploy(1, scene.loaded)
+    scene.pool.start()
+    scene.pool.deploy(1, scene.loaded)
     first, second = scene.workers
-    first.other.send("ready")
+    first.send(Ready())
     scene.settle()
-    assert (scene.told, scene.states()) == ([], ["serving", "starting"])
-    assert scene.crew.serving
-    second.other.send("ready")
+    assert (scene.outcomes, scene.states()) == ([], ["serving", "starting"])
+    assert scene.pool.serving
+    second.send(Ready())
     scene.settle()
-    assert (scene.told, scene.states()) == (["started"], ["serving", "serving"])
+    assert (scene.outcomes, scene.states()) == (["started"], ["serving", "serving"])
 
 
 @pytest.mark.parametrize(("listen", "kind"), [(True, ListenError), (False, ServiceError)])
 def test_what_a_worker_says_at_the_start_is_why_there_is_none(
     scene: Scene, listen: bool, kind: type[GeoLookupError]
 ) -> None:
-    scene.crew.start()
-    scene.workers[0].other.send("failed", reason="listen: in use", listen=listen)
+    scene.pool.start()
+    scene.workers[0].send(Failed("listen: in use", listen))
     scene.settle()
     scene.workers[0].end(1)
     scene.settle()
-    (error,) = scene.told
+    (error,) = scene.outcomes
     assert type(error) is kind
     assert str(error) == "listen: in use"
 
@@ -261,22 +276,22 @@ def test_what_a_worker_says_at_the_start_is_why_there_is_none(
 def test_a_worker_that_ends_before_the_start_is_not_started_again(
     scene: Scene, code: int, text: str
 ) -> None:
-    scene.crew.start()
-    scene.crew.deploy(1, scene.loaded)
+    scene.pool.start()
+    scene.pool.deploy(1, scene.loaded)
     scene.workers[1].end(code)
     scene.settle()
-    (error,) = scene.told
+    (error,) = scene.outcomes
     assert str(error) == f"worker 1 {text}"
     assert len(scene.workers) == 2
 
 
 def test_a_worker_that_is_never_ready_is_given_up(scene: Scene) -> None:
-    scene.crew.start()
-    scene.crew.deploy(1, scene.loaded)
-    scene.workers[0].other.send("ready")
-    scene.settle(START_PATIENCE)
+    scene.pool.start()
+    scene.pool.deploy(1, scene.loaded)
+    scene.workers[0].send(Ready())
+    scene.settle(START_TIMEOUT)
     assert [worker.killed for worker in scene.workers] == [False, True]
-    assert [str(error) for error in scene.told] == ["worker 1 was not ready in time"]
+    assert [str(error) for error in scene.outcomes] == ["worker 1 was not ready in time"]
 
 
 # places
@@ -292,12 +307,12 @@ def test_a_place_is_filled_again_at_once_the_first_time(
     assert len(scene.workers) == 3
     newest = scene.workers[2]
     assert newest.number == 0
-    assert newest.kinds() == ["start", "health", "load", "swap"]
+    assert newest.kinds() == [Start, SetHealth, Load, Swap]
     assert scene.states() == ["starting", "serving"]
-    assert scene.crew.statuses()[0].restarts == 1
+    assert scene.pool.statuses()[0].restarts == 1
     (ended,) = events(caplog, "worker_exit")
     assert ended == {"worker": 0, "pid": scene.workers[0].pid, "exit_code": -9}
-    assert scene.crew.serving
+    assert scene.pool.serving
 
 
 def test_a_place_whose_workers_end_again_and_again_stays_empty_for_longer_each_time(
@@ -325,7 +340,7 @@ def test_who_served_for_long_is_replaced_at_once(scene: Scene) -> None:
         scene.settle(10.1)
         scene.workers[-1].end(1)
         scene.settle()
-        scene.workers[-1].other.send("ready")
+        scene.workers[-1].send(Ready())
         scene.settle()
         assert scene.states() == ["serving", "serving"]
 
@@ -352,19 +367,19 @@ def test_a_worker_that_was_told_to_end_serves_until_another_does(
     scene.start()
     leaving = scene.workers[0]
     for _ in range(2):  # a second time it changes nothing
-        leaving.other.send("leaving")
+        leaving.send(StopRequested())
         scene.settle()
     assert len(scene.workers) == 3
     assert scene.states() == ["starting", "serving"]
     assert leaving.kinds() == []
     # It is asked what the others are, and waited for.
-    done: list[Round] = []
-    scene.crew.swap(2, done.append)
+    done: list[Broadcast] = []
+    scene.pool.swap(2, done.append)
     for worker in scene.workers[1:]:
-        worker.answer(worker.heard()[-1])
+        worker.reply(worker.received()[-1])
     scene.settle()
     assert done == []
-    leaving.answer(one(leaving.heard()))
+    leaving.reply(one(leaving.received()))
     scene.settle()
     assert [ended.problems for ended in done] == [[]]
     # One that fails to take its place is no reason to go.
@@ -372,12 +387,12 @@ def test_a_worker_that_was_told_to_end_serves_until_another_does(
     scene.settle()
     assert leaving.kinds() == []
     scene.settle(0.2)
-    scene.workers[3].other.send("ready")
+    scene.workers[3].send(Ready())
     scene.settle()
-    stop = one(leaving.heard())
-    assert (stop.kind, stop.fields) == ("stop", {"grace": Settings().grace})
+    stop = one(leaving.received())
+    assert stop == Stop(Settings().grace)
     # It takes no calls any more, so it is asked nothing.
-    scene.crew.look()
+    scene.pool.reload_certificates()
     assert leaving.kinds() == []
     leaving.end(0)
     scene.settle()
@@ -395,13 +410,13 @@ def test_a_worker_that_was_told_to_end_goes_at_once_if(scene: Scene, why: str) -
         leaving.end(1)
         scene.settle()
         leaving = scene.workers[2]
-        leaving.heard()
+        leaving.received()
     else:
-        scene.crew._listen_address.shared = False
-    leaving.other.send("leaving")
+        scene.pool._listen_address.shared = False
+    leaving.send(StopRequested())
     scene.settle()
-    assert leaving.kinds() == ["stop"]
-    leaving.other.send("ready")  # it crosses the other's word
+    assert leaving.kinds() == [Stop]
+    leaving.send(Ready())  # it crosses the other's word
     scene.settle()
     assert scene.states() == ["starting", "serving"]
     leaving.end(0)
@@ -412,12 +427,12 @@ def test_a_worker_that_was_told_to_end_goes_at_once_if(scene: Scene, why: str) -
 def test_a_round_does_not_mind_who_was_to_end(scene: Scene) -> None:
     scene.start()
     leaving, other = scene.workers
-    leaving.other.send("leaving")
+    leaving.send(StopRequested())
     scene.settle()
-    done: list[Round] = []
-    scene.crew.swap(2, done.append)
+    done: list[Broadcast] = []
+    scene.pool.swap(2, done.append)
     for worker in (other, scene.workers[2]):
-        worker.answer(worker.heard()[-1])
+        worker.reply(worker.received()[-1])
     leaving.end(0)
     scene.settle()
     assert [ended.problems for ended in done] == [[]]
@@ -427,242 +442,246 @@ def test_one_that_leaves_is_enough_to_serve(scene: Scene) -> None:
     scene.start()
     scene.refuse = OSError(errno.EAGAIN, "no")
     scene.workers[1].end(1)
-    scene.workers[0].other.send("leaving")
+    scene.workers[0].send(StopRequested())
     scene.settle()
     assert scene.states() == ["waiting", "waiting"]
-    assert scene.crew.serving
+    assert scene.pool.serving
     scene.workers[0].end(0)
     scene.settle()
-    assert not scene.crew.serving
+    assert not scene.pool.serving
 
 
 def test_what_a_worker_counted_outlives_it(scene: Scene) -> None:
     scene.start()
     for worker in scene.workers:
-        worker.meter.begin(counters.LOOKUP)
-        worker.meter.end(counters.LOOKUP, 0, 1_000)
-        worker.meter.begin(counters.LOOKUP)
-    assert [status.in_flight for status in scene.crew.statuses()] == [1, 1]
+        worker.counters.begin(Method.LOOKUP)
+        worker.counters.end(Method.LOOKUP, 0, 1_000)
+        worker.counters.begin(Method.LOOKUP)
+    assert [status.in_flight for status in scene.pool.statuses()] == [1, 1]
     for code in range(3):
         scene.workers[0 if not code else -1].end(code)
         scene.settle(20)
-    totals = counters.total(scene.crew.meters())
-    assert totals.calls[counters.LOOKUP][0] == 2
+    totals = counters.total(scene.pool.counters())
+    assert totals.calls[Method.LOOKUP][0] == 2
     # Of the dead one's calls none is in flight any more.
-    assert totals.in_flight[counters.LOOKUP] == 1
+    assert totals.in_flight[Method.LOOKUP] == 1
     # However many have ended, one meter stands for them.
-    assert len(scene.crew.meters()) == 3
+    assert len(scene.pool.counters()) == 3
 
 
-# the spare
+# the standby
 
 
-def test_a_spare_is_started_when_all_serve_and_is_no_worker(spared: Scene) -> None:
-    spared.crew.start()
-    spared.crew.deploy(1, spared.loaded)
-    first, second = spared.workers
-    first.other.send("ready")
-    spared.settle()
-    assert len(spared.workers) == 2
-    second.other.send("ready")
-    spared.settle()
-    *_, spare = spared.workers
-    assert len(spared.workers) == 3
-    done: list[Round] = []
-    spared.crew.load(2, spared.loaded, done.append)
-    spared.crew.look()
+def test_a_standby_is_started_when_all_serve_and_is_no_worker(with_standby: Scene) -> None:
+    with_standby.pool.start()
+    with_standby.pool.deploy(1, with_standby.loaded)
+    first, second = with_standby.workers
+    first.send(Ready())
+    with_standby.settle()
+    assert len(with_standby.workers) == 2
+    second.send(Ready())
+    with_standby.settle()
+    *_, standby = with_standby.workers
+    assert len(with_standby.workers) == 3
+    done: list[Broadcast] = []
+    with_standby.pool.load(2, with_standby.loaded, done.append)
+    with_standby.pool.reload_certificates()
     # It may open the dataset in service ahead. What comes of that is waited for by nobody.
-    load = one(spare.heard())
-    assert (load.kind, load.fields["generation"], load.fields["round"]) == ("load", 1, 0)
-    spare.answer(load, error="no memory", dataset="")
+    load = one(standby.received())
+    assert (type(load), load.generation, load.broadcast) == (Load, 1, 0)
+    standby.reply(load, error="no memory", dataset="")
     for worker in (first, second):
-        asked = [message for message in worker.heard() if message.kind == "load"]
-        worker.answer(asked[-1])
-    spared.settle()
+        asked = [message for message in worker.received() if isinstance(message, Load)]
+        worker.reply(asked[-1])
+    with_standby.settle()
     assert [ended.problems for ended in done] == [[]]
-    assert spared.present() == [first.pid, second.pid]
-    assert len(spared.crew.meters()) == 3
+    assert with_standby.present() == [first.pid, second.pid]
+    assert len(with_standby.pool.counters()) == 3
 
 
-def test_the_spare_takes_the_place_of_a_worker_that_ends(
-    spared: Scene, caplog: pytest.LogCaptureFixture
+def test_the_standby_takes_the_place_of_a_worker_that_ends(
+    with_standby: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    spared.start()
-    first, second, spare = spared.workers
-    spare.heard()
+    with_standby.start()
+    first, second, standby = with_standby.workers
+    standby.received()
     second.end(-9)
-    spared.settle()
-    assert spared.present() == [first.pid, spare.pid]
-    assert spared.states() == ["serving", "starting"]
-    start, *rest = spare.heard()
-    assert (start.kind, start.fields) == ("start", {"number": 1, "listen": "127.0.0.1:1001"})
-    assert [message.kind for message in rest] == ["health", "load", "swap"]
-    assert events(caplog, "worker_start")[-1] == {"worker": 1, "pid": spare.pid, "restarts": 1}
+    with_standby.settle()
+    assert with_standby.present() == [first.pid, standby.pid]
+    assert with_standby.states() == ["serving", "starting"]
+    start, *rest = standby.received()
+    assert start == Start(1, "127.0.0.1:1001")
+    assert list(map(type, rest)) == [SetHealth, Load, Swap]
+    assert events(caplog, "worker_start")[-1] == {"worker": 1, "pid": standby.pid, "restarts": 1}
     # The next one is started when the processor is no longer needed for this one.
-    assert len(spared.workers) == 3
-    spare.other.send("ready")
-    spared.settle()
-    assert spared.states() == ["serving", "serving"]
-    assert len(spared.workers) == 4
+    assert len(with_standby.workers) == 3
+    standby.send(Ready())
+    with_standby.settle()
+    assert with_standby.states() == ["serving", "serving"]
+    assert len(with_standby.workers) == 4
     pids = [fields["pid"] for fields in events(caplog, "spare_start")]
-    assert pids == [worker.pid for worker in spared.workers[2:]]
+    assert pids == [worker.pid for worker in with_standby.workers[2:]]
 
 
-def test_a_spare_that_takes_a_place_is_given_what_is_in_service_by_then(spared: Scene) -> None:
-    spared.start()
-    first, second, spare = spared.workers
-    spared.crew.deploy(2, spared.loaded)
-    ahead = [message.fields["generation"] for message in spare.heard()]
+def test_a_standby_that_takes_a_place_is_given_what_is_in_service_by_then(
+    with_standby: Scene,
+) -> None:
+    with_standby.start()
+    first, second, standby = with_standby.workers
+    with_standby.pool.deploy(2, with_standby.loaded)
+    ahead = [message.generation for message in standby.received()]
     assert ahead == [1, 2]
-    spared.crew.drain(True, lambda _: None)
-    done: list[Round] = []
-    spared.crew.load(3, spared.loaded, done.append)
+    with_standby.pool.drain(True, lambda _: None)
+    done: list[Broadcast] = []
+    with_standby.pool.load(3, with_standby.loaded, done.append)
     second.end(-9)
-    spared.settle()
-    _, health, load, swap, asked = spare.heard()
-    assert health.fields["serving"] is False
-    assert load.fields["generation"] == swap.fields["generation"] == 2
-    assert asked.fields["generation"] == 3
+    with_standby.settle()
+    _, health, load, swap, asked = standby.received()
+    assert health.serving is False
+    assert load.generation == swap.generation == 2
+    assert asked.generation == 3
     # From then on it is one of those that are asked.
-    first.answer(first.heard()[-1])
-    spared.settle()
+    first.reply(first.received()[-1])
+    with_standby.settle()
     assert done == []
-    spare.answer(asked)
-    spared.settle()
+    standby.reply(asked)
+    with_standby.settle()
     assert len(done) == 1
 
 
-def test_the_spare_takes_the_place_of_a_worker_that_was_told_to_end(spared: Scene) -> None:
-    spared.start()
-    leaving, _, spare = spared.workers
-    leaving.other.send("leaving")
-    spared.settle()
+def test_the_standby_takes_the_place_of_a_worker_that_was_told_to_end(with_standby: Scene) -> None:
+    with_standby.start()
+    leaving, _, standby = with_standby.workers
+    leaving.send(StopRequested())
+    with_standby.settle()
     assert leaving.kinds() == []
-    spare.other.send("ready")
-    spared.settle()
-    assert leaving.kinds() == ["stop"]
+    standby.send(Ready())
+    with_standby.settle()
+    assert leaving.kinds() == [Stop]
 
 
-def test_a_spare_defeats_no_back_off(spared: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    spared.start()
-    spared.workers[0].end(1)
-    spared.settle()
+def test_a_standby_defeats_no_back_off(
+    with_standby: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_standby.start()
+    with_standby.workers[0].end(1)
+    with_standby.settle()
     for wait in (0.1, 0.2, 0.4):
-        taken = spared.workers[-1]
-        taken.other.send("ready")
-        spared.settle()
-        assert spared.workers[-1] is not taken, "there is a spare"
+        taken = with_standby.workers[-1]
+        taken.send(Ready())
+        with_standby.settle()
+        assert with_standby.workers[-1] is not taken, "there is a standby"
         taken.end(1)
-        spared.settle(wait * 0.1)
-        assert spared.states() == ["waiting", "serving"]
-        spared.settle(wait)
-        assert spared.states() == ["starting", "serving"]
-        assert spared.present()[0] == spared.workers[-1].pid
+        with_standby.settle(wait * 0.1)
+        assert with_standby.states() == ["waiting", "serving"]
+        with_standby.settle(wait)
+        assert with_standby.states() == ["starting", "serving"]
+        assert with_standby.present()[0] == with_standby.workers[-1].pid
     assert [e["seconds"] for e in events(caplog, "worker_wait")] == pytest.approx([0.1, 0.2, 0.4])
 
 
-def test_a_spare_that_ends_again_and_again_is_waited_with_and_harms_no_worker(
-    spared: Scene, caplog: pytest.LogCaptureFixture
+def test_a_standby_that_ends_again_and_again_is_waited_with_and_harms_no_worker(
+    with_standby: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spared.start()
+    with_standby.start()
     for wait in (0.0, 0.1, 0.2):
-        before = len(spared.workers)
-        spared.workers[-1].end(-9)
-        spared.settle()
-        assert len(spared.workers) == before + (not wait)
+        before = len(with_standby.workers)
+        with_standby.workers[-1].end(-9)
+        with_standby.settle()
+        assert len(with_standby.workers) == before + (not wait)
         # Whoever becomes ready meanwhile changes nothing of that.
-        spared.workers[0].other.send("ready")
-        spared.settle(wait)
-        assert len(spared.workers) == before + 1
+        with_standby.workers[0].send(Ready())
+        with_standby.settle(wait)
+        assert len(with_standby.workers) == before + 1
     assert [e["seconds"] for e in events(caplog, "spare_wait")] == pytest.approx([0.1, 0.2])
     assert {e["reason"] for e in events(caplog, "spare_wait")} == {"was ended by signal 9"}
     assert {e["exit_code"] for e in events(caplog, "spare_exit")} == {-9}
-    assert spared.states() == ["serving", "serving"]
-    assert [status.restarts for status in spared.crew.statuses()] == [0, 0]
+    assert with_standby.states() == ["serving", "serving"]
+    assert [status.restarts for status in with_standby.pool.statuses()] == [0, 0]
     # One that lasted is forgiven what was before.
-    spared.settle(10)
-    spared.workers[-1].end(1)
-    spared.settle()
-    assert len(spared.workers) == before + 2
+    with_standby.settle(10)
+    with_standby.workers[-1].end(1)
+    with_standby.settle()
+    assert len(with_standby.workers) == before + 2
 
 
-def test_a_spare_that_ends_together_with_a_worker_takes_no_place(spared: Scene) -> None:
-    spared.start()
-    _, second, spare = spared.workers
+def test_a_standby_that_ends_together_with_a_worker_takes_no_place(with_standby: Scene) -> None:
+    with_standby.start()
+    _, second, standby = with_standby.workers
     second.end(-9)
-    spare.end(-9)
-    spared.settle()
-    assert spared.states() == ["serving", "starting"]
-    assert spared.present()[1] == spared.workers[-1].pid
-    assert spared.workers[-1].runs
+    standby.end(-9)
+    with_standby.settle()
+    assert with_standby.states() == ["serving", "starting"]
+    assert with_standby.present()[1] == with_standby.workers[-1].pid
+    assert with_standby.workers[-1].is_running
 
 
-def test_a_spare_that_was_told_to_end_is_replaced(spared: Scene) -> None:
-    spared.start()
-    spare = spared.workers[-1]
-    spare.other.send("leaving")
-    spared.settle()
-    assert not spare.runs
-    assert len(spared.workers) == 4
+def test_a_standby_that_was_told_to_end_is_replaced(with_standby: Scene) -> None:
+    with_standby.start()
+    standby = with_standby.workers[-1]
+    standby.send(StopRequested())
+    with_standby.settle()
+    assert not standby.is_running
+    assert len(with_standby.workers) == 4
 
 
-def test_a_spare_that_can_not_be_started_is_tried_again(
-    spared: Scene, caplog: pytest.LogCaptureFixture
+def test_a_standby_that_can_not_be_started_is_tried_again(
+    with_standby: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spared.start()
-    spared.refuse = OSError(errno.EAGAIN, "Resource temporarily unavailable")
-    spared.workers[-1].end(-9)
-    spared.settle()
+    with_standby.start()
+    with_standby.refuse = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    with_standby.workers[-1].end(-9)
+    with_standby.settle()
     (waits,) = events(caplog, "spare_wait")
     assert waits["reason"] == "can't be started: Resource temporarily unavailable"
-    spared.refuse = None
-    spared.settle(waits["seconds"])
-    assert len(spared.workers) == 4
-    assert spared.states() == ["serving", "serving"]
+    with_standby.refuse = None
+    with_standby.settle(waits["seconds"])
+    assert len(with_standby.workers) == 4
+    assert with_standby.states() == ["serving", "serving"]
 
 
 @pytest.mark.parametrize("state", ["it waits", "it is waited with"])
-def test_a_spare_ends_at_once_when_all_are_to_stop(spared: Scene, state: str) -> None:
-    spared.start()
-    first, second, _ = spared.workers
+def test_a_standby_ends_at_once_when_all_are_to_stop(with_standby: Scene, state: str) -> None:
+    with_standby.start()
+    first, second, _ = with_standby.workers
     if state == "it is waited with":
         for _ in range(2):
-            spared.workers[-1].end(1)
-            spared.settle()
-    spared.crew.stop(5)
-    spared.settle(1)
-    assert not spared.workers[-1].runs
-    started = len(spared.workers)
+            with_standby.workers[-1].end(1)
+            with_standby.settle()
+    with_standby.pool.stop(5)
+    with_standby.settle(1)
+    assert not with_standby.workers[-1].is_running
+    started = len(with_standby.workers)
     first.end(0)
     second.end(0)
-    spared.settle()
-    assert spared.told[-1] == "ended"
-    assert len(spared.workers) == started
+    with_standby.settle()
+    assert with_standby.outcomes[-1] == "ended"
+    assert len(with_standby.workers) == started
 
 
-# what makes no sense
+# malformed messages
 
-NONSENSE: dict[str, bytes] = {
+MALFORMED: dict[str, bytes] = {
     "not JSON": b"hello",
     "nested too deeply": b"[" * 60_000,
-    "an unknown kind": b'["reload", {}]',
-    "a kind for workers": b'["start", {}]',
-    "an answer without anything": b'["answer", {}]',
-    "an answer without its error": b'["answer", {"round": 1, "dataset": ""}]',
-    "a round that is a text": b'["answer", {"round": "1", "dataset": "", "error": ""}]',
-    "a round without end": b'["answer", {"round": Infinity, "dataset": "", "error": ""}]',
-    "a round that is no number": b'["answer", {"round": NaN, "dataset": "", "error": ""}]',
-    "a round that is true": b'["answer", {"round": true, "dataset": "", "error": ""}]',
-    "a dataset that is a list": b'["answer", {"round": 1, "dataset": [], "error": ""}]',
-    "an error that is null": b'["answer", {"round": 1, "dataset": "", "error": null}]',
-    "a failure without a reason": b'["failed", {"listen": true}]',
-    "a reason that is a number": b'["failed", {"reason": 1, "listen": true}]',
-    "a reason and no more": b'["failed", {"reason": "x"}]',
+    "an unknown kind": b'["Reload", {}]',
+    "a kind for workers": b'["Start", {"number": 0, "listen": ""}]',
+    "a reply without fields": b'["Reply", {}]',
+    "a reply without its error": b'["Reply", {"broadcast": 1, "dataset": ""}]',
+    "a number in a string": b'["Reply", {"broadcast": "1", "dataset": "", "error": ""}]',
+    "an infinite number": b'["Reply", {"broadcast": Infinity, "dataset": "", "error": ""}]',
+    "not a number": b'["Reply", {"broadcast": NaN, "dataset": "", "error": ""}]',
+    "a number that is true": b'["Reply", {"broadcast": true, "dataset": "", "error": ""}]',
+    "a dataset that is a list": b'["Reply", {"broadcast": 1, "dataset": [], "error": ""}]',
+    "an error that is null": b'["Reply", {"broadcast": 1, "dataset": "", "error": null}]',
+    "a failure without a reason": b'["Failed", {"is_listen_error": true}]',
+    "a reason that is a number": b'["Failed", {"reason": 1, "is_listen_error": true}]',
+    "a reason and no more": b'["Failed", {"reason": "x"}]',
 }
 
 
-@pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 def test_a_worker_that_says_what_makes_no_sense_is_replaced(
     scene: Scene, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -674,7 +693,7 @@ def test_a_worker_that_says_what_makes_no_sense_is_replaced(
     scene.settle()
     assert speaking.channel.fileno() == -1
     assert scene.states() == ["waiting", "serving"]
-    assert events(caplog, "worker_wait")[-1]["reason"] == "said what makes no sense"
+    assert events(caplog, "worker_wait")[-1]["reason"] == "sent a malformed message"
 
 
 def test_files_that_a_worker_sends_are_closed(scene: Scene, tmp_path: Path) -> None:
@@ -683,7 +702,9 @@ def test_files_that_a_worker_sends_are_closed(scene: Scene, tmp_path: Path) -> N
     path.touch()
     for number in range(3):
         with path.open() as file:
-            scene.workers[0].other.send("answer", file.fileno(), round=number, dataset="", error="")
+            scene.workers[0].other.send(
+                "Reply", file.fileno(), broadcast=number, dataset="", error=""
+            )
     scene.settle()
     mine = Path("/proc/self/fd")
     assert path not in {mine.joinpath(name).resolve() for name in os.listdir(mine)}
@@ -692,21 +713,21 @@ def test_files_that_a_worker_sends_are_closed(scene: Scene, tmp_path: Path) -> N
 # rounds
 
 
-def one(messages: list[Message]) -> Message:
-    (message,) = messages
+def one(found: list[Any]) -> Any:
+    (message,) = found
     return message
 
 
 def test_a_round_ends_when_all_have_answered(scene: Scene) -> None:
     scene.start()
-    done: list[Round] = []
-    scene.crew.load(2, scene.loaded, done.append)
-    asked = [one(worker.heard()) for worker in scene.workers]
-    assert [message.kind for message in asked] == ["load", "load"]
-    scene.workers[0].answer(asked[0])
+    done: list[Broadcast] = []
+    scene.pool.load(2, scene.loaded, done.append)
+    asked = [one(worker.received()) for worker in scene.workers]
+    assert list(map(type, asked)) == [Load, Load]
+    scene.workers[0].reply(asked[0])
     scene.settle()
     assert done == []
-    scene.workers[1].answer(asked[1], error="no memory")
+    scene.workers[1].reply(asked[1], error="no memory")
     scene.settle()
     (ended,) = done
     assert ended.problems == ["worker 1: no memory"]
@@ -714,39 +735,39 @@ def test_a_round_ends_when_all_have_answered(scene: Scene) -> None:
 
 def test_what_a_worker_answers_from_is_known(scene: Scene) -> None:
     scene.start()
-    scene.crew.swap(2, lambda _: None)
+    scene.pool.swap(2, lambda _: None)
     for worker in scene.workers:
-        worker.answer(one(worker.heard()), dataset=f"from {worker.number}")
+        worker.reply(one(worker.received()), dataset=f"from {worker.number}")
     scene.settle()
-    assert [status.dataset for status in scene.crew.statuses()] == ["from 0", "from 1"]
+    assert [status.dataset for status in scene.pool.statuses()] == ["from 0", "from 1"]
 
 
 def test_an_answer_counts_once_and_to_its_own_round(scene: Scene) -> None:
     scene.start()
     done: list[str] = []
-    scene.crew.load(2, scene.loaded, lambda _: done.append("load"))
-    scene.crew.swap(2, lambda _: done.append("swap"))
-    load, swap = scene.workers[0].heard()
+    scene.pool.load(2, scene.loaded, lambda _: done.append("load"))
+    scene.pool.swap(2, lambda _: done.append("swap"))
+    load, swap = scene.workers[0].received()
     for _ in range(3):
-        scene.workers[0].answer(load)
-    scene.workers[0].answer(swap)
-    scene.workers[0].answer(Message("", {"round": 99}))
+        scene.workers[0].reply(load)
+    scene.workers[0].reply(swap)
+    scene.workers[0].reply(Swap(99, 2))
     scene.settle()
     assert done == []
-    load, swap = scene.workers[1].heard()
-    scene.workers[1].answer(swap)
+    load, swap = scene.workers[1].received()
+    scene.workers[1].reply(swap)
     scene.settle()
     assert done == ["swap"]
-    scene.workers[1].answer(load)
+    scene.workers[1].reply(load)
     scene.settle()
     assert done == ["swap", "load"]
 
 
 def test_a_worker_that_ends_is_not_waited_for(scene: Scene) -> None:
     scene.start()
-    done: list[Round] = []
-    scene.crew.swap(2, done.append)
-    scene.workers[0].answer(one(scene.workers[0].heard()))
+    done: list[Broadcast] = []
+    scene.pool.swap(2, done.append)
+    scene.workers[0].reply(one(scene.workers[0].received()))
     scene.workers[1].end(1)
     scene.settle()
     (ended,) = done
@@ -755,23 +776,23 @@ def test_a_worker_that_ends_is_not_waited_for(scene: Scene) -> None:
 
 def test_a_worker_that_does_not_answer_is_ended(scene: Scene) -> None:
     scene.start()
-    done: list[Round] = []
-    scene.crew.swap(2, done.append)
-    scene.workers[0].answer(one(scene.workers[0].heard()))
-    scene.settle(START_PATIENCE)
+    done: list[Broadcast] = []
+    scene.pool.swap(2, done.append)
+    scene.workers[0].reply(one(scene.workers[0].received()))
+    scene.settle(START_TIMEOUT)
     (ended,) = done
     assert ended.problems == ["worker 1 did not answer"]
     assert scene.workers[1].killed
-    scene.settle(START_PATIENCE)
+    scene.settle(START_TIMEOUT)
     assert len(done) == 1
 
 
 def test_a_worker_that_reads_nothing_is_ended(scene: Scene) -> None:
     scene.start()
-    done: list[Round] = []
-    for _ in range(2_000):  # more than a line holds
-        scene.crew.swap(2, done.append)
-        scene.workers[0].heard()
+    done: list[Broadcast] = []
+    for _ in range(2_000):  # more than a channel holds
+        scene.pool.swap(2, done.append)
+        scene.workers[0].received()
     assert scene.workers[1].killed
     assert not scene.workers[0].killed
     scene.settle()
@@ -780,17 +801,17 @@ def test_a_worker_that_reads_nothing_is_ended(scene: Scene) -> None:
 
 def test_who_is_started_while_a_dataset_is_loaded_loads_it_too(scene: Scene) -> None:
     scene.start()
-    done: list[Round] = []
-    scene.crew.load(2, scene.loaded, done.append)
-    scene.workers[0].answer(one(scene.workers[0].heard()))
+    done: list[Broadcast] = []
+    scene.pool.load(2, scene.loaded, done.append)
+    scene.workers[0].reply(one(scene.workers[0].received()))
     scene.workers[1].end(1)
     scene.settle()
     assert done == []
     newest = scene.workers[2]
-    *equipment, asked = newest.heard()
-    assert [message.kind for message in equipment] == ["start", "health", "load", "swap"]
-    assert (asked.kind, asked.fields["generation"]) == ("load", 2)
-    newest.answer(asked)
+    *equipment, asked = newest.received()
+    assert list(map(type, equipment)) == [Start, SetHealth, Load, Swap]
+    assert (type(asked), asked.generation) == (Load, 2)
+    newest.reply(asked)
     scene.settle()
     (ended,) = done
     # That one had ended is told all the same.
@@ -799,13 +820,13 @@ def test_who_is_started_while_a_dataset_is_loaded_loads_it_too(scene: Scene) -> 
 
 def test_who_is_started_after_a_dataset_was_deployed_swaps_to_it(scene: Scene) -> None:
     scene.start()
-    scene.crew.deploy(2, scene.loaded)
-    scene.crew.swap(2, lambda _: None)
+    scene.pool.deploy(2, scene.loaded)
+    scene.pool.swap(2, lambda _: None)
     scene.workers[1].end(1)
     scene.settle()
-    _, health, load, swap = scene.workers[2].heard()
-    assert health.kind == "health"
-    assert load.fields["generation"] == swap.fields["generation"] == 2
+    _, health, load, swap = scene.workers[2].received()
+    assert isinstance(health, SetHealth)
+    assert load.generation == swap.generation == 2
 
 
 def test_a_round_of_nobody_is_over_at_once(scene: Scene) -> None:
@@ -815,37 +836,37 @@ def test_a_round_of_nobody_is_over_at_once(scene: Scene) -> None:
         worker.end(1)
     scene.settle()
     assert scene.present() == []
-    assert not scene.crew.serving
-    done: list[Round] = []
-    scene.crew.swap(2, done.append)
+    assert not scene.pool.serving
+    done: list[Broadcast] = []
+    scene.pool.swap(2, done.append)
     (ended,) = done
     assert ended.problems == []
 
 
 def test_a_forgotten_dataset_is_told_to_all(scene: Scene) -> None:
     scene.start()
-    scene.crew.forget(7)
+    scene.pool.discard(7)
     for worker in scene.workers:
-        message = one(worker.heard())
-        assert (message.kind, message.fields) == ("forget", {"generation": 7})
+        message = one(worker.received())
+        assert message == Discard(7)
 
 
 def test_who_is_started_during_a_drain_says_not_serving(scene: Scene) -> None:
     scene.start()
-    done: list[Round] = []
-    scene.crew.drain(True, done.append)
+    done: list[Broadcast] = []
+    scene.pool.drain(True, done.append)
     for worker in scene.workers:
-        message = one(worker.heard())
-        assert message.fields["serving"] is False
-        worker.answer(message)
+        message = one(worker.received())
+        assert message.serving is False
+        worker.reply(message)
     scene.settle()
     assert len(done) == 1
     assert scene.states() == ["draining", "draining"]
     scene.workers[0].end(1)
     scene.settle()
-    assert scene.workers[2].heard()[1].fields["serving"] is False
-    scene.crew.drain(False, done.append)
-    assert scene.workers[1].heard()[-1].fields["serving"] is True
+    assert scene.workers[2].received()[1].serving is False
+    scene.pool.drain(False, done.append)
+    assert scene.workers[1].received()[-1].serving is True
     assert scene.states() == ["starting", "serving"]
 
 
@@ -854,53 +875,53 @@ def test_who_is_started_during_a_drain_says_not_serving(scene: Scene) -> None:
 
 def test_all_are_told_to_stop_and_none_is_started_again(scene: Scene) -> None:
     scene.start()
-    scene.crew.stop(5)
+    scene.pool.stop(5)
     for worker in scene.workers:
-        message = one(worker.heard())
-        assert (message.kind, message.fields) == ("stop", {"grace": 5})
+        message = one(worker.received())
+        assert message == Stop(5)
     assert scene.states() == ["draining", "draining"]
     scene.workers[0].end(0)
     scene.settle()
-    assert scene.told == ["started"]
+    assert scene.outcomes == ["started"]
     scene.workers[1].end(1)
     scene.settle()
-    assert scene.told == ["started", "ended"]
+    assert scene.outcomes == ["started", "ended"]
     assert len(scene.workers) == 2
 
 
 def test_those_who_are_leaving_are_stopped_and_waited_for_as_well(scene: Scene) -> None:
     scene.start()
     leaving = scene.workers[0]
-    leaving.other.send("leaving")
+    leaving.send(StopRequested())
     scene.settle()
-    scene.crew.stop(5)
-    assert "stop" in leaving.kinds()
+    scene.pool.stop(5)
+    assert Stop in leaving.kinds()
     for worker in scene.workers[1:]:
         worker.end(0)
     scene.settle()
-    assert scene.told == ["started"]
+    assert scene.outcomes == ["started"]
     leaving.end(0)
     scene.settle()
-    assert scene.told == ["started", "ended"]
+    assert scene.outcomes == ["started", "ended"]
 
 
 def test_who_does_not_stop_is_ended_after_the_grace_and_a_margin(scene: Scene) -> None:
     scene.start()
-    scene.crew.stop(5)
+    scene.pool.stop(5)
     scene.settle(5)
     assert not any(worker.killed for worker in scene.workers)
-    scene.settle(2 * module.MARGIN)
+    scene.settle(2 * module.STOP_MARGIN)
     assert all(worker.killed for worker in scene.workers)
-    assert scene.told == ["started", "ended"]
+    assert scene.outcomes == ["started", "ended"]
 
 
 def test_a_second_stop_may_shorten_the_grace(scene: Scene) -> None:
     scene.start()
-    scene.crew.stop(1_000)
-    scene.crew.stop(0)
-    assert [message.fields["grace"] for message in scene.workers[0].heard()] == [1_000, 0]
-    scene.settle(2 * module.MARGIN)
-    assert scene.told == ["started", "ended"]
+    scene.pool.stop(1_000)
+    scene.pool.stop(0)
+    assert [message.grace for message in scene.workers[0].received()] == [1_000, 0]
+    scene.settle(2 * module.STOP_MARGIN)
+    assert scene.outcomes == ["started", "ended"]
 
 
 def test_a_place_that_waits_does_not_hold_up_the_end(scene: Scene) -> None:
@@ -909,9 +930,9 @@ def test_a_place_that_waits_does_not_hold_up_the_end(scene: Scene) -> None:
     for worker in scene.workers:
         worker.end(1)
     scene.settle()
-    scene.crew.stop(5)
+    scene.pool.stop(5)
     scene.settle()
-    assert scene.told == ["started", "ended"]
+    assert scene.outcomes == ["started", "ended"]
     scene.refuse = None
     scene.settle(100)
     assert len(scene.workers) == 2
@@ -926,9 +947,9 @@ def test_closing_ends_and_reaps_all(scene: Scene) -> None:
 
 def test_the_line_holds_what_is_said_before_the_worker_reads(scene: Scene) -> None:
     """A process that takes long to begin must not be taken for one that reads nothing."""
-    scene.crew.start()
-    scene.crew.deploy(1, scene.loaded)
+    scene.pool.start()
+    scene.pool.deploy(1, scene.loaded)
     for _ in range(20):
-        scene.crew.drain(False, lambda _: None)
+        scene.pool.drain(False, lambda _: None)
     assert not any(worker.killed for worker in scene.workers)
-    assert json.dumps([message.kind for message in scene.workers[0].heard()]).count("health") == 21
+    assert scene.workers[0].kinds().count(SetHealth) == 21

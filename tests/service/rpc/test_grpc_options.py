@@ -27,7 +27,7 @@ from http2 import Connection
 
 from geolookup.service.rpc import grpc_options
 from geolookup.service.rpc.grpc_options import channel_options
-from geolookup.service.settings import Limits, Settings, SettingsError
+from geolookup.service.settings import RosterLimits, Settings, SettingsError
 
 PATIENCE = 30
 """Seconds; less than any of gRPC's own limits on time, so what ends within it, our option ended."""
@@ -172,7 +172,7 @@ def test_a_shared_port_is_listened_on_by_several() -> None:
 
 
 def test_a_message_has_the_size_of_the_largest_request_at_most() -> None:
-    limits = Limits(roster=1_000)
+    limits = RosterLimits(roster=1_000)
     with serving(limits=limits) as running:
         largest = limits.message_bytes
         assert ask(running, COUNT, bytes(largest)) == str(largest).encode()
@@ -183,7 +183,7 @@ def test_a_message_has_the_size_of_the_largest_request_at_most() -> None:
 def test_what_is_sent_before_it_is_wanted_is_bounded_however_fast_the_connection_is() -> None:
     """Else refusing large rosters costs as much as reading them."""
     large = http2.message(bytes(4_000_000))
-    limits = Limits(roster=1_000_000)
+    limits = RosterLimits(roster=1_000_000)
     with serving(limits=limits) as running, Connection(running.port) as connection:
         for stream in range(1, 21, 2):
             connection.open(stream, COUNT)
@@ -197,7 +197,7 @@ def test_what_is_sent_before_it_is_wanted_is_bounded_however_fast_the_connection
 
 def test_a_response_may_be_larger_than_a_request() -> None:
     """One of a million addresses is: the limit is on what comes in."""
-    with serving(limits=Limits(roster=100_000)) as running:
+    with serving(limits=RosterLimits(roster=100_000)) as running:
         body = bytes(4_800_000)  # above gRPC's own limit of 4 MiB, which is the client's
         assert ask(running, ECHO, body) == body
 
@@ -225,7 +225,7 @@ def test_gzip_and_nothing_else_is_read_where_it_is_allowed() -> None:
 
 @needs_bounded
 def test_a_message_that_unpacks_to_more_than_the_limit_is_refused() -> None:
-    limits = Limits(roster=1)
+    limits = RosterLimits(roster=1)
     with serving(compression=True, limits=limits) as running:
         gzip_ = {"compression": grpc.Compression.Gzip}
         assert ask(running, COUNT, bytes(limits.message_bytes), **gzip_) == b"65584"
@@ -240,8 +240,8 @@ import resource, sys
 sys.path[:0] = sys.argv[1:]
 from geolookup.service import log
 log.silence_grpc()
-from test_grpc_options import Limits, serving
-with serving(compression=True, limits=Limits(roster=1)) as running:
+from test_grpc_options import RosterLimits, serving
+with serving(compression=True, limits=RosterLimits(roster=1)) as running:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(running.port, flush=True)
     sys.stdin.readline()

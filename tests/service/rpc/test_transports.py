@@ -26,11 +26,13 @@ from servers import PATIENCE, needs_native, no_thread_starts, serving_here, stub
 
 import geolookup
 from geolookup import Dataset
-from geolookup.service import Limits, Server, Settings
+from geolookup.service import RosterLimits, Server, Settings
+from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
-from geolookup.service.monitoring.counters import Meter
+from geolookup.service.monitoring.counters import Counters
 from geolookup.service.rpc import handlers, transports
-from geolookup.service.rpc.calls import RETRY_HINT, Calls
+from geolookup.service.rpc.admission import RETRY_HINT
+from geolookup.service.rpc.calls import Calls
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.rpc.request import Call, RequestError
 from geolookup.service.rpc.transports.threads import ThreadTransport
@@ -44,7 +46,7 @@ LOOKUP = v1.LookupRequest(text=CHINA).SerializeToString()
 EXPLAIN = v1.ExplainRequest(text=CHINA).SerializeToString()
 LARGE = v1.ClassifyRosterRequest(ipv4=bytes(400_000)).SerializeToString()
 CANCELLED, DEADLINE = 1, 4
-LIMITS = Limits(roster=100_000)
+LIMITS = RosterLimits(roster=100_000)
 
 
 def within_patience(condition: Callable[[], bool]) -> bool:
@@ -148,7 +150,7 @@ def server_settings(server: Server) -> Settings:
 
 def counted(server: Server, method: int) -> dict[str, int]:
     """Return how many calls of a method have ended with each code."""
-    row = counters.total([server.meter]).calls[method]
+    row = counters.total([server.counters]).calls[method]
     return {name: number for name, number in zip(counters.CODES, row, strict=True) if number}
 
 
@@ -171,7 +173,7 @@ def test_so_many_calls_are_admitted_and_others_are_told_to_come_back(dataset: Da
             one.go_on()
             assert v1.LookupResponse.FromString(one.call.result()).country == "CN"
         assert within_patience(lambda: taken(server) == (0, 0))
-        assert counters.total([server.meter]).shed[:4] == [1, 1, 0, 1]
+        assert counters.total([server.counters]).shed[:4] == [1, 1, 0, 1]
         assert admitted(server, 3) == 3
 
 
@@ -204,9 +206,9 @@ def test_a_burst_over_the_limit_is_answered_as_far_as_there_is_time(
         refused = len(streams) - len(answered)
         assert bool(refused) is (method == "GetDataset")
         assert answered
-        number = counters.METHODS.index(method)
+        number = next(one for one in Method if one.label == method)
         assert within_patience(lambda: taken(server) == (0, 0))
-        assert counters.total([server.meter]).shed[number] == refused
+        assert counters.total([server.counters]).shed[number] == refused
         assert counted(server, number) == {"OK": len(answered)}
 
 
@@ -222,7 +224,7 @@ def test_answers_that_are_not_taken_hold_slots(dataset: Dataset) -> None:
         assert within_patience(lambda: taken(server) == (5, 0))
         connection.call(11, f"/{SERVICE}/Lookup", LOOKUP)
         assert [one.kind for one in connection.rest(11)] == [http2.HEADERS]
-        assert counters.total([server.meter]).shed[counters.LOOKUP] == 1
+        assert counters.total([server.counters]).shed[Method.LOOKUP] == 1
         for stream in range(1, 11, 2):
             connection.send(http2.WINDOW_UPDATE, 0, stream, (1_000).to_bytes(4))
             assert connection.rest(stream)[-1].ends(stream)
@@ -250,7 +252,7 @@ def test_calls_are_answered_where_no_thread_can_be_started(
             stream = 2 * number + 1
             connection.call(stream, path, body)
             assert connection.expect(http2.HEADERS, stream).body
-    assert counted(server, counters.LOOKUP) == {"OK": 3}
+    assert counted(server, Method.LOOKUP) == {"OK": 3}
 
 
 def test_a_refusal_comes_before_the_message(dataset: Dataset) -> None:
@@ -392,7 +394,7 @@ def test_slots_come_back_however_a_call_ends(
             for number in range(40):
                 end(channel, number)
         assert within_patience(lambda: taken(server) == (0, 0))
-        assert within_patience(lambda: not any(counters.total([server.meter]).in_flight))
+        assert within_patience(lambda: not any(counters.total([server.counters]).in_flight))
         assert admitted(server, 4) == 4
         assert within_patience(lambda: taken(server) == (0, 0))
 
@@ -415,7 +417,7 @@ def test_slots_come_back_after_all_of_these_at_once(dataset: Dataset) -> None:
         with ThreadPoolExecutor(6) as clients:
             list(clients.map(client, range(6)))
         assert within_patience(lambda: taken(server) == (0, 0))
-        assert within_patience(lambda: not any(counters.total([server.meter]).in_flight))
+        assert within_patience(lambda: not any(counters.total([server.counters]).in_flight))
         assert admitted(server, 8) == 8
         assert within_patience(lambda: taken(server) == (0, 0))
         assert server.stop(PATIENCE).wait(PATIENCE)
@@ -502,17 +504,17 @@ def test_calls_are_counted_by_how_they_end(dataset: Dataset) -> None:
             health.Check(health_pb2.HealthCheckRequest(service="other"))
         watch = health.Watch(health_pb2.HealthCheckRequest())
         next(watch)
-        assert counters.total([server.meter]).in_flight[counters.WATCH] == 1
+        assert counters.total([server.counters]).in_flight[Method.WATCH] == 1
         watch.cancel()
         # A client has its answer before the call is over.
-        assert within_patience(lambda: not any(counters.total([server.meter]).in_flight))
-        assert counted(server, counters.LOOKUP) == {"OK": 3, "INVALID_ARGUMENT": 2}
-        assert counted(server, counters.CLASSIFY_ROSTER) == {"OK": 1}
-        assert counted(server, counters.EXPLAIN) == {"OK": 1}
-        assert counted(server, counters.STREAM_ROSTERS) == {"OK": 1, "INVALID_ARGUMENT": 1}
-        assert counted(server, counters.CHECK) == {"OK": 1, "NOT_FOUND": 1}
-        assert counted(server, counters.WATCH) == {"OK": 1}
-        totals = counters.total([server.meter])
+        assert within_patience(lambda: not any(counters.total([server.counters]).in_flight))
+        assert counted(server, Method.LOOKUP) == {"OK": 3, "INVALID_ARGUMENT": 2}
+        assert counted(server, Method.CLASSIFY_ROSTER) == {"OK": 1}
+        assert counted(server, Method.EXPLAIN) == {"OK": 1}
+        assert counted(server, Method.STREAM_ROSTERS) == {"OK": 1, "INVALID_ARGUMENT": 1}
+        assert counted(server, Method.CHECK) == {"OK": 1, "NOT_FOUND": 1}
+        assert counted(server, Method.WATCH) == {"OK": 1}
+        totals = counters.total([server.counters])
         assert sum(totals.addresses) == 3 + 100_000 + 1 + 8
         assert totals.verdicts["EU"] == [0, 3, 0]
 
@@ -532,7 +534,7 @@ def test_a_cancelled_stream_is_counted_as_such(dataset: Dataset, transport: str)
         # gRPC's public server may hear of the requests' end before it hears why they ended.
         codes = {"CANCELLED"} if transport == "native" else {"CANCELLED", "OK"}
         assert within_patience(
-            lambda: any(counted(server, counters.STREAM_ROSTERS) == {code: 1} for code in codes)
+            lambda: any(counted(server, Method.STREAM_ROSTERS) == {code: 1} for code in codes)
         )
 
 
@@ -548,7 +550,7 @@ class Slow:
         self.begun.set()
         try:
             while not self.end.wait(0.001):
-                call.go_on()
+                call.check_active()
         except RequestError as error:
             self.code = int(error.code)
             raise
@@ -568,9 +570,7 @@ def test_work_ends_when_the_deadline_has_passed(dataset: Dataset, slow: Slow) ->
         with pytest.raises(grpc.RpcError) as error:
             stub_of(channel).Explain(v1.ExplainRequest(), timeout=0.2)
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert within_patience(
-            lambda: counted(server, counters.EXPLAIN) == {"DEADLINE_EXCEEDED": 1}
-        )
+        assert within_patience(lambda: counted(server, Method.EXPLAIN) == {"DEADLINE_EXCEEDED": 1})
         assert slow.code == DEADLINE
 
 
@@ -583,7 +583,7 @@ def test_work_ends_when_its_client_cancels(dataset: Dataset, slow: Slow) -> None
         call = stub_of(channel).Explain.future(v1.ExplainRequest())
         assert slow.begun.wait(PATIENCE)
         call.cancel()
-        assert within_patience(lambda: counted(server, counters.EXPLAIN) == {"CANCELLED": 1})
+        assert within_patience(lambda: counted(server, Method.EXPLAIN) == {"CANCELLED": 1})
         assert slow.code == CANCELLED
         assert within_patience(lambda: taken(server) == (0, 0))
 
@@ -601,18 +601,18 @@ def test_small_calls_do_not_wait_for_large_ones(dataset: Dataset, slow: Slow) ->
 
 def test_an_error_that_comes_often_keeps_nothing_of_the_calls(dataset: Dataset) -> None:
     """One exception raised again and again would keep each frame, and the requests in them."""
-    calls = Calls(Settings(), Meter(), Snapshot(dataset))
+    calls = Calls(Settings(), Counters(), Snapshot(dataset))
 
     def fails(*_: object) -> bytes:
         raise ValueError
 
     def depth(deadline: float | None) -> int:
         with pytest.raises(RequestError) as caught:
-            calls.answer(counters.LOOKUP, LOOKUP, accepted=0, deadline=deadline)
+            calls.begin(Method.LOOKUP, accepted=0, deadline=deadline).answer(LOOKUP)
         return len(list(caught.traceback))
 
     assert len({depth(0.0) for _ in range(5)}) == 1
-    calls._handlers[counters.LOOKUP] = fails
+    calls._handlers[Method.LOOKUP] = fails
     assert len({depth(None) for _ in range(5)}) == 1
 
 
@@ -707,7 +707,7 @@ def test_a_failure_in_a_thread_ends_one_call_and_not_the_thread(
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
             # What an answer is sent with takes bytes alone.
             patch.setattr(handlers, "explain", lambda *_: "100.99.98.97")
-            server._calls._handlers[counters.EXPLAIN] = handlers.explain
+            server._calls._handlers[Method.EXPLAIN] = handlers.explain
             for _ in range(4):
                 with pytest.raises(grpc.RpcError) as error:
                     ask(EXPLAIN, timeout=PATIENCE)
@@ -715,7 +715,7 @@ def test_a_failure_in_a_thread_ends_one_call_and_not_the_thread(
         assert [record.getMessage() for record in caplog.records] == ["call_failed"] * 4
         assert "100.99" not in caplog.text
         assert within_patience(lambda: taken(server) == (0, 0))
-        server._calls._handlers[counters.EXPLAIN] = handlers.explain
+        server._calls._handlers[Method.EXPLAIN] = handlers.explain
         assert ask(EXPLAIN, timeout=PATIENCE)
         assert server.stop(PATIENCE).wait(PATIENCE)
 
@@ -914,7 +914,7 @@ def test_a_stop_under_load_loses_no_call_that_was_begun(dataset: Dataset) -> Non
                     one.result(PATIENCE)
             # gRPC itself cancels what arrives before its client has heard of the stop.
             assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-            assert list(counted(server, counters.CLASSIFY_ROSTER)) == ["OK"]
+            assert list(counted(server, Method.CLASSIFY_ROSTER)) == ["OK"]
             assert taken(server) == (0, 0)
 
 
@@ -957,7 +957,7 @@ def test_tls_is_spoken(
             assert stub_of(channel).Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
         with secured(server, trustme.CA()) as channel, pytest.raises(grpc.RpcError):
             stub_of(channel).Lookup(v1.LookupRequest(text=CHINA))
-        assert counters.total([server.meter]).handshakes >= 2
+        assert counters.total([server.counters]).handshakes >= 2
 
 
 def test_who_may_not_call_is_refused_before_any_handler(
@@ -1000,7 +1000,7 @@ def test_who_may_not_call_is_refused_before_any_handler(
                 assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
                 assert error.value.details() == f"{name}: this client may not call it"
         assert within_patience(lambda: taken(server) == (0, 0))
-        assert counted(server, counters.EXPLAIN) == {"OK": 1, "PERMISSION_DENIED": 1}
+        assert counted(server, Method.EXPLAIN) == {"OK": 1, "PERMISSION_DENIED": 1}
 
 
 # which transport there is

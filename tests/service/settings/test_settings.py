@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geolookup.cli.serve import run_service
-from geolookup.service.monitoring import counters
+from geolookup.service.methods import Method
 from geolookup.service.settings import (
-    Limits,
     ListenAddress,
+    RosterLimits,
     Settings,
     SettingsError,
     cores,
@@ -30,8 +30,8 @@ from geolookup.service.settings import (
     show,
     source,
 )
-from geolookup.service.settings.kinds import Choice, Seconds, Switch, Whole
-from geolookup.service.settings.model import RPCS, table
+from geolookup.service.settings.kinds import Allowed, Choice, Seconds, Switch, Whole
+from geolookup.service.settings.model import table
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT = ROOT / "docs" / "configuration.md"
@@ -84,7 +84,7 @@ def test_the_documentation_has_the_table() -> None:
 
 def test_every_field_is_a_row_and_every_row_a_field() -> None:
     fields = {field.name for field in dataclasses.fields(Settings)} - {"limits"}
-    limits = {f"max_{field.name}" for field in dataclasses.fields(Limits)}
+    limits = {f"max_{field.name}" for field in dataclasses.fields(RosterLimits)}
     assert sorted(NAMES) == sorted(fields | limits)
     assert all(row.value(Settings()) == row.default for row in table())
 
@@ -102,8 +102,10 @@ def test_no_variable_looks_like_what_orchestrators_say_of_a_service() -> None:
     assert not [row.name for row in table() if source._SERVICE_LINK.fullmatch(row.variable)]
 
 
-def test_allow_names_the_rpcs_that_are_counted() -> None:
-    assert counters.METHODS == RPCS
+def test_allow_names_every_rpc() -> None:
+    (allow,) = [row.kind for row in table() if row.name == "allow"]
+    assert isinstance(allow, Allowed)
+    assert allow.rpcs == (*(method.label for method in Method), "*", "admin")
 
 
 def test_defaults_are_sound_and_safe() -> None:
@@ -397,7 +399,7 @@ def test_settings_that_fit_together_are_taken(flags: dict[str, str]) -> None:
 def test_values_of_the_wrong_type_are_refused(name: str) -> None:
     wrong: dict[str, Any] = {name: object()}
     if name == "max_roster":
-        wrong = {"limits": Limits(roster=object())}  # type: ignore[arg-type]
+        wrong = {"limits": RosterLimits(roster=object())}  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=f"^{name}: expected "):
         Settings(**wrong)
 
@@ -423,7 +425,9 @@ def values(row: model.Setting) -> st.SearchStrategy[str]:
         return st.sampled_from([f"127.0.0.1:{port}", f"[::1]:{port}", f"localhost:{port}"])
     if row.name == "allow":
         name = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1)
-        pair = st.tuples(st.sampled_from((*RPCS, "*", "admin")), name).map("=".join)
+        pair = st.tuples(
+            st.sampled_from((*(method.label for method in Method), "*", "admin")), name
+        ).map("=".join)
         return st.lists(pair, min_size=1, max_size=5).map(" ".join)
     return st.text(
         st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20

@@ -13,14 +13,14 @@ from geolookup.service.unix_socket import check_path_is_free
 if TYPE_CHECKING:
     import grpc
 
-    from geolookup.service.monitoring.counters import Meter
+    from geolookup.service.monitoring.counters import Counters
     from geolookup.service.settings import Settings
 
 
 def listen(
     settings: Settings,
     address: ListenAddress,
-    meter: Meter,
+    counters: Counters,
     *,
     insecure: Callable[[str], int],
     secure: Callable[[str, grpc.ServerCredentials], int],
@@ -30,7 +30,7 @@ def listen(
     Args:
         settings: the certificate.
         address: where.
-        meter: where handshakes are counted.
+        counters: where handshakes are counted.
         insecure: the server's way to add a port without TLS; it returns the port.
         secure: its way to add one with TLS.
 
@@ -40,7 +40,7 @@ def listen(
     """
     if address.path:
         check_path_is_free(address.path)
-    credentials = tls.credentials(settings, meter)
+    credentials = tls.credentials(settings, counters)
     try:
         port = insecure(str(address)) if credentials is None else secure(str(address), credentials)
     except RuntimeError:

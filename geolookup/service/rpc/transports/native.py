@@ -20,22 +20,24 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from geolookup import _core, _http2
 from geolookup.answer.claims import Policy, Status
 from geolookup.service import log, tls
-from geolookup.service.monitoring import counters
-from geolookup.service.processes.listen_address import NOT_HERE, check_path
+from geolookup.service.methods import GEOLOOKUP, Method
+from geolookup.service.processes.listen_address import NOT_HERE
 from geolookup.service.rpc import handlers
-from geolookup.service.rpc.calls import RETRY_HINT, SERVICE, ShedError, Stream
+from geolookup.service.rpc.admission import RETRY_HINT, ShedError
+from geolookup.service.rpc.calls import Stream
 from geolookup.service.rpc.request import Code, RequestError
-from geolookup.service.rpc.transports.standard import parsed
+from geolookup.service.rpc.transports.standard import parse
 from geolookup.service.settings import ListenError, SettingsError
 from geolookup.service.settings.cores import available_cores
+from geolookup.service.unix_socket import check_path_is_free
 from geolookup.v1 import geolookup_pb2 as v1
 
 if TYPE_CHECKING:
-    from geolookup.service.rpc.calls import Answering, Calls, Slots
+    from geolookup.service.rpc.admission import Slots
+    from geolookup.service.rpc.calls import ActiveCall, Calls
     from geolookup.service.rpc.handlers import Snapshot
     from geolookup.service.settings import ListenAddress, Settings
 
-HEALTH: Final = "grpc.health.v1.Health"
 REFLECTION: Final = (
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -47,7 +49,8 @@ _BACKLOG: Final = 1_024
 _ATTEMPTS: Final = 20
 """Free ports that are tried where a host has several addresses: one must be free on all."""
 
-_NATIVE: Final = {counters.LOOKUP: _http2.LOOKUP, counters.CLASSIFY_ROSTER: _http2.ROSTER}
+_METHODS: Final = tuple(Method)
+_NATIVE: Final = {Method.LOOKUP: _http2.LOOKUP, Method.CLASSIFY_ROSTER: _http2.ROSTER}
 
 
 class NativeTransport:
@@ -61,10 +64,10 @@ class NativeTransport:
         self._reflection = reflection.ReflectionServicer(calls.services)
         # Streams that Python counts, by their numbers. The loop has one message of each at a
         # time under way, so no two threads have the same entry.
-        self._streams: dict[int, Stream | Answering] = {}
+        self._streams: dict[int, Stream | ActiveCall] = {}
         self._server = _http2.Server(
             api=_core.api(),
-            meter=calls.meter.handle(),
+            meter=calls.counters.handle(),
             settings=_server_settings(settings, traced=calls.traced),
             methods=_methods(calls),
             allow=_allow(settings),
@@ -141,7 +144,7 @@ class NativeTransport:
     def _set_certificates(self) -> tls.Certificates | None:
         if self._settings.tls_certificate is None:
             return None
-        certificates = tls.Certificates(self._settings, self._calls.meter)
+        certificates = tls.Certificates(self._settings, self._calls.counters)
         certificates.on_change = self._set_certificate
         try:
             self._set_certificate(certificates.certificate)
@@ -207,7 +210,7 @@ class NativeTransport:
             job.refuse(int(error.code), error.text, isinstance(error, ShedError))
 
     def _unary(self, job: _http2.Job) -> bytes:
-        method = job.method
+        method = _METHODS[job.method]
         answering = self._calls.begin(
             method,
             accepted=job.accepted,
@@ -216,24 +219,24 @@ class NativeTransport:
             is_cancelled=job.is_cancelled,
         )
         answer = answering.answer(job.body, job.auth_context)
-        if method == counters.LOOKUP:
+        if method == Method.LOOKUP:
             known = _core.read_lookup(job.body)
             if known is not None:
                 self._teach(job, known[1], known[2])
-        elif method == counters.CLASSIFY_ROSTER:
+        elif method == Method.CLASSIFY_ROSTER:
             self._teach_roster(job, _core.read_roster(job.body))
         return answer
 
     def _message(self, job: _http2.Job) -> bytes:
         """Answer a roster of a stream that the loop counts."""
         answering = self._calls.begin(
-            counters.STREAM_ROSTERS,
+            Method.STREAM_ROSTERS,
             accepted=job.accepted,
             deadline=job.deadline,
             is_cancelled=job.is_cancelled,
         )
         try:
-            answering.go_on()
+            answering.check_active()
             answer = handlers.stream_rosters(
                 job.snapshot, job.body, self._settings.limits, job.position, answering
             )
@@ -251,25 +254,25 @@ class NativeTransport:
         if region_set:
             policy = handlers.policy_of(number)
             verdicts = job.snapshot.dataset.verdict_column(region_set, policy)
-            counted = self._calls.meter.region_set(region_set)
+            counted = self._calls.counters.region_set(region_set)
             job.learn(region_set.encode(), int(policy), counted, verdicts)
 
     def _begin(self, job: _http2.Job) -> None:
-        calls, method = self._calls, job.method
-        answering: Stream | Answering
-        if method == counters.STREAM_ROSTERS:
-            answering = calls.stream(
+        calls, method = self._calls, _METHODS[job.method]
+        answering: Stream | ActiveCall
+        if method == Method.STREAM_ROSTERS:
+            answering = calls.begin_stream(
                 accepted=job.accepted,
                 deadline=job.deadline,
                 auth_context=job.auth_context,
                 metadata=job.metadata,
             )
         else:
-            answering = calls.other(method, accepted=job.accepted, metadata=job.metadata)
+            answering = calls.begin(method, accepted=job.accepted, metadata=job.metadata)
         answering.__enter__()
         self._streams[job.stream] = answering
         try:
-            calls.check(method, job.auth_context)
+            calls.authorize(method, job.auth_context)
         except RequestError as error:
             raise answering.refusal(error) from None
 
@@ -278,7 +281,7 @@ class NativeTransport:
         try:
             if isinstance(answering, Stream):
                 return answering.answer(job.body)
-            request = parsed(reflection_pb2.ServerReflectionRequest, job.body)
+            request = parse(reflection_pb2.ServerReflectionRequest, job.body)
             # Its behaviour is a generator over all requests of a call; each stands for itself.
             (response,) = self._reflection.ServerReflectionInfo(iter((request,)), None)
             message: bytes = response.SerializeToString()
@@ -331,7 +334,7 @@ def _server_settings(settings: Settings, *, traced: bool) -> dict[str, object]:
         "compression": int(settings.compression),
         "metadata": int(traced),
         "identities": int(bool(settings.allow)),
-        "service": SERVICE.encode(),
+        "service": GEOLOOKUP.encode(),
         "retry": RETRY_HINT[1].encode(),
     }
 
@@ -346,37 +349,39 @@ _Method = tuple[bytes, int, int, bool, object, bytes, bytes]
 def _methods(calls: Calls) -> list[_Method]:
     """Return all methods as `_http2.Server` takes them."""
 
-    def method(
-        path: str, number: int, kind: int, slots: Slots | None, *, lasting: bool = False
+    def row(
+        method: Method,
+        kind: int,
+        slots: Slots | None,
+        *,
+        path: str = "",
+        is_long_lived: bool = False,
     ) -> _Method:
         shed = b"" if slots is None else slots.refusal.text.encode()
-        refused = tls.refusal(counters.METHODS[number]).encode()
+        refused = tls.refusal(method.label).encode()
         handle = None if slots is None else slots.handle()
-        return path.encode(), number, kind, lasting, handle, shed, refused
+        path = path or method.path
+        return path.encode(), int(method), kind, is_long_lived, handle, shed, refused
 
     native = {} if calls.traced else _NATIVE
-    streams = _http2.PYTHON_STREAM if calls.traced else _http2.ROSTERS
+    streams = calls.stream_slots
+    rosters = _http2.PYTHON_STREAM if calls.traced else _http2.ROSTERS
+    reflection = Method.SERVER_REFLECTION_INFO
     return [
         *(
-            method(path, number, native.get(number, _http2.PYTHON), calls.unary_slots)
-            for path, number in calls.unary.items()
+            row(method, native.get(method, _http2.PYTHON), calls.unary_slots)
+            for method in calls.unary
         ),
-        method(f"/{SERVICE}/StreamRosters", counters.STREAM_ROSTERS, streams, calls.stream_slots),
-        method(f"/{HEALTH}/Check", counters.CHECK, _http2.HEALTH_CHECK, None),
-        method(
-            f"/{HEALTH}/Watch",
-            counters.WATCH,
-            _http2.HEALTH_WATCH,
-            calls.stream_slots,
-            lasting=True,
-        ),
+        row(Method.STREAM_ROSTERS, rosters, streams),
+        row(Method.CHECK, _http2.HEALTH_CHECK, None),
+        row(Method.WATCH, _http2.HEALTH_WATCH, streams, is_long_lived=True),
         *(
-            method(
-                f"/{service}/ServerReflectionInfo",
-                counters.SERVER_REFLECTION_INFO,
+            row(
+                reflection,
                 _http2.PYTHON_STREAM,
-                calls.stream_slots,
-                lasting=True,
+                streams,
+                path=f"/{service}/{reflection.rpc}",
+                is_long_lived=True,
             )
             for service in REFLECTION
         ),
@@ -386,10 +391,10 @@ def _methods(calls: Calls) -> list[_Method]:
 def _allow(settings: Settings) -> dict[int, list[bytes]]:
     """Return who may call what, by method; methods that all may call are left out."""
     found = {}
-    for number, name in enumerate(counters.METHODS):
-        allowed = tls.allowed(settings, name)
+    for method in Method:
+        allowed = tls.allowed(settings, method.label)
         if allowed is not None:
-            found[number] = [one.encode() for one in sorted(allowed)]
+            found[int(method)] = [one.encode() for one in sorted(allowed)]
     return found
 
 
@@ -423,7 +428,7 @@ def _listening_at(path: str) -> socket.socket:
     Raises:
         ListenError: it can't.
     """
-    check_path(path)
+    check_path_is_free(path)
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Requests of gRPC's standard services (health, reflection), which reach a transport as bytes."""
+"""Parses requests of gRPC's standard services (health, reflection)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from geolookup.service.rpc.request import Code, RequestError
 _Message = TypeVar("_Message", bound=Message)
 
 _UNREADABLE: Final = RequestError(Code.INTERNAL, "Exception deserializing request!")
-"""In the words of gRPC's public server."""
+"""The text of gRPC's public server."""
 
 
-def parsed(kind: type[_Message], body: bytes) -> _Message:
-    """Return a request.
+def parse(kind: type[_Message], body: bytes) -> _Message:
+    """Parse a request.
 
     Raises:
-        RequestError: INTERNAL, it is none.
+        RequestError: INTERNAL: it can't be parsed.
     """
     try:
         return kind.FromString(body)
     except (DecodeError, ValueError):  # ValueError: text that is no UTF-8, in some runtimes
-        raise _UNREADABLE.anew() from None
+        raise _UNREADABLE.copy() from None
