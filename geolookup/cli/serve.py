@@ -44,7 +44,7 @@ def _group(option: click.Parameter) -> str:
 
 
 def _option(row: Setting) -> click.Option:
-    from geolookup.service.settings.kinds import Allowed, Switch  # noqa: PLC0415
+    from geolookup.service.settings.kinds import AllowLists, Switch  # noqa: PLC0415
 
     switch = isinstance(row.kind, Switch)
     text = f"{row.help}."
@@ -54,7 +54,7 @@ def _option(row: Setting) -> click.Option:
         [f"{row.flag}/--no-{row.flag[2:]}" if switch else row.flag, row.name],
         default=None,
         metavar=None if switch else row.kind.metavar,
-        multiple=isinstance(row.kind, Allowed),
+        multiple=isinstance(row.kind, AllowLists),
         help=text,
     )
     option.group = row.group

@@ -1,6 +1,6 @@
-"""The gRPC service: `serve` runs it, told by `Settings`.
+"""The gRPC service: `serve` runs it with `Settings`.
 
-Importing this package loads no gRPC: what needs it is loaded when it is first named.
+Importing this package loads no gRPC: `Server` and `serve` are imported on first use.
 """
 
 from typing import TYPE_CHECKING

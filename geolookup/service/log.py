@@ -1,9 +1,9 @@
 """Log lines that can't hold what a request held.
 
-What the service has to say is an `event`: a name from a fixed list, with fields from
-a fixed list. An exception's text may repeat the value that it is about, such as an
-address. So no text of an exception, and no message of another library, is ever
-written: only the exception's type and the places in the code that it passed.
+The service logs an `event`: a name from a fixed list, with fields from a fixed list. An
+exception's text may repeat the value that it is about, such as an address. So the text of an
+exception, and the message of another library, is never written: only the exception's
+type and its stack of code positions.
 """
 
 from __future__ import annotations
@@ -21,57 +21,57 @@ from types import TracebackType
 from typing import Any, Final, Literal, TypedDict, Unpack, get_args
 
 OWN = "geolookup"
-"""The loggers under this name write fixed texts; only these are repeated."""
+"""The loggers under this name write fixed texts, so their messages may be logged."""
 
 Event = Literal[
     "start",  # the service begins; nothing is open yet
-    "ready",  # it answers
+    "ready",  # it answers calls
     "reload",  # a reload or rollback ended
     "shed",  # calls were refused because of the load
     "denied",  # calls were refused since `allow` does not name the client
-    "drain",  # health says NOT_SERVING, calls are answered
+    "drain",  # health is NOT_SERVING, calls are answered
     "resume",  # drain was taken back
     "certificate",  # the TLS certificate was read again
-    "worker_start",  # a worker's place was filled
-    "worker_exit",  # one ended
-    "worker_wait",  # one that ended too often waits before it is started again
-    "spare_start",  # a process was started that waits for a worker's place
-    "spare_exit",  # it ended before it had one
-    "spare_wait",  # it ended too often, and waits before it is started again
-    "transport",  # another one than the setting's is used
-    "call_failed",  # a handler raised what nobody foresaw
-    "stop",  # told to stop; calls in flight have their grace
-    "stop_now",  # told to stop again; calls in flight are cancelled
+    "worker_start",  # a process was started in a worker slot
+    "worker_exit",  # a worker ended
+    "worker_wait",  # a worker that ended too often waits before its restart
+    "spare_start",  # a standby was started
+    "spare_exit",  # a standby ended before it was needed
+    "spare_wait",  # a standby that ended too often waits before its restart
+    "transport",  # another transport than the setting's is used
+    "call_failed",  # a handler raised an unexpected exception
+    "stop",  # a signal stops the service; calls in flight have their grace
+    "stop_now",  # a second signal; calls in flight are cancelled
     "exit",  # everything has ended
 ]
-"""What can be said."""
+"""All events."""
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 
 
 class Fields(TypedDict, total=False):
-    """What can be said of it. Texts are the operator's own or fixed, and never a client's.
+    """The fields of events. Strings are fixed or an operator's, never a client's.
 
     Attributes:
         version: of this package.
-        transport: what carries calls, as in the setting of this name.
+        transport: as in the setting of this name.
         listen: where clients connect.
         admin: where operators connect; absent where there is no such listener.
         metrics: where Prometheus connects; absent likewise.
-        workers: how many there are.
-        worker: which of them, from 0.
+        workers: the number of workers.
+        worker: number of the worker slot, from 0.
         pid: its process.
-        restarts: how often its place was filled again.
-        exit_code: of a process that ended; negative: the signal that ended it.
-        dataset: the id of the one in service.
-        previous: the id of the one before.
-        outcome: how it ended.
+        restarts: how often the worker was restarted.
+        exit_code: of a process that ended; negative: the number of the signal.
+        dataset: id of the dataset in service.
+        previous: id of the dataset before.
+        outcome: of a reload, or of reading a certificate.
         reason: why, in a fixed text that may name files and settings.
         method: the rpc.
         error: an exception as `describe` gives it.
-        calls: how many.
-        seconds: how long.
+        calls: a number of calls.
+        seconds: a duration.
         not_after: when the certificate in use ends, in UTC.
         signal: a signal's name.
     """
@@ -111,7 +111,7 @@ logger = logging.getLogger("geolookup.service")
 
 
 def event(name: Event, level: Level = "info", **fields: Unpack[Fields]) -> None:
-    """Write one line: what happened, and the fields that say more.
+    """Write one line with the event and its fields.
 
     Raises:
         ValueError: an event or a field that is not in the list.
@@ -129,16 +129,16 @@ def event(name: Event, level: Level = "info", **fields: Unpack[Fields]) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception's type and the places it passed, innermost first; never its text."""
+    """Return an exception's type and stack, innermost position first; never its text."""
     return _describe(type(error), error.__traceback__)
 
 
 def _describe(kind: type[BaseException], trace: TracebackType | None) -> str:
-    places = [
+    positions = [
         f"{frame.f_globals.get('__name__', '?')}:{line}:{frame.f_code.co_name}"
         for frame, line in traceback.walk_tb(trace)
     ]
-    return " < ".join([f"{kind.__module__}.{kind.__qualname__}", *reversed(places)])
+    return " < ".join([f"{kind.__module__}.{kind.__qualname__}", *reversed(positions)])
 
 
 class Formatter(logging.Formatter):
@@ -163,13 +163,13 @@ class Formatter(logging.Formatter):
         """Return the line of a record."""
         own = record.name == OWN or record.name.startswith(f"{OWN}.")
         fields = dict(self._own)
-        said = record.__dict__.get("fields") if own else None
+        event_fields = record.__dict__.get("fields") if own else None
         text = record.getMessage() if own else f"message from line {record.lineno}"
-        if said is not None:
-            fields |= said
+        if event_fields is not None:
+            fields |= event_fields
         if record.exc_info and record.exc_info[0]:
             described = _describe(record.exc_info[0], record.exc_info[2])
-            if said is None:
+            if event_fields is None:
                 text = f"{text}: {described}"
             else:
                 fields["error"] = described
@@ -183,7 +183,7 @@ class Formatter(logging.Formatter):
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            **({"event": text} if said is not None else {"event": "message", "text": text}),
+            **({"event": text} if event_fields is not None else {"event": "message", "text": text}),
             **fields,
         }
         return json.dumps(line)
@@ -212,7 +212,7 @@ def install(
     *,
     worker: int | None = None,
 ) -> None:
-    """Write this process's log to stderr, and nothing of exceptions but what `describe` says.
+    """Write this process's log to stderr, with exceptions as in `describe`.
 
     Args:
         format: as of `Formatter`.
@@ -229,20 +229,20 @@ def install(
     # A record that can't be formatted would be printed with its arguments.
     logging.raiseExceptions = False
 
-    def thread_failed(args: threading.ExceptHookArgs) -> None:
+    def on_thread_exception(args: threading.ExceptHookArgs) -> None:
         logger.error("a thread failed: %s", _describe(args.exc_type, args.exc_traceback))
 
-    def not_raised(args: sys.UnraisableHookArgs) -> None:
+    def on_unraisable(args: sys.UnraisableHookArgs) -> None:
         logger.error("an error was lost: %s", _describe(args.exc_type, args.exc_traceback))
 
-    def failed(
+    def on_exception(
         kind: type[BaseException], _error: BaseException, trace: TracebackType | None
     ) -> None:
         logger.error("the process failed: %s", _describe(kind, trace))
 
-    threading.excepthook = thread_failed
-    sys.unraisablehook = not_raised
-    sys.excepthook = failed
+    threading.excepthook = on_thread_exception
+    sys.unraisablehook = on_unraisable
+    sys.excepthook = on_exception
 
 
 def silence_grpc(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -256,15 +256,15 @@ def silence_grpc(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 class CountReport:
-    """Writes how many calls were refused, in one line now and then and not one per call.
+    """Logs the number of refused calls, in one line per interval and not one per call.
 
-    For one thread, which calls `update` at least every few seconds.
+    For one thread, which calls `update` every few seconds.
 
     Args:
         name: the event.
-        count: returns how many calls were refused since the start.
+        count: returns the number of calls refused since the start.
         interval: seconds between two lines.
-        clock: returns seconds that never go back.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -278,16 +278,15 @@ class CountReport:
         self._count = count
         self._interval = interval
         self._clock = clock
-        self._told = count()
+        self._reported = count()
         self._last = clock() - interval
 
     def update(self) -> None:
-        """Write a line if calls were refused since the last one, and that is long enough ago."""
+        """Write a line if calls were refused since the last line, and the interval is over."""
         now = self._clock()
         if now - self._last < self._interval:
             return
         count = self._count()
-        if count > self._told:
-            # The first line comes at once, so it counts nothing of the time before.
-            event(self._name, "warning", calls=count - self._told)
-            self._told, self._last = count, now
+        if count > self._reported:
+            event(self._name, "warning", calls=count - self._reported)
+            self._reported, self._last = count, now

@@ -1,4 +1,4 @@
-"""A server in this process, over one dataset: for programs that bring their own, and for tests."""
+"""A server in the caller's process, over one dataset: for embedding and for tests."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ if TYPE_CHECKING:
 
 
 class Server:
-    """A running service over one dataset, which stays the caller's to close.
+    """A running service over one dataset, which the caller closes.
 
-    It has one worker, which is this process, and of the listeners only the one for clients:
-    nothing reloads and nothing is scraped. Made listening and answering; `stop` ends it.
-    Safe to use from several threads. gRPC objects don't survive a fork: make it in
-    the process that serves.
+    It has one worker, this process, and only the clients' listener: no reloads, no admin service
+    and no metrics. It serves from its construction until `stop`. Thread-safe. gRPC objects
+    don't survive a fork: make it in the process that serves.
 
     Args:
         dataset: what to answer from.
         settings: everything else.
 
     Attributes:
-        address: where it listens, with the port that was really taken.
-        counters: what it counts.
+        address: the address that it listens on, with the actual port.
+        counters: of its calls.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -52,7 +51,7 @@ class Server:
 
     @property
     def snapshot(self) -> Snapshot:
-        """What new calls and new streams are answered from; may be swapped."""
+        """The snapshot for new calls and new streams; assign one to swap it."""
         return self._calls.snapshot
 
     @snapshot.setter

@@ -1,7 +1,7 @@
-"""TLS for the listeners: certificates that are read again when they change, and who may call what.
+"""TLS for the listeners: reloading of certificates, and authorization of clients by them.
 
-A certificate is tried before it is used: read, and then shaken hands with, in memory.
-What passes is what gRPC gets, byte for byte; what fails changes nothing.
+A new certificate is tested by a handshake in memory before gRPC gets it. A certificate that
+fails the test changes nothing.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ from geolookup.service.settings import Settings, SettingsError
 from geolookup.service.settings.model import ADMIN, HEALTH, OTHERS
 
 _LARGEST_FILE: Final = 1_048_576
-"""Bytes. A bundle with all authorities of the web has a quarter of that."""
+"""Bytes. A bundle of all public certificate authorities has a quarter of that."""
 
 _SETTLED: Final = 2.0
-"""Seconds that files which don't belong together must stay as they are to be an error:
+"""Seconds for which files that don't match must stay unchanged before they are an error, since
 certificate and key are written one after the other."""
 
 _in_use: weakref.WeakSet[Certificates] = weakref.WeakSet()
-"""Of this process; gRPC's credentials keep them alive."""
+"""All certificates of this process; gRPC's credentials keep them alive."""
 
-_Signature = tuple[FileState, ...]
+_States = tuple[FileState, ...]
 
 
 class CertificateCounters(Protocol):
-    """What is counted: `geolookup.service.monitoring.counters.Counters`."""
+    """The part of `geolookup.service.monitoring.counters.Counters` that is used here."""
 
     def handshake(self) -> None:
         """Count a TLS handshake that a client began."""
 
     def certificate(self, taken: bool, not_after: int, /) -> None:
-        """Count a reading of the certificate, and when the one in use ends (Unix time)."""
+        """Count a reading of the certificate, and set the expiry (Unix time) of the one in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate that was tried, and what belongs to it.
+    """A certificate that passed the test, with its key.
 
     Attributes:
-        chain: the service's certificate and those between it and its authority (PEM).
+        chain: the service's certificate, then the intermediate ones (PEM).
         key: its private key (PEM). Never shown.
-        client_authorities: who clients' certificates must come from (PEM); None: they
-            need none.
-        not_after: when the first of the chain ends, as Unix time.
+        client_authorities: the authorities of clients' certificates (PEM); None: clients
+            need no certificate.
+        not_after: when the first certificate of the chain expires, as Unix time.
     """
 
     chain: bytes
@@ -71,11 +71,11 @@ class Certificate:
 
 
 def load(settings: Settings) -> Certificate:
-    """Read the files and try them.
+    """Read the files and test them.
 
     Raises:
-        SettingsError: a file can't be read, is no PEM, has ended, or the key is
-            another certificate's. The text names the file, and never shows what is in it.
+        SettingsError: a file can't be read, is no PEM, has expired, or the key does not
+            match. The text names the file, and never shows its content.
     """
     chain_path, key_path = settings.tls_certificate, settings.tls_key
     if chain_path is None or key_path is None:
@@ -86,26 +86,25 @@ def load(settings: Settings) -> Certificate:
     if settings.tls_client_ca is not None:
         authorities = _read("tls_client_ca", settings.tls_client_ca)
         _check_authorities(settings.tls_client_ca, authorities)
-    return Certificate(chain, key, authorities, _try(chain_path, chain, key_path, key))
+    return Certificate(chain, key, authorities, _test(chain_path, chain, key_path, key))
 
 
 @dataclass(slots=True)
-class _Refused:
-    """Files that are not sound: how they were found, when first, and whether that was told."""
+class _Rejected:
+    """Files that failed the test: their state, since when, and whether that was reported."""
 
-    signature: _Signature
+    states: _States
     since: float
-    told: bool = False
+    reported: bool = False
 
 
 class Certificates:
     """The certificate in use, read again when its files change.
 
-    gRPC asks for it before each handshake, from threads of its own. Then, and not more
-    often than each `Settings.watch` seconds, the files are looked at. If they changed
-    and are sound, the handshake is the first with the new certificate; connections
-    that stand are not touched. If they are not sound, the certificate in use stays, which
-    is counted and logged, once a change.
+    gRPC fetches the certificate before each handshake, in its own threads. At most once in
+    `Settings.watch` seconds this checks the files. If they have changed and pass the test, the
+    handshake is the first with the new certificate; open connections keep the old one. If they
+    fail, the certificate in use stays, which is counted and logged once per change.
 
     Raises:
         SettingsError: as in `load`.
@@ -122,14 +121,14 @@ class Certificates:
         self._clock = clock
         paths = (settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
         self._paths = [path for path in paths if path is not None]
-        # Guards all below. Files are read while it is held: other handshakes wait for them.
+        # Guards all below. Files are read while it is held, so other handshakes wait.
         self._lock = threading.Lock()
-        self._known = self._signature()
+        self._known = self._file_states()
         self._certificate = load(settings)
-        self._refused: _Refused | None = None
-        self._looked = clock()
+        self._rejected: _Rejected | None = None
+        self._checked = clock()
         self.on_change: Callable[[Certificate], None] | None = None
-        """Called with each new certificate, while other looks wait. It raises ValueError for
+        """Called with each new certificate, while other checks wait. It raises ValueError for
         one that can't be used."""
         self._count(taken=True)
         _in_use.add(self)
@@ -142,15 +141,15 @@ class Certificates:
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials for one listener. Each listener needs its own."""
         given = self._certificate
-        # Guards `given`, so that of two handshakes one installs a new certificate.
+        # Guards `given`, so that only one of two handshakes installs a new certificate.
         lock = threading.Lock()
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             nonlocal given
             if self._counters is not None:
                 self._counters.handshake()
-            if self._settings.watch and self._clock() - self._looked >= self._settings.watch:
-                self.look()
+            if self._settings.watch and self._clock() - self._checked >= self._settings.watch:
+                self.reload()
             with lock:
                 if given is self._certificate:
                     return None
@@ -163,51 +162,50 @@ class Certificates:
             require_client_authentication=given.client_authorities is not None,
         )
 
-    def look(self) -> bool:
-        """Look at the files now, and return whether a new certificate was taken."""
+    def reload(self) -> bool:
+        """Read the files if they have changed; return whether there is a new certificate."""
         with self._lock:
-            self._looked = self._clock()
-            signature = self._signature()
-            if signature == self._known:
-                self._refused = None
+            self._checked = self._clock()
+            states = self._file_states()
+            if states == self._known:
+                self._rejected = None
                 return False
             try:
                 certificate = load(self._settings)
-                if self.on_change is not None and self._signature() == signature:
+                if self.on_change is not None and self._file_states() == states:
                     self.on_change(certificate)
             except Exception as error:
-                # gRPC, which asks, would lose any other one, and nobody would be told.
-                self._refuse(signature, error)
+                # Any exception: gRPC, which calls this, would drop it.
+                self._reject(states, error)
                 return False
-            # Written to while they were read: what was read may be of two certificates
-            # of the same key, or of two sets of authorities.
-            if self._signature() != signature:
+            # The files changed while they were read: the content may be mixed from two
+            # certificates of one key, or from two sets of authorities.
+            if self._file_states() != states:
                 return False
-            self._known, self._refused = signature, None
+            self._known, self._rejected = states, None
             self._certificate = certificate
             self._count(taken=True)
-            log.event("certificate", outcome="taken", not_after=self._end_of_use())
+            log.event("certificate", outcome="taken", not_after=self._expiry())
             return True
 
-    def _refuse(self, signature: _Signature, error: Exception) -> None:
-        """Count and log files that are not sound, once, when they have settled.
+    def _reject(self, states: _States, error: Exception) -> None:
+        """Count and log files that failed the test, once, when they have settled.
 
-        They are read again with each look: what was missing may be time (the certificate
-        is not valid yet) or a file descriptor.
+        They are read again at each check, since the reason may be the time (a certificate
+        that is not valid yet) or a missing file descriptor.
         """
-        if self._refused is None or self._refused.signature != signature:
-            self._refused = _Refused(signature, self._clock())
-        if not self._refused.told and self._clock() - self._refused.since >= _SETTLED:
-            self._refused.told = True
+        if self._rejected is None or self._rejected.states != states:
+            self._rejected = _Rejected(states, self._clock())
+        if not self._rejected.reported and self._clock() - self._rejected.since >= _SETTLED:
+            self._rejected.reported = True
             self._count(taken=False)
-            told = isinstance(error, SettingsError)
-            why = str(error) if told else log.describe(error)
+            reason = str(error) if isinstance(error, SettingsError) else log.describe(error)
             log.event(
-                "certificate", "error", outcome="refused", reason=why, not_after=self._end_of_use()
+                "certificate", "error", outcome="refused", reason=reason, not_after=self._expiry()
             )
 
-    def _end_of_use(self) -> str:
-        """Return when the certificate in use ends, RFC 3339."""
+    def _expiry(self) -> str:
+        """Return when the certificate in use expires, by RFC 3339."""
         end = datetime.fromtimestamp(self._certificate.not_after, UTC)
         return end.isoformat().replace("+00:00", "Z")
 
@@ -215,14 +213,14 @@ class Certificates:
         if self._counters is not None:
             self._counters.certificate(taken, self._certificate.not_after)
 
-    def _signature(self) -> _Signature:
+    def _file_states(self) -> _States:
         return tuple(map(file_state, self._paths))
 
 
 def credentials(
     settings: Settings, counters: CertificateCounters | None = None
 ) -> grpc.ServerCredentials | None:
-    """Return credentials for one listener, or None where the settings say plaintext.
+    """Return credentials for one listener; None: the settings have no certificate.
 
     Raises:
         SettingsError: as in `load`.
@@ -233,9 +231,9 @@ def credentials(
 
 
 def reload_changed() -> None:
-    """Look at the files of all certificates in use now, as when a service is told to reload."""
+    """Read all certificates in use again, if their files have changed."""
     for certificates in list(_in_use):
-        certificates.look()
+        certificates.reload()
 
 
 def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfiguration:
@@ -261,13 +259,13 @@ def _fail(setting: str, path: Path, problem: str) -> NoReturn:
     raise SettingsError(setting, f"{path}: {problem}") from None
 
 
-def _trusting(setting: str, path: Path, content: bytes) -> ssl.SSLContext:
+def _client_context(setting: str, path: Path, content: bytes) -> ssl.SSLContext:
     """Return a client's context that trusts the certificates in *content*."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    # The service's own certificate is to be trusted for itself, whoever issued it.
+    # Trust the service's own certificate, whichever authority issued it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # Between certificates a file may hold remarks in any language.
+    # A PEM file may have comments in any encoding.
     text = content.decode("ascii", "replace").replace("\ufffd", "?")
     try:
         context.load_verify_locations(cadata=text)
@@ -277,33 +275,33 @@ def _trusting(setting: str, path: Path, content: bytes) -> ssl.SSLContext:
 
 
 def _check_authorities(path: Path, content: bytes) -> None:
-    authorities = _trusting("tls_client_ca", path, content).get_ca_certs()
+    authorities = _client_context("tls_client_ca", path, content).get_ca_certs()
     if not authorities:
         _fail("tls_client_ca", path, "no certificate in it is an authority's")
-    if max(map(_end, authorities)) <= time.time():
+    if max(map(_expiry_time, authorities)) <= time.time():
         _fail("tls_client_ca", path, "all authorities have ended")
 
 
-def _try(chain_path: Path, chain: bytes, key_path: Path, key: bytes) -> int:
-    """Shake hands with a certificate, and return when it ends.
+def _test(chain_path: Path, chain: bytes, key_path: Path, key: bytes) -> int:
+    """Make a handshake with a certificate, and return when it expires.
 
-    That shows at once that it can be read, is in its time, may be a server's, and that
-    the key is its key.
+    This tests that the certificate can be read, is valid now, is one for servers, and
+    matches the key.
     """
-    client = _trusting("tls_certificate", chain_path, chain)
+    client = _client_context("tls_certificate", chain_path, chain)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    asked: list[None] = []
+    password_requests: list[None] = []
 
     def no_password() -> str:
-        asked.append(None)
+        password_requests.append(None)
         return ""
 
     with _as_file(chain) as chain_file, _as_file(key) as key_file:
         try:
             server.load_cert_chain(chain_file, key_file, no_password)
         except ssl.SSLError as error:
-            if asked:
-                _fail("tls_key", key_path, "the key is encrypted, and nobody is there to ask")
+            if password_requests:
+                _fail("tls_key", key_path, "the key is encrypted, and there is no password")
             # A key of another kind leaves the certificate without one.
             if error.reason in {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
                 _fail("tls_key", key_path, f"the key is not that of {chain_path}")
@@ -314,12 +312,12 @@ def _try(chain_path: Path, chain: bytes, key_path: Path, key: bytes) -> int:
         _fail("tls_certificate", chain_path, error.verify_message)
     except ssl.SSLError:
         _fail("tls_certificate", chain_path, "no handshake is possible with it")
-    return int(min(map(_end, (found, *client.get_ca_certs()))))
+    return int(min(map(_expiry_time, (found, *client.get_ca_certs()))))
 
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Give bytes a path, without a file: `ssl` reads keys from paths alone."""
+    """Give bytes a path in memory: `ssl` reads keys only from paths."""
     descriptor = os.memfd_create("geolookup-pem", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -330,11 +328,11 @@ def _as_file(content: bytes) -> Iterator[str]:
 
 
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> Mapping[str, object]:
-    """Connect two contexts in memory, and return what the client saw of the server."""
+    """Connect two contexts in memory, and return the server's certificate as the client sees it."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     at_server = server.wrap_bio(to_server, to_client, server_side=True)
     at_client = client.wrap_bio(to_client, to_server)
-    # Each side speaks at most three times.
+    # Each side takes at most three steps.
     for _ in range(8):
         waiting = False
         for side in (at_client, at_server):
@@ -344,14 +342,14 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> Mapping[str, o
                 waiting = True
         if not waiting:
             return at_client.getpeercert() or {}
-    raise ssl.SSLError("no end")
+    raise ssl.SSLError("the handshake does not end")
 
 
-def _end(certificate: Mapping[str, object]) -> float:
+def _expiry_time(certificate: Mapping[str, object]) -> float:
     return float(ssl.cert_time_to_seconds(str(certificate["notAfter"])))
 
 
-# Who may call what.
+# --- authorization
 
 
 def _is_ip(name: str) -> bool:
@@ -368,51 +366,51 @@ _NAMES: Final[Mapping[str, Callable[[str], bool]]] = {
     "peer_ip": _is_ip,
     "peer_dns": lambda name: not (set(":/@") & set(name)) and not _is_ip(name),
 }
-"""Kinds of alternative names in gRPC's auth context, and what a name of each looks like. A
-name that looks like one of another kind is left out: an authority that may issue
-DNS names must not thereby issue URIs."""
+"""Kinds of alternative names in gRPC's auth context, and the form of each. A name in the form
+of another kind is ignored: an authority that may issue DNS names must not issue URIs
+thereby."""
 
 
 def identities(auth_context: Mapping[str, Iterable[bytes]] | None) -> frozenset[str]:
-    """Return who a caller is: the alternative names of its certificate.
+    """Return a client's identities: the alternative names of its certificate.
 
     Args:
         auth_context: of ``ServicerContext.auth_context()`` or ``cygrpc.auth_context``;
-            None and an empty one are a caller without a certificate.
+            None or empty: the client has no certificate.
     """
     found: set[str] = set()
-    for kind, fits in _NAMES.items():
+    for kind, has_form in _NAMES.items():
         for value in (auth_context or {}).get(kind, ()):
             try:
                 name = value.decode("ascii")
             except UnicodeDecodeError:
                 continue
-            if name.isprintable() and fits(name):
+            if name.isprintable() and has_form(name):
                 found.add(name)
     return frozenset(found)
 
 
-def permitted(settings: Settings, method: str, callers: frozenset[str]) -> bool:
-    """Return whether a caller may call an rpc.
+def permitted(settings: Settings, method: str, client: frozenset[str]) -> bool:
+    """Return whether a client may call an rpc.
 
     Args:
-        settings: what the service was told.
-        method: the rpc's name without its service, or "admin" for all of the admin listener.
-        callers: the caller's `identities`.
+        settings: of the service.
+        method: the label of the rpc, or "admin" for all rpcs of the admin listener.
+        client: the client's `identities`.
     """
     names = allowed(settings, method)
-    return names is None or not names.isdisjoint(callers)
+    return names is None or not names.isdisjoint(client)
 
 
 def allowed(settings: Settings, method: str) -> frozenset[str] | None:
-    """Return whose calls of an rpc are let through; None: everybody's. See `permitted`."""
+    """Return the identities that may call an rpc; None: all clients. See `permitted`."""
     names = settings.allow.get(method)
-    # Health says nothing but whether the service answers, and balancers must hear it.
+    # Load balancers need health, which reveals only whether the service answers.
     if names is None and method != ADMIN and method not in HEALTH:
         names = settings.allow.get(OTHERS)
     return names
 
 
 def refusal(method: str) -> str:
-    """Return the text of PERMISSION_DENIED: which rpc, and not who was refused."""
+    """Return the text of PERMISSION_DENIED. It names the rpc, and not the client."""
     return f"{method}: this client may not call it"

@@ -355,7 +355,7 @@ def test_a_process_that_others_may_not_look_into_can_try_a_key(files: Files) -> 
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "assert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0\n"
         "chain, key = sys.stdin.buffer.read().split(b'---split---')\n"
-        "print(tls._try(Path('chain'), chain, Path('key'), key))\n"
+        "print(tls._test(Path('chain'), chain, Path('key'), key))\n"
     )
     content = b"---split---".join((files.folder / name).read_bytes() for name in ("chain", "key"))
     ended = subprocess.run(
@@ -486,10 +486,10 @@ def test_a_change_in_two_steps_is_no_alarm(files: Files, watched: Watched) -> No
     new = files.authority.issue_cert("localhost")
     files.replace("chain", chain(new))
     watched.clock.now += 10
-    assert watched.certificates.look() is False
+    assert watched.certificates.reload() is False
     files.replace("key", new.private_key_pem.bytes())
     watched.clock.now += 10
-    assert watched.certificates.look() is True
+    assert watched.certificates.reload() is True
     assert watched.reads() == (0, 2)
     assert serial(watched.target) == serial_of(new)
 
@@ -504,7 +504,7 @@ def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path, authority: trus
     certificates = tls.Certificates(Settings(**Files(link, authority).settings))
     (tmp_path / "new").symlink_to("two")
     (tmp_path / "new").replace(link)
-    assert certificates.look() is True
+    assert certificates.reload() is True
     assert certificates.certificate.chain == (tmp_path / "two" / "chain").read_bytes()
 
 
@@ -518,7 +518,7 @@ def test_without_a_watch_files_are_read_when_told_to(files: Files) -> None:
         files.write(new)
         clock.now += 1_000_000
         assert serial(target) == first
-        tls.look_again()
+        tls.reload_changed()
         assert serial(target) == serial_of(new)
 
 
@@ -536,10 +536,10 @@ def test_a_certificate_that_is_not_valid_yet_is_taken_when_it_is(
     monkeypatch.setattr(tls, "load", early)
     for _ in range(2):
         watched.clock.now += 10
-        assert watched.certificates.look() is False
+        assert watched.certificates.reload() is False
     assert watched.stale == 1
     monkeypatch.setattr(tls, "load", sound)
-    assert watched.certificates.look() is True
+    assert watched.certificates.reload() is True
     assert watched.stale == 0
 
 

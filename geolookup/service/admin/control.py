@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
     """The file holds the dataset that is in service already."""
     REFUSED = "refused"
-    """Nothing changed; the reason says why."""
+    """Nothing changed; the reason is in `Reload.reason`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class WorkerState(StrEnum):
     HANDING_OVER = "handing over"
     """It answers calls until the process that replaces it serves. No worker slot shows this."""
     DRAINING = "draining"
-    """Health says NOT_SERVING, or it finishes its calls and ends."""
+    """Health is NOT_SERVING, or it finishes its calls and ends."""
     WAITING = "waiting"
     """Its process has ended, and the next one starts after a delay."""
     UNKNOWN = "unknown"
@@ -88,7 +88,7 @@ class ServiceStatus:
     """The whole service.
 
     Attributes:
-        serving: whether health says SERVING.
+        serving: whether health is SERVING.
         dataset: id of the dataset in service.
         previous: id of the dataset that a rollback returns to; empty: none.
         started: when the supervisor was started.

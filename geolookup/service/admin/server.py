@@ -51,7 +51,7 @@ _MAX_MESSAGE: Final = 65_536
 
 
 class AdminServer:
-    """The admin service, health, reflection and, when asked for, channelz on their listener.
+    """The admin service, health, reflection and, if enabled, channelz on their own listener.
 
     Made listening and answering; `stop` ends it. The unix socket of a ``unix:``
     listener is for the owner of the process alone.

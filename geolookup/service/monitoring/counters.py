@@ -135,7 +135,7 @@ class Totals:
         sizes_sum: addresses in rosters.
         verdicts: inside, outside and undetermined, by region set.
         handshakes: TLS handshakes that clients began.
-        certificate_reads: those that failed, and those that were taken.
+        certificate_reads: readings of certificates that failed, and that succeeded.
         certificate_end: when the first certificate in use ends, as Unix time; 0: none.
         certificate_stale: workers that keep an old certificate, since the new one is bad.
     """

@@ -1,8 +1,7 @@
-"""An HTTP server for what machines read now and then: metrics, and whether the service is up.
+"""A small HTTP server for scrapers: metrics, and whether the service is up.
 
-Made to be harmless, whoever connects: one thread for all connections, which are few and
-short; only GET of known paths, one a connection, with limits on its size and its time.
-Nothing of a request is kept or written anywhere.
+No client can harm the service: one thread serves all connections, which are few and short, with
+one GET of a known path each, and limits on size and time. Nothing of a request is kept or logged.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from geolookup.service.settings import ListenAddress, ListenError
 _MAX_REQUEST: Final = 8_192
 """Bytes of a request; Prometheus sends some 500."""
 _MAX_CONNECTIONS: Final = 32
-"""Open at once. One more closes the oldest, so that idle ones can't keep a scraper out."""
-_PATIENCE: Final = 5.0
-"""Seconds that a request may take to arrive, and a response to be taken."""
+"""Open at once. One more closes the oldest, so that idle ones can't block a scraper."""
+_TIMEOUT: Final = 5.0
+"""Seconds for a request to arrive, and for a response to be read."""
 
 _REASONS: Final = {
     200: "OK",
@@ -39,11 +38,11 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What is answered.
+    """A response.
 
     Attributes:
-        status: HTTP's number.
-        headers: those beside the ones about the connection and the length.
+        status: HTTP's status code.
+        headers: without those for the connection and the length.
         body: the content.
     """
 
@@ -58,14 +57,14 @@ def text_page(status: int, text: str, headers: Mapping[str, str] | None = None) 
     return Page(status, {**kind, **(headers or {})}, f"{text}\n".encode())
 
 
-class ScrapingServer:
-    """Answers GET of *pages*, until `stop`.
+class HttpServer:
+    """Serves *pages* until `stop`.
 
     Args:
-        address: where to listen; a host and a port.
-        pages: by path. Each gets the request's headers (names in lower case) and may
-            take its time: one is made at once, in a thread of its own.
-        setting: the setting that errors name.
+        address: a host and a port to listen on.
+        pages: functions by path, which get the request's headers (names in lower case). They
+            may block, since they run one at a time in a thread of their own.
+        setting: the setting that error texts name.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -82,11 +81,11 @@ class ScrapingServer:
         self.address = address.with_port(listening.getsockname()[1])
         # Oldest first. Only the loop's thread uses it.
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._maker = ThreadPoolExecutor(1, "geolookup-page")
+        self._page_thread = ThreadPoolExecutor(1, "geolookup-page")
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(listening,), name="geolookup-scraping", daemon=True
+            target=self._run, args=(listening,), name="geolookup-http", daemon=True
         )
         self._thread.start()
 
@@ -95,14 +94,14 @@ class ScrapingServer:
         with contextlib.suppress(RuntimeError):  # stopped before
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
-        self._maker.shutdown()
+        self._page_thread.shutdown()
 
     def _run(self, listening: socket.socket) -> None:
         with contextlib.closing(self._loop):
             self._loop.run_until_complete(self._serve(listening))
 
     async def _serve(self, listening: socket.socket) -> None:
-        server = await asyncio.start_server(self._accepted, sock=listening, limit=_MAX_REQUEST)
+        server = await asyncio.start_server(self._on_connection, sock=listening, limit=_MAX_REQUEST)
         await self._stopping.wait()
         server.close()
         open_ones = list(self._connections.items())
@@ -112,34 +111,36 @@ class ScrapingServer:
         closed = (writer.wait_closed() for _, writer in open_ones)
         await asyncio.gather(*closed, return_exceptions=True)
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= _MAX_CONNECTIONS:
             next(iter(self._connections)).cancel()
-        task = self._loop.create_task(self._talk(reader, writer))
+        task = self._loop.create_task(self._serve_connection(reader, writer))
         self._connections[task] = writer
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._on_done)
         if self._stopping.is_set():
             task.cancel()
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        # Not close, which would wait for a peer that doesn't read. And here, as a task
-        # that is cancelled before it began runs none of its own code.
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        # Not close, which would wait for a peer that doesn't read. Here, since a task that
+        # is cancelled before it begins runs none of its own code.
         self._connections.pop(task).transport.abort()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 try:
                     request = await reader.readuntil(b"\r\n\r\n")
                 except asyncio.LimitOverrunError:
                     request = b""
             page = await self._page(request)
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 writer.write(_encoded(page))
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
-        except (OSError, EOFError):  # gone, or out of time
+        except (OSError, EOFError):  # disconnected, or timed out
             pass
 
     async def _page(self, request: bytes) -> Page:
@@ -153,7 +154,7 @@ class ScrapingServer:
         if method != "GET":
             return text_page(405, "only GET", {"Allow": "GET"})
         try:
-            return await self._loop.run_in_executor(self._maker, make, headers)
+            return await self._loop.run_in_executor(self._page_thread, make, headers)
         except Exception as error:
             log.logger.error("a page was not made: %s", log.describe(error))
             return text_page(500, "internal error")
@@ -173,7 +174,7 @@ def _listen(address: ListenAddress, setting: str) -> socket.socket:
 
 
 def _parse(request: bytes) -> tuple[str, str, dict[str, str]]:
-    """Return method, path without query, and headers by lower-case name; ValueError: it is none."""
+    """Return method, path without query, and headers by lower-case name; ValueError: malformed."""
     first, *lines = request.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     method, target, version = first.split(" ")
     if version not in {"HTTP/1.1", "HTTP/1.0"}:

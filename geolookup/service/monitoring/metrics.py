@@ -1,8 +1,8 @@
-"""The service's numbers for Prometheus: the all_counters of all workers, merged, and how it is.
+"""The service's metrics for Prometheus: the sums of all workers' counters, and the status.
 
-Labels are of fixed sets, or names that an operator chose, but for `region_set`, whose
-values are expressions that clients spelled: only valid ones, and few; see `meter`.
-No label and no value says anything of an address or of a peer.
+Labels have fixed values, or names that an operator chose. Only `region_set` has values that
+clients choose: valid expressions, and a bounded number of them; see `counters`.
+No label and no value holds anything of an address or of a peer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from geolookup.service.admin.control import Outcome
 from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
 from geolookup.service.monitoring.counters import CODES
-from geolookup.service.monitoring.http_server import Page, ScrapingServer, text_page
+from geolookup.service.monitoring.http_server import HttpServer, Page, text_page
 from geolookup.service.settings import ListenAddress
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class ServiceCollector(Collector):
-    """Reads everything anew each time it is asked.
+    """Reads all values at each scrape.
 
     Args:
-        all_counters: the all_counters of all workers, and those of workers that are no more.
-        control: how the service is.
-        dataset: the dataset in service; None while the first one is being read.
+        all_counters: returns the counters of all workers, and of those that have ended.
+        control: returns the status.
+        dataset: returns the dataset in service; None while the first one is loaded.
     """
 
     def __init__(
@@ -244,12 +244,12 @@ def _workers(status: ServiceStatus) -> Iterator[Metric]:
 
 
 def _process(pid: int) -> tuple[float, int] | None:
-    """Return a process's CPU seconds and resident bytes; None if there is no such process."""
+    """Return a process's CPU seconds and resident bytes; None: no such process."""
     if pid <= 0:
         return None
     try:
-        # Both can be read of processes that can't be dumped, unlike most beside them.
-        # A process may have any name, so fields are counted from after it.
+        # Unlike most files of /proc, this one is readable for processes that can't be
+        # dumped. A process may have any name, so fields are counted from behind it.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None
@@ -268,14 +268,14 @@ def _midnight(day: str) -> float:
 class MetricsServer:
     """Serves `/metrics` and `/healthz` on `Settings.metrics`, until `stop`.
 
-    ``/metrics`` is in the text format or in OpenMetrics, as the request asks for;
-    ``/healthz`` is 200 while health says SERVING, else 503. All else is 404.
+    ``/metrics`` is in the text format or in OpenMetrics, by the request's Accept header;
+    ``/healthz`` is 200 while health is SERVING, else 503. Other paths are 404.
 
     Args:
-        settings: where to listen.
-        all_counters: the all_counters of all workers, and those of workers that are no more.
-        control: how the service is.
-        dataset: the dataset in service; None while the first one is being read.
+        settings: of the service; `metrics` is the address to listen on.
+        all_counters: returns the counters of all workers, and of those that have ended.
+        control: returns the status.
+        dataset: returns the dataset in service; None while the first one is loaded.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -293,10 +293,10 @@ class MetricsServer:
         self._control = control
         registry = CollectorRegistry(auto_describe=False)
         registry.register(ServiceCollector(all_counters, control, dataset))
-        ProcessCollector(registry=registry)  # the supervisor's own
-        # The library's own way of choosing and writing a format.
+        ProcessCollector(registry=registry)  # of the supervisor
+        # It chooses and writes the format.
         self._exposition = make_wsgi_app(registry)
-        self._server = ScrapingServer(
+        self._server = HttpServer(
             ListenAddress.parse(settings.metrics, "metrics"),
             {"/metrics": self._metrics, "/healthz": self._healthz},
             "metrics",

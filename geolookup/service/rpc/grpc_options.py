@@ -1,6 +1,6 @@
-"""What the settings mean to gRPC: the options of a server, each with its reason.
+"""The options of a gRPC server that follow from the settings, each with its reason.
 
-tests/service/rpc/test_grpc_options.py holds each of them to what it does on a real connection.
+tests/service/rpc/test_grpc_options.py tests each of them on a real connection.
 """
 
 from __future__ import annotations
@@ -12,49 +12,49 @@ import grpc
 from geolookup.service.settings import Settings, SettingsError
 
 _NO_LIMIT: Final = 2**31 - 1
-"""What gRPC takes for "never", in milliseconds."""
+"""Milliseconds that mean "never" to gRPC."""
 
-_KEEPALIVE_ANSWER: Final = 20.0
-"""Seconds that a client has to answer a probe. gRPC's own default: several lost packets
-are sent again within it."""
+_KEEPALIVE_TIMEOUT: Final = 20.0
+"""Seconds that a client has to answer a probe: gRPC's own default. TCP resends several lost
+packets within it."""
 
 _PING_INTERVAL: Final = 10.0
 """Seconds between pings that a client may send. gRPC's own 300 would cut off clients and
 proxies that keep their connections alive with the usual 10 to 60."""
 _PING_STRIKES: Final = 2
-"""Pings that come too early, after which a connection is closed."""
+"""Early pings after which a connection is closed."""
 
-_AHEAD: Final = 512 * 1024
-"""Bytes of a message that a client may send before the service has said that it wants them: a
-roster of 100,000 IPv4 addresses needs no more, a larger one waits for a round trip every MB."""
+_LOOKAHEAD: Final = 512 * 1024
+"""Bytes of a message that a client may send before the service reads it. A roster of 100,000
+IPv4 addresses needs no more; a larger one takes a round trip per MB."""
 
-_READ: Final = 1024 * 1024
-"""Bytes that gRPC makes room for when it reads a connection: twice what may be sent ahead."""
+_READ_BUFFER: Final = 1024 * 1024
+"""Bytes of gRPC's read buffer of a connection: twice `_LOOKAHEAD`."""
 
 _IDENTITY: Final = 1 << 0
 _GZIP: Final = 1 << 2
-"""Bits of the algorithms. Deflate stays off: gzip is what every client has."""
+"""Bits of the algorithms. Deflate stays off, as every client has gzip."""
 
 _BOUNDED_SINCE: Final = (1, 84)
-"""The first release of gRPC that stops decompressing at the largest message. Those before
-it unpack all of a message, 400 MB from 0.4 MB, before they look at its size."""
+"""The first release of gRPC that stops decompression at the size limit. Earlier releases unpack
+all of a message, 400 MB from 0.4 MB, before they check its size."""
 
 
 def channel_options(settings: Settings, *, share_port: bool) -> list[tuple[str, int]]:
     """Return the options of a server.
 
     Args:
-        settings: what the service was told.
-        share_port: whether other processes may listen on the same port. Where they
-            may not, a port in use is an error and not shared in silence.
+        settings: of the service.
+        share_port: whether other processes may listen on the same port. If not, a port in
+            use is an error, and is not shared in silence.
 
     Raises:
-        SettingsError: this release of gRPC can't keep what a setting promises.
+        SettingsError: this release of gRPC can't enforce a setting.
     """
     if settings.compression and _release() < _BOUNDED_SINCE:
         since = ".".join(map(str, _BOUNDED_SINCE))
         raise SettingsError("compression", f"needs grpcio {since} or newer, which bounds it")
-    answer = _milliseconds(min(_KEEPALIVE_ANSWER, settings.keepalive or _KEEPALIVE_ANSWER))
+    answer = _milliseconds(min(_KEEPALIVE_TIMEOUT, settings.keepalive or _KEEPALIVE_TIMEOUT))
     return [
         ("grpc.so_reuseport", int(share_port)),
         # Messages. Responses need no limit: the request's limits what they can be.
@@ -65,24 +65,24 @@ def channel_options(settings: Settings, *, share_port: bool) -> list[tuple[str, 
             "grpc.compression_enabled_algorithms_bitset",
             _IDENTITY | (_GZIP if settings.compression else 0),
         ),
-        # What is sent ahead of that has to be read even if the call is refused. By default gRPC
-        # has each connection send 4 MB and more ahead, so that refusing a few large rosters
-        # took all of a core. A message that is wanted gets the windows that it needs.
+        # What a client sends ahead is read even if its call is refused. gRPC's default is
+        # 4 MB and more per connection, so that refusing a few large rosters took a whole core.
+        # A message that is read gets the windows that it needs.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", _AHEAD),
-        # By default it makes room for as much as came since there was nothing to read: of what
-        # is in no window, such as headers that go on for ever, for hundreds of MB.
-        ("grpc.experimental.tcp_max_read_buffer_size", _READ),
+        ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
+        # The default buffer grows to what arrived since the last read. Endless headers, which
+        # no window limits, made it hundreds of MB.
+        ("grpc.experimental.tcp_max_read_buffer_size", _READ_BUFFER),
         # Metadata. Between the first and the second limit gRPC refuses at random; equal,
         # the same request always has the same answer.
         ("grpc.max_metadata_size", settings.max_metadata),
         ("grpc.absolute_max_metadata_size", settings.max_metadata),
-        # Connections. One that says nothing holds a descriptor and memory for nothing:
-        # before its handshake is done, before it accepts our HTTP/2 settings, ...
+        # Connections. A silent one holds a descriptor and memory: before its handshake is
+        # done, before it acknowledges our HTTP/2 settings, ...
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", _milliseconds(settings.handshake_timeout)),
         ("grpc.http2.settings_timeout", _milliseconds(settings.handshake_timeout)),
-        # ... without a call, or when its other end is gone without a word.
+        # ... without a call, or when its peer has vanished.
         ("grpc.max_connection_idle_ms", _milliseconds(settings.max_connection_idle)),
         ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive)),
         # The first is what the documentation names; measured (1.85), it is the second that
@@ -94,9 +94,9 @@ def channel_options(settings: Settings, *, share_port: bool) -> list[tuple[str, 
         # spreads clients anew. gRPC varies the age by 10 %, so they don't come at once.
         ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age)),
         ("grpc.max_connection_age_grace_ms", _milliseconds(settings.grace, zero=1)),
-        # Pings and streams that a client may ask for. Streams are limited above what
-        # calls.py admits: what is over its limit must be refused at once with a hint, and
-        # must not wait in the client, which this limit would make it do.
+        # Pings and streams of a client. The limit on streams is higher than the slots of
+        # calls.py: a call without a slot must be refused at once with a hint, while this
+        # limit makes it wait in the client.
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(_PING_INTERVAL)),
         ("grpc.http2.max_ping_strikes", _PING_STRIKES),
         ("grpc.max_concurrent_streams", 4 * (settings.max_calls + settings.max_streams)),

@@ -1,7 +1,7 @@
-"""Everything a service can be told, fixed when it starts.
+"""The settings of a service, fixed when it starts.
 
-`model` holds the table that all else follows from, `source` reads flags, variables and
-a file into one `Settings`, and `show` writes them down again.
+`model` holds the table of settings, `source` reads flags, variables and a file into one
+`Settings`, and `show` prints them.
 """
 
 from geolookup.service.settings.listening import ListenAddress

@@ -1,4 +1,4 @@
-"""Kinds of values: how one is read from a text or from TOML, what it may be, how it is shown."""
+"""Kinds of values: how to read them from strings or TOML, check them, and print them."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ NONE = "none"
 """How an optional setting that is not set is written, since TOML has no null."""
 
 Plain = str | int | float | bool | dict[str, list[str]]
-"""What TOML and JSON both can say."""
+"""A value that TOML and JSON both have."""
 
 
 class UnfitError(ValueError):
-    """A value is not of its kind. The text says what was expected, and not what was found."""
+    """A value is not of its kind. The text has what was expected, and not the value."""
 
 
 class Kind(ABC, Generic[T]):
     """A kind of value.
 
     Attributes:
-        metavar: what stands for a value in the help; empty: nothing does.
-        expected: what a value may be, as "expected ..." goes on.
+        metavar: stands for a value in the help; empty: the flag has none.
+        expected: the values of this kind, to follow the word "expected".
     """
 
     metavar: str
     expected: str
 
     @abstractmethod
-    def of_text(self, text: str, folder: Path) -> T:
+    def from_text(self, text: str, folder: Path) -> T:
         """Read a value from a flag or a variable; paths are relative to *folder*.
 
         Raises:
             UnfitError: it is not of this kind.
         """
 
-    def of_toml(self, value: object, folder: Path) -> T:  # noqa: ARG002 - of paths alone
+    def from_toml(self, value: object, folder: Path) -> T:  # noqa: ARG002 - of paths alone
         """Read a value as a TOML reader gives it; paths are relative to *folder*.
 
         Raises:
@@ -71,14 +71,14 @@ class Kind(ABC, Generic[T]):
         return UnfitError(f"expected {self.expected}")
 
 
-class Whole(Kind[int]):
+class WholeNumber(Kind[int]):
     """A whole number within bounds."""
 
     def __init__(self, least: int, most: int, metavar: str = "N") -> None:
         self.least, self.most, self.metavar = least, most, metavar
         self.expected = f"a whole number from {least:,} to {most:,}"
 
-    def of_text(self, text: str, folder: Path) -> int:  # noqa: ARG002
+    def from_text(self, text: str, folder: Path) -> int:  # noqa: ARG002
         # As in TOML. int() would also take spaces, and digits of other scripts.
         if not re.fullmatch(r"[0-9]+(_[0-9]+)*", text, re.ASCII) or len(text) > 20:
             raise self.unfit()
@@ -91,7 +91,7 @@ class Whole(Kind[int]):
 
 
 class Seconds(Kind[float]):
-    """Seconds within bounds; if *zero* says what 0 means, that is allowed as well."""
+    """Seconds within bounds. 0 is allowed, too, if *zero* has its meaning."""
 
     metavar = "SECONDS"
 
@@ -99,7 +99,7 @@ class Seconds(Kind[float]):
         self.least, self.most, self.zero = least, most, zero
         self.expected = f"seconds from {least:g} to {most:,.10g}{f' (0: {zero})' if zero else ''}"
 
-    def of_text(self, text: str, folder: Path) -> float:  # noqa: ARG002
+    def from_text(self, text: str, folder: Path) -> float:  # noqa: ARG002
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII):
             raise self.unfit()
         return self.check(float(text))
@@ -121,7 +121,7 @@ class Switch(Kind[bool]):
     metavar = ""
     expected = "true or false"
 
-    def of_text(self, text: str, folder: Path) -> bool:  # noqa: ARG002
+    def from_text(self, text: str, folder: Path) -> bool:  # noqa: ARG002
         if text not in {"true", "1", "false", "0"}:
             raise self.unfit()
         return text in {"true", "1"}
@@ -140,7 +140,7 @@ class Choice(Kind[str]):
         self.metavar = "|".join(words)
         self.expected = f"{', '.join(words[:-1])} or {words[-1]}"
 
-    def of_text(self, text: str, folder: Path) -> str:  # noqa: ARG002
+    def from_text(self, text: str, folder: Path) -> str:  # noqa: ARG002
         return self.check(text)
 
     def check(self, value: Any) -> str:
@@ -149,24 +149,24 @@ class Choice(Kind[str]):
         return value
 
 
-class File(Kind[Path | None]):
+class FilePath(Kind[Path | None]):
     """A file's path, or none. A relative one in a file is relative to that file."""
 
     metavar = "FILE"
     expected = f"a file's path, or {NONE}"
 
-    def of_text(self, text: str, folder: Path) -> Path | None:
+    def from_text(self, text: str, folder: Path) -> Path | None:
         if text == NONE:
             return None
         if not text:
             raise self.unfit()
-        # Links are not resolved: they are how certificates and datasets are put in place.
+        # Links are not resolved: certificates and datasets are often replaced by changing one.
         return self.check(Path(os.path.abspath(folder / text)))
 
-    def of_toml(self, value: object, folder: Path) -> Path | None:
+    def from_toml(self, value: object, folder: Path) -> Path | None:
         if not isinstance(value, str):
             raise self.unfit()
-        return self.of_text(value, folder)
+        return self.from_text(value, folder)
 
     def check(self, value: Any) -> Path | None:
         if value is None:
@@ -184,10 +184,10 @@ class File(Kind[Path | None]):
 
 
 class Listener(Kind[str | None]):
-    """Where to listen.
+    """A listener's address.
 
     Args:
-        optional: whether there may be none.
+        optional: whether it may be none.
         unix: whether it may be a unix socket.
     """
 
@@ -198,7 +198,7 @@ class Listener(Kind[str | None]):
         forms = ["HOST:PORT", "[IPV6]:PORT", *["unix:PATH"] * unix, *[NONE] * optional]
         self.expected = f"{', '.join(forms[:-1])} or {forms[-1]}"
 
-    def of_text(self, text: str, folder: Path) -> str | None:
+    def from_text(self, text: str, folder: Path) -> str | None:
         if self.optional and text == NONE:
             return None
         path = text.removeprefix("unix:")
@@ -206,10 +206,10 @@ class Listener(Kind[str | None]):
             text = f"unix:{os.path.abspath(folder / path)}"
         return self.check(text)
 
-    def of_toml(self, value: object, folder: Path) -> str | None:
+    def from_toml(self, value: object, folder: Path) -> str | None:
         if not isinstance(value, str):
             raise self.unfit()
-        return self.of_text(value, folder)
+        return self.from_text(value, folder)
 
     def check(self, value: Any) -> str | None:
         if value is None and self.optional:
@@ -221,7 +221,7 @@ class Listener(Kind[str | None]):
         try:
             ListenAddress.parse(value)
         except SettingsError as error:
-            # What is wrong with a socket's path is more than its form.
+            # A socket's path has errors beyond its form.
             path = value.startswith("unix:")
             raise (UnfitError(error.problem) if path else self.unfit()) from None
         return value
@@ -230,8 +230,8 @@ class Listener(Kind[str | None]):
         return NONE if value is None else str(value)
 
 
-class Allowed(Kind[Mapping[str, frozenset[str]]]):
-    """Which identities may call which rpc: a table of lists; in a text RPC=IDENTITY, by spaces."""
+class AllowLists(Kind[Mapping[str, frozenset[str]]]):
+    """Which identities may call which rpc: a table of lists; in a string RPC=IDENTITY by spaces."""
 
     metavar = "RPC=IDENTITY"
     expected = "for each rpc a list of at least one identity"
@@ -239,16 +239,16 @@ class Allowed(Kind[Mapping[str, frozenset[str]]]):
     def __init__(self, *rpcs: str) -> None:
         self.rpcs = rpcs
 
-    def of_text(self, text: str, folder: Path) -> Mapping[str, frozenset[str]]:
+    def from_text(self, text: str, folder: Path) -> Mapping[str, frozenset[str]]:
         lists: dict[str, list[str]] = {}
         for pair in text.split():
             rpc, separator, identity = pair.partition("=")
             if not separator:
                 raise UnfitError("expected RPC=IDENTITY, several separated by spaces")
             lists.setdefault(rpc, []).append(identity)
-        return self.of_toml(lists, folder)
+        return self.from_toml(lists, folder)
 
-    def of_toml(self, value: object, folder: Path) -> Mapping[str, frozenset[str]]:  # noqa: ARG002
+    def from_toml(self, value: object, folder: Path) -> Mapping[str, frozenset[str]]:  # noqa: ARG002
         if not isinstance(value, dict) or not all(
             isinstance(identities, list) and all(isinstance(one, str) for one in identities)
             for identities in value.values()
@@ -262,7 +262,7 @@ class Allowed(Kind[Mapping[str, frozenset[str]]]):
         for rpc, identities in value.items():
             if rpc not in self.rpcs:
                 raise UnfitError(f"no rpc has the name {rpc}; there are {', '.join(self.rpcs)}")
-            # A list that came out empty is rather a mistake than the wish to close an rpc.
+            # An empty list is more likely a mistake than the intent to close an rpc.
             if not isinstance(identities, frozenset) or not identities or "" in identities:
                 raise self.unfit()
         return value

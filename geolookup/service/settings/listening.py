@@ -1,4 +1,4 @@
-"""Addresses to listen on: their grammar, how far they reach, and when two are one."""
+"""Addresses to listen on: grammar, reach, and collisions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_PATH = 107
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where to listen: either a host and a port, or the path of a unix socket."""
+    """An address to listen on: a host and a port, or the path of a unix socket."""
 
     host: str = ""
     port: int = 0
@@ -45,14 +45,14 @@ class ListenAddress:
         return cls(host=match[1], port=int(match[2]))
 
     def with_port(self, port: int) -> ListenAddress:
-        """Return this address with the port that was really taken."""
+        """Return this address with the actual port."""
         return self if self.path else ListenAddress(host=self.host, port=port)
 
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches it: 127.0.0.0/8, ::1, localhost or a unix socket.
 
-        Any other name is not: what it resolves to is known too late.
+        Any other name is not: it is resolved too late to know.
         """
         if self.path or self.host == "localhost":
             return True
@@ -62,13 +62,13 @@ class ListenAddress:
             return False
 
     def collides_with(self, other: ListenAddress) -> bool:
-        """Whether both can't be listened on at once, as far as can be told without trying."""
+        """Whether both can't be listened on at once, as far as this is known beforehand."""
         if self.path or other.path:
             return self.path == other.path
         if self.port != other.port or self.port == 0:
             return False
-        ours, theirs = _names(self.host), _names(other.host)
-        return bool(ours & theirs) or bool({"0.0.0.0", "::"} & (ours | theirs))  # noqa: S104
+        own, others = _names(self.host), _names(other.host)
+        return bool(own & others) or bool({"0.0.0.0", "::"} & (own | others))  # noqa: S104
 
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
@@ -88,7 +88,7 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _names(host: str) -> set[str]:
-    """Return what a host stands for, each in its one normal form."""
+    """Return the addresses and names that a host stands for, in normal form."""
     if host == "localhost":
         return {"localhost", "127.0.0.1", "::1"}
     try:

@@ -12,15 +12,15 @@ from typing import Any, Final, TypeVar
 from geolookup.service.methods import Method
 from geolookup.service.settings.cores import available_cores
 from geolookup.service.settings.kinds import (
-    Allowed,
+    AllowLists,
     Choice,
-    File,
+    FilePath,
     Kind,
     Listener,
     Seconds,
     Switch,
     UnfitError,
-    Whole,
+    WholeNumber,
 )
 from geolookup.service.settings.listening import ListenAddress
 from geolookup.service.settings.problems import SettingsError
@@ -53,11 +53,11 @@ class Setting:
             ``GEOLOOKUP_NAME``.
         group: the heading that it stands under.
         kind: what its values are.
-        help: what it does, as a sentence without its end.
-        default: its value where nothing is said.
-        at_start: what makes the default when a service starts, where that depends
-            on the machine.
-        default_text: what the documentation says of such a default.
+        help: what it does, as a sentence without its full stop.
+        default: its value where none is given.
+        at_start: computes the default when a service starts, where that depends on
+            the machine.
+        default_text: such a default in the documentation.
         path: the attributes that lead from `Settings` to its value.
     """
 
@@ -111,7 +111,7 @@ def _setting(
 
 @dataclass(frozen=True, slots=True)
 class RosterLimits:
-    """What one request may ask for.
+    """Limits of one roster.
 
     Attributes:
         roster: addresses in a roster.
@@ -121,7 +121,7 @@ class RosterLimits:
     roster: int = _setting(
         1_000_000,
         "Requests",
-        Whole(1, (_C_INT_MAX - _OTHER_FIELDS) // MAX_TEXT_BYTES),
+        WholeNumber(1, (_C_INT_MAX - _OTHER_FIELDS) // MAX_TEXT_BYTES),
         "Addresses in one roster; the size of the largest request follows from it",
         name="max_roster",
     )
@@ -144,14 +144,13 @@ _STOP = "Stopping"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a service can be told. Each field's meaning and bounds stand in its row.
+    """All settings of a service. Each field's row has its meaning and bounds.
 
-    A value that was checked: whoever has one need not check again. `source.read` makes
-    one from flags, variables and a file; made directly, all defaults are constants
-    (one worker).
+    All values are checked at construction. `source.read` makes settings from flags, variables
+    and a file; made directly, all defaults are constants (one worker).
 
     Raises:
-        SettingsError: a value makes no sense, alone or beside the others.
+        SettingsError: a value is not valid, alone or beside the others.
     """
 
     listen: str = _setting(
@@ -182,31 +181,31 @@ class Settings:
     dataset: Path | None = _setting(
         None,
         _DATA,
-        File(),
+        FilePath(),
         "The dataset; none: the embedded one",
     )
     region_sets: Path | None = _setting(
         None,
         _DATA,
-        File(),
+        FilePath(),
         "TOML file with region sets of your own",
     )
     public_key: Path | None = _setting(
         None,
         _DATA,
-        File(),
+        FilePath(),
         "Ed25519 public keys (PEM) of which one must have signed the dataset; see docs/trust.md",
     )
     canaries: Path | None = _setting(
         None,
         _DATA,
-        File(),
+        FilePath(),
         "Addresses and the answers that a dataset must give",
     )
     change_limits: Path | None = _setting(
         None,
         _DATA,
-        File(),
+        FilePath(),
         "TOML file of what a new dataset may change, as [limits] in a manifest",
     )
     authz: bool = _setting(
@@ -218,7 +217,7 @@ class Settings:
     authz_rules: Path | None = _setting(
         None,
         _DATA,
-        File(),
+        FilePath(),
         "TOML file with the rules of Envoy's authorization, which is then answered; none: its"
         " routes say what to ask",
     )
@@ -233,7 +232,7 @@ class Settings:
     workers: int = _setting(
         1,
         _WORK,
-        Whole(1, 1_024),  # more than the cores of any machine
+        WholeNumber(1, 1_024),  # more than the cores of any machine
         "Processes that share the port",
         at_start=available_cores,
         default_text="the cores it may use",
@@ -253,7 +252,7 @@ class Settings:
     threads: int = _setting(
         16,
         _WORK,
-        Whole(1, 1_024),  # each has a stack, and all share one interpreter lock
+        WholeNumber(1, 1_024),  # each has a stack, and all share one interpreter lock
         "Threads for calls in a worker; with native for those that Python answers (Explain,"
         " reflection, ...), and no more than cores for large rosters",
     )
@@ -262,13 +261,13 @@ class Settings:
     max_calls: int = _setting(
         256,
         _REQUESTS,
-        Whole(1, 65_536),
+        WholeNumber(1, 65_536),
         "Unary calls under way in a worker; one more is refused",
     )
     max_streams: int = _setting(
         64,
         _REQUESTS,
-        Whole(1, 65_536),
+        WholeNumber(1, 65_536),
         "Streams open in a worker, reflection included; one more is refused",
     )
     max_metadata: int = _setting(
@@ -276,7 +275,7 @@ class Settings:
         _REQUESTS,
         # gRPC's own headers and a trace context take several hundred bytes. A mebibyte
         # is what a request may make a worker hold before it is known to be one.
-        Whole(1_024, 1_048_576, metavar="BYTES"),
+        WholeNumber(1_024, 1_048_576, metavar="BYTES"),
         "Metadata in one request; more is refused",
     )
     compression: bool = _setting(
@@ -289,7 +288,7 @@ class Settings:
     max_connections: int = _setting(
         4_096,
         _CONNECTIONS,
-        Whole(1, 1_000_000),
+        WholeNumber(1, 1_000_000),
         "Connections to a worker; one more is closed at once. Each takes a file descriptor",
     )
     max_connection_age: float = _setting(
@@ -320,25 +319,25 @@ class Settings:
     tls_certificate: Path | None = _setting(
         None,
         _TLS,
-        File(),
+        FilePath(),
         "The service's certificate chain (PEM); none: no TLS",
     )
     tls_key: Path | None = _setting(
         None,
         _TLS,
-        File(),
+        FilePath(),
         "The certificate's private key (PEM)",
     )
     tls_client_ca: Path | None = _setting(
         None,
         _TLS,
-        File(),
+        FilePath(),
         "Authorities of client certificates (PEM); none: clients need no certificate",
     )
     allow: Mapping[str, frozenset[str]] = _setting(
         {},
         _TLS,
-        Allowed(*(method.label for method in Method), OTHERS, ADMIN),
+        AllowLists(*(method.label for method in Method), OTHERS, ADMIN),
         "Identity that may call an rpc; * stands for all that are not named, admin for the"
         " admin listener; may be repeated",
     )
@@ -393,12 +392,12 @@ class Settings:
 
 @cache
 def table() -> tuple[Setting, ...]:
-    """Return all settings, in the order in which people read of them."""
+    """Return all settings, in the order of the documentation."""
     return tuple(_rows(Settings, ()))
 
 
-def _rows(of: type, path: tuple[str, ...]) -> Iterator[Setting]:
-    for field in dataclasses.fields(of):
+def _rows(kind: type, path: tuple[str, ...]) -> Iterator[Setting]:
+    for field in dataclasses.fields(kind):
         here = (*path, field.name)
         if not field.metadata:
             yield from _rows(type(field.default), here)
@@ -412,7 +411,7 @@ def _rows(of: type, path: tuple[str, ...]) -> Iterator[Setting]:
         yield Setting(default=default, path=here, **{**row, "name": row["name"] or field.name})
 
 
-# Rules between settings. Each error names the setting that one would change.
+# Rules between settings. Each error names the setting to change.
 
 
 def _check_tls(settings: Settings) -> None:
@@ -456,7 +455,7 @@ def _check_exposed(settings: Settings, name: str) -> None:
                 else "add tls_certificate, listen on loopback or a unix socket, or add insecure"
             ),
         )
-    # With TLS alone whoever comes could stop the service. `insecure` says that plaintext
-    # is meant, not that; without TLS it says both, since there is nobody to tell apart.
+    # TLS without `allow` lets every client stop the service. `insecure` means that plaintext is
+    # intended, not that. Without TLS it means both, since clients have no identities.
     if encrypted and name == "admin" and ADMIN not in settings.allow:
         raise SettingsError(name, "other machines can reach it; say in allow who may (allow.admin)")

@@ -1,4 +1,4 @@
-"""What can be wrong with a setting."""
+"""Errors of settings."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from geolookup.errors import GeoLookupError
 
 
 class SettingsError(GeoLookupError, ValueError):
-    """A setting makes no sense. The text names the setting and never repeats its value.
+    """A setting is not valid. The text names the setting and never repeats its value.
 
     Attributes:
         setting: the setting's name.
-        problem: what is wrong with it.
-        place: where its value stands (a flag, a variable, a file and line), or empty.
+        problem: the reason.
+        origin: of the value (a flag, a variable, a file and line), or empty.
     """
 
-    def __init__(self, setting: str, problem: str, place: str = "") -> None:
-        super().__init__(setting, problem, place)
+    def __init__(self, setting: str, problem: str, origin: str = "") -> None:
+        super().__init__(setting, problem, origin)
         self.setting = setting
         self.problem = problem
-        self.place = place
+        self.origin = origin
 
     def __str__(self) -> str:
-        place = f" ({self.place})" if self.place else ""
-        return f"{self.setting}: {self.problem}{place}"
+        origin = f" ({self.origin})" if self.origin else ""
+        return f"{self.setting}: {self.problem}{origin}"
 
 
 class ListenError(GeoLookupError):
-    """The server can't listen where it was told to."""
+    """The server can't listen on an address."""

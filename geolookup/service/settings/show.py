@@ -1,4 +1,4 @@
-"""Settings written down: as TOML that can be read again, or as JSON."""
+"""Prints settings: as TOML that can be read again, or as JSON."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from geolookup.service.settings.source import Configuration
 
 
 def as_toml(configuration: Configuration) -> str:
-    """Return all settings as a file for --config, each with the place where it was said.
+    """Return all settings as a file for --config, each with its origin.
 
-    Paths are absolute, so that the file means the same wherever it is put.
+    Paths are absolute, so that the file means the same in any folder.
     """
     return "\n".join(_lines(configuration)) + "\n"
 
 
 def _lines(configuration: Configuration) -> Iterator[str]:
-    yield "# All settings of geolookup serve, and where each was said."
+    yield "# All settings of geolookup serve, and where each was set."
     tables: list[str] = []
     for group, rows in itertools.groupby(table(), lambda row: row.group):
         yield ""
         yield f"# {group}"
         for row in rows:
             value = row.kind.plain(row.value(configuration.settings))
-            place = _comment(configuration.places[row.name])
+            origin = _comment(configuration.origins[row.name])
             if isinstance(value, dict):
                 # Tables come last: all that follows one belongs to it.
-                tables += ["", f"[{row.name}]  # {place}"]
+                tables += ["", f"[{row.name}]  # {origin}"]
                 tables += [f"{_text(key)} = {_toml(value[key])}" for key in value]
             else:
-                yield f"{row.name} = {_toml(value)}  # {place}"
+                yield f"{row.name} = {_toml(value)}  # {origin}"
     yield from tables
 
 
 def as_json(configuration: Configuration) -> str:
-    """Return all settings as one JSON object: by name, the value and the place ("from")."""
+    """Return all settings as one JSON object: by name, the value and the origin ("from")."""
     content = {
         row.name: {
             "value": row.kind.plain(row.value(configuration.settings)),
-            "from": configuration.places[row.name],
+            "from": configuration.origins[row.name],
         }
         for row in table()
     }
@@ -64,6 +64,6 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _comment(place: str) -> str:
-    """Return a place as it may stand in a comment: without control characters."""
-    return "".join(one if one.isprintable() else "?" for one in place)
+def _comment(origin: str) -> str:
+    """Return an origin for a comment: without control characters."""
+    return "".join(one if one.isprintable() else "?" for one in origin)

@@ -23,7 +23,7 @@ _LARGEST_FILE: Final = 1_048_576
 """Bytes. No configuration is larger, and a wrong path may lead to something that is."""
 
 _NOT_OURS: Final = frozenset({"GEOLOOKUP_WERROR", "GEOLOOKUP_FETCH"})
-"""Said to this project's build and tests."""
+"""Variables of this project's build and tests."""
 
 # Kubernetes and container links describe a service named geolookup, or geolookup-x, in
 # the environment of all its neighbours: GEOLOOKUP_SERVICE_HOST, GEOLOOKUP_PORT_50051_TCP...
@@ -36,68 +36,66 @@ _SERVICE_LINK: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings, and where each of them was said.
+    """Settings, and the origin of each.
 
     Attributes:
-        settings: all of them, checked.
-        places: by setting's name, a flag, a variable, a file and line, or how the
-            default came about.
+        settings: all settings, checked.
+        origins: by setting's name: a flag, a variable, a file and line, or the source of
+            the default.
     """
 
     settings: Settings
-    places: Mapping[str, str]
+    origins: Mapping[str, str]
 
 
 def read(flags: Mapping[str, str], environment: Mapping[str, str]) -> Configuration:
     """Read all settings.
 
     Args:
-        flags: the texts of the flags that were given, by setting's name, and of
-            "config".
-        environment: the variables; those that don't begin with ``GEOLOOKUP_`` are
-            not looked at.
+        flags: the given flags' values by setting's name, and that of "config".
+        environment: the variables; only those that begin with ``GEOLOOKUP_`` are read.
 
     Raises:
-        SettingsError: a value makes no sense, a variable or a key is not known, or
-            the file can't be read. It says where.
+        SettingsError: a value is not valid, a variable or a key is not known, or the file
+            can't be read. The text has the origin.
     """
     here = Path.cwd()
     values: dict[str, object] = {}
-    places: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for row in table():
         values[row.name] = row.default if row.at_start is None else row.at_start()
-        places[row.name] = f"default: {row.default_text}" if row.default_text else "default"
+        origins[row.name] = f"default: {row.default_text}" if row.default_text else "default"
 
     variables = _variables(environment)
-    config, said = flags.get("config"), CONFIG_FLAG
+    config, origin = flags.get("config"), CONFIG_FLAG
     if config is None:
-        config, said = variables.get(CONFIG_VARIABLE), CONFIG_VARIABLE
+        config, origin = variables.get(CONFIG_VARIABLE), CONFIG_VARIABLE
     if config is not None:
-        _from_file(_path(config, here, said), values, places)
+        _from_file(_path(config, here, origin), values, origins)
     for row in table():
         if row.variable in variables:
-            _put(row, variables[row.variable], here, row.variable, values, places)
+            _put(row, variables[row.variable], here, row.variable, values, origins)
         if row.name in flags:
-            _put(row, flags[row.name], here, row.flag, values, places)
-    return Configuration(_settings(values, places), places)
+            _put(row, flags[row.name], here, row.flag, values, origins)
+    return Configuration(_settings(values, origins), origins)
 
 
 def _put(
     row: Setting,
     text: str,
     folder: Path,
-    place: str,
+    origin: str,
     values: dict[str, object],
-    places: dict[str, str],
+    origins: dict[str, str],
 ) -> None:
     try:
-        values[row.name] = row.kind.of_text(text, folder)
+        values[row.name] = row.kind.from_text(text, folder)
     except UnfitError as error:
-        raise SettingsError(row.name, str(error), place) from None
-    places[row.name] = place
+        raise SettingsError(row.name, str(error), origin) from None
+    origins[row.name] = origin
 
 
-def _settings(values: Mapping[str, object], places: Mapping[str, str]) -> Settings:
+def _settings(values: Mapping[str, object], origins: Mapping[str, str]) -> Settings:
     tree: dict[str, Any] = {}
     limits: dict[str, Any] = {}
     for row in table():
@@ -105,7 +103,7 @@ def _settings(values: Mapping[str, object], places: Mapping[str, str]) -> Settin
     try:
         return Settings(limits=RosterLimits(**limits), **tree)
     except SettingsError as error:
-        raise SettingsError(error.setting, error.problem, places[error.setting]) from None
+        raise SettingsError(error.setting, error.problem, origins[error.setting]) from None
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -124,13 +122,13 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"; is it {' or '.join(near)}?" if near else ""
 
 
-def _path(text: str, here: Path, said: str) -> Path:
+def _path(text: str, here: Path, origin: str) -> Path:
     if not text or "\0" in text:
-        raise SettingsError("config", "expected a file's path", said)
+        raise SettingsError("config", "expected a file's path", origin)
     return here / text
 
 
-def _from_file(path: Path, values: dict[str, object], places: dict[str, str]) -> None:
+def _from_file(path: Path, values: dict[str, object], origins: dict[str, str]) -> None:
     error = partial(SettingsError, "config")
     raw = tomlfile.read_raw(path, error, _LARGEST_FILE)
     content = tomlfile.load(raw, str(path), error)
@@ -138,20 +136,20 @@ def _from_file(path: Path, values: dict[str, object], places: dict[str, str]) ->
     known = {row.name: row for row in table()}
     folder = Path(os.path.abspath(path)).parent
     for key, value in content.items():
-        place = _place(path, text, key)
+        origin = _origin(path, text, key)
         if key not in known:
             raise SettingsError(
-                "config", f"no setting has the name {key}{_near(key, known)}", place
+                "config", f"no setting has the name {key}{_near(key, known)}", origin
             )
         try:
-            values[key] = known[key].kind.of_toml(value, folder)
+            values[key] = known[key].kind.from_toml(value, folder)
         except UnfitError as error:
-            raise SettingsError(key, str(error), place) from None
-        places[key] = place
+            raise SettingsError(key, str(error), origin) from None
+        origins[key] = origin
 
 
-def _place(path: Path, text: str, key: str) -> str:
-    """Return the file and the line in which a key at the top level stands, if it is found."""
+def _origin(path: Path, text: str, key: str) -> str:
+    """Return the file and the line of a key at the top level, if it is found."""
     name = re.escape(key)
     pattern = rf"^[ \t]*\[?[ \t]*(?:{name}|\"{name}\"|'{name}')[ \t]*[=.\]]"
     found = re.search(pattern, text, re.MULTILINE)
@@ -159,7 +157,7 @@ def _place(path: Path, text: str, key: str) -> str:
 
 
 def flags_of(given: Mapping[str, object]) -> dict[str, str]:
-    """Return what `read` takes, from a command line's values: None where a flag was not given."""
+    """Return the flags for `read` from a command line's values, which are None if not given."""
     flags: dict[str, str] = {}
     for name, value in given.items():
         if isinstance(value, bool):

@@ -371,7 +371,7 @@ def read_to_end(client: socket.socket) -> bytes:
 def test_a_request_that_does_not_come_is_not_waited_for(
     server: MetricsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "_PATIENCE", 0.1)
+    monkeypatch.setattr(http_server, "_TIMEOUT", 0.1)
     with socket.create_connection(("127.0.0.1", server.address.port), PATIENCE) as client:
         client.sendall(b"GET /metr")
         assert read_to_end(client) == b""

@@ -30,7 +30,7 @@ from geolookup.service.settings import (
     show,
     source,
 )
-from geolookup.service.settings.kinds import Allowed, Choice, Seconds, Switch, Whole
+from geolookup.service.settings.kinds import AllowLists, Choice, Seconds, Switch, WholeNumber
 from geolookup.service.settings.model import table
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -70,7 +70,7 @@ def documented() -> str:
             default = default.lower()
         default = "" if row.default == {} else default
         value = re.sub(r"\b(a whole number|seconds) from", "from", row.kind.expected)
-        unit = {Whole: "number", Seconds: "seconds"}.get(type(row.kind), "")
+        unit = {WholeNumber: "number", Seconds: "seconds"}.get(type(row.kind), "")
         text = row.help.replace("*", r"\*")
         lines.append(f"| `{row.name}` | {' '.join([unit, value]).strip()} | {default} | {text} |")
     return "\n".join(lines).strip()
@@ -104,7 +104,7 @@ def test_no_variable_looks_like_what_orchestrators_say_of_a_service() -> None:
 
 def test_allow_names_every_rpc() -> None:
     (allow,) = [row.kind for row in table() if row.name == "allow"]
-    assert isinstance(allow, Allowed)
+    assert isinstance(allow, AllowLists)
     assert allow.rpcs == (*(method.label for method in Method), "*", "admin")
 
 
@@ -149,9 +149,9 @@ def test_flags_win_over_variables_over_the_file_over_defaults(tmp_path: Path) ->
     settings = configuration.settings
     assert (settings.threads, settings.max_calls, settings.max_streams) == (1, 2, 5)
     assert settings.max_metadata == Settings().max_metadata
-    places = [configuration.places[name] for name in ("threads", "max_calls", "max_streams")]
+    places = [configuration.origins[name] for name in ("threads", "max_calls", "max_streams")]
     assert places == ["--threads", "GEOLOOKUP_MAX_CALLS", f"{path}:5"]
-    assert configuration.places["max_metadata"] == "default"
+    assert configuration.origins["max_metadata"] == "default"
 
 
 def test_the_flag_for_the_file_wins_over_the_variable(tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_values_of_the_wrong_type_are_refused(name: str) -> None:
 def values(row: model.Setting) -> st.SearchStrategy[str]:
     """Draw texts of a row's values."""
     kind = row.kind
-    if isinstance(kind, Whole):
+    if isinstance(kind, WholeNumber):
         return st.integers(kind.least, kind.most).map(str)
     if isinstance(kind, Seconds):
         return st.integers(int(kind.least * 1_000), int(kind.most * 1_000)).map(
@@ -448,7 +448,7 @@ def test_what_is_written_down_reads_the_same(
     assert tomllib.loads(text).keys() == set(NAMES)
     again = read_file(path, text)
     assert again.settings == configuration.settings
-    assert all(place.startswith(f"{path}:") for place in again.places.values())
+    assert all(place.startswith(f"{path}:") for place in again.origins.values())
 
 
 def test_print_config_says_where_each_value_was_said(tmp_path: Path) -> None:

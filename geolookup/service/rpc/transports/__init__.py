@@ -1,7 +1,7 @@
-"""Ways to take calls from the network and have `Calls` answer them.
+"""Transports: they take calls from the network and have `Calls` answer them.
 
-Each is a class with the same contract (`Transport`), a thin shell around the same
-calls, and the same tests run over each.
+Each is a class with the same contract (`Transport`) and a thin shell around the same calls.
+The same tests run over each.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ if TYPE_CHECKING:
 
 
 class Transport(Protocol):
-    """A listener and all calls that come over it. Made listening and answering.
+    """A listener and all its calls. It serves from its construction until `stop`.
 
-    gRPC objects don't survive a fork: made in the process that serves.
+    gRPC objects don't survive a fork: make it in the process that serves.
     """
 
     address: ListenAddress
-    """Where it listens, with the port that was really taken."""
+    """The address that it listens on, with the actual port."""
 
     def health(self, serving: bool) -> None:
-        """Have health checks say SERVING, or NOT_SERVING."""
+        """Answer health checks with SERVING, or NOT_SERVING."""
         ...
 
     def stop(self, grace: float) -> threading.Event:
         """Begin to stop, and return the event of having stopped.
 
-        Health says NOT_SERVING, new calls are refused at once, those in flight have
-        *grace* seconds to finish and are cancelled then; calls that last as long as
-        the client likes (health watches, reflection) are cancelled at once. A second
-        call with a shorter grace shortens it.
+        Health becomes NOT_SERVING, and new calls are refused. Calls in flight have *grace*
+        seconds, then they are cancelled; long-lived calls (health watches, reflection) are
+        cancelled at once. A second call with a shorter grace shortens it.
         """
         ...
 
@@ -48,14 +47,14 @@ def open_transport(
 ) -> Transport:
     """Return the transport that the settings name, listening.
 
-    Where geolookup was built without what the native one needs, that is logged, and it is
-    gRPC's public server.
+    If geolookup was built without what the native transport needs, that is logged, and the
+    transport is `threads`, gRPC's public server.
 
     Args:
-        settings: which one, and what a connection may do.
-        calls: what answers.
-        listen: where to listen; of the settings' own address all workers have one part.
-        share_port: whether other processes listen on the same port (the other workers).
+        settings: the transport's name, and the limits of connections.
+        calls: answers the calls.
+        listen: the address to listen on.
+        share_port: whether other processes (the other workers) listen on the same port.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -68,7 +67,7 @@ def open_transport(
 
 
 def chosen(settings: Settings) -> tuple[str, str | None]:
-    """Return the name of the transport that serves, and why it is another than the settings'."""
+    """Return the transport to use, and why it is not the one in the settings."""
     if settings.transport != "native":
         return settings.transport, None
     reason = build.missing(tls=settings.tls_certificate is not None)
@@ -76,7 +75,7 @@ def chosen(settings: Settings) -> tuple[str, str | None]:
 
 
 def preload(settings: Settings) -> None:
-    """Load the code that `open_transport` will need, which takes longer than to open it."""
+    """Import the code that `open_transport` needs, which takes longer than to run it."""
     _TRANSPORTS[chosen(settings)[0]]()
 
 
@@ -93,4 +92,4 @@ def _threads() -> Callable[..., Transport]:
 
 
 _TRANSPORTS: Final = {"native": _native, "threads": _threads}
-"""Loaded when they are used: the one is not there everywhere, the other takes a while."""
+"""Imported on first use: the one is not built everywhere, the other is slow to import."""

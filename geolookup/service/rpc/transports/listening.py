@@ -1,4 +1,4 @@
-"""Listening with a gRPC server, of whichever kind, and why it could not."""
+"""Makes a gRPC server of either kind listen, and finds the reason if it can't."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def listen(
     insecure: Callable[[str], int],
     secure: Callable[[str, grpc.ServerCredentials], int],
 ) -> ListenAddress:
-    """Have a server listen, with TLS if the settings say so.
+    """Make a server listen, with TLS if the settings have a certificate.
 
     Args:
         settings: the certificate.
-        address: where.
-        counters: where handshakes are counted.
-        insecure: the server's way to add a port without TLS; it returns the port.
-        secure: its way to add one with TLS.
+        address: to listen on.
+        counters: count the handshakes.
+        insecure: adds a port without TLS to the server, and returns the port.
+        secure: adds a port with TLS.
 
     Raises:
-        ListenError: it can't be listened on.
+        ListenError: the address can't be listened on.
         SettingsError: the certificate can't be used.
     """
     if address.path:
@@ -46,13 +46,13 @@ def listen(
     except RuntimeError:
         port = 0
     if not port:
-        # gRPC's text says only that it failed, and repeats the address.
-        raise ListenError(f"listen: {_why_not(address)}")
+        # gRPC's own text repeats the address and has no reason.
+        raise ListenError(f"listen: {_failure_reason(address)}")
     return address.with_port(port)
 
 
-def _why_not(address: ListenAddress) -> str:
-    """Return the operating system's reason for which an address can't be listened on."""
+def _failure_reason(address: ListenAddress) -> str:
+    """Return the operating system's reason why an address can't be listened on."""
     try:
         if address.path:
             return f"can't make a socket at this path: {_bind_error(socket.AF_UNIX, address.path)}"

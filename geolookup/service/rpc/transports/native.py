@@ -176,7 +176,7 @@ class NativeTransport:
     def _watch(self, certificates: tls.Certificates) -> None:
         """Look at the certificates' files now and then, also while nobody connects."""
         while not self._over.wait(self._settings.watch):
-            certificates.look()
+            certificates.reload()
 
     def _work(self) -> None:
         while (job := self._server.next()) is not None:
