@@ -62,7 +62,7 @@ class Kind(ABC, Generic[T]):
         """
 
     def plain(self, value: Any) -> Plain:
-        """Return a value as `of_toml` reads it."""
+        """Return a value as `from_toml` reads it."""
         plain: Plain = value
         return plain
 
