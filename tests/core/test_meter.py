@@ -145,8 +145,8 @@ def test_a_roster_is_counted_by_verdict(verdicts: tuple[int, int, int]) -> None:
 
 def test_an_address_is_counted_by_status_and_verdict() -> None:
     one, other = Counters(), Counters()
-    one.address(Status.DISPUTED, one.region_set("EU"), Verdict.OUTSIDE)
-    other.address(Status.DISPUTED)
+    one.address(Status.DISPUTED.number, one.region_set("EU"), Verdict.OUTSIDE.number)
+    other.address(Status.DISPUTED.number)
     assert one.read()["addresses"] == other.read()["addresses"] == (0, 0, 1, 0, 0, 0, 0, 0)
     assert one.read()["region_sets"] == {"EU": (0, 1, 0)}
     assert other.read()["region_sets"] == {}
@@ -344,7 +344,7 @@ def test_memory_is_let_go_with_the_meter() -> None:
 def count_much(one: Counters, times: int) -> None:
     for _ in range(times):
         one.begin(Method.LOOKUP)
-        one.address(Status.ASSIGNED, one.region_set("EU"), Verdict.INSIDE)
+        one.address(Status.ASSIGNED.number, one.region_set("EU"), Verdict.INSIDE.number)
         one.end(Method.LOOKUP, CODE("OK"), 60_000)
         one.roster((0, 1, 1, 1, 0, 0, 0, 0), one.region_set("CN+HK"), (1, 2, 3))
 

@@ -118,7 +118,7 @@ def _answers(totals: Totals) -> Iterator[Metric]:
         "geolookup_addresses", "Addresses answered, by status.", labels=("status",)
     )
     for status in Status:
-        addresses.add_metric((status.name,), totals.addresses[status])
+        addresses.add_metric((status.name,), totals.addresses[status.number])
     verdicts = CounterMetricFamily(
         "geolookup_verdicts",
         "Verdicts, by region set; those beyond the bound on region sets are 'other'.",

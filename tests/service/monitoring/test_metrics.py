@@ -91,7 +91,7 @@ def all_counters() -> list[Counters]:
     """Two workers, the second of which has done nothing."""
     one = Counters()
     one.begin(Method.LOOKUP)
-    one.address(Status.ASSIGNED, one.region_set("EU"), 1)
+    one.address(Status.ASSIGNED.number, one.region_set("EU"), 1)
     one.end(Method.LOOKUP, CODES.index("OK"), 60_000)
     one.begin(Method.CLASSIFY_ROSTER)
     one.roster((0, 2, 0, 0, 0, 0, 0, 1), one.region_set("CN+HK"), (1, 1, 1))
