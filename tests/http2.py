@@ -10,86 +10,66 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, Self
+
+from hpack import Decoder, Encoder
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    ExtensionFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PATIENCE: Final = 30.0
 """Seconds for which a connection is waited for, unless one asks for others."""
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = range(8)
-WINDOW_UPDATE, CONTINUATION = 8, 9
+DATA, HEADERS, CONTINUATION = DataFrame.type, HeadersFrame.type, ContinuationFrame.type
+SETTINGS, PING, WINDOW_UPDATE = SettingsFrame.type, PingFrame.type, WindowUpdateFrame.type
+RST_STREAM, GOAWAY = RstStreamFrame.type, GoAwayFrame.type
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 
 CANCEL, REFUSED_STREAM, ENHANCE_YOUR_CALM = 8, 7, 11
 """Error codes of RST_STREAM and GOAWAY."""
 
-HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1, 2, 3, 4
-MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 5, 6
+MAX_CONCURRENT_STREAMS = SettingsFrame.MAX_CONCURRENT_STREAMS
+INITIAL_WINDOW_SIZE = SettingsFrame.INITIAL_WINDOW_SIZE
+MAX_FRAME_SIZE = SettingsFrame.MAX_FRAME_SIZE
+MAX_HEADER_LIST_SIZE = SettingsFrame.MAX_HEADER_LIST_SIZE
 
 _FRAME: Final = 16_384
 """Bytes of the largest frame that every peer must take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame as it came."""
-
-    kind: int
-    flags: int
-    stream: int
-    body: bytes
-
-    @property
-    def error(self) -> int:
-        """The error code of a RST_STREAM or a GOAWAY."""
-        return int.from_bytes(self.body[0:4] if self.kind == RST_STREAM else self.body[4:8])
-
-    def ends(self, stream: int) -> bool:
-        """Say whether the server ends a stream by it."""
-        ending = self.kind == RST_STREAM or (
-            self.kind in {DATA, HEADERS} and bool(self.flags & END_STREAM)
-        )
-        return ending and self.stream == stream
+def ends(found: Frame, stream: int) -> bool:
+    """Say whether the server ends a stream by a frame."""
+    ending = found.type == RST_STREAM or "END_STREAM" in found.flags
+    return ending and found.stream_id == stream
 
 
 def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
-    """Return a frame's bytes."""
-    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+    """Return a frame's bytes, whether or not they make sense for its kind."""
+    made = ExtensionFrame(kind, stream, flags)
+    made.parse_body(memoryview(body))
+    return made.serialize()
 
 
 def settings(values: dict[int, int]) -> bytes:
     """Return the body of a SETTINGS frame."""
-    return b"".join(struct.pack(">HI", *pair) for pair in values.items())
-
-
-def read_settings(body: bytes) -> dict[int, int]:
-    """Return what the body of a SETTINGS frame says."""
-    return dict(struct.iter_unpack(">HI", body))
+    return SettingsFrame(0, settings=values).serialize_body()
 
 
 def block(fields: Iterable[tuple[str, str | bytes]]) -> bytes:
-    """Return a header block in HPACK: literals alone, none of which goes into a table."""
-    encoded = bytearray()
-    for name, value in fields:
-        encoded.append(0)
-        for text in (name, value):
-            some = text.encode() if isinstance(text, str) else text
-            encoded += _length(len(some)) + some
-    return bytes(encoded)
-
-
-def _length(length: int) -> bytes:
-    if length < 127:
-        return bytes([length])
-    rest, encoded = length - 127, bytearray([127])
-    while rest > 127:
-        encoded.append(128 | rest & 127)
-        rest >>= 7
-    encoded.append(rest)
-    return bytes(encoded)
+    """Return a header block in HPACK, of which nothing goes into a table."""
+    return Encoder().encode([(name, value, True) for name, value in fields], huffman=False)
 
 
 def request(path: str, *more: tuple[str, str | bytes]) -> list[tuple[str, str | bytes]]:
@@ -121,6 +101,10 @@ class Connection:
         polite: whether to answer the server's pings and settings, as all clients do.
         patience: seconds for which each answer is waited for.
         tls: for TLS.
+
+    Attributes:
+        fields: the header fields and trailers of each stream up to now.
+        their_settings: the server's.
     """
 
     def __init__(
@@ -140,6 +124,8 @@ class Connection:
         self._polite = polite
         self._received = bytearray()
         self.their_settings: dict[int, int] = {}
+        self.fields: defaultdict[int, dict[str, str]] = defaultdict(dict)
+        self._decoder = Decoder()
         self._window, self._windows = 65_535, Counter[int]()
         if greet:
             try:
@@ -205,9 +191,9 @@ class Connection:
 
     def _wait_for_window(self, stream: int) -> Frame | None:
         for found in self.frames():
-            if found.ends(stream):
+            if ends(found, stream):
                 return found
-            if found.kind == WINDOW_UPDATE:
+            if found.type == WINDOW_UPDATE:
                 return None
         raise ConnectionError("the server hung up")
 
@@ -228,13 +214,8 @@ class Connection:
             if not some:
                 return None
             self._received += some
-        size = self._size()
-        found = Frame(
-            self._received[3],
-            self._received[4],
-            int.from_bytes(self._received[5:9]),
-            bytes(self._received[9 : 9 + size]),
-        )
+        found, size = Frame.parse_frame_header(memoryview(bytes(self._received[:9])))
+        found.parse_body(memoryview(bytes(self._received[9 : 9 + size])))
         del self._received[: 9 + size]
         self._account(found)
         return found
@@ -243,17 +224,20 @@ class Connection:
         return int.from_bytes(self._received[:3])
 
     def _account(self, found: Frame) -> None:
-        if found.kind == WINDOW_UPDATE:
-            if found.stream:
-                self._windows[found.stream] += int.from_bytes(found.body)
+        if isinstance(found, WindowUpdateFrame):
+            if found.stream_id:
+                self._windows[found.stream_id] += found.window_increment
             else:
-                self._window += int.from_bytes(found.body)
-        elif found.kind == SETTINGS and not found.flags & ACK:
-            self.their_settings |= read_settings(found.body)
+                self._window += found.window_increment
+        elif isinstance(found, HeadersFrame):
+            fields = self.fields[found.stream_id]
+            fields |= {str(name): str(value) for name, value in self._decoder.decode(found.data)}
+        elif isinstance(found, SettingsFrame) and "ACK" not in found.flags:
+            self.their_settings |= found.settings
             if self._polite:
                 self._answer(frame(SETTINGS, ACK, 0, b""))
-        elif found.kind == PING and not found.flags & ACK and self._polite:
-            self._answer(frame(PING, ACK, 0, found.body))
+        elif isinstance(found, PingFrame) and "ACK" not in found.flags and self._polite:
+            self._answer(frame(PING, ACK, 0, found.opaque_data))
 
     def _answer(self, some: bytes) -> None:
         with contextlib.suppress(OSError):  # it has hung up since; the rest is still to be read
@@ -291,7 +275,7 @@ class Connection:
             ConnectionError: the server hung up before that.
         """
         for found in self.frames():
-            if found.kind == kind and stream in (None, found.stream):
+            if found.type == kind and stream in (None, found.stream_id):
                 return found
         raise ConnectionError("the server hung up")
 
@@ -299,17 +283,21 @@ class Connection:
         """Return the frames of a stream until its end, or the server's hanging up."""
         found = []
         for one in self.frames():
-            if one.stream == stream:
+            if one.stream_id == stream:
                 found.append(one)
-            if one.ends(stream):
+            if ends(one, stream):
                 break
         return found
+
+    def body(self, stream: int) -> bytes:
+        """Return the data of a stream until its end, or the server's hanging up."""
+        return b"".join(one.data for one in self.rest(stream) if isinstance(one, DataFrame))
 
     def is_alive(self) -> bool:
         """Say whether the server answers a ping."""
         try:
             self.send(PING, 0, 0, b"is alive")
-            while not self.expect(PING).flags & ACK:
+            while "ACK" not in self.expect(PING).flags:
                 pass
         except ConnectionError:
             return False

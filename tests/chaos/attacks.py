@@ -13,7 +13,6 @@ import contextlib
 import gzip
 import itertools
 import json
-import re
 import socket
 import ssl
 import sys
@@ -23,7 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Final
 
 import http2
-from http2 import Connection, Frame, frame
+from http2 import Connection, frame
+from hyperframe.frame import Frame
 
 Counts = Counter[str]
 Attack = Callable[[int, float], Counts]
@@ -43,9 +43,7 @@ _ROSTER: Final = b"\x0a\x80\x20" + bytes([1, 0, 1, 1]) * 1_024
 """A ClassifyRosterRequest."""
 _IN_STREAM: Final = b"\x0a" + bytes([0x83, 0x20]) + _ROSTER
 """The same as StreamRosters takes it."""
-_WITHOUT_TABLE: Final = {http2.HEADER_TABLE_SIZE: 0}
 """Settings with which a server writes header fields out in full each time."""
-_STATUS: Final = re.compile(rb"grpc-status[\x01\x02]([0-9]{1,2})")
 
 
 class _Time:
@@ -106,7 +104,7 @@ def _flood(
             connection.raw(some)
             counts["frames"] += frames
             if reading:
-                _note(connection.ready(), counts)
+                _note(connection, connection.ready(), counts)
 
     _each(_connections(port, time_, counts), one, counts)
     return counts
@@ -125,15 +123,16 @@ def _each(
             counts["cut off"] += 1
 
 
-def _note(frames: list[Frame], counts: Counts) -> None:
+def _note(connection: Connection, frames: list[Frame], counts: Counts) -> None:
     for one in frames:
-        if one.kind == http2.GOAWAY:
+        if one.type == http2.GOAWAY:
             counts["asked to go"] += 1
-        elif one.kind == http2.RST_STREAM:
+        elif one.type == http2.RST_STREAM:
             counts["streams refused"] += 1
-        elif one.kind == http2.HEADERS:
-            for status in _STATUS.findall(one.body):
-                counts[f"status {int(status)}"] += 1
+        elif one.type == http2.HEADERS and "END_STREAM" in one.flags:
+            fields = connection.fields.pop(one.stream_id)
+            if "grpc-status" in fields:
+                counts[f"status {fields['grpc-status']}"] += 1
 
 
 # floods
@@ -402,11 +401,11 @@ def _calls(port: int, seconds: float, call: Callable[[Connection, int], Frame | 
                 return
             early = call(connection, stream)
             counts["calls"] += 1
-            _note([early] if early else connection.rest(stream), counts)
+            _note(connection, [early] if early else connection.rest(stream), counts)
             if stream > 199:  # and a new connection, now and then
                 return
 
-    _each(_connections(port, time_, counts, _WITHOUT_TABLE), one, counts)
+    _each(_connections(port, time_, counts), one, counts)
     return counts
 
 
@@ -463,7 +462,7 @@ def cancelled(port: int, seconds: float) -> Counts:
             connection.send(http2.RST_STREAM, 0, stream, taken_back)
             counts["frames"] += 3
             counts["cancelled"] += 1
-            _note(connection.ready(), counts)
+            _note(connection, connection.ready(), counts)
             if stream > 999:
                 return
 

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import tempfile
@@ -133,6 +134,8 @@ class Honest:
             ended = error.code().name
         except GeoLookupError as error:
             ended = str(error).replace(self.target, "TARGET")
+            # What stood in the way is one of several, by the moment of the call.
+            ended = re.sub(r"(?<=can't be reached): .*", "", ended, flags=re.DOTALL)
         with self._lock:
             self.outcomes[ended] += 1
             if ended == "OK":

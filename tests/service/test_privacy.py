@@ -20,7 +20,6 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -35,6 +34,7 @@ import pytest
 import small_dataset
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
+from http2 import PREFACE, frame
 from leaks import Leak, Scanner
 
 import geolookup.answer.dataset
@@ -610,13 +610,6 @@ def have_handlers_fail(ask: Asking) -> None:
 def speak_http(address: str, told: list[bytes], canary: Canary) -> None:
     """Say what is no gRPC, and gRPC that breaks off, to a port."""
     host, _, port = address.rpartition(":")
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
-        )
-
     settings = frame(4, 0, 0, b"")
     pieces = (
         f"GET /{canary.ipv4}?ip={canary.ipv6} HTTP/1.1\r\nHost: {canary.ipv4}\r\n"
@@ -625,12 +618,12 @@ def speak_http(address: str, told: list[bytes], canary: Canary) -> None:
         canary.packed4 * 20,
         b"\x16\x03\x01" + canary.packed6 * 20,  # something like TLS
         b"PROXY TCP4 %b %b 1 2\r\n" % (canary.ipv4.encode(), canary.ipv4.encode()),
-        preface + canary.packed6 * 40,
-        preface + settings + frame(1, 4, 1, canary.ipv4.encode()),  # headers that are none
-        preface + settings + frame(1, 4, 1, b"\x00\x0f" + canary.ipv4.encode() + b"\x00"),
-        preface + settings + frame(7, 0, 0, bytes(8) + canary.ipv6.encode()),  # goaway, and why
-        preface + settings + frame(0, 0, 5, canary.packed6),  # data of no stream
-        preface + frame(4, 0, 0, canary.packed6[:6] * 50),
+        PREFACE + canary.packed6 * 40,
+        PREFACE + settings + frame(1, 4, 1, canary.ipv4.encode()),  # headers that are none
+        PREFACE + settings + frame(1, 4, 1, b"\x00\x0f" + canary.ipv4.encode() + b"\x00"),
+        PREFACE + settings + frame(7, 0, 0, bytes(8) + canary.ipv6.encode()),  # goaway, and why
+        PREFACE + settings + frame(0, 0, 5, canary.packed6),  # data of no stream
+        PREFACE + frame(4, 0, 0, canary.packed6[:6] * 50),
     )
     for piece in pieces:
         with (

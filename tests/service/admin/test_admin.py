@@ -280,7 +280,7 @@ def test_it_answers_where_no_thread_can_be_started(
     with http2.Connection(admin.address.port) as connection, no_thread_starts(monkeypatch):
         for number, path in enumerate(3 * paths):
             connection.call(2 * number + 1, path, b"")
-            assert connection.expect(http2.HEADERS, 2 * number + 1).body
+            assert connection.expect(http2.HEADERS, 2 * number + 1).data
 
 
 def test_a_port_in_use_is_an_error(control: MemoryControl, admin: AdminServer) -> None:

@@ -22,6 +22,7 @@ import http2
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from http2 import frame
 from servers import PATIENCE, needs_native, no_thread_starts, serving_here, stub_of
 
 import geolookup
@@ -67,22 +68,12 @@ def channel_to(server: Server) -> Iterator[Any]:
         yield channel
 
 
-def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
-    return len(content).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + content
-
-
 def headers(path: str, stream: int) -> bytes:
     """Return the HTTP/2 frame that begins a call, and does not end it."""
-    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "test"}
-    fields |= {"te": "trailers", "content-type": "application/grpc"}
-    block = b"".join(
-        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-        for name, value in fields.items()
-    )
-    return frame(1, 4, stream, block)
+    return frame(1, 4, stream, http2.block(http2.request(path)))
 
 
-BEGIN = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+BEGIN = http2.PREFACE + frame(4, 0, 0, b"")
 
 
 @contextlib.contextmanager
@@ -192,17 +183,17 @@ def test_a_burst_over_the_limit_is_answered_as_far_as_there_is_time(
     with (
         # Of its streams a connection may have as many at a time as there are calls here.
         serving_here(dataset, transport="native", max_calls=2, max_streams=200) as server,
-        http2.Connection(server.address.port, values={http2.HEADER_TABLE_SIZE: 0}) as connection,
+        http2.Connection(server.address.port) as connection,
     ):
         connection.raw(burst)
         answered, left = set(), set(streams)
         while left:
             one = connection.receive()
             assert one is not None
-            if one.kind == http2.DATA:
-                answered.add(one.stream)
-            if one.ends(one.stream):
-                left.discard(one.stream)  # a refusal may be followed by RST_STREAM
+            if one.type == http2.DATA:
+                answered.add(one.stream_id)
+            if http2.ends(one, one.stream_id):
+                left.discard(one.stream_id)  # a refusal may be followed by RST_STREAM
         refused = len(streams) - len(answered)
         assert bool(refused) is (method == "GetDataset")
         assert answered
@@ -223,11 +214,11 @@ def test_answers_that_are_not_taken_hold_slots(dataset: Dataset) -> None:
             connection.call(stream, f"/{SERVICE}/Lookup", LOOKUP)
         assert within_patience(lambda: taken(server) == (5, 0))
         connection.call(11, f"/{SERVICE}/Lookup", LOOKUP)
-        assert [one.kind for one in connection.rest(11)] == [http2.HEADERS]
+        assert [one.type for one in connection.rest(11)] == [http2.HEADERS]
         assert counters.total([server.counters]).shed[Method.LOOKUP] == 1
         for stream in range(1, 11, 2):
             connection.send(http2.WINDOW_UPDATE, 0, stream, (1_000).to_bytes(4))
-            assert connection.rest(stream)[-1].ends(stream)
+            assert http2.ends(connection.rest(stream)[-1], stream)
         assert within_patience(lambda: taken(server) == (0, 0))
 
 
@@ -251,7 +242,7 @@ def test_calls_are_answered_where_no_thread_can_be_started(
         for number, (path, body) in enumerate(3 * list(paths.items())):
             stream = 2 * number + 1
             connection.call(stream, path, body)
-            assert connection.expect(http2.HEADERS, stream).body
+            assert connection.expect(http2.HEADERS, stream).data
     assert counted(server, Method.LOOKUP) == {"OK": 3}
 
 
