@@ -1,4 +1,4 @@
-"""What a new dataset may look like and still be trusted: limits that operators set."""
+"""Limits that operators set for new datasets: change and coverage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(%?)", re.ASCII)
 
 
 class LimitError(GeoLookupError, ValueError):
-    """A limit makes no sense. The text does not repeat what was given."""
+    """A limit is not valid. The text does not repeat it."""
 
 
 @dataclass(frozen=True, slots=True)

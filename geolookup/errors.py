@@ -7,6 +7,20 @@ text of an exception.
 
 from __future__ import annotations
 
+__all__ = [
+    "DatasetClosedError",
+    "DatasetError",
+    "GeoLookupError",
+    "MissingExtraError",
+    "NoRosterError",
+    "RegionSetError",
+    "RosterError",
+    "RosterTooLargeError",
+    "ServiceError",
+    "ServiceUnavailableError",
+    "SourceError",
+]
+
 
 class GeoLookupError(Exception):
     """Base of all errors raised by geolookup."""

@@ -33,7 +33,7 @@ def core_form(address: object) -> str | bytes | None:
         if type(address).__module__ == "numpy":
             return address.decode("ascii", "replace")
         return bytes(address)
-    # Whoever has such an object has loaded the module; the others don't pay for it.
+    # An `ipaddress` object exists only if the module is loaded; others don't pay for it.
     ipaddress = sys.modules.get("ipaddress")
     if ipaddress is None:
         return None
@@ -42,7 +42,7 @@ def core_form(address: object) -> str | bytes | None:
         packed = address.packed
         return packed
     if isinstance(address, ipaddress.IPv6Address):
-        # packed drops the zone, and only the text tells the core to look at it.
+        # `packed` has no zone, and the core reads the zone from text.
         packed = address.packed
         return packed if address.scope_id is None else str(address)
     return None

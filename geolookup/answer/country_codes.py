@@ -270,10 +270,10 @@ ISO leaves XK to users; for Kosovo it is what the European Commission and the so
 """
 
 SILENT = frozenset({
-    *("EU", "AP"),  # a continent, not a country
-    *("A1", "A2", "A3", "T1", "XD"),  # proxy, satellite, anycast, Tor, ...: how, not where
-    *("ZZ", "??", "--", "-", "NONE", ""),  # spellings of "not known"
-    *("CS", "AN", "SU"),  # gone; what they covered now has several codes
+    "EU", "AP",  # a continent, not a country
+    "A1", "A2", "A3", "T1", "XD",  # proxy, satellite, anycast, Tor, ...: how, not where
+    "ZZ", "??", "--", "-", "NONE", "",  # spellings of "not known"
+    "CS", "AN", "SU",  # withdrawn; what they covered now has several codes
 })  # fmt: skip
 """What sources write, in upper case, where they have no country to name."""
 

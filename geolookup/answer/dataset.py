@@ -1,4 +1,4 @@
-"""Datasets: one compiled file, opened, and the questions one can ask of it.
+"""Datasets: one compiled file, opened, and its lookups.
 
 Reading a file's bytes is `Dataset.from_buffer`; `open` is a thin layer over that.
 """
@@ -322,7 +322,7 @@ class Dataset:
         undetermined: int,
         time: datetime | None = None,
     ) -> DecisionRecord:
-        """Return the record of a decision of which the counts are known.
+        """Return the record of a decision whose counts are known.
 
         Args:
             region_set: see the class. A `RegionSet` is recorded by its codes, since its
@@ -688,8 +688,8 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
     """Open a dataset file; without a path the one that came with geolookup.
 
     The file is mapped into memory and stays so until the dataset is closed.
-    Replace it by renaming another over it, as `write` does: whoever writes into
-    an open file changes the answers of those who have it open, or worse.
+    Replace it by renaming another over it, as `write` does: writing into
+    an open file changes the answers of the processes that have it open, or worse.
 
     Args:
         path: a file that `geolookup compile` made.

@@ -1,8 +1,8 @@
-"""Decision records: what was decided about a roster, without anything of the people in it.
+"""Decision records: what was decided about a roster, without any data of the people in it.
 
 A caller may keep them, to account for a measure or to publish how often it acted;
-docs/decision-record.md describes the form. A `DecisionRecord` that exists makes sense:
-whatever can be checked without the dataset was checked when it was made.
+docs/decision-record.md describes the form. Every `DecisionRecord` is consistent: what can
+be checked without the dataset is checked when it is made.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _UNDETERMINED = (Status.UNASSIGNED, Status.SPECIAL_PURPOSE, Status.INVALID)
 
 
 class RecordError(GeoLookupError, ValueError):
-    """A decision record makes no sense. The text names the field and repeats no value."""
+    """A decision record is not valid. The text names the field and repeats no value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +95,8 @@ class DecisionRecord:
     def digest(self) -> str:
         """SHA-256 of the record's canonical form: 64 hexadecimal digits.
 
-        It tells a record that was altered by accident. Whoever alters one on purpose
-        can make the digest, too; sign records where that matters.
+        It detects accidental changes. A deliberate change can include the digest; sign
+        records where that matters.
         """
         return hashlib.sha256(_canonical(_plain(self))).hexdigest()
 

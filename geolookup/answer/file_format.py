@@ -573,7 +573,14 @@ def _read_expiring(number: object, expires: object, comment: object) -> Expiring
 
 
 _NEEDED_OF_SOURCE: Final = (
-    *("name", "licence", "date", "coverage", "origin", "attribution", "url", "ranges"),
+    "name",
+    "licence",
+    "date",
+    "coverage",
+    "origin",
+    "attribution",
+    "url",
+    "ranges",
 )
 
 

@@ -1,4 +1,4 @@
-"""What a dataset is made from, as it is described: its sources and an operator's overrides."""
+"""The inputs of a dataset, as a manifest describes them: sources and an operator's overrides."""
 
 from __future__ import annotations
 

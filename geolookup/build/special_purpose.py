@@ -38,8 +38,8 @@ class SpecialPurpose:
     allocated: str
 
 
-# These stand in IANA's address space registries instead, as blocks that are not unicast
-# or not in use.
+# These are in IANA's address space registries instead, as blocks that are not unicast or
+# not in use.
 _MORE = (
     SpecialPurpose("224.0.0.0/4", "Multicast", "[RFC5771]", "1981-09"),
     SpecialPurpose("fec0::/10", "Site-Local Unicast, deprecated", "[RFC3879]", "2004-09"),

@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         _flush()
     except OSError:
-        # It was told already; the interpreter's own flush would tell it again, at length.
+        # Already reported; the interpreter's own flush would report it again, with a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or FAILED
     sys.exit(code)
@@ -179,13 +179,13 @@ def _run(arguments: list[str]) -> int:
         click.echo(error.format_message(), err=True)
         return USAGE
     except Exception as error:
-        code, text = _told(error)
+        code, text = _code_and_text(error)
         click.echo(f"geolookup: {' '.join(text.split())}", err=True)
     return code if isinstance(code, int) else ANSWERED
 
 
-def _told(error: Exception) -> tuple[int, str]:
-    """Return the exit code of an exception, and what to say of it."""
+def _code_and_text(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an exception, and the text that is shown."""
     if isinstance(error, click.UsageError):
         return USAGE, _usage(error)
     for kind, code in _CODES:

@@ -1,4 +1,4 @@
-"""``geolookup admin``: what operators ask of a running service."""
+"""``geolookup admin``: an operator's requests to a running service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ID_SHOWN = 12
 _EPILOG = """\b
 Exit codes:
   0  done; also a reload of a file that is in service already
-  1  refused, and why is said; nothing changed
+  1  refused, with the reason; nothing changed
   2  usage
   4  the service is not reachable, or not in time
 """
@@ -47,7 +47,7 @@ def _options(function: _Function) -> _Function:
     return _connection(json_option(function))
 
 
-@click.group(name="admin", short_help="Reload, roll back, drain or look at a running service.")
+@click.group(name="admin", short_help="Reload, roll back, drain or inspect a running service.")
 def administer() -> None:
     """Ask something of a running service, over its admin listener.
 
@@ -86,7 +86,7 @@ def show_status(*, as_json: bool, connection: Connection) -> None:
     """Say how the service is: health, dataset, last reload, every worker."""
     with _connect(connection) as control:
         status = control.status()
-    click.echo(json.dumps(_plain_status(status)) if as_json else _told(status))
+    click.echo(json.dumps(_plain_status(status)) if as_json else _status_text(status))
 
 
 @administer.command(name="drain", epilog=_EPILOG, short_help="Have load balancers go elsewhere.")
@@ -178,7 +178,7 @@ def _plain_worker(worker: WorkerStatus) -> dict[str, object]:
     }
 
 
-def _told(status: ServiceStatus) -> str:
+def _status_text(status: ServiceStatus) -> str:
     facts = [
         ["health", "SERVING" if status.serving else "NOT_SERVING"],
         ["dataset", status.dataset],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _REGION_SETS = ("CN", "HK", "MO", "TW", "DE", "US", "EU", "EEA")
 
-# Addresses of IPv6 have numbers that nobody can read, and a /48 is what a site gets.
+# IPv6 addresses are too many to read; a /48 is the usual size of a site.
 _UNITS = {4: (1, "ADDRESSES"), 6: (1 << 80, "/48S")}
 _JSON_UNITS = {4: "address", 6: "/48"}
 

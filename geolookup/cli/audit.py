@@ -66,7 +66,7 @@ class _Check:
 
 
 @dataclass(frozen=True, slots=True)
-class _Audited:
+class _AuditedRecord:
     """A record, by its place, and what came of its checks."""
 
     place: str
@@ -141,11 +141,11 @@ def audit_records(
         public_key=answerer["public_key"],
     ) as dataset:
         audit = _Audit(dataset, answerer["dataset"] is not None, roster, column)
-        audited = [_Audited(place, list(audit.checks(values))) for place, values in found]
+        audited = [_AuditedRecord(place, list(audit.checks(values))) for place, values in found]
     if as_json:
         click.echo(json.dumps([_plain(one) for one in audited]))
     else:
-        click.echo("\n\n".join([*map(_told, audited), _summary(audited)]))
+        click.echo("\n\n".join([*map(_audit_text, audited), _summary(audited)]))
     outcomes = {one.outcome for one in audited}
     if _Outcome.FAILS in outcomes:
         return _DOES_NOT_HOLD
@@ -251,7 +251,7 @@ def _time_check(record: DecisionRecord) -> _Check:
     return _Check("time", _Outcome.HOLDS)
 
 
-def _plain(audited: _Audited) -> dict[str, object]:
+def _plain(audited: _AuditedRecord) -> dict[str, object]:
     return {
         "place": audited.place,
         "outcome": audited.outcome,
@@ -262,7 +262,7 @@ def _plain(audited: _Audited) -> dict[str, object]:
     }
 
 
-def _told(audited: _Audited) -> str:
+def _audit_text(audited: _AuditedRecord) -> str:
     lines = [printable(audited.place)]
     for check in audited.checks:
         why = f": {printable(check.why)}" if check.why else ""
@@ -270,7 +270,7 @@ def _told(audited: _Audited) -> str:
     return "\n".join(lines)
 
 
-def _summary(audited: list[_Audited]) -> str:
+def _summary(audited: list[_AuditedRecord]) -> str:
     counts = Counter(one.outcome for one in audited)
     number = f"{len(audited):,} record{'s' if len(audited) != 1 else ''}"
     return f"{number}: {', '.join(f'{counts[one]:,} {one}' for one in _Outcome if counts[one])}"

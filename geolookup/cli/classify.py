@@ -36,7 +36,7 @@ _TIMEOUT = 60.0
 _PIECE = 100_000
 """Addresses at a time in this process: some megabytes, and a progress bar that moves."""
 _REQUEST = 1_000_000
-"""Addresses in a request: what a service allows unless it is told otherwise."""
+"""Addresses in a request: a service's default limit."""
 _MAX_ADDRESSES = 1 << 32
 """Positions are 32 bits wide."""
 _SHOWN_POSITIONS = 20

@@ -175,7 +175,7 @@ def _codes(one: FamilyDifference, codes: list[CodeChange]) -> str:
 
 
 def _flow(one: FamilyDifference, flows: Mapping[str, Weight]) -> str:
-    shown = [f"{_said(code)} {_shown(one, flows[code])}" for code in list(flows)[:_FLOWS]]
+    shown = [f"{_code_or_none(code)} {_shown(one, flows[code])}" for code in list(flows)[:_FLOWS]]
     return ", ".join([*shown, "..."] if len(flows) > _FLOWS else shown)
 
 
@@ -185,8 +185,8 @@ def _ranges(one: FamilyDifference) -> str:
         rows.append(
             [
                 f"{address_text(one.family, moved.first)} - {address_text(one.family, moved.last)}",
-                _said(moved.before),
-                _said(moved.after),
+                _code_or_none(moved.before),
+                _code_or_none(moved.after),
                 _amount(one, moved.last - moved.first + 1),
             ]
         )
@@ -201,7 +201,7 @@ def _percent(change: Fraction | None) -> str:
     return f"{float(change) * 100:.3f} %"
 
 
-def _said(code: str) -> str:
+def _code_or_none(code: str) -> str:
     return "none" if code == NO_COUNTRY else code
 
 

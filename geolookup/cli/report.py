@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from geolookup.review.transparency_report import ReportRow
 
 _HEADINGS = (
-    *("MONTH", "REGION SET", "DECISIONS", "DEMANDS", "DATASETS"),
-    *("ADDRESSES", "INSIDE", "OUTSIDE", "UNDETERMINED"),
-)
+    "MONTH", "REGION SET", "DECISIONS", "DEMANDS", "DATASETS", "ADDRESSES", "INSIDE", "OUTSIDE",
+    "UNDETERMINED",
+)  # fmt: skip
 
 
 @click.command(name="report", short_help="Add up decision records, by month and region set.")
@@ -72,18 +72,7 @@ def report_records(*, records: tuple[str, ...], plot: Path | None, as_json: bool
 
 def _table(rows: list[ReportRow]) -> str:
     cells = [list(_HEADINGS)]
-    cells += [
-        [
-            row.month,
-            printable(row.region_set),
-            *(
-                f"{count:,}"
-                for count in (
-                    *(row.decisions, row.references, row.datasets),
-                    *(row.addresses, row.inside, row.outside, row.undetermined),
-                )
-            ),
-        ]
-        for row in rows
-    ]
+    for row in rows:
+        month, region_set, *counts = astuple(row)
+        cells.append([month, printable(region_set), *(f"{count:,}" for count in counts)])
     return table(cells, right=range(2, len(_HEADINGS)))

@@ -36,18 +36,16 @@ _DELIMITERS = ",;\t"
 
 # Header names that mean an address, as _plain writes them. "address" alone may
 # be a street, so these two count only where none of the others is there.
-_COLUMNS = frozenset(
-    {
-        *("ip", "ipaddress", "ip_address", "ipaddr", "ip_addr", "ipv4", "ipv6", "ip4", "ip6"),
-        *("client_ip", "clientip", "client_address", "client_addr", "remote_ip", "remote_addr"),
-        *("remote_address", "source_ip", "src_ip", "source_address", "peer_ip", "peer_address"),
-        *("user_ip", "participant_ip", "participant_address"),
-    }
-)
+_COLUMNS = frozenset({
+    "ip", "ipaddress", "ip_address", "ipaddr", "ip_addr", "ipv4", "ipv6", "ip4", "ip6",
+    "client_ip", "clientip", "client_address", "client_addr", "remote_ip", "remote_addr",
+    "remote_address", "source_ip", "src_ip", "source_address", "peer_ip", "peer_address",
+    "user_ip", "participant_ip", "participant_address",
+})  # fmt: skip
 _WEAK_COLUMNS = frozenset({"address", "addr"})
 
-# A first line may be data and hold anything about anybody; only what looks like
-# a column's name is repeated.
+# A first line may be data, with anybody's details; error texts repeat only what has the
+# form of a column's name.
 _REPEATABLE = re.compile(r"[A-Za-z][A-Za-z_ -]{0,40}[0-9]{0,2}")
 
 
@@ -61,7 +59,7 @@ class AddressFile:
             of the usual names of such a column, and the column is found by name.
 
     Raises:
-        click.UsageError: no column of that name, or none that can be told from the names.
+        click.UsageError: no column of that name, or none that the names show.
         RosterError: the file can't be read as what it seems to be; the text
             names file and line.
     """
@@ -113,7 +111,7 @@ class AddressFile:
         return _plain_list(chain([first], lines))
 
     def lines(self) -> Iterator[str]:
-        """Return the addresses of a plain list, whatever its first line looks like."""
+        """Return the addresses of a plain list, even if its first line resembles a header."""
         return _plain_list(self._lines())
 
     def _lines(self) -> Iterator[str]:

@@ -288,7 +288,7 @@ def _csv_rows(name: str, raw: bytes) -> Iterator[_Row]:
 def _toml_rows(name: str, raw: bytes) -> Iterator[_Row]:
     table = tomlfile.parse(raw, name, ("canary",), SourceError)
     canaries = list(table.tables("canary", ("address", "code", "comment")))
-    # The library keeps no lines. Only a text over several lines could look like a header.
+    # The library keeps no lines. Only a text of several lines could have such a line.
     header = re.compile(rb"\s*\[\[\s*canary\s*\]\]")
     lines = [n for n, line in enumerate(raw.splitlines(), start=1) if header.match(line)]
     known = len(lines) == len(canaries)

@@ -70,7 +70,7 @@ def inspect(
         content: the download, read from its beginning.
         file: what it should be.
         format_name: the format of its source.
-        validators: what the server said of it.
+        validators: the server's, for its date.
         month: the month that its URL names, if it does.
         before: the version that it would replace.
         today: the present day.

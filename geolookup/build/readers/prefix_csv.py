@@ -1,7 +1,7 @@
 """Prefix CSV: ``prefix,code`` a line, quoted or not.
 
-With a header there may be more columns, and they may stand in any order. A line may
-have an address in place of a prefix.
+With a header there may be more columns, in any order. A line may have an address in
+place of a prefix.
 """
 
 from __future__ import annotations
