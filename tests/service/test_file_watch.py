@@ -26,13 +26,13 @@ def replace(path: Path, content: bytes) -> None:
     new.replace(path)
 
 
-def test_a_file_that_stays_as_it_was_is_no_change(path: Path) -> None:
+def test_unchanged_file_is_no_change(path: Path) -> None:
     watch = FileWatch((path,))
     path.read_bytes()
     assert [watch.poll() for _ in range(3)] == [False] * 3
 
 
-def test_a_change_is_told_when_it_has_settled_and_until_it_was_read(path: Path) -> None:
+def test_change_is_reported_once_settled_and_until_read(path: Path) -> None:
     watch = FileWatch((path,))
     replace(path, OTHER)
     assert [watch.poll() for _ in range(3)] == [False, True, True]
@@ -40,7 +40,7 @@ def test_a_change_is_told_when_it_has_settled_and_until_it_was_read(path: Path) 
     assert not watch.poll()
 
 
-def test_a_file_that_is_being_written_is_not_told(path: Path) -> None:
+def test_file_that_is_being_written_is_not_reported(path: Path) -> None:
     watch = FileWatch((path,))
     for size in range(1, 6):
         path.write_bytes(IMAGE[: size * 100])
@@ -79,7 +79,7 @@ def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, path: Path) ->
     assert watch.poll()
 
 
-def test_a_file_that_goes_and_one_that_comes_are_changes(path: Path) -> None:
+def test_removed_or_created_file_is_a_change(path: Path) -> None:
     watch = FileWatch((path,))
     path.unlink()
     assert [watch.poll(), watch.poll()] == [False, True]

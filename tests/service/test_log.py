@@ -78,7 +78,9 @@ def test_an_event_is_one_object_of_json(lines: Callable[..., list[str]]) -> None
 
 @pytest.mark.parametrize("name", get_args(log.Event))
 @pytest.mark.parametrize("format_", ["text", "json"])
-def test_every_event_can_be_said(lines: Callable[..., list[str]], name: Any, format_: str) -> None:
+def test_every_event_can_be_logged(
+    lines: Callable[..., list[str]], name: Any, format_: str
+) -> None:
     lines(format_)
     log.event(name)
     (line,) = lines()

@@ -508,7 +508,7 @@ def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path, authority: trus
     assert certificates.certificate.chain == (tmp_path / "two" / "chain").read_bytes()
 
 
-def test_without_a_watch_files_are_read_when_told_to(files: Files) -> None:
+def test_without_a_watch_files_are_read_on_reload(files: Files) -> None:
     settings = Settings(**files.settings, watch=0)
     clock = Clock()
     certificates = tls.Certificates(settings, clock=clock)
@@ -617,5 +617,5 @@ def test_an_rpc_is_open_to_whom_the_list_names(
     assert tls.permitted(settings, method, callers) is expected
 
 
-def test_a_refusal_names_the_rpc_and_nobody() -> None:
+def test_refusal_names_the_rpc_and_not_the_client() -> None:
     assert tls.refusal("Explain") == "Explain: this client may not call it"

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from geolookup.service.settings import ListenAddress, ListenError
@@ -14,7 +15,7 @@ from geolookup.service.unix_socket import check_path_is_free
 _ATTEMPTS: Final = 20
 """Free ports to try where a host has several addresses: the port must be free on all."""
 
-NOT_HERE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+_NOT_HERE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 class HeldListenAddress:
@@ -46,7 +47,7 @@ class HeldListenAddress:
             for path in paths:
                 check_path_is_free(path)
         else:
-            self._sockets, port = _bind_all(address)
+            self._sockets, port = bind_all(address, _hold)
             self._addresses = [address.with_port(port)] * workers
 
     def of_worker(self, number: int) -> ListenAddress:
@@ -73,7 +74,16 @@ class HeldListenAddress:
                     os.unlink(address.path)
 
 
-def _bind_all(address: ListenAddress) -> tuple[list[socket.socket], int]:
+Bind = Callable[[int, tuple[str | int, ...]], socket.socket]
+"""Returns a socket of a family that is bound to a name, or raises OSError."""
+
+
+def bind_all(address: ListenAddress, bind: Bind) -> tuple[list[socket.socket], int]:
+    """Bind one port on all addresses of a host; return the sockets and the port.
+
+    Raises:
+        ListenError: the host can't be resolved, or the port can't be bound.
+    """
     try:
         found = socket.getaddrinfo(
             address.host.strip("[]"), address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -81,29 +91,29 @@ def _bind_all(address: ListenAddress) -> tuple[list[socket.socket], int]:
     except socket.gaierror as error:
         raise ListenError(f"listen: the host can't be resolved: {error.strerror}") from None
     endpoints = list(dict.fromkeys((family, name[:2]) for family, _, _, _, name in found))
-    held: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     for attempt in range(_ATTEMPTS):
         try:
             port = address.port
             absent: OSError | None = None
             for family, (host, _) in endpoints:
                 try:
-                    held.append(_bind(family, (host, port)))
+                    sockets.append(bind(family, (host, port)))
                 except OSError as error:
                     # A name may resolve to addresses that this machine does not have, such as
-                    # localhost to ::1 without IPv6. Workers leave these out, too.
-                    if error.errno not in NOT_HERE:
+                    # localhost to ::1 without IPv6.
+                    if error.errno not in _NOT_HERE:
                         raise
                     absent = error
                 else:
-                    port = held[-1].getsockname()[1]
-            if not held and absent is not None:
+                    port = sockets[-1].getsockname()[1]
+            if not sockets and absent is not None:
                 raise absent
-            return held, port
+            return sockets, port
         except OSError as error:
-            for holder in held:
-                holder.close()
-            held.clear()
+            for one in sockets:
+                one.close()
+            sockets.clear()
             if address.port or attempt == _ATTEMPTS - 1:
                 # The system's own text, as Python's repeats the address.
                 reason = os.strerror(error.errno or 0)
@@ -111,7 +121,7 @@ def _bind_all(address: ListenAddress) -> tuple[list[socket.socket], int]:
     raise AssertionError  # the last attempt has raised or returned
 
 
-def _bind(family: int, name: tuple[str | int, ...]) -> socket.socket:
+def _hold(family: int, name: tuple[str | int, ...]) -> socket.socket:
     # The first bind is exclusive: with SO_REUSEPORT it would succeed on a port that another
     # service of this user shares between its own processes. SO_REUSEADDR admits a port with
     # connections of workers that have just ended.

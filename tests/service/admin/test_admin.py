@@ -210,7 +210,7 @@ def test_health_is_answered_while_reloads_take_long(
         assert all(reload.result(PATIENCE).reload.dataset == NEW for reload in reloads)
 
 
-def test_a_stop_tells_those_who_watch_and_does_not_wait_for_them(control: MemoryControl) -> None:
+def test_stop_notifies_health_watches_and_does_not_wait_for_them(control: MemoryControl) -> None:
     admin = AdminServer(Settings(admin="127.0.0.1:0"), control)
     try:
         with grpc.insecure_channel(str(admin.address)) as channel:
@@ -230,7 +230,7 @@ def test_a_stop_tells_those_who_watch_and_does_not_wait_for_them(control: Memory
 # --- what is told of failures
 
 
-def test_an_unforeseen_error_tells_nobody_its_text(
+def test_unexpected_error_shows_no_text(
     control: MemoryControl, channel: grpc.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
@@ -246,7 +246,7 @@ def test_an_unforeseen_error_tells_nobody_its_text(
     assert not any("100.99" in line for line in lines)
 
 
-def test_a_client_of_the_wrong_listener_is_told() -> None:
+def test_client_of_the_wrong_listener_gets_a_clear_error() -> None:
     other = grpc.server(ThreadPoolExecutor(1))
     port = other.add_insecure_port("127.0.0.1:0")
     other.start()
@@ -260,7 +260,7 @@ def test_a_client_of_the_wrong_listener_is_told() -> None:
         other.stop(0).wait()
 
 
-def test_a_service_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_absent_service_gives_a_clear_error(tmp_path: Path) -> None:
     with (
         RemoteControl(f"unix:{tmp_path}/nobody", timeout=PATIENCE) as remote,
         pytest.raises(ServiceUnavailableError, match="can't be reached: there is no such socket"),
@@ -359,7 +359,7 @@ def identified(server: AdminServer, files: Files, name: str) -> RemoteControl:
     )
 
 
-def test_those_on_the_list_may(secured: AdminServer, files: Files) -> None:
+def test_clients_in_allow_may_call(secured: AdminServer, files: Files) -> None:
     with identified(secured, files, "ops.example") as remote:
         assert remote.reload().dataset == NEW
     assert secured.denied == 0
@@ -375,7 +375,7 @@ def test_others_may_not(secured: AdminServer, files: Files, control: MemoryContr
     assert secured.denied == 5
 
 
-def test_health_and_reflection_are_for_those_on_the_list_too(
+def test_health_and_reflection_are_for_clients_in_allow_too(
     secured: AdminServer, files: Files
 ) -> None:
     def codes(name: str) -> list[grpc.StatusCode]:
@@ -508,7 +508,7 @@ def test_the_command_over_tls(secured: AdminServer, files: Files) -> None:
     assert command("status", *by_another_name, *shown).returncode == 0
 
 
-def test_nobody_there_is_exit_code_4(tmp_path: Path) -> None:
+def test_unreachable_service_is_exit_code_4(tmp_path: Path) -> None:
     done = command("status", "--admin", f"unix:{tmp_path}/nobody")
     assert (done.returncode, "can't be reached" in done.stderr) == (4, True)
 

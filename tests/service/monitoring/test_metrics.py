@@ -268,7 +268,7 @@ def test_the_text_format_is_well_formed(server: MetricsServer) -> None:
     assert "process_cpu_seconds_total" in found
 
 
-def test_openmetrics_is_given_to_who_asks_for_it(server: MetricsServer) -> None:
+def test_openmetrics_is_served_on_request(server: MetricsServer) -> None:
     status, headers, body = get(
         server, Accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
     )
@@ -279,7 +279,7 @@ def test_openmetrics_is_given_to_who_asks_for_it(server: MetricsServer) -> None:
     assert "geolookup_calls" in {family.name for family in read_openmetrics(body.decode())}
 
 
-def test_gzip_is_given_to_who_takes_it(server: MetricsServer) -> None:
+def test_gzip_is_served_if_accepted(server: MetricsServer) -> None:
     _, headers, body = get(server, Accept_Encoding="gzip")
     assert headers["Content-Encoding"] == "gzip"
     assert b"geolookup_calls_total" in gzip.decompress(body)

@@ -44,7 +44,7 @@ def tracer(memory: InMemorySpanExporter) -> Iterator[tracing.Tracer]:
     made.stop()
 
 
-def test_a_span_says_what_was_called_and_how_it_ended(
+def test_span_has_method_and_status_code(
     tracer: tracing.Tracer, memory: InMemorySpanExporter
 ) -> None:
     span = tracer.start(Method.CLASSIFY_ROSTER)

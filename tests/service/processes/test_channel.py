@@ -83,7 +83,7 @@ JSON = st.recursive(
         max_size=5,
     )
 )
-def test_messages_arrive_whole_and_in_order(sent: list[tuple[str, dict[str, Any]]]) -> None:
+def test_packets_arrive_whole_and_in_order(sent: list[tuple[str, dict[str, Any]]]) -> None:
     ours, theirs = Channel.pair()
     for kind, fields in sent:
         ours.send(kind, **fields)
@@ -96,13 +96,13 @@ def test_messages_arrive_whole_and_in_order(sent: list[tuple[str, dict[str, Any]
     assert received == sent
 
 
-def test_both_ends_speak(ends: tuple[Channel, Channel]) -> None:
+def test_both_ends_send(ends: tuple[Channel, Channel]) -> None:
     for one, other in (ends, reversed(ends)):
         one.send("hello", to="you")
         assert other.receive() == Packet("hello", {"to": "you"})
 
 
-def test_a_message_of_the_largest_size_arrives(ends: tuple[Channel, Channel]) -> None:
+def test_packet_of_the_largest_size_arrives(ends: tuple[Channel, Channel]) -> None:
     text = "x" * (module._LARGEST - len(json.dumps(["long", {"text": ""}])))
     ends[0].send("long", text=text)
     message = ends[1].receive()
@@ -112,7 +112,7 @@ def test_a_message_of_the_largest_size_arrives(ends: tuple[Channel, Channel]) ->
         ends[0].send("long", text=text + "x")
 
 
-def test_a_process_that_inherits_the_end_is_spoken_to() -> None:
+def test_inherited_end_works_in_another_process() -> None:
     ours, theirs = Channel.pair()
     code = (
         "import sys; from geolookup.service.processes.channel import Channel\n"
@@ -133,7 +133,7 @@ def test_a_process_that_inherits_the_end_is_spoken_to() -> None:
 
 
 @pytest.mark.parametrize("of", ["pair", "of_descriptor"])
-def test_no_other_process_inherits_an_end(of: str) -> None:
+def test_end_is_not_inherited(of: str) -> None:
     ours, theirs = Channel.pair()
     if of == "of_descriptor":
         number = os.dup(theirs.fileno())
@@ -149,7 +149,7 @@ def test_no_other_process_inherits_an_end(of: str) -> None:
 # files
 
 
-def test_files_arrive_as_files_of_ones_own(ends: tuple[Channel, Channel]) -> None:
+def test_descriptors_arrive_as_own_descriptors(ends: tuple[Channel, Channel]) -> None:
     reading, writing = os.pipe()
     ends[0].send("files", writing)
     os.close(writing)
@@ -164,7 +164,7 @@ def test_files_arrive_as_files_of_ones_own(ends: tuple[Channel, Channel]) -> Non
     os.close(reading)
 
 
-def test_files_keep_their_order(ends: tuple[Channel, Channel]) -> None:
+def test_descriptors_keep_their_order(ends: tuple[Channel, Channel]) -> None:
     pipes = [os.pipe() for _ in range(module._DESCRIPTORS)]
     ends[0].send("files", *(writing for _, writing in pipes))
     message = ends[1].receive()
@@ -179,12 +179,12 @@ def test_files_keep_their_order(ends: tuple[Channel, Channel]) -> None:
             os.close(end)
 
 
-def test_too_many_files_are_not_sent(ends: tuple[Channel, Channel]) -> None:
+def test_too_many_descriptors_are_an_error(ends: tuple[Channel, Channel]) -> None:
     with pipe() as (reading, _), pytest.raises(ChannelError, match="too large"):
         ends[0].send("files", *[reading] * (module._DESCRIPTORS + 1))
 
 
-def test_a_file_that_is_closed_is_not_sent(ends: tuple[Channel, Channel]) -> None:
+def test_closed_descriptor_is_an_error(ends: tuple[Channel, Channel]) -> None:
     with pipe() as (reading, _):
         pass
     with pytest.raises(ChannelError, match=r"^can't send: Bad file descriptor$"):
@@ -216,7 +216,7 @@ print(message.kind, len(message.descriptors), message.incomplete)
 @pytest.mark.parametrize(
     ("free", "expected"), [(0, "files 0 True"), (1, "files 1 True"), (2, "files 2 False")]
 )
-def test_files_for_which_no_descriptor_is_free_are_missed(free: int, expected: str) -> None:
+def test_descriptors_without_room_are_reported_as_lost(free: int, expected: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RECEIVE_WITHOUT_ROOM, str(free)],
         capture_output=True,
@@ -230,7 +230,7 @@ def test_files_for_which_no_descriptor_is_free_are_missed(free: int, expected: s
 # the other end
 
 
-def test_the_end_of_the_other_end_is_told(ends: tuple[Channel, Channel]) -> None:
+def test_closed_other_end_is_reported(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     theirs.close()
     assert ours.receive() is None
@@ -239,7 +239,7 @@ def test_the_end_of_the_other_end_is_told(ends: tuple[Channel, Channel]) -> None
         ours.send("hello")
 
 
-def test_what_was_said_before_the_end_arrives(ends: tuple[Channel, Channel]) -> None:
+def test_packets_before_the_close_arrive(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     ours.send("last", words=True)
     ours.close()
@@ -247,14 +247,14 @@ def test_what_was_said_before_the_end_arrives(ends: tuple[Channel, Channel]) -> 
     assert theirs.receive() is None
 
 
-def test_an_end_that_left_messages_unread_has_ended_as_well(ends: tuple[Channel, Channel]) -> None:
+def test_end_that_closed_with_unread_packets_is_reported(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     ours.send("unread")
     theirs.close()
     assert ours.receive() is None  # where the system says ECONNRESET
 
 
-def test_an_end_that_reads_nothing_holds_nobody_up(ends: tuple[Channel, Channel]) -> None:
+def test_send_to_an_end_that_does_not_read_fails_at_once(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     sent = itertools.count()
 
@@ -272,7 +272,7 @@ def test_an_end_that_reads_nothing_holds_nobody_up(ends: tuple[Channel, Channel]
         assert message.fields["number"] == number
 
 
-def test_a_closed_end_receives_nothing(ends: tuple[Channel, Channel]) -> None:
+def test_receive_on_a_closed_end_is_an_error(ends: tuple[Channel, Channel]) -> None:
     ends[0].close()
     with pytest.raises(ChannelError, match=r"^can't receive: Bad file descriptor$"):
         ends[0].receive()
@@ -304,7 +304,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_what_is_no_message_is_refused_and_its_files_are_closed(
+def test_malformed_packet_is_refused_and_its_descriptors_closed(
     raw: tuple[Channel, socket.socket], body: bytes
 ) -> None:
     receiving, sending = raw
@@ -317,7 +317,7 @@ def test_what_is_no_message_is_refused_and_its_files_are_closed(
     os.close(reading)
 
 
-def test_an_empty_message_is_an_end_and_its_files_are_closed(
+def test_empty_packet_is_a_close_and_its_descriptors_closed(
     raw: tuple[Channel, socket.socket],
 ) -> None:
     receiving, sending = raw
@@ -329,7 +329,7 @@ def test_an_empty_message_is_an_end_and_its_files_are_closed(
     os.close(reading)
 
 
-def test_more_files_than_a_message_may_have_are_missed_and_closed(
+def test_descriptors_beyond_the_limit_are_lost_and_closed(
     raw: tuple[Channel, socket.socket],
 ) -> None:
     receiving, sending = raw
@@ -347,7 +347,7 @@ def test_more_files_than_a_message_may_have_are_missed_and_closed(
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_a_message_an_end_or_an_error(body: bytes) -> None:
+def test_any_bytes_are_a_packet_a_close_or_an_error(body: bytes) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, contextlib.closing(Channel(ours)) as receiving:
         theirs.send(body)

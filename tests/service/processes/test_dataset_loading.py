@@ -103,7 +103,7 @@ def test_a_sealed_copy_is_what_it_was_made_of(keep: Keep, content: bytes) -> Non
     assert not os.get_inheritable(sealed.descriptor)
 
 
-def test_nobody_can_write_to_it_cut_it_or_let_it_grow(keep: Keep) -> None:
+def test_sealed_copy_can_not_be_written_cut_or_grown(keep: Keep) -> None:
     sealed = keep(seal(b"content", "name"))
     assert fcntl.fcntl(sealed.descriptor, fcntl.F_GET_SEALS) & ALL_OF == ALL_OF
     attempts: list[Callable[[], object]] = [

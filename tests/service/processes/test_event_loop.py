@@ -55,7 +55,7 @@ def run_until_idle(loop: EventLoop) -> None:
 # descriptors
 
 
-def test_what_can_be_read_is_told_until_it_was_read(loop: EventLoop, pipe: tuple[int, int]) -> None:
+def test_reader_runs_until_the_descriptor_was_read(loop: EventLoop, pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     read: list[bytes] = []
 
@@ -70,7 +70,7 @@ def test_what_can_be_read_is_told_until_it_was_read(loop: EventLoop, pipe: tuple
     assert read == [b"a", b"b", b"c"]
 
 
-def test_a_forgotten_descriptor_is_not_told(loop: EventLoop, pipe: tuple[int, int]) -> None:
+def test_removed_reader_does_not_run(loop: EventLoop, pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     told: list[int] = []
     loop.add_reader(reading, lambda: told.append(1))
@@ -80,7 +80,7 @@ def test_a_forgotten_descriptor_is_not_told(loop: EventLoop, pipe: tuple[int, in
     assert told == []
 
 
-def test_an_action_may_forget_another_that_is_ready_as_well(loop: EventLoop) -> None:
+def test_reader_removed_by_an_earlier_action_does_not_run(loop: EventLoop) -> None:
     pairs = [socket.socketpair() for _ in range(2)]
     told: list[int] = []
 
@@ -101,7 +101,7 @@ def test_an_action_may_forget_another_that_is_ready_as_well(loop: EventLoop) -> 
             end.close()
 
 
-def test_what_was_ready_is_not_told_of_a_later_descriptor_with_the_same_number(
+def test_new_reader_with_a_reused_number_does_not_run_for_the_old_event(
     loop: EventLoop,
 ) -> None:
     """A worker's end closes its line, and the next worker's line takes the number."""
@@ -146,7 +146,7 @@ def test_timers_fire_in_the_order_of_their_times(loop: EventLoop, clock: Clock) 
     assert fired[2:] == ["later"]
 
 
-def test_a_timer_fires_once(loop: EventLoop, clock: Clock) -> None:
+def test_timer_fires_once(loop: EventLoop, clock: Clock) -> None:
     fired: list[int] = []
     timer = loop.call_later(1, lambda: fired.append(1))
     for _ in range(3):
@@ -157,7 +157,7 @@ def test_a_timer_fires_once(loop: EventLoop, clock: Clock) -> None:
     assert fired == [1]
 
 
-def test_a_cancelled_timer_does_nothing(loop: EventLoop, clock: Clock) -> None:
+def test_cancelled_timer_does_nothing(loop: EventLoop, clock: Clock) -> None:
     fired: list[int] = []
     timer = loop.call_later(1, lambda: fired.append(1))
     timer.cancel()
@@ -167,7 +167,7 @@ def test_a_cancelled_timer_does_nothing(loop: EventLoop, clock: Clock) -> None:
     assert fired == []
 
 
-def test_a_timer_may_be_cancelled_by_one_that_is_due_with_it(loop: EventLoop, clock: Clock) -> None:
+def test_timer_cancelled_by_one_due_with_it_does_nothing(loop: EventLoop, clock: Clock) -> None:
     fired: list[str] = []
     timers: list[Timer] = []
 
@@ -181,7 +181,7 @@ def test_a_timer_may_be_cancelled_by_one_that_is_due_with_it(loop: EventLoop, cl
     assert fired == []
 
 
-def test_a_timer_may_make_the_next(loop: EventLoop, clock: Clock) -> None:
+def test_timer_may_start_the_next(loop: EventLoop, clock: Clock) -> None:
     fired: list[float] = []
 
     def again() -> None:
@@ -200,7 +200,7 @@ def test_a_timer_may_make_the_next(loop: EventLoop, clock: Clock) -> None:
     cancelled=st.sets(st.integers(0, 29)),
     steps=st.lists(st.integers(0, 7), min_size=1, max_size=8),
 )
-def test_timers_are_as_a_sorted_list(
+def test_timers_agree_with_a_sorted_list(
     times: list[int], cancelled: set[int], steps: list[int]
 ) -> None:
     clock = Clock()
@@ -219,7 +219,7 @@ def test_timers_are_as_a_sorted_list(
     assert fired == [number for time, number in due if time <= sum(steps)]
 
 
-def test_it_sleeps_until_the_next_timer_and_no_longer_than_the_system_can() -> None:
+def test_wait_ends_at_the_next_timer_or_the_systems_limit() -> None:
     with EventLoop() as loop:
         loop.call_later(1e12, loop.stop)
         assert loop._time_to_wait() == module._LONGEST_WAIT
@@ -230,7 +230,7 @@ def test_it_sleeps_until_the_next_timer_and_no_longer_than_the_system_can() -> N
 # calls
 
 
-def test_another_thread_wakes_it(loop: EventLoop) -> None:
+def test_call_from_another_thread_wakes_the_loop(loop: EventLoop) -> None:
     ran_in: list[threading.Thread] = []
 
     def act() -> None:
@@ -254,7 +254,7 @@ def test_calls_of_one_thread_keep_their_order(loop: EventLoop) -> None:
     assert ran == list(range(5_000))
 
 
-def test_no_call_of_many_threads_is_lost(loop: EventLoop) -> None:
+def test_calls_of_many_threads_all_run(loop: EventLoop) -> None:
     ran: list[int] = []
     threads = [
         threading.Thread(
@@ -278,7 +278,7 @@ def test_no_call_of_many_threads_is_lost(loop: EventLoop) -> None:
     assert len(ran) == 4_000
 
 
-def test_a_call_that_calls_lets_timers_and_descriptors_have_their_turn(
+def test_call_that_calls_again_does_not_block_timers_and_readers(
     loop: EventLoop, pipe: tuple[int, int]
 ) -> None:
     reading, writing = pipe
@@ -299,13 +299,13 @@ def test_a_call_that_calls_lets_timers_and_descriptors_have_their_turn(
     assert not waiting
 
 
-def test_after_close_a_call_does_nothing() -> None:
+def test_call_after_close_is_refused() -> None:
     loop = EventLoop()
     loop.close()
     assert not loop.call_threadsafe(loop.stop)
 
 
-def test_what_was_called_before_the_end_runs_and_nothing_later(loop: EventLoop) -> None:
+def test_refuse_calls_runs_earlier_calls_and_refuses_later_ones(loop: EventLoop) -> None:
     """Each of many threads is told truly whether its action ran."""
     ran: list[int] = []
     promised: list[int] = []
@@ -335,7 +335,7 @@ def test_what_was_called_before_the_end_runs_and_nothing_later(loop: EventLoop) 
 
 
 @pytest.mark.parametrize("how", ["call", "timer", "descriptor"])
-def test_nothing_runs_between_a_stop_and_the_next_run(
+def test_stop_defers_everything_to_the_next_run(
     loop: EventLoop, pipe: tuple[int, int], how: str
 ) -> None:
     ran: list[str] = []
@@ -361,7 +361,7 @@ def test_nothing_runs_between_a_stop_and_the_next_run(
     assert ran == ["stop", "stop" if how == "descriptor" else "called"]
 
 
-def test_closing_leaves_no_descriptor_open() -> None:
+def test_close_leaves_no_descriptor_open() -> None:
     before = set(os.listdir("/proc/self/fd"))
     with EventLoop() as loop:
         run_until_idle(loop)

@@ -137,7 +137,7 @@ def test_connections_to_earlier_workers_are_no_reason_to_refuse() -> None:
         assert listen_address.addresses[0].port == port
 
 
-def test_nobody_connects_to_what_is_only_held() -> None:
+def test_held_port_accepts_no_connection() -> None:
     with held("127.0.0.1:0") as listen_address:
         address = ("127.0.0.1", listen_address.addresses[0].port)
         with pytest.raises(ConnectionRefusedError):

@@ -20,13 +20,13 @@ from geolookup.service.processes.restart_delay import RestartDelay
         ((0.0,) * 12, (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0)),
     ],
 )
-def test_the_wait_doubles_with_each_failure(
+def test_delay_doubles_with_each_failure(
     served: tuple[float, ...], waits: tuple[float, ...]
 ) -> None:
     delay = RestartDelay()
     assert tuple(delay.next(seconds) for seconds in served) == pytest.approx(waits)
 
 
-def test_the_wait_stays_bounded_for_ever() -> None:
+def test_delay_stays_bounded() -> None:
     delay = RestartDelay()
     assert max(delay.next(0) for _ in range(10_000)) == 30.0

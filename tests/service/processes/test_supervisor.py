@@ -162,7 +162,7 @@ def in_flight_places(running: Service, connections: int) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_worker_that_ends_is_replaced_and_the_others_go_on(number: signal.Signals) -> None:
+def test_worker_that_ends_is_replaced_and_others_go_on(number: signal.Signals) -> None:
     with controlled() as (running, control):
         before = control.status()
         os.kill(before.workers[1].pid, number)
@@ -179,7 +179,7 @@ def test_a_worker_that_ends_is_replaced_and_the_others_go_on(number: signal.Sign
 
 
 @pytest.mark.parametrize("options", [(), (SPARE,)], ids=["no spare", "a spare"])
-def test_a_worker_that_ends_again_and_again_is_waited_with_and_reported(
+def test_worker_that_ends_repeatedly_waits_and_is_reported(
     options: tuple[str, ...],
 ) -> None:
     with controlled(*options) as (running, control):
@@ -193,7 +193,7 @@ def test_a_worker_that_ends_again_and_again_is_waited_with_and_reported(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_spare_takes_the_place_of_a_worker_that_ends(number: signal.Signals) -> None:
+def test_standby_replaces_a_worker_that_ends(number: signal.Signals) -> None:
     with controlled(SPARE) as (running, control):
         before, spare = control.status(), spare_of(running, control)
         os.kill(before.workers[1].pid, number)
@@ -210,7 +210,7 @@ def test_a_spare_takes_the_place_of_a_worker_that_ends(number: signal.Signals) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_spare_that_ends_is_replaced_and_no_worker_is_touched(number: signal.Signals) -> None:
+def test_standby_that_ends_is_replaced_and_no_worker_is_touched(number: signal.Signals) -> None:
     with controlled(SPARE) as (running, control):
         before, spare = control.status(), spare_of(running, control)
         os.kill(spare, number)
@@ -221,7 +221,9 @@ def test_a_spare_that_ends_is_replaced_and_no_worker_is_touched(number: signal.S
         assert "worker_exit" not in running.log()
 
 
-def test_a_spare_has_opened_what_is_in_service_and_nothing_else(served: Path, small: Path) -> None:
+def test_standby_has_opened_the_dataset_in_service_and_nothing_else(
+    served: Path, small: Path
+) -> None:
     with controlled(SPARE, "--dataset", str(served), "--watch", "0") as (running, control):
         spare = spare_of(running, control)
 
@@ -244,7 +246,7 @@ def datasets(pid: int) -> set[str]:
     return {line.split()[4] for line in lines if "memfd:geolookup" in line and " r--p " in line}
 
 
-def test_a_spare_listens_nowhere(tmp_path: Path) -> None:
+def test_standby_listens_on_no_address(tmp_path: Path) -> None:
     listen = f"unix:{tmp_path}/geo.sock"
     with controlled(SPARE, "--listen", listen) as (running, control):
         spare_of(running, control)
@@ -525,7 +527,7 @@ def test_new_rules_are_read_with_a_reload_and_bad_ones_are_refused(tmp_path: Pat
 # drain and end
 
 
-def test_draining_is_said_by_every_health_check_and_taken_back() -> None:
+def test_drain_shows_in_every_health_check_and_is_taken_back() -> None:
     with controlled() as (running, control):
         admin = running.announced["admin"][0]
         assert health_of(running.target) == health_of(admin) == SERVING
@@ -556,7 +558,7 @@ def test_a_service_can_be_stopped_while_it_starts() -> None:
         assert output == ""
 
 
-def test_whoever_asks_for_a_reload_while_it_stops_is_told_so() -> None:
+def test_reload_while_the_service_stops_is_refused() -> None:
     with controlled() as (running, control):
         running.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(ServiceUnavailableError):

@@ -14,7 +14,7 @@ from geolookup.service.processes.worker_process import WorkerProcess
 
 
 @pytest.mark.parametrize("what", ["_spawn", "Counters"])
-def test_a_process_that_can_not_be_started_leaves_nothing_open(
+def test_process_that_can_not_start_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     def refuse(*_: object) -> None:

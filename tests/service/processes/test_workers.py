@@ -215,7 +215,7 @@ def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
 # start
 
 
-def test_all_are_started_and_given_the_dataset(scene: Scene) -> None:
+def test_start_sends_each_worker_its_slot_and_the_dataset(scene: Scene) -> None:
     scene.pool.start()
     for number, worker in enumerate(scene.workers):
         start = one(worker.received())
@@ -233,7 +233,7 @@ def test_all_are_started_and_given_the_dataset(scene: Scene) -> None:
         assert swap == Swap(0, 1)
 
 
-def test_region_sets_go_with_the_dataset(scene: Scene) -> None:
+def test_load_brings_region_sets_with_the_dataset(scene: Scene) -> None:
     scene.loaded.region_sets = seal(b"sets", SETS)
     scene.pool.start()
     scene.pool.deploy(1, scene.loaded)
@@ -243,7 +243,7 @@ def test_region_sets_go_with_the_dataset(scene: Scene) -> None:
     scene.loaded.region_sets.close()
 
 
-def test_it_has_started_when_each_is_ready(scene: Scene) -> None:
+def test_pool_has_started_when_each_worker_is_ready(scene: Scene) -> None:
     scene.pool.start()
     scene.pool.deploy(1, scene.loaded)
     first, second = scene.workers
@@ -257,7 +257,7 @@ def test_it_has_started_when_each_is_ready(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(("listen", "kind"), [(True, ListenError), (False, ServiceError)])
-def test_what_a_worker_says_at_the_start_is_why_there_is_none(
+def test_worker_that_fails_at_the_start_gives_the_error(
     scene: Scene, listen: bool, kind: type[GeoLookupError]
 ) -> None:
     scene.pool.start()
@@ -273,7 +273,7 @@ def test_what_a_worker_says_at_the_start_is_why_there_is_none(
 @pytest.mark.parametrize(
     ("code", "text"), [(3, "ended with exit code 3"), (-11, "was ended by signal 11")]
 )
-def test_a_worker_that_ends_before_the_start_is_not_started_again(
+def test_worker_that_ends_before_the_start_is_not_restarted(
     scene: Scene, code: int, text: str
 ) -> None:
     scene.pool.start()
@@ -285,7 +285,7 @@ def test_a_worker_that_ends_before_the_start_is_not_started_again(
     assert len(scene.workers) == 2
 
 
-def test_a_worker_that_is_never_ready_is_given_up(scene: Scene) -> None:
+def test_worker_that_is_not_ready_in_time_is_killed(scene: Scene) -> None:
     scene.pool.start()
     scene.pool.deploy(1, scene.loaded)
     scene.workers[0].send(Ready())
@@ -297,7 +297,7 @@ def test_a_worker_that_is_never_ready_is_given_up(scene: Scene) -> None:
 # places
 
 
-def test_a_place_is_filled_again_at_once_the_first_time(
+def test_slot_is_refilled_at_once_the_first_time(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -315,7 +315,7 @@ def test_a_place_is_filled_again_at_once_the_first_time(
     assert scene.pool.serving
 
 
-def test_a_place_whose_workers_end_again_and_again_stays_empty_for_longer_each_time(
+def test_slot_whose_workers_end_repeatedly_waits_longer_each_time(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.start()
@@ -334,7 +334,7 @@ def test_a_place_whose_workers_end_again_and_again_stays_empty_for_longer_each_t
     assert {fields["reason"] for fields in waits} == {"ended with exit code 1"}
 
 
-def test_who_served_for_long_is_replaced_at_once(scene: Scene) -> None:
+def test_worker_that_served_for_long_is_replaced_at_once(scene: Scene) -> None:
     scene.start()
     for _ in range(4):
         scene.settle(10.1)
@@ -345,7 +345,7 @@ def test_who_served_for_long_is_replaced_at_once(scene: Scene) -> None:
         assert scene.states() == ["serving", "serving"]
 
 
-def test_a_process_that_can_not_be_started_is_tried_again(
+def test_process_that_can_not_start_is_tried_again(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.start()
@@ -360,7 +360,7 @@ def test_a_process_that_can_not_be_started_is_tried_again(
     assert scene.states() == ["starting", "serving"]
 
 
-def test_a_worker_that_was_told_to_end_serves_until_another_does(
+def test_worker_that_requests_a_stop_serves_until_another_does(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -403,7 +403,7 @@ def test_a_worker_that_was_told_to_end_serves_until_another_does(
 
 
 @pytest.mark.parametrize("why", ["it has a socket of its own", "it was not ready"])
-def test_a_worker_that_was_told_to_end_goes_at_once_if(scene: Scene, why: str) -> None:
+def test_worker_that_requests_a_stop_stops_at_once_if(scene: Scene, why: str) -> None:
     scene.start()
     leaving = scene.workers[0]
     if why == "it was not ready":
@@ -424,7 +424,7 @@ def test_a_worker_that_was_told_to_end_goes_at_once_if(scene: Scene, why: str) -
     assert scene.states() == ["starting", "serving"]
 
 
-def test_a_round_does_not_mind_who_was_to_end(scene: Scene) -> None:
+def test_broadcast_ignores_the_end_of_a_replaced_worker(scene: Scene) -> None:
     scene.start()
     leaving, other = scene.workers
     leaving.send(StopRequested())
@@ -438,7 +438,7 @@ def test_a_round_does_not_mind_who_was_to_end(scene: Scene) -> None:
     assert [ended.problems for ended in done] == [[]]
 
 
-def test_one_that_leaves_is_enough_to_serve(scene: Scene) -> None:
+def test_pool_serves_while_a_worker_hands_over(scene: Scene) -> None:
     scene.start()
     scene.refuse = OSError(errno.EAGAIN, "no")
     scene.workers[1].end(1)
@@ -451,7 +451,7 @@ def test_one_that_leaves_is_enough_to_serve(scene: Scene) -> None:
     assert not scene.pool.serving
 
 
-def test_what_a_worker_counted_outlives_it(scene: Scene) -> None:
+def test_counters_outlive_their_worker(scene: Scene) -> None:
     scene.start()
     for worker in scene.workers:
         worker.counters.begin(Method.LOOKUP)
@@ -472,7 +472,7 @@ def test_what_a_worker_counted_outlives_it(scene: Scene) -> None:
 # the standby
 
 
-def test_a_standby_is_started_when_all_serve_and_is_no_worker(with_standby: Scene) -> None:
+def test_standby_starts_when_all_serve_and_is_no_worker(with_standby: Scene) -> None:
     with_standby.pool.start()
     with_standby.pool.deploy(1, with_standby.loaded)
     first, second = with_standby.workers
@@ -499,7 +499,7 @@ def test_a_standby_is_started_when_all_serve_and_is_no_worker(with_standby: Scen
     assert len(with_standby.pool.counters()) == 3
 
 
-def test_the_standby_takes_the_place_of_a_worker_that_ends(
+def test_standby_takes_the_slot_of_a_worker_that_ends(
     with_standby: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -524,7 +524,7 @@ def test_the_standby_takes_the_place_of_a_worker_that_ends(
     assert pids == [worker.pid for worker in with_standby.workers[2:]]
 
 
-def test_a_standby_that_takes_a_place_is_given_what_is_in_service_by_then(
+def test_standby_that_takes_a_slot_gets_the_current_dataset(
     with_standby: Scene,
 ) -> None:
     with_standby.start()
@@ -550,7 +550,7 @@ def test_a_standby_that_takes_a_place_is_given_what_is_in_service_by_then(
     assert len(done) == 1
 
 
-def test_the_standby_takes_the_place_of_a_worker_that_was_told_to_end(with_standby: Scene) -> None:
+def test_standby_takes_the_slot_of_a_worker_that_requests_a_stop(with_standby: Scene) -> None:
     with_standby.start()
     leaving, _, standby = with_standby.workers
     leaving.send(StopRequested())
@@ -561,7 +561,7 @@ def test_the_standby_takes_the_place_of_a_worker_that_was_told_to_end(with_stand
     assert leaving.kinds() == [Stop]
 
 
-def test_a_standby_defeats_no_back_off(
+def test_standby_respects_the_restart_delay(
     with_standby: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_standby.start()
@@ -581,7 +581,7 @@ def test_a_standby_defeats_no_back_off(
     assert [e["seconds"] for e in events(caplog, "worker_wait")] == pytest.approx([0.1, 0.2, 0.4])
 
 
-def test_a_standby_that_ends_again_and_again_is_waited_with_and_harms_no_worker(
+def test_standby_that_ends_repeatedly_waits_and_harms_no_worker(
     with_standby: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_standby.start()
@@ -606,7 +606,7 @@ def test_a_standby_that_ends_again_and_again_is_waited_with_and_harms_no_worker(
     assert len(with_standby.workers) == before + 2
 
 
-def test_a_standby_that_ends_together_with_a_worker_takes_no_place(with_standby: Scene) -> None:
+def test_standby_that_ends_with_a_worker_takes_no_slot(with_standby: Scene) -> None:
     with_standby.start()
     _, second, standby = with_standby.workers
     second.end(-9)
@@ -617,7 +617,7 @@ def test_a_standby_that_ends_together_with_a_worker_takes_no_place(with_standby:
     assert with_standby.workers[-1].is_running
 
 
-def test_a_standby_that_was_told_to_end_is_replaced(with_standby: Scene) -> None:
+def test_standby_that_requests_a_stop_is_replaced(with_standby: Scene) -> None:
     with_standby.start()
     standby = with_standby.workers[-1]
     standby.send(StopRequested())
@@ -626,7 +626,7 @@ def test_a_standby_that_was_told_to_end_is_replaced(with_standby: Scene) -> None
     assert len(with_standby.workers) == 4
 
 
-def test_a_standby_that_can_not_be_started_is_tried_again(
+def test_standby_that_can_not_start_is_tried_again(
     with_standby: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_standby.start()
@@ -642,7 +642,7 @@ def test_a_standby_that_can_not_be_started_is_tried_again(
 
 
 @pytest.mark.parametrize("state", ["it waits", "it is waited with"])
-def test_a_standby_ends_at_once_when_all_are_to_stop(with_standby: Scene, state: str) -> None:
+def test_standby_ends_at_once_when_the_pool_stops(with_standby: Scene, state: str) -> None:
     with_standby.start()
     first, second, _ = with_standby.workers
     if state == "it is waited with":
@@ -682,7 +682,7 @@ MALFORMED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_a_worker_that_says_what_makes_no_sense_is_replaced(
+def test_worker_that_sends_a_malformed_message_is_replaced(
     scene: Scene, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.start()
@@ -696,7 +696,7 @@ def test_a_worker_that_says_what_makes_no_sense_is_replaced(
     assert events(caplog, "worker_wait")[-1]["reason"] == "sent a malformed message"
 
 
-def test_files_that_a_worker_sends_are_closed(scene: Scene, tmp_path: Path) -> None:
+def test_descriptors_from_a_worker_are_closed(scene: Scene, tmp_path: Path) -> None:
     scene.start()
     path = tmp_path / "file"
     path.touch()
@@ -718,7 +718,7 @@ def one(found: list[Any]) -> Any:
     return message
 
 
-def test_a_round_ends_when_all_have_answered(scene: Scene) -> None:
+def test_broadcast_ends_when_all_have_replied(scene: Scene) -> None:
     scene.start()
     done: list[Broadcast] = []
     scene.pool.load(2, scene.loaded, done.append)
@@ -733,7 +733,7 @@ def test_a_round_ends_when_all_have_answered(scene: Scene) -> None:
     assert ended.problems == ["worker 1: no memory"]
 
 
-def test_what_a_worker_answers_from_is_known(scene: Scene) -> None:
+def test_status_has_the_dataset_of_each_worker(scene: Scene) -> None:
     scene.start()
     scene.pool.swap(2, lambda _: None)
     for worker in scene.workers:
@@ -742,7 +742,7 @@ def test_what_a_worker_answers_from_is_known(scene: Scene) -> None:
     assert [status.dataset for status in scene.pool.statuses()] == ["from 0", "from 1"]
 
 
-def test_an_answer_counts_once_and_to_its_own_round(scene: Scene) -> None:
+def test_reply_counts_once_and_for_its_own_broadcast(scene: Scene) -> None:
     scene.start()
     done: list[str] = []
     scene.pool.load(2, scene.loaded, lambda _: done.append("load"))
@@ -763,7 +763,7 @@ def test_an_answer_counts_once_and_to_its_own_round(scene: Scene) -> None:
     assert done == ["swap", "load"]
 
 
-def test_a_worker_that_ends_is_not_waited_for(scene: Scene) -> None:
+def test_broadcast_does_not_wait_for_a_worker_that_ends(scene: Scene) -> None:
     scene.start()
     done: list[Broadcast] = []
     scene.pool.swap(2, done.append)
@@ -774,7 +774,7 @@ def test_a_worker_that_ends_is_not_waited_for(scene: Scene) -> None:
     assert ended.problems == ["worker 1 ended"]
 
 
-def test_a_worker_that_does_not_answer_is_ended(scene: Scene) -> None:
+def test_worker_that_does_not_reply_is_killed(scene: Scene) -> None:
     scene.start()
     done: list[Broadcast] = []
     scene.pool.swap(2, done.append)
@@ -787,7 +787,7 @@ def test_a_worker_that_does_not_answer_is_ended(scene: Scene) -> None:
     assert len(done) == 1
 
 
-def test_a_worker_that_reads_nothing_is_ended(scene: Scene) -> None:
+def test_worker_that_reads_nothing_is_killed(scene: Scene) -> None:
     scene.start()
     done: list[Broadcast] = []
     for _ in range(2_000):  # more than a channel holds
@@ -799,7 +799,7 @@ def test_a_worker_that_reads_nothing_is_ended(scene: Scene) -> None:
     assert len(scene.workers) == 3
 
 
-def test_who_is_started_while_a_dataset_is_loaded_loads_it_too(scene: Scene) -> None:
+def test_worker_that_starts_during_a_load_loads_the_dataset_too(scene: Scene) -> None:
     scene.start()
     done: list[Broadcast] = []
     scene.pool.load(2, scene.loaded, done.append)
@@ -818,7 +818,7 @@ def test_who_is_started_while_a_dataset_is_loaded_loads_it_too(scene: Scene) -> 
     assert ended.problems == ["worker 1 ended"]
 
 
-def test_who_is_started_after_a_dataset_was_deployed_swaps_to_it(scene: Scene) -> None:
+def test_worker_that_starts_after_a_deploy_swaps_to_the_dataset(scene: Scene) -> None:
     scene.start()
     scene.pool.deploy(2, scene.loaded)
     scene.pool.swap(2, lambda _: None)
@@ -829,7 +829,7 @@ def test_who_is_started_after_a_dataset_was_deployed_swaps_to_it(scene: Scene) -
     assert load.generation == swap.generation == 2
 
 
-def test_a_round_of_nobody_is_over_at_once(scene: Scene) -> None:
+def test_broadcast_without_workers_ends_at_once(scene: Scene) -> None:
     scene.start()
     scene.refuse = OSError(errno.EAGAIN, "no")
     for worker in scene.workers:
@@ -843,7 +843,7 @@ def test_a_round_of_nobody_is_over_at_once(scene: Scene) -> None:
     assert ended.problems == []
 
 
-def test_a_forgotten_dataset_is_told_to_all(scene: Scene) -> None:
+def test_discard_reaches_all_workers(scene: Scene) -> None:
     scene.start()
     scene.pool.discard(7)
     for worker in scene.workers:
@@ -851,7 +851,7 @@ def test_a_forgotten_dataset_is_told_to_all(scene: Scene) -> None:
         assert message == Discard(7)
 
 
-def test_who_is_started_during_a_drain_says_not_serving(scene: Scene) -> None:
+def test_worker_that_starts_during_a_drain_is_not_serving(scene: Scene) -> None:
     scene.start()
     done: list[Broadcast] = []
     scene.pool.drain(True, done.append)
@@ -873,7 +873,7 @@ def test_who_is_started_during_a_drain_says_not_serving(scene: Scene) -> None:
 # the end
 
 
-def test_all_are_told_to_stop_and_none_is_started_again(scene: Scene) -> None:
+def test_stop_reaches_all_workers_and_none_restarts(scene: Scene) -> None:
     scene.start()
     scene.pool.stop(5)
     for worker in scene.workers:
@@ -889,7 +889,7 @@ def test_all_are_told_to_stop_and_none_is_started_again(scene: Scene) -> None:
     assert len(scene.workers) == 2
 
 
-def test_those_who_are_leaving_are_stopped_and_waited_for_as_well(scene: Scene) -> None:
+def test_stop_includes_workers_that_hand_over(scene: Scene) -> None:
     scene.start()
     leaving = scene.workers[0]
     leaving.send(StopRequested())
@@ -905,7 +905,7 @@ def test_those_who_are_leaving_are_stopped_and_waited_for_as_well(scene: Scene) 
     assert scene.outcomes == ["started", "ended"]
 
 
-def test_who_does_not_stop_is_ended_after_the_grace_and_a_margin(scene: Scene) -> None:
+def test_worker_that_does_not_stop_is_killed_after_grace_and_margin(scene: Scene) -> None:
     scene.start()
     scene.pool.stop(5)
     scene.settle(5)
@@ -915,7 +915,7 @@ def test_who_does_not_stop_is_ended_after_the_grace_and_a_margin(scene: Scene) -
     assert scene.outcomes == ["started", "ended"]
 
 
-def test_a_second_stop_may_shorten_the_grace(scene: Scene) -> None:
+def test_second_stop_may_shorten_the_grace(scene: Scene) -> None:
     scene.start()
     scene.pool.stop(1_000)
     scene.pool.stop(0)
@@ -924,7 +924,7 @@ def test_a_second_stop_may_shorten_the_grace(scene: Scene) -> None:
     assert scene.outcomes == ["started", "ended"]
 
 
-def test_a_place_that_waits_does_not_hold_up_the_end(scene: Scene) -> None:
+def test_stop_does_not_wait_for_an_empty_slot(scene: Scene) -> None:
     scene.start()
     scene.refuse = OSError(errno.EAGAIN, "no")
     for worker in scene.workers:
@@ -938,14 +938,14 @@ def test_a_place_that_waits_does_not_hold_up_the_end(scene: Scene) -> None:
     assert len(scene.workers) == 2
 
 
-def test_closing_ends_and_reaps_all(scene: Scene) -> None:
+def test_close_kills_and_reaps_all(scene: Scene) -> None:
     scene.start()
     scene.close()
     assert all(worker.killed for worker in scene.workers)
     assert all(worker.channel.fileno() == -1 for worker in scene.workers)
 
 
-def test_the_line_holds_what_is_said_before_the_worker_reads(scene: Scene) -> None:
+def test_channel_holds_messages_until_the_worker_reads(scene: Scene) -> None:
     """A process that takes long to begin must not be taken for one that reads nothing."""
     scene.pool.start()
     scene.pool.deploy(1, scene.loaded)

@@ -148,7 +148,7 @@ def counted(server: Server, method: int) -> dict[str, int]:
 # who is admitted
 
 
-def test_so_many_calls_are_admitted_and_others_are_told_to_come_back(dataset: Dataset) -> None:
+def test_calls_within_the_limit_are_admitted_and_others_get_a_retry_hint(dataset: Dataset) -> None:
     with serving_here(dataset, max_calls=3) as server, channel_to(server) as channel:
         held = [Held(channel) for _ in range(3)]
         assert within_patience(lambda: taken(server) == (3, 0))
@@ -740,7 +740,7 @@ def states(watch: Any, number: int) -> list[str]:
     return [names.Name(next(watch).status) for _ in range(number)]
 
 
-def test_a_watch_is_told_of_changes(dataset: Dataset) -> None:
+def test_health_watch_receives_changes(dataset: Dataset) -> None:
     with serving_here(dataset) as server, channel_to(server) as channel:
         watching = health_pb2_grpc.HealthStub(channel).Watch
         ours, unknown = (
@@ -853,7 +853,7 @@ def test_calls_that_outlast_the_shortest_grace_are_cancelled(
     assert within_patience(lambda: not loops())
 
 
-def test_a_watch_that_nobody_reads_holds_up_neither_health_nor_a_stop(dataset: Dataset) -> None:
+def test_unread_health_watch_blocks_neither_health_nor_a_stop(dataset: Dataset) -> None:
     """gRPC's own health service, as its server runs it, waits for such a client."""
     with serving_here(dataset) as server, channel_to(server) as channel:
         connection = socket.create_connection((server.address.host, server.address.port))
@@ -951,7 +951,7 @@ def test_tls_is_spoken(
         assert counters.total([server.counters]).handshakes >= 2
 
 
-def test_who_may_not_call_is_refused_before_any_handler(
+def test_client_without_permission_is_refused_before_any_handler(
     dataset: Dataset, authority: trustme.CA, tls_settings: dict[str, Any], tmp_path: Any
 ) -> None:
     authority.cert_pem.write_to_path(tmp_path / "clients")

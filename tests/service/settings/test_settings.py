@@ -194,7 +194,7 @@ def test_none_takes_back_what_a_file_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False)])
-def test_a_switch_can_be_said_by_a_variable(text: str, value: bool) -> None:
+def test_switch_can_be_set_by_a_variable(text: str, value: bool) -> None:
     assert read({}, {"GEOLOOKUP_TRACING": text}).settings.tracing is value
 
 
@@ -252,7 +252,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ("allow", "LookUp=a"),
     ],
 )
-def test_a_bad_value_names_setting_and_place_and_is_not_repeated(name: str, text: str) -> None:
+def test_bad_value_names_setting_and_origin_and_is_not_repeated(name: str, text: str) -> None:
     row = next(row for row in table() if row.name == name)
     for flags, environment, place in (
         ({name: text}, {}, row.flag),
@@ -333,7 +333,7 @@ def test_a_file_that_can_t_be_read_says_why(path: str, said: str) -> None:
         ("GEOLOOKUP_", "no setting has the variable GEOLOOKUP_"),
     ],
 )
-def test_a_variable_that_nobody_reads_is_refused(variable: str, said: str) -> None:
+def test_unknown_variable_is_refused(variable: str, said: str) -> None:
     with pytest.raises(SettingsError, match=f"^environment: {said}"):
         read({}, {variable: "1"})
 
@@ -435,7 +435,7 @@ def values(row: model.Setting) -> st.SearchStrategy[str]:
 
 
 @given(data=st.data())
-def test_what_is_written_down_reads_the_same(
+def test_printed_settings_read_the_same(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     chosen = data.draw(st.sets(st.sampled_from(NAMES)))
@@ -451,7 +451,7 @@ def test_what_is_written_down_reads_the_same(
     assert all(place.startswith(f"{path}:") for place in again.origins.values())
 
 
-def test_print_config_says_where_each_value_was_said(tmp_path: Path) -> None:
+def test_print_config_has_the_origin_of_each_value(tmp_path: Path) -> None:
     path = tmp_path / "g.toml"
     path.write_text("threads = 5\n")
     command = [sys.executable, "-m", "geolookup", "serve", "--print-config"]

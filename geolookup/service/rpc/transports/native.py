@@ -13,6 +13,7 @@ import socket
 import threading
 import zlib
 from array import array
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -21,7 +22,7 @@ from geolookup import _core, _http2
 from geolookup.answer.claims import Policy, Status
 from geolookup.service import log, tls
 from geolookup.service.methods import GEOLOOKUP, Method
-from geolookup.service.processes.listen_address import NOT_HERE
+from geolookup.service.processes.listen_address import bind_all
 from geolookup.service.rpc import handlers
 from geolookup.service.rpc.admission import RETRY_HINT, ShedError
 from geolookup.service.rpc.calls import Stream
@@ -46,8 +47,6 @@ REFLECTION: Final = (
 
 _BACKLOG: Final = 1_024
 """Connections that the system makes before the loop has accepted them."""
-_ATTEMPTS: Final = 20
-"""Free ports that are tried where a host has several addresses: one must be free on all."""
 
 _METHODS: Final = tuple(Method)
 _NATIVE: Final = {Method.LOOKUP: _http2.LOOKUP, Method.CLASSIFY_ROSTER: _http2.ROSTER}
@@ -119,7 +118,7 @@ class NativeTransport:
         if address.path:
             sockets, port = [_listening_at(address.path)], 0
         else:
-            sockets, port = _listening_on(address, share_port)
+            sockets, port = bind_all(address, partial(_listening, share_port=share_port))
         for one in sockets:
             self._server.listen(one.detach())
         return address.with_port(port), address.path
@@ -443,46 +442,7 @@ def _listening_at(path: str) -> socket.socket:
     return one
 
 
-def _listening_on(address: ListenAddress, share_port: bool) -> tuple[list[socket.socket], int]:
-    """Return sockets that listen on all addresses of a host, and their port.
-
-    Raises:
-        ListenError: they can't.
-    """
-    try:
-        found = socket.getaddrinfo(
-            address.host.strip("[]"), address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except socket.gaierror as error:
-        raise ListenError(f"listen: the host can't be resolved: {error.strerror}") from None
-    places = list(dict.fromkeys((family, name[:2]) for family, _, _, _, name in found))
-    for attempt in range(_ATTEMPTS):
-        sockets: list[socket.socket] = []
-        port = address.port
-        refused: OSError | None = None
-        for family, (host, _) in places:
-            try:
-                sockets.append(_listening(family, (host, port), share_port))
-            except OSError as error:
-                refused = error
-                # A name may stand for addresses that are not of this machine.
-                if error.errno in NOT_HERE:
-                    continue
-                break
-            port = sockets[-1].getsockname()[1]
-        else:
-            if sockets:
-                return sockets, port
-        for one in sockets:
-            one.close()
-        if address.port or attempt == _ATTEMPTS - 1:
-            break
-    # The system's own text, as Python's repeats the address.
-    reason = os.strerror(refused.errno or 0) if refused is not None else "refused"
-    raise ListenError(f"listen: can't listen on port {port}: {reason}") from None
-
-
-def _listening(family: int, name: tuple[str | int, ...], share_port: bool) -> socket.socket:
+def _listening(family: int, name: tuple[str | int, ...], *, share_port: bool) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

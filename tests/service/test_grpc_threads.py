@@ -46,14 +46,14 @@ def begin(calls: LongLivedCalls, context: Context) -> object:
     return calls.tracked(lambda *arguments: arguments)("request", context)  # type: ignore[arg-type]
 
 
-def test_the_behaviour_gets_what_it_would_have_got(calls: LongLivedCalls) -> None:
+def test_tracked_behaviour_gets_all_arguments(calls: LongLivedCalls) -> None:
     context = Context()
     behaviour = calls.tracked(lambda *arguments: arguments)
     assert behaviour("request", context, "more") == ("request", context, "more")
     assert context.cancelled == 0
 
 
-def test_calls_under_way_are_cancelled(calls: LongLivedCalls) -> None:
+def test_cancel_reaches_calls_under_way(calls: LongLivedCalls) -> None:
     contexts = [Context() for _ in range(3)]
     for context in contexts:
         begin(calls, context)
@@ -61,14 +61,14 @@ def test_calls_under_way_are_cancelled(calls: LongLivedCalls) -> None:
     assert [context.cancelled for context in contexts] == [1, 1, 1]
 
 
-def test_calls_that_come_later_are_cancelled_as_well(calls: LongLivedCalls) -> None:
+def test_cancel_reaches_later_calls(calls: LongLivedCalls) -> None:
     calls.cancel()
     context = Context()
     begin(calls, context)
     assert context.cancelled == 1
 
 
-def test_calls_that_have_ended_are_forgotten(calls: LongLivedCalls) -> None:
+def test_ended_calls_are_dropped(calls: LongLivedCalls) -> None:
     ended, before = Context(), Context(ended=True)
     begin(calls, ended)
     begin(calls, before)
@@ -78,7 +78,7 @@ def test_calls_that_have_ended_are_forgotten(calls: LongLivedCalls) -> None:
     assert (ended.cancelled, before.cancelled) == (0, 0)
 
 
-def test_a_call_that_ends_by_being_cancelled_holds_up_nobody(calls: LongLivedCalls) -> None:
+def test_call_that_ends_inside_its_cancellation_does_not_block(calls: LongLivedCalls) -> None:
     class EndsAtOnce(Context):
         def cancel(self) -> None:
             super().cancel()
@@ -115,7 +115,7 @@ def server() -> Iterator[tuple[Any, LongLivedCalls, str]]:
         running.stop(0).wait(PATIENCE)
 
 
-def test_a_stop_with_a_long_grace_does_not_wait_for_them(
+def test_stop_with_a_long_grace_does_not_wait_for_long_lived_calls(
     server: tuple[Any, LongLivedCalls, str],
 ) -> None:
     running, calls, target = server
