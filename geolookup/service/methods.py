@@ -7,7 +7,9 @@ from typing import Final
 
 GEOLOOKUP: Final = "geolookup.v1.GeoLookupService"
 HEALTH: Final = "grpc.health.v1.Health"
-REFLECTION: Final = "grpc.reflection.v1alpha.ServerReflection"
+REFLECTION: Final = "grpc.reflection.v1.ServerReflection"
+REFLECTION_V1ALPHA: Final = "grpc.reflection.v1alpha.ServerReflection"
+"""An older name of the same service, with the same messages on the wire."""
 ENVOY_AUTHORIZATION: Final = "envoy.service.auth.v3.Authorization"
 
 
@@ -47,3 +49,10 @@ class Method(IntEnum):
     def path(self) -> str:
         """The path of its HTTP/2 requests."""
         return f"/{self.service}/{self.rpc}"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths by which it is called, `path` first."""
+        if self is Method.SERVER_REFLECTION_INFO:
+            return self.path, f"/{REFLECTION_V1ALPHA}/{self.rpc}"
+        return (self.path,)

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC
@@ -724,20 +724,64 @@ def test_the_health_of_an_unknown_service_is_not_found(channel: grpc.Channel) ->
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_client_without_the_proto_can_ask_by_reflection(channel: grpc.Channel) -> None:
-    """As grpcurl does it: find service, method and messages, build them, call."""
-    reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
-    def ask(**question: str) -> reflection_pb2.ServerReflectionResponse:
+
+def reflection_of(channel: grpc.Channel, service: str) -> Callable[..., Any]:
+    """Return what asks a question of one of the two reflection services."""
+    any_channel: Any = channel
+    reflect = any_channel.stream_stream(
+        f"/{service}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+
+    def ask(**question: str) -> Any:
         (answer,) = reflect(iter([reflection_pb2.ServerReflectionRequest(**question)]))
         return answer
 
+    return ask
+
+
+@pytest.mark.parametrize("name", REFLECTION)
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        f"{SERVICE}.Lookup",
+        f"{SERVICE}.StreamRosters",
+        "geolookup.v1.LookupRequest.text",
+        "geolookup.v1.Status.STATUS_ASSIGNED",
+        "geolookup.v1.STATUS_ASSIGNED",
+        f"{REFLECTION[0]}.ServerReflectionInfo",
+        REFLECTION[0],
+    ],
+)
+def test_reflection_finds_the_file_of_each_symbol(
+    channel: grpc.Channel, name: str, symbol: str
+) -> None:
+    ask = reflection_of(channel, name)
+    answer = ask(file_containing_symbol=symbol)
+    files = answer.file_descriptor_response.file_descriptor_proto
+    found = {descriptor_pb2.FileDescriptorProto.FromString(file).package for file in files}
+    assert symbol.startswith("grpc." if "grpc.reflection.v1" in found else "geolookup.v1.")
+    assert answer.original_request.file_containing_symbol == symbol
+
+
+@pytest.mark.parametrize("name", REFLECTION)
+@pytest.mark.parametrize("symbol", [f"{SERVICE}.Nothing", "geolookup.v1.Nothing", "", "."])
+def test_reflection_has_no_file_of_an_unknown_symbol(
+    channel: grpc.Channel, name: str, symbol: str
+) -> None:
+    answer = reflection_of(channel, name)(file_containing_symbol=symbol)
+    assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+@pytest.mark.parametrize("name", REFLECTION)
+def test_a_client_without_the_proto_can_ask_by_reflection(channel: grpc.Channel, name: str) -> None:
+    """As grpcurl does it: find service, method and messages, build them, call."""
+    ask = reflection_of(channel, name)
     listed = ask(list_services="*").list_services_response.service
-    assert {service.name for service in listed} == {
-        SERVICE,
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-    }
+    assert {service.name for service in listed} == {SERVICE, "grpc.health.v1.Health", *REFLECTION}
     pool = descriptor_pool.DescriptorPool()
     files = ask(file_containing_symbol=SERVICE).file_descriptor_response.file_descriptor_proto
     for file in sorted(

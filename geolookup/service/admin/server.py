@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
@@ -26,7 +25,8 @@ from geolookup.service.grpc_threads import (
     HealthService,
     LongLivedCalls,
 )
-from geolookup.service.methods import GEOLOOKUP
+from geolookup.service.methods import GEOLOOKUP, REFLECTION, REFLECTION_V1ALPHA
+from geolookup.service.rpc.reflection import Reflection, generic_handlers
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 from geolookup.service.settings.model import ADMIN
 from geolookup.service.unix_socket import owner_only
@@ -129,15 +129,14 @@ class AdminServer:
         health_servicer.Watch = self._watches.stream(authorized(self._health.watch))
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self._server)
 
-        names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        names = [SERVICE, health.SERVICE_NAME, REFLECTION, REFLECTION_V1ALPHA]
         if settings.channelz:
             limited = lambda behaviour: self._actions.unary(authorized(behaviour))  # noqa: E731
             names.append(_add_channelz(self._server, limited))
-        reflector = reflection.ReflectionServicer(names)
-        reflector.ServerReflectionInfo = self._streams.stream(
-            authorized(self._long_lived_calls.tracked(reflector.ServerReflectionInfo))
+        reflect = self._streams.stream(
+            authorized(self._long_lived_calls.tracked(Reflection(names).answers))
         )
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, self._server)
+        self._server.add_generic_rpc_handlers(generic_handlers(reflect))
 
     def _count_denied(self) -> None:
         with self._denied_lock:

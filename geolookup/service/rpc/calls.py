@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from geolookup.service import log, tls
-from geolookup.service.methods import ENVOY_AUTHORIZATION, GEOLOOKUP, HEALTH, REFLECTION, Method
+from geolookup.service.methods import (
+    ENVOY_AUTHORIZATION,
+    GEOLOOKUP,
+    HEALTH,
+    REFLECTION,
+    REFLECTION_V1ALPHA,
+    Method,
+)
 from geolookup.service.rpc import envoy_authz, handlers
 from geolookup.service.rpc.admission import ShedError, Slots
 from geolookup.service.rpc.handlers import Snapshot
@@ -72,7 +79,12 @@ class Calls:
             Method.GET_DATASET: handlers.get_dataset,
         }
         self._stream_handler: Handler = handlers.stream_rosters
-        self.services: tuple[str, ...] = (GEOLOOKUP, HEALTH, REFLECTION)
+        self.services: tuple[str, ...] = (
+            GEOLOOKUP,
+            HEALTH,
+            REFLECTION,
+            REFLECTION_V1ALPHA,
+        )
         """The services that reflection lists."""
         if settings.authz or settings.authz_rules is not None:
             self._add_authorization()

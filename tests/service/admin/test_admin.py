@@ -418,8 +418,14 @@ def listed(channel: grpc.Channel) -> set[str]:
 
 
 def test_reflection_names_the_services(channel: grpc.Channel) -> None:
-    reflection = "grpc.reflection.v1alpha.ServerReflection"
-    assert listed(channel) == {SERVICE, "grpc.health.v1.Health", reflection}
+    old, new = (f"grpc.reflection.{version}.ServerReflection" for version in ("v1alpha", "v1"))
+    assert listed(channel) == {SERVICE, "grpc.health.v1.Health", old, new}
+    any_channel: Any = channel
+    answers = any_channel.stream_stream(f"/{new}/ServerReflectionInfo")(
+        iter([reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()])
+    )
+    (answer,) = map(reflection_pb2.ServerReflectionResponse.FromString, answers)
+    assert new in {service.name for service in answer.list_services_response.service}
 
 
 def test_channelz_is_there_when_it_is_asked_for(control: MemoryControl) -> None:

@@ -16,7 +16,7 @@ from array import array
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from geolookup import _core, _http2
 from geolookup.answer.claims import Policy, Status
@@ -26,6 +26,7 @@ from geolookup.service.processes.listen_address import bind_all
 from geolookup.service.rpc import handlers
 from geolookup.service.rpc.admission import RETRY_HINT, ShedError
 from geolookup.service.rpc.calls import Stream
+from geolookup.service.rpc.reflection import Reflection
 from geolookup.service.rpc.request import Code, RequestError
 from geolookup.service.rpc.transports.standard import parse
 from geolookup.service.settings import ListenError, SettingsError
@@ -38,12 +39,6 @@ if TYPE_CHECKING:
     from geolookup.service.rpc.calls import ActiveCall, Calls
     from geolookup.service.rpc.handlers import Snapshot
     from geolookup.service.settings import ListenAddress, Settings
-
-REFLECTION: Final = (
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-)
-"""Two names of one service: their messages are the same on the wire."""
 
 _BACKLOG: Final = 1_024
 """Connections that the system makes before the loop has accepted them."""
@@ -60,7 +55,7 @@ class NativeTransport:
     ) -> None:
         self._settings = settings
         self._calls = calls
-        self._reflection = reflection.ReflectionServicer(calls.services)
+        self._reflection = Reflection(calls.services)
         # Streams that Python counts, by their numbers. The loop has one message of each at a
         # time under way, so no two threads have the same entry.
         self._streams: dict[int, Stream | ActiveCall] = {}
@@ -281,9 +276,7 @@ class NativeTransport:
             if isinstance(answering, Stream):
                 return answering.answer(job.body)
             request = parse(reflection_pb2.ServerReflectionRequest, job.body)
-            # Its behaviour is a generator over all requests of a call; each stands for itself.
-            (response,) = self._reflection.ServerReflectionInfo(iter((request,)), None)
-            message: bytes = response.SerializeToString()
+            message: bytes = self._reflection.answer(request).SerializeToString()
         except Exception as error:
             raise answering.refusal(error) from None
         return message
@@ -379,10 +372,10 @@ def _methods(calls: Calls) -> list[_Method]:
                 reflection,
                 _http2.PYTHON_STREAM,
                 streams,
-                path=f"/{service}/{reflection.rpc}",
+                path=path,
                 is_long_lived=True,
             )
-            for service in REFLECTION
+            for path in reflection.paths
         ),
     ]
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import grpc
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from geolookup.service.grpc_threads import Behaviour, CallPool, HealthService, LongLivedCalls
 from geolookup.service.methods import GEOLOOKUP, Method
 from geolookup.service.rpc.admission import RETRY_HINT, ShedError, Slots
 from geolookup.service.rpc.calls import Calls
 from geolookup.service.rpc.grpc_options import channel_options
+from geolookup.service.rpc.reflection import Reflection
 from geolookup.service.rpc.request import RequestError
 from geolookup.service.rpc.transports.listening import listen
 from geolookup.service.rpc.transports.standard import parse
@@ -97,7 +98,9 @@ class _Admission(grpc.GenericRpcHandler):
 
     def __init__(self, calls: Calls, routes: dict[Method, _Route]) -> None:
         self._calls = calls
-        self._routes = {method.path: (method, route) for method, route in routes.items()}
+        self._routes = {
+            path: (method, route) for method, route in routes.items() for path in method.paths
+        }
         pool = CallPool(_REFUSAL_THREADS, "geolookup-refusal")
         # Made once, as there is no time for it while calls are shed.
         self._refusals = {
@@ -163,7 +166,7 @@ def _routes(
         request_deserializer=health_pb2.HealthCheckRequest.FromString,
         response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
     )
-    reflect = long_lived.tracked(reflection.ReflectionServicer(calls.services).ServerReflectionInfo)
+    reflect = long_lived.tracked(Reflection(calls.services).answers)
     method = Method.SERVER_REFLECTION_INFO
     add_stream(
         method,
