@@ -136,7 +136,6 @@ cdef extern from "event_loop.h" nogil:
         int metadata
         int identities
         const char *service
-        const char *retry
 
     ctypedef struct gl_allow:
         int any
@@ -366,7 +365,6 @@ cdef class Server:
         s.settings = settings
         # Cython copies pointers to the bytes of these, which `kept` keeps.
         s.settings.service = PyBytes_AS_STRING(settings["service"])
-        s.settings.retry = PyBytes_AS_STRING(settings["retry"])
         s.methods = <gl_method *>calloc(len(methods) + 1, sizeof(gl_method))
         if s.methods == NULL:
             raise MemoryError

@@ -20,6 +20,7 @@ cdef extern from "slots.h" nogil:
     ctypedef struct gl_slots:
         int64_t free
 
+    unsigned int gl_slots_shed(gl_slots *slots, uint64_t now)
     bint gl_slots_take(gl_slots *slots)
     void gl_slots_give_back(gl_slots *slots)
     int64_t gl_slots_free(const gl_slots *slots)
@@ -198,6 +199,10 @@ cdef class Slots:
     def give_back(self):
         """Give one back."""
         gl_slots_give_back(&self.slots)
+
+    def shed(self, uint64_t now, /):
+        """Note that a call found none; return the milliseconds after which it may come again."""
+        return gl_slots_shed(&self.slots, now)
 
 
 cdef int _read(tuple numbers, str name, uint64_t *slots, Py_ssize_t n) except -1:

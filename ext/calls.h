@@ -215,7 +215,6 @@ static inline size_t gl_add_status(const gl_call *call, const char *text, nghttp
 {
     static const char codes[] = "0\0\0" "1\0\0" "2\0\0" "3\0\0" "4\0\0" "5\0\0" "6\0\0" "7\0\0"
                                 "8\0\0" "9\0\0" "10\0" "11\0" "12\0" "13\0" "14\0" "15\0" "16\0";
-    const char *retry = call->connection->server->settings.retry;
     unsigned code = (unsigned)call->code;
 
     fields[n++] = GL_NV("grpc-status", codes + 3 * code, code < 10 ? 1u : 2u, GL_STATIC);
@@ -226,8 +225,9 @@ static inline size_t gl_add_status(const gl_call *call, const char *text, nghttp
         size = gl_percent_encode(text, size, room);
         fields[n++] = GL_NV("grpc-message", room, size, NGHTTP2_NV_FLAG_NO_COPY_NAME);
     }
-    if (call->shed)
-        fields[n++] = GL_NV("grpc-retry-pushback-ms", retry, strlen(retry), GL_STATIC);
+    if (call->retry[0])
+        fields[n++] = GL_NV("grpc-retry-pushback-ms", call->retry, strlen(call->retry),
+                            NGHTTP2_NV_FLAG_NO_COPY_NAME);
     return n;
 }
 
@@ -326,12 +326,29 @@ static inline void gl_end(gl_call *call, int code, const char *text)
     }
 }
 
+/* Notes that a call is shed, and when it may come again. */
+static inline void gl_set_retry(gl_call *call, const gl_method *method)
+{
+    uint32_t wait = method->slots == NULL ? GL_SHORTEST_WAIT
+                                          : gl_slots_shed(method->slots, gl_clock());
+
+    snprintf(call->retry, sizeof call->retry, "%u", wait);
+}
+
 /* Ends a call because there is no slot, or no memory, for it. */
 static inline void gl_shed(gl_call *call, const gl_method *method)
 {
     gl_add(&call->connection->server->meter->counters.shed[method->number], 1);
-    call->shed = 1;
+    gl_set_retry(call, method);
     gl_end(call, GL_RESOURCE_EXHAUSTED, method->shed);
+}
+
+/* Ends a call that can never be answered as it is: a client that makes calls again which end with
+ * this code is told not to. */
+static inline void gl_end_for_good(gl_call *call, const char *text)
+{
+    memcpy(call->retry, "-1", 3);
+    gl_end(call, GL_RESOURCE_EXHAUSTED, text);
 }
 
 static inline void gl_reset(gl_call *call, uint32_t code)
@@ -795,7 +812,7 @@ static inline int gl_begin_message(gl_call *call)
                  (unsigned long long)s->settings.message_bytes);
         if (call->counted)
             gl_count_end(call, GL_RESOURCE_EXHAUSTED);
-        gl_end(call, GL_RESOURCE_EXHAUSTED, text);
+        gl_end_for_good(call, text);
         return 0;
     }
     call->have = 0;
@@ -978,7 +995,7 @@ static inline void gl_admit(gl_call *call)
         char text[64];
         snprintf(text, sizeof text, "metadata: over the limit of %llu bytes",
                  (unsigned long long)s->settings.metadata_bytes);
-        gl_end(call, GL_RESOURCE_EXHAUSTED, text);
+        gl_end_for_good(call, text);
     } else if (method == NULL) {
         gl_end(call, GL_UNIMPLEMENTED, "Method not found!");
     } else if (call->encoding == 2 || (call->encoding == 1 && !s->settings.compression)) {
@@ -1042,7 +1059,8 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
         } else if (code != GL_OK) {
             if (call->counted)
                 gl_count_end(call, code);
-            call->shed = job->shed != 0;
+            if (job->shed)
+                gl_set_retry(call, call->method);
             gl_end(call, code, job->text ? job->text : gl_text_of(code));
         } else if (job->kind == GL_JOB_BEGIN) {
             call->stage = GL_SENDING; /* of nothing: what came meanwhile is taken up */

@@ -53,7 +53,6 @@ typedef struct {
     int metadata; /* whether Python wants to see it */
     int identities;
     const char *service; /* whose health it is, beside "" */
-    const char *retry;   /* milliseconds after which a call that was shed may come again */
 } gl_server_settings;
 
 typedef struct gl_server gl_server;
@@ -87,9 +86,9 @@ struct gl_call {
     uint8_t counted;    /* as in flight, here */
     uint8_t python;     /* a stream that Python knows */
     uint8_t in_pump;
-    uint8_t shed;
     uint8_t ours;       /* a watch of what changes */
     uint8_t state;      /* that a watch was sent last */
+    char retry[12];     /* milliseconds after which it may come again; empty: it is not said */
     int code;
     gl_slots *slots;    /* which it holds one of */
     uint64_t accepted, deadline;

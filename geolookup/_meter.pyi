@@ -144,3 +144,13 @@ class Slots:
 
     def give_back(self) -> None:
         """Give one back."""
+
+    def shed(self, now: int, /) -> int:
+        """Note that a call found none; return the milliseconds after which it may come again.
+
+        They follow the load: what was shed for each call that ended in the last 100 ms. They
+        vary at random by half, and are 50 to 3,000.
+
+        Args:
+            now: `time.monotonic_ns`.
+        """

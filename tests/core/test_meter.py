@@ -7,6 +7,7 @@ import mmap
 import multiprocessing
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -491,3 +492,42 @@ def test_a_total_is_the_sum_of_its_meters() -> None:
     together.begin(Method.WATCH)
     assert counters.total([one, two]) == counters.total([together])
     assert counters.total([]) == counters.total([Counters()])
+
+
+# when calls that were shed come again
+
+
+def hints(slots: _meter.Slots, windows: range, shed: int, ended: int) -> list[int]:
+    """Shed so many calls, and end so many, in each tenth of a second; return all hints."""
+    told = []
+    for window in windows:
+        for _ in range(ended):
+            slots.give_back()
+        told += [
+            slots.shed(1_000_000_000 + window * 100_000_000 + at * 100_000_000 // shed)
+            for at in range(shed)
+        ]
+    return told
+
+
+def test_hint_follows_the_load_up_and_down_within_bounds() -> None:
+    slots = _meter.Slots(4)
+    first = hints(slots, range(1), 50, 50)
+    assert min(first) >= 50
+    assert max(first) <= 150
+    loaded = hints(slots, range(1, 40), 60, 10)[-600:]  # six are shed for each that ends
+    assert 295 <= min(loaded) < 400
+    assert 800 < max(loaded) <= 900
+    assert 550 < statistics.mean(loaded) < 650
+    overrun = hints(slots, range(40, 80), 500, 0)[-2_000:]
+    assert min(overrun) >= 1_000
+    assert max(overrun) <= 3_000
+    calm = hints(slots, range(80, 120), 1, 500)[-10:]
+    assert max(calm) <= 150
+
+
+def test_hint_varies_at_random() -> None:
+    """Those that are shed together must not come together."""
+    told = hints(_meter.Slots(1), range(1), 1_000, 0)
+    assert len(set(told)) > 90
+    assert 95 < statistics.mean(told) < 105

@@ -7,13 +7,13 @@ from typing import Final
 from geolookup import _meter
 from geolookup.service.rpc.request import Code, RequestError
 
-RETRY_HINT: Final = ("grpc-retry-pushback-ms", "100")
-"""Trailing metadata of a shed call: how long gRPC's clients wait before a retry, if they retry.
-A worker answers thousands of calls in that time."""
+RETRY_HINT: Final = "grpc-retry-pushback-ms"
+"""Trailing metadata of a shed call: the milliseconds that gRPC's clients wait before a retry, if
+they retry. `Slots.shed` returns them."""
 
 
 class ShedError(RequestError):
-    """A call is refused because of the load. The client gets `RETRY_HINT`."""
+    """A call is refused because of the load. The client gets a `RETRY_HINT`."""
 
 
 class Slots(_meter.Slots):

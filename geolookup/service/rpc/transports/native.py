@@ -24,7 +24,7 @@ from geolookup.service import log, tls
 from geolookup.service.methods import GEOLOOKUP, Method
 from geolookup.service.processes.listen_address import bind_all
 from geolookup.service.rpc import handlers
-from geolookup.service.rpc.admission import RETRY_HINT, ShedError
+from geolookup.service.rpc.admission import ShedError
 from geolookup.service.rpc.calls import Stream
 from geolookup.service.rpc.reflection import Reflection
 from geolookup.service.rpc.request import Code, RequestError
@@ -327,7 +327,6 @@ def _server_settings(settings: Settings, *, traced: bool) -> dict[str, object]:
         "metadata": int(traced),
         "identities": int(bool(settings.allow)),
         "service": GEOLOOKUP.encode(),
-        "retry": RETRY_HINT[1].encode(),
     }
 
 

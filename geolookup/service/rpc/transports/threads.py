@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from geolookup.service.grpc_threads import Behaviour, CallPool, HealthService, LongLivedCalls
 from geolookup.service.methods import GEOLOOKUP, Method
-from geolookup.service.rpc.admission import RETRY_HINT, ShedError, Slots
+from geolookup.service.rpc.admission import RETRY_HINT, Slots
 from geolookup.service.rpc.calls import Calls
 from geolookup.service.rpc.grpc_options import channel_options
 from geolookup.service.rpc.reflection import Reflection
@@ -104,7 +104,7 @@ class _Admission(grpc.GenericRpcHandler):
         pool = CallPool(_REFUSAL_THREADS, "geolookup-refusal")
         # Made once, as there is no time for it while calls are shed.
         self._refusals = {
-            method: route.refusal(pool.assign(_refuse_with(route.slots.refusal)))
+            method: route.refusal(pool.assign(_shed_with(route.slots)))
             for method, route in routes.items()
             if route.slots is not None
         }
@@ -285,10 +285,12 @@ def _aborting_stream(behaviour: Behaviour) -> Behaviour:
     return aborting
 
 
-def _refuse_with(error: RequestError) -> Behaviour:
-    refusal = _refusal(error)
+def _shed_with(slots: Slots) -> Behaviour:
+    refusal = _refusal(slots.refusal)
 
     def refuse(_request: Any, context: grpc.ServicerContext) -> NoReturn:
+        milliseconds = slots.shed(time.monotonic_ns())
+        context.set_trailing_metadata(((RETRY_HINT, str(milliseconds)),))
         _abort(context, refusal)
 
     return refuse
@@ -299,8 +301,8 @@ def _deadline(context: grpc.ServicerContext) -> float | None:
     return None if remaining is None or remaining > _NO_DEADLINE else time.monotonic() + remaining
 
 
-_Refusal = tuple[int, str, bool]
-"""Code, text, and whether the call was shed."""
+_Refusal = tuple[int, str]
+"""Code and text."""
 
 
 def _refusal(error: RequestError) -> _Refusal:
@@ -309,12 +311,10 @@ def _refusal(error: RequestError) -> _Refusal:
     An exception in a variable would keep itself and all frames of its call. gRPC counts the
     call as open until the garbage collector frees them.
     """
-    return error.code, error.text, isinstance(error, ShedError)
+    return error.code, error.text
 
 
 def _abort(context: grpc.ServicerContext, refusal: _Refusal) -> NoReturn:
-    code, text, shed = refusal
-    if shed:
-        context.set_trailing_metadata((RETRY_HINT,))
+    code, text = refusal
     context.abort(_STATUS[code], text)
     raise AssertionError  # abort has raised
