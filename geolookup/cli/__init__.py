@@ -20,6 +20,7 @@ import click
 
 from geolookup.cli.admin import administer
 from geolookup.cli.agreement import show_agreement
+from geolookup.cli.annotate import annotate_records
 from geolookup.cli.audit import audit_records
 from geolookup.cli.classify import classify_roster
 from geolookup.cli.compile import compile_dataset
@@ -126,6 +127,7 @@ def command() -> None:
 for _subcommand in (
     lookup_addresses,
     classify_roster,
+    annotate_records,
     explain_address,
     show_info,
     show_region_sets,

@@ -17,7 +17,7 @@ from geolookup.answer.decision_record import RecordError, from_mapping, scan
 from geolookup.answer.region_sets import RegionSet
 from geolookup.cli.options import dataset_options, json_option
 from geolookup.cli.output import printable
-from geolookup.cli.rosters import AddressFile
+from geolookup.cli.records import RecordFile, Selection
 from geolookup.errors import RegionSetError
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class _Audit:
         totals = self.dataset.classify([], region_set=region_set).verdict_counts()
         statuses: Counter[Status] = Counter()
         assert self.roster is not None  # noqa: S101 - asked by the caller
-        with AddressFile(self.roster, self.column) as addresses:
+        with RecordFile(self.roster, Selection(self.column)) as addresses:
             for piece in addresses.pieces(_PIECE):
                 result = self.dataset.classify(piece, region_set=region_set, policy=record.policy)
                 for verdict, count in result.verdict_counts().items():

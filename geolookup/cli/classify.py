@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain, islice
+from fractions import Fraction
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.answer.claims import Policy, Status
+from geolookup.answer.claims import Policy, Status, Verdict
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
+from geolookup.cli.answering import Answered, answered
 from geolookup.cli.options import (
     dataset_options,
     json_option,
@@ -23,9 +25,11 @@ from geolookup.cli.options import (
     region_set_options,
     server_options,
 )
-from geolookup.cli.output import Progress, share, table
-from geolookup.cli.rosters import AddressFile
-from geolookup.errors import RosterError, RosterTooLargeError
+from geolookup.cli.output import Progress, printable, share, table
+from geolookup.cli.output_file import STANDARD_OUTPUT, check_output
+from geolookup.cli.record_options import record_options
+from geolookup.cli.records import InvalidCheck, RecordFile, Selection
+from geolookup.errors import RosterError
 
 if TYPE_CHECKING:
     from pyroaring import BitMap
@@ -46,16 +50,32 @@ _SHOWN_POSITIONS = 20
 @click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE|-"
 )
+@record_options
 @click.option(
-    "--column", metavar="NAME", help="FILE is CSV with a header, and this column has the addresses."
+    "--id",
+    "id_column",
+    metavar="COLUMN",
+    help="Name records by this column in place of their positions.",
+)
+@click.option(
+    "--rows",
+    "wanted",
+    type=click.Choice([member.name.lower() for member in Verdict]),
+    multiple=True,
+    help="Write the records with this verdict, as they are in FILE, and nothing else; may be "
+    "given again.",
 )
 @region_set_options
 @json_option
 @dataset_options
 @server_options
 def classify_roster(
+    *,
     file: str,
-    column: str | None,
+    selection: Selection,
+    max_invalid: Fraction,
+    id_column: str | None,
+    wanted: tuple[str, ...],
     region_set: str | None,
     policy: str | None,
     as_json: bool,
@@ -63,50 +83,75 @@ def classify_roster(
 ) -> None:
     """Count the countries of all addresses in FILE, and say which are in a region set.
 
-    FILE has one address a line, where blank lines and lines that begin with # are
-    skipped, or is CSV with a header, delimited by comma, semicolon or tab. Without
-    --column it is taken for CSV if its first line has a delimiter, and the column
-    is found by its name (ip, address, client_ip, ...). "-" is standard input. The
-    file may have any size. A text that is no address is counted as INVALID, and so
-    is an empty cell.
+    FILE is a list with an address a line (blank lines and lines that begin with # are
+    left out), CSV with a header, JSON lines, or Parquet; with --pattern it has lines of any
+    other form. It may be compressed, and of any size; "-" is standard input. Without
+    --column the column is found by its name (ip, address, client_ip, ...). A text that is
+    no address is counted as INVALID, and so is an empty or missing value.
 
-    Positions count addresses from 0: those of a plain list in their order,
-    blank lines and comments left out; those of a CSV file by row after the header.
+    Positions count addresses from 0 in the order of FILE, or its rows after the header.
 
     \b
     Examples:
       geolookup classify roster.txt --region-set CN
       geolookup classify roster.csv --column client_ip --region-set EEA-NO --json
+      geolookup classify roster.csv --region-set CN --id user
+      geolookup classify roster.csv --region-set CN --rows inside
       geolookup classify - --server 127.0.0.1:50051 < roster.txt
 
     With --json: size, counts (by country), statuses, dataset; with --region-set also
-    inside and undetermined (positions) and outside (a number). Against a service, rosters
-    over 1,000,000 addresses are sent in pieces.
+    inside and undetermined (positions, or ids with --id) and outside (a number). Against a
+    service, rosters over 1,000,000 addresses are sent in pieces.
     """
     chosen = policy_of(policy, region_set)
+    if region_set is None and (id_column is not None or wanted):
+        raise click.UsageError("--id and --rows are about a region set; add --region-set")
+    if wanted and (as_json or id_column is not None):
+        raise click.UsageError("--rows writes the records alone; leave out --json and --id")
     with (
         open_answerer(**answerer, default_timeout=_TIMEOUT) as source,
-        AddressFile(file, column) as addresses,
-        Progress("classifying", addresses.size) as progress,
+        RecordFile(file, selection) as records,
+        Progress("classifying", records.size) as progress,
     ):
-        classify = partial(source.classify, region_set=region_set, policy=chosen)
-        results: Iterator[RosterResult]
-        if isinstance(source, Dataset):
-            results = map(classify, addresses.pieces(_PIECE))
-        else:
-            many = partial(source.classify_many, region_set=region_set, policy=chosen)
-            results = _requests(classify, many, addresses.pieces(_REQUEST))
+        check = InvalidCheck(records.name, max_invalid)
+        local = isinstance(source, Dataset) or wanted or id_column is not None
+        batches = records.batches(_PIECE if local else _REQUEST)
+        answers = _checked(answered(source, batches, region_set, chosen), check)
+        if wanted:
+            check_output(STANDARD_OUTPUT, binary=records.is_binary)
+            writer = records.writer(sys.stdout.buffer)
+            for one in answers:
+                verdicts = one.verdicts()
+                names = {verdict.upper() for verdict in wanted}
+                writer.write(one.batch, {}, [at for at, v in enumerate(verdicts) if v in names])
+                progress.update(records.consumed)
+            writer.close()
+            check.check()
+            return
         totals = _Totals()
-        for result in results:
-            totals.add(result)
-            progress.update(addresses.consumed)
+        for one in answers:
+            if id_column is not None:
+                totals.add_ids(one.verdicts(), one.batch.column(id_column))
+            for result in one.results:
+                totals.add(result)
+            progress.update(records.consumed)
+        check.check()
         if not totals.size:  # still to be traced, and the region set checked
-            totals.add(classify([]))
+            totals.add(source.classify([], region_set=region_set, policy=chosen))
     if as_json:
         for text in _json(totals, region_set):
             click.echo(text, nl=False)
     else:
         _show(totals, region_set, chosen)
+
+
+def _checked(answers: Iterator[Answered], check: InvalidCheck) -> Iterator[Answered]:
+    """Count what is no address. Nothing is answered of a first batch that is no roster."""
+    for number, one in enumerate(answers):
+        check.add(one.batch, one.invalid())
+        if not number:
+            check.check()
+        yield one
 
 
 @dataclass
@@ -120,6 +165,14 @@ class _Totals:
     outside: int = 0
     undetermined: BitMap | None = None
     dataset: str = ""
+    ids: dict[str, list[str]] | None = None
+
+    def add_ids(self, verdicts: Sequence[str], ids: Sequence[str]) -> None:
+        if self.ids is None:
+            self.ids = {Verdict.INSIDE.name: [], Verdict.UNDETERMINED.name: []}
+        for verdict, one in zip(verdicts, ids, strict=True):
+            if verdict in self.ids:
+                self.ids[verdict].append(one)
 
     def add(self, result: RosterResult) -> None:
         if self.size + result.size > _MAX_ADDRESSES:
@@ -139,37 +192,6 @@ class _Totals:
         self.size += result.size
 
 
-def _requests(
-    classify: Callable[[list[str]], RosterResult],
-    classify_many: Callable[[Iterable[list[str]]], Iterator[RosterResult]],
-    pieces: Iterator[list[str]],
-) -> Iterator[RosterResult]:
-    """Ask a service for each piece, so that all are answered from one dataset."""
-    first = next(pieces, [])
-    second = next(pieces, None)
-    size = len(first)
-    while True:
-        try:
-            result = classify(first[:size])
-            break
-        except RosterTooLargeError:  # this service allows less
-            if size < 2:
-                raise
-            size //= 2
-    if second is None and size == len(first):
-        yield result
-        return
-    # A stream is answered from one dataset, but ends at a roster that is too large:
-    # hence the size was tried first, at the price of one answer.
-    rest = pieces if second is None else chain([second], pieces)
-    smaller = (
-        piece[start : start + size]
-        for piece in chain([first], rest)
-        for start in range(0, len(piece), size)
-    )
-    yield from classify_many(smaller)
-
-
 def _json(totals: _Totals, region_set: str | None) -> Iterator[str]:
     """Return the object in pieces: the positions may be many millions."""
     record: dict[str, object] = {
@@ -182,17 +204,25 @@ def _json(totals: _Totals, region_set: str | None) -> Iterator[str]:
         assert totals.inside is not None  # noqa: S101  # as a region set was asked for
         assert totals.undetermined is not None  # noqa: S101
         yield ', "inside": ['
-        yield from _numbers(totals.inside)
+        yield from _listed(totals, Verdict.INSIDE)
         yield f'], "outside": {totals.outside}, "undetermined": ['
-        yield from _numbers(totals.undetermined)
+        yield from _listed(totals, Verdict.UNDETERMINED)
         yield "]"
     yield f', "dataset": {json.dumps(totals.dataset)}}}\n'
 
 
-def _numbers(positions: BitMap) -> Iterator[str]:
-    numbers = iter(positions)
+def _members(totals: _Totals, verdict: Verdict) -> tuple[int, Iterable[object]]:
+    """Return how many have this verdict, and their ids or positions."""
+    positions = totals.inside if verdict is Verdict.INSIDE else totals.undetermined
+    if positions is None:
+        return 0, ()
+    return len(positions), positions if totals.ids is None else totals.ids[verdict.name]
+
+
+def _listed(totals: _Totals, verdict: Verdict) -> Iterator[str]:
+    numbers = map(json.dumps, _members(totals, verdict)[1])
     separator = ""
-    while some := ", ".join(map(str, islice(numbers, 10_000))):
+    while some := ", ".join(islice(numbers, 10_000)):
         yield separator + some
         separator = ", "
 
@@ -209,7 +239,10 @@ def _show(totals: _Totals, region_set: str | None, policy: Policy) -> None:
         rows = [[region_set or "", "ADDRESSES", "SHARE"]]
         rows += [[name, f"{number:,}", share(number, size)] for name, number in verdicts]
         blocks.append(table(rows, right=(1, 2)) + f"\n(policy {policy.name})")
-        blocks.append(f"inside: {_some(totals.inside)}\nundetermined: {_some(totals.undetermined)}")
+        blocks.append(
+            f"inside: {_some(totals, Verdict.INSIDE)}\n"
+            f"undetermined: {_some(totals, Verdict.UNDETERMINED)}"
+        )
     rows = [["COUNTRY", "", "ADDRESSES", "SHARE"]]
     for code, number in sorted(totals.counts.items(), key=lambda item: (-item[1], item[0])):
         rows.append([code, COUNTRIES.get(code, "no country"), f"{number:,}", share(number, size)])
@@ -224,9 +257,11 @@ def _show(totals: _Totals, region_set: str | None, policy: Policy) -> None:
     click.echo("\n\n".join(blocks))
 
 
-def _some(positions: BitMap) -> str:
-    if not positions:
+def _some(totals: _Totals, verdict: Verdict) -> str:
+    size, members = _members(totals, verdict)
+    if not size:
         return "none"
-    shown = ", ".join(map(str, islice(positions, _SHOWN_POSITIONS)))
-    more = len(positions) - _SHOWN_POSITIONS
-    return f"positions {shown}" + (f", and {more:,} more (--json lists all)" if more > 0 else "")
+    shown = ", ".join(printable(str(one)) for one in islice(members, _SHOWN_POSITIONS))
+    more = size - _SHOWN_POSITIONS
+    kind = "positions " if totals.ids is None else ""
+    return f"{kind}{shown}" + (f", and {more:,} more (--json lists all)" if more > 0 else "")

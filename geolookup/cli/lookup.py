@@ -19,7 +19,7 @@ from geolookup.cli.options import (
     server_options,
 )
 from geolookup.cli.output import printable, table
-from geolookup.cli.rosters import AddressFile
+from geolookup.cli.records import RecordFile
 
 if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
@@ -70,8 +70,8 @@ def lookup_addresses(
 def _all(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == "-":
-            with AddressFile("-") as file:
-                yield from file.lines()
+            with RecordFile("-") as file:
+                yield from file.addresses()
         else:
             yield argument
 

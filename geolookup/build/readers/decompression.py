@@ -193,6 +193,17 @@ def _tar_blocks(part: Part, on_read: Callable[[int], None] | None) -> Iterator[b
         raise SourceError(f"{part.name}: {error}") from error
 
 
+def opened(raw: Any, name: str) -> io.BufferedReader:
+    """Return a file's decompressed content as a file to be read once, from its beginning.
+
+    Args:
+        raw: the file, which has ``peek``; closing the returned file leaves it open.
+        name: its name in error texts.
+    """
+    stream = _decompressed(raw, name)
+    return io.BufferedReader(_Joined(iter(lambda: _read(stream, name), b"")), BLOCK_SIZE)
+
+
 class _Plain:
     """A file's decompressed content, as a stream whose errors name the file."""
 

@@ -1,0 +1,139 @@
+"""Answers for the records of a file, batch by batch, from this process or from a service."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.dataset import Dataset
+from geolookup.errors import RosterTooLargeError
+
+if TYPE_CHECKING:
+    from geolookup.answer.results import RosterResult
+    from geolookup.cli.records import Batch
+    from geolookup.client import Client
+
+_STATUS_NAMES: Final = {status.number: status.name for status in Status}
+
+DECIDED: Final = "DECIDED"
+NO_COUNTRY: Final = "NO_COUNTRY"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A batch of records with its answers.
+
+    Attributes:
+        batch: the records.
+        results: in order; together they have the batch's size.
+    """
+
+    batch: Batch
+    results: tuple[RosterResult, ...]
+
+    def invalid(self) -> list[int]:
+        """Return the positions of what is no address."""
+        numbers = b"".join(result.statuses.tobytes() for result in self.results)
+        if not numbers.count(Status.INVALID.number):
+            return []
+        return [at for at, number in enumerate(numbers) if number == Status.INVALID.number]
+
+    def countries(self) -> list[str]:
+        """Return the code of each."""
+        return [code for result in self.results for code in result.countries.tolist()]
+
+    def statuses(self) -> list[str]:
+        """Return the name of the status of each."""
+        return [_STATUS_NAMES[n] for result in self.results for n in result.statuses.tobytes()]
+
+    def verdicts(self) -> list[str]:
+        """Return the name of the verdict of each, seen from the region set asked for."""
+        names: list[str] = []
+        for result in self.results:
+            some = [Verdict.OUTSIDE.name] * result.size
+            for verdict, positions in (
+                (Verdict.INSIDE.name, result.inside),
+                (Verdict.UNDETERMINED.name, result.undetermined),
+            ):
+                for at in positions:
+                    some[at] = verdict
+            names += some
+        return names
+
+    def reasons(self) -> list[str]:
+        """Return why each has no verdict: a status, NO_COUNTRY, or DECIDED where it has one."""
+        return [
+            (NO_COUNTRY if status == Status.OVERRIDE.name else status)
+            if verdict == Verdict.UNDETERMINED.name
+            else DECIDED
+            for verdict, status in zip(self.verdicts(), self.statuses(), strict=True)
+        ]
+
+
+def answered(
+    source: Dataset | Client,
+    batches: Iterator[Batch],
+    region_set: str | None,
+    policy: Policy,
+) -> Iterator[Answered]:
+    """Yield each batch with its answers, all of them from one dataset."""
+    classify = partial(source.classify, region_set=region_set, policy=policy)
+    waiting: deque[Batch] = deque()
+
+    def rosters() -> Iterator[Sequence[str]]:
+        for batch in batches:
+            waiting.append(batch)
+            yield batch.addresses
+
+    results: Iterator[RosterResult]
+    if isinstance(source, Dataset):
+        results = map(classify, rosters())
+    else:
+        many = partial(source.classify_many, region_set=region_set, policy=policy)
+        results = _requests(classify, many, rosters())
+    parts: list[RosterResult] = []
+    size = 0
+    for result in results:
+        parts.append(result)
+        size += result.size
+        if size == len(waiting[0].addresses):
+            yield Answered(waiting.popleft(), tuple(parts))
+            parts, size = [], 0
+
+
+def _requests(
+    classify: Callable[[Sequence[str]], RosterResult],
+    classify_many: Callable[[Iterable[Sequence[str]]], Iterator[RosterResult]],
+    rosters: Iterator[Sequence[str]],
+) -> Iterator[RosterResult]:
+    """Ask a service for each roster, so that all are answered from one dataset."""
+    first = next(rosters, None)
+    if first is None:
+        return
+    second = next(rosters, None)
+    size = len(first)
+    while True:
+        try:
+            result = classify(first[:size])
+            break
+        except RosterTooLargeError:  # this service allows less
+            if size < 2:
+                raise
+            size //= 2
+    if second is None and size == len(first):
+        yield result
+        return
+    # A stream is answered from one dataset, but ends at a roster that is too large:
+    # hence the size was tried first, at the price of one answer.
+    rest = rosters if second is None else chain([second], rosters)
+    smaller = (
+        piece[start : start + size]
+        for piece in chain([first], rest)
+        for start in range(0, len(piece), size)
+    )
+    yield from classify_many(smaller)
