@@ -54,7 +54,7 @@ def show_info(as_json: bool, **answerer: Any) -> None:
         click.echo(json.dumps(described))
         return
     _print_info(described)
-    if answerer["server"] is None:
+    if answerer["connection"] is None:
         click.echo(f"\ntransport  {build.description()}")
 
 
