@@ -278,7 +278,7 @@ def _add_channelz(server: grpc.Server, limited: Callable[[Behaviour], Behaviour]
 
 def _listen(server: grpc.Server, settings: Settings, address: ListenAddress) -> ListenAddress:
     # A unix socket of mode 0600 admits its owner and root. A certificate proves no more,
-    # unless `allow` tells clients with certificates apart.
+    # unless `allow` distinguishes clients by their certificates.
     encrypted = not address.path or ADMIN in settings.allow
     credentials = tls.credentials(settings) if encrypted else None
     # Nothing else makes files while the supervisor starts.
