@@ -1,6 +1,6 @@
 """``python -m geolookup`` is the geolookup command."""
 
-from geolookup.cli import main
-
 if __name__ == "__main__":
+    from geolookup_command import main
+
     main()

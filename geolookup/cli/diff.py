@@ -13,7 +13,7 @@ from geolookup.answer.claims import NO_COUNTRY
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.answer.intervals import address_text
 from geolookup.cli.options import json_option, public_key_option
-from geolookup.cli.output import Progress, table
+from geolookup.cli.output import Progress, per_cent, table
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
@@ -196,9 +196,7 @@ def _ranges(one: FamilyDifference) -> str:
 def _percent(change: Fraction | None) -> str:
     if change is None:
         return "new"
-    if 0 < change < Fraction(1, 100_000):
-        return "< 0.001 %"  # which is not nothing
-    return f"{float(change) * 100:.3f} %"
+    return per_cent(change, 3)
 
 
 def _code_or_none(code: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -40,8 +41,22 @@ def printable(text: str) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Return a share in per cent, such as "2.9 %"."""
-    return f"{100 * part / whole:.1f} %" if whole else "-"
+    """Return a share in per cent, such as "2.9 %".
+
+    What is not nothing is never "0.0 %", and what is not all is never "100.0 %".
+    """
+    return per_cent(Fraction(part, whole), 1) if whole else "-"
+
+
+def per_cent(share: Fraction, decimals: int) -> str:
+    """Return a share of any size in per cent, with so many decimals; see `share`."""
+    step = Fraction(1, 10**decimals)
+    rounded = round(100 * share, decimals)
+    if share and not rounded:
+        return f"< {float(step):.{decimals}f} %"
+    if share < 1 and rounded == 100:
+        return f"> {float(100 - step):.{decimals}f} %"
+    return f"{float(rounded):.{decimals}f} %"
 
 
 class Progress:

@@ -30,26 +30,36 @@ def draw(rows: Sequence[ReportRow], file: BinaryIO, image_format: ImageFormat) -
         file: open for writing bytes.
         image_format: "png" or "svg".
     """
+    with mpl.rc_context({"font.family": "DejaVu Sans", "svg.hashsalt": "geolookup"}):
+        metadata = {"Date": None} if image_format == "svg" else {"Software": None}
+        figure_of(rows).savefig(file, format=image_format, dpi=_DPI, metadata=metadata)
+
+
+def figure_of(rows: Sequence[ReportRow]) -> Figure:
+    """Return the figure that `draw` writes."""
     months = _months(rows)
     names = sorted({row.region_set for row in rows})
-    with mpl.rc_context({"font.family": "DejaVu Sans", "svg.hashsalt": "geolookup"}):
-        width = min(24.0, max(6.0, 2.0 + 0.9 * len(months)))
-        height = 1.0 + _PANEL_INCHES * len(names)
-        figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
-        figure.suptitle(
-            "Addresses classified, by verdict", x=0.01, ha="left", color=INK, weight="bold"
-        )
-        panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-        most = max(row.addresses for row in rows)
-        for panel, name in zip(panels, names, strict=True):
-            _draw_panel(panel, name, [row for row in rows if row.region_set == name], months, most)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="upper right", ncols=3, frameon=False, fontsize=8, labelcolor=INK
-        )
-        metadata = {"Date": None} if image_format == "svg" else {"Software": None}
-        figure.savefig(file, format=image_format, dpi=_DPI, metadata=metadata)
+    width = min(24.0, max(6.0, 2.0 + 0.9 * len(months)))
+    height = 1.0 + _PANEL_INCHES * len(names)
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle("Addresses classified, by verdict", x=0.01, ha="left", color=INK, weight="bold")
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    most = max(row.addresses for row in rows)
+    for panel, name in zip(panels, names, strict=True):
+        _draw_panel(panel, name, [row for row in rows if row.region_set == name], months, most)
+    handles, labels = panels[0].get_legend_handles_labels()
+    # Outside of the panels, and away from the title, which is as wide as a picture of one month.
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower right",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+    )
+    return figure
 
 
 def _draw_panel(

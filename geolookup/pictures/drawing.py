@@ -193,6 +193,8 @@ def _draw_row(page: Axes, y: float, sides: tuple[float, float], text: str, total
     left, right = sides
     shown = textwrap.shorten(text, 42, placeholder="…")
     share = f"{100 * total / SPACE:.2f} %"
+    if total and share == "0.00 %":
+        share = "< 0.01 %"  # which is not nothing
     page.text(left, y, shown, fontsize=8.5, color=INK, va="center")
     page.text(right - 76, y, f"{total:,}", fontsize=8.5, color=INK, va="center", ha="right")
     page.text(right, y, share, fontsize=8.5, color=INK, va="center", ha="right")

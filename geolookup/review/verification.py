@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
 from collections import Counter, defaultdict
@@ -133,8 +134,9 @@ class Verification:
         share = self.coverage[0].share
         if share < self.min_coverage:
             found.append(
-                f"{float(share):.1%} of the IPv4 space has a country, expected are at least"
-                f" {float(self.min_coverage):.1%}"
+                # Rounded down, so that it is not the same number as what was expected.
+                f"{math.floor(share * 10_000) / 100:.2f}% of the IPv4 space has a country,"
+                f" expected are at least {float(self.min_coverage):.2%}"
             )
         found += map(str, self.mismatched)
         return tuple(found)

@@ -15,7 +15,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from geolookup import Policy, RegionSetError, RosterError, RosterResult, RosterTooLargeError, Status
+from geolookup import (
+    Dataset,
+    Policy,
+    RegionSetError,
+    RosterError,
+    RosterResult,
+    RosterTooLargeError,
+    Status,
+)
 from geolookup.answer import results as roster_module
 from geolookup.answer.results import Countries, Perspective, Statuses
 
@@ -158,6 +166,14 @@ def test_changing_a_set_changes_no_result(result: RosterResult) -> None:
 def test_a_result_can_not_be_changed(result: RosterResult, name: str) -> None:
     with pytest.raises(AttributeError):
         setattr(result, name, None)
+
+
+def test_pickled_result_of_one_address_is_small(dataset: Dataset) -> None:
+    for region_set in (None, "CN"):
+        result = dataset.classify(["1.0.1.1"], region_set=region_set)
+        pickled = pickle.dumps(result)
+        assert len(pickled) < 1_000
+        assert pickle.loads(pickled) == result == copy.copy(result)  # noqa: S301 - our own
 
 
 def test_a_result_can_be_pickled(result: RosterResult) -> None:

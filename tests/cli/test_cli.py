@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import socket
@@ -26,7 +27,7 @@ import geolookup
 from geolookup import Dataset, Policy, Status
 from geolookup.answer.region_sets import RegionSets
 from geolookup.cli import classify, main
-from geolookup.cli.output import Progress, table
+from geolookup.cli.output import Progress, share, table
 from geolookup.service.rpc.transports import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -881,6 +882,42 @@ def test_output_that_finds_no_space_is_named_and_old_file_stays(
     assert done.stderr.decode().splitlines()[-1] == f"geolookup: {path}: File too large"
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (0, 1, "0.0 %"),
+        (1, 1, "100.0 %"),
+        (1, 10**9, "< 0.1 %"),
+        (10**9 - 1, 10**9, "> 99.9 %"),
+        (499, 1_000_000, "< 0.1 %"),
+        (501, 1_000_000, "0.1 %"),
+        (9994, 10_000, "99.9 %"),
+        (9996, 10_000, "> 99.9 %"),
+        (3, 2, "150.0 %"),
+        (0, 0, "-"),
+    ],
+)
+def test_share_is_nothing_or_all_only_where_it_is(part: int, whole: int, text: str) -> None:
+    assert share(part, whole) == text
+
+
+@pytest.mark.parametrize("start", ["command", "module"])
+def test_interrupt_while_modules_are_imported_says_nothing(tmp_path: Path, start: str) -> None:
+    # In the place of a library that all commands import.
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = "from geolookup_command import main; main()"
+    done = subprocess.run(
+        [sys.executable, *(["-c", command] if start == "command" else ["-m", "geolookup"])],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == -signal.SIGINT
+    assert (done.stdout, done.stderr) == (b"", b"")
 
 
 @pytest.mark.parametrize(

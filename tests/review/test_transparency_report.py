@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,24 @@ def test_a_record_that_was_altered_fails_the_report_and_is_named(kept: Path) -> 
     kept.write_text(kept.read_text().replace('"inside":5', '"inside":4'))
     with pytest.raises(decision_record.RecordError, match=r"records\.jsonl:4: inside, outside"):
         run(kept)
+
+
+@pytest.mark.parametrize("months", [1, 2, 12])
+@pytest.mark.parametrize("names", [1, 3])
+def test_legend_and_title_lie_apart(months: int, names: int) -> None:
+    bars = pytest.importorskip("geolookup.pictures.bars", reason="the extra map is not installed")
+    rows = [
+        ReportRow(f"2026-{month:02}", f"SET_{name}", 3, 2, 1, 402, 2, 399, 1)
+        for month in range(1, months + 1)
+        for name in range(names)
+    ]
+    figure = bars.figure_of(rows)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    boxes = [legend.get_window_extent(), figure._suptitle.get_window_extent()]
+    boxes += [panel.get_tightbbox() for panel in figure.axes]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
 def test_the_plot_shows_every_month_and_region_set(kept: Path, tmp_path: Path) -> None:

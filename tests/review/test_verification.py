@@ -196,14 +196,16 @@ def test_coverage_is_the_share_of_the_space_that_can_have_a_country(small: Datas
 def test_a_dataset_that_knows_next_to_nothing_fails(run: Run, path: Path) -> None:
     code, out, err = run(str(path))
     assert code == 1
-    assert "2.4% of the IPv4 space has a country, expected are at least 50.0%" in err
+    assert "% of the IPv4 space has a country, expected are at least 50.00%" in err
     assert "IPv4" in out
 
 
 def test_the_least_coverage_can_be_met_exactly(small: Dataset) -> None:
     share = verify(small).coverage[0].share
     assert not verify(small, min_coverage=share).failures
-    assert verify(small, min_coverage=share + Fraction(1, 1 << 64)).failures
+    (failure,) = verify(small, min_coverage=share + Fraction(1, 1 << 64)).failures
+    found, expected = re.findall(r"([\d.]+)%", failure)
+    assert float(found) <= float(expected)
 
 
 @pytest.mark.parametrize("text", ["", "half", "-1%", "80", "101%"])
