@@ -624,68 +624,77 @@ static int gl_timeout(const gl_server *s)
     return due > 3600000 ? 3600000 : (int)due;
 }
 
-/* Runs until a stop is over. Returns 0, or an errno with which epoll failed. */
-static int gl_run(gl_server *s)
+/* Waits for so many milliseconds at most, and does what there is to do then. Returns 0, or an
+ * errno with which epoll failed. */
+static int gl_turn(gl_server *s, int timeout)
 {
     struct epoll_event events[GL_EVENTS];
+    int n = epoll_wait(s->epoll, events, GL_EVENTS, timeout);
+    gl_connection *again;
 
+    if (n < 0 && errno != EINTR)
+        return errno;
     s->now = gl_clock();
-    while (!s->stopping || s->connections != NULL || s->out > 0) {
-        int n = epoll_wait(s->epoll, events, GL_EVENTS, gl_timeout(s));
-        gl_connection *again;
-        if (n < 0 && errno != EINTR)
-            return errno;
-        s->now = gl_clock();
-        /* Before the calls that came meanwhile: who asked for it may have made one of them. */
-        gl_obey(s);
-        for (int i = 0; i < n; i++) {
-            uint64_t which = events[i].data.u64;
-            if (which == GL_WAKE) {
-                uint64_t count;
-                ssize_t got = read(s->wake, &count, sizeof count);
-                (void)got;
-                gl_obey(s);
-            } else if (which < GL_LISTENERS) {
-                if (which < s->listener_count)
-                    gl_accept(s, s->listeners[which]);
-            } else {
-                gl_connection *c = events[i].data.ptr;
-                if (events[i].events & EPOLLOUT)
-                    gl_flush(c);
-                gl_read(c);
-            }
+    /* Before the calls that came meanwhile: who asked for it may have made one of them. */
+    gl_obey(s);
+    for (int i = 0; i < n; i++) {
+        uint64_t which = events[i].data.u64;
+        if (which == GL_WAKE) {
+            uint64_t count;
+            ssize_t got = read(s->wake, &count, sizeof count);
+            (void)got;
+            gl_obey(s);
+        } else if (which < GL_LISTENERS) {
+            if (which < s->listener_count)
+                gl_accept(s, s->listeners[which]);
+        } else {
+            gl_connection *c = events[i].data.ptr;
+            if (events[i].events & EPOLLOUT)
+                gl_flush(c);
+            gl_read(c);
         }
-        if (s->next_deadline <= s->now)
-            gl_expire(s);
-        if (s->next_look <= s->now)
-            gl_look(s);
-        again = s->again;
-        s->again = NULL;
-        while (again != NULL) {
-            gl_connection *c = again;
-            again = c->again_next;
-            c->in_again = 0;
-            if (c->closed)
-                continue;
-            gl_flush(c);
-            if (c->tls != NULL && !c->closed && c->pending_bytes == 0)
-                gl_read(c);
-        }
-        if (s->stopping)
-            gl_cut_off(s);
-        /* Nothing that is still listed may be freed. */
-        for (gl_connection **at = &s->again; *at != NULL;)
-            if ((*at)->closed)
-                *at = (*at)->again_next;
-            else
-                at = &(*at)->again_next;
-        gl_free_gone(s);
     }
+    if (s->next_deadline <= s->now)
+        gl_expire(s);
+    if (s->next_look <= s->now)
+        gl_look(s);
+    again = s->again;
+    s->again = NULL;
+    while (again != NULL) {
+        gl_connection *c = again;
+        again = c->again_next;
+        c->in_again = 0;
+        if (c->closed)
+            continue;
+        gl_flush(c);
+        if (c->tls != NULL && !c->closed && c->pending_bytes == 0)
+            gl_read(c);
+    }
+    if (s->stopping)
+        gl_cut_off(s);
+    /* Nothing that is still listed may be freed. */
+    for (gl_connection **at = &s->again; *at != NULL;)
+        if ((*at)->closed)
+            *at = (*at)->again_next;
+        else
+            at = &(*at)->again_next;
+    gl_free_gone(s);
     return 0;
 }
 
+/* Runs until a stop is over. Returns 0, or an errno with which epoll failed. */
+static inline int gl_run(gl_server *s)
+{
+    int error = 0;
+
+    s->now = gl_clock();
+    while (error == 0 && (!s->stopping || s->connections != NULL || s->out > 0))
+        error = gl_turn(s, gl_timeout(s));
+    return error;
+}
+
 /* Works on large rosters until there will be none; for threads. */
-static void gl_work_on_rosters(gl_server *s)
+static inline void gl_work_on_rosters(gl_server *s)
 {
     gl_job *job;
 
@@ -712,6 +721,7 @@ static void gl_server_free(gl_server *s)
         s->spare = call->next;
         free(call);
     }
+    gl_blocks_clear(&s->blocks);
     if (s->epoll >= 0)
         close(s->epoll);
     if (s->wake >= 0)
@@ -773,7 +783,7 @@ static gl_server *gl_server_new(void)
 }
 
 /* Adds a socket that listens, which is the server's from now on; 0: errno says why not. */
-static int gl_listen(gl_server *s, int descriptor)
+static inline int gl_listen(gl_server *s, int descriptor)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = s->listener_count};
 

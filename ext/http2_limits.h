@@ -66,8 +66,6 @@ enum {
     /* Milliseconds in which a health watch has to take the news of a stop. */
     GL_LAST_STATE = 1000,
 
-    /* Bytes of a request above which its answer is made by a thread: others would wait. */
-    GL_LARGE = 65536,
     /* Bytes of an answer that are kept in the call itself. */
     GL_SMALL_ANSWER = 160,
     /* Region sets with a policy whose verdicts a dataset keeps at hand. */
@@ -75,6 +73,12 @@ enum {
     /* Bytes of a region set's expression that is kept; longer ones go the long way. */
     GL_EXPRESSION = 256,
 };
+
+/* Bytes of a request above which its answer is made by a thread: others would wait. A fuzz target
+ * has another. */
+#ifndef GL_LARGE
+#define GL_LARGE 65536
+#endif
 
 /* Bytes that all messages above GL_LARGE and their answers may take together, so that what
  * max_calls allows does not come to gigabytes. Of a message of this size one is still taken. */

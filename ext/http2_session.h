@@ -319,6 +319,7 @@ static inline int gl_http2_open(gl_server *s)
         return 0;
     callbacks = s->callbacks;
     option = s->option;
+    s->memory = gl_blocks_functions(&s->blocks);
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, gl_on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, gl_on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, gl_on_header);
@@ -351,7 +352,7 @@ static inline int gl_session_new(gl_connection *c)
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)s->settings.metadata_bytes},
     };
 
-    return nghttp2_session_server_new2(&c->session, s->callbacks, c, s->option) == 0 &&
+    return nghttp2_session_server_new3(&c->session, s->callbacks, c, s->option, &s->memory) == 0 &&
            nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, ours,
                                    sizeof ours / sizeof *ours) == 0 &&
            nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0,

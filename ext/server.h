@@ -8,12 +8,11 @@
 #define GEOLOOKUP_SERVER_H
 
 #include "grpc_frame.h"
+#include "http2_memory.h"
 #include "jobs.h"
 #include "meter.h"
 #include "slots.h"
 #include "tls.h"
-
-#include <nghttp2/nghttp2.h>
 
 enum { GL_LISTENERS = 16 };
 
@@ -154,6 +153,8 @@ struct gl_server {
     gl_allow allow;
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *option;
+    gl_blocks blocks;
+    nghttp2_mem memory;
     int epoll;
     int listeners[GL_LISTENERS];
     unsigned listener_count;

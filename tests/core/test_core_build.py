@@ -24,7 +24,7 @@ HARMLESS = {"__Pyx_FastGIL_Remember", "__Pyx_FastGIL_Forget"}
 MACROS = {
     "PyUnicode_Check",
     "PyUnicode_GET_LENGTH",
-    "PyBytes_Check",
+    "PyBytes_CheckExact",
     "PyBytes_GET_SIZE",
     "PyBytes_AS_STRING",
     "PyTuple_GET_ITEM",
@@ -55,7 +55,7 @@ HOT = (
     Hot("_core", "while begin < n:", frozenset(MACROS)),
     # One address: the ways of text and of packed bytes.
     Hot("_core", "if PyUnicode_Check(item):", frozenset(MACROS)),
-    Hot("_core", "if PyBytes_Check(item):", frozenset(MACROS)),
+    Hot("_core", "if PyBytes_CheckExact(item):", frozenset(MACROS)),
     # The claim, whose value alone says whether to ask for an error, and one more reference.
     Hot(
         "_core",

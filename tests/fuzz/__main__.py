@@ -26,7 +26,7 @@ from fuzz.targets import TARGETS  # noqa: E402
 
 CORPUS = HERE / "corpus"
 NAMES = (*building.PROGRAMS, *TARGETS)
-LONGEST = {"parse": 120, "table": 4096, "wire": 4300}
+LONGEST = {"connection": 4096, "parse": 120, "table": 4096, "wire": 4300}
 """As `Target.longest`, for the targets in C."""
 
 ASAN_OPTIONS = (

@@ -19,6 +19,11 @@ from instrumented import ROOT, build
 HERE = Path(__file__).resolve().parent
 PROGRAMS = {path.stem: path for path in sorted(HERE.glob("*.c"))}
 
+LIBRARIES = {"connection": ("-D_GNU_SOURCE", "-lnghttp2", "-pthread")}
+"""What a program needs beside our headers."""
+if shutil.which("pkg-config") is None or subprocess.call(["pkg-config", "--exists", "libnghttp2"]):
+    del PROGRAMS["connection"]
+
 SANITIZERS = "address,undefined"
 # Cython's wrappers add 0 to NULL; the programs in C hold our own code to that as well.
 MODULE_FLAGS = ["-fno-sanitize=pointer-overflow"]
@@ -112,7 +117,7 @@ def _archive(clang: str, name: str) -> Path:
 def _build_program(clang: str, source: Path, target: Path) -> None:
     command = [clang, "-O2", "-std=c11", "-Wall", "-Wextra", "-Werror", *FLAGS]
     command += [f"-fsanitize={SANITIZERS},fuzzer", f"-I{ROOT / 'ext'}", str(source)]
-    subprocess.run([*command, "-o", str(target)], check=True)
+    subprocess.run([*command, "-o", str(target), *LIBRARIES.get(source.stem, ())], check=True)
 
 
 def _build_runtime(clang: str, target: Path) -> None:

@@ -28,7 +28,7 @@ from servers import OWN_REGION_SETS  # noqa: E402
 from test_core_text import MALFORMED, VALID  # noqa: E402
 from test_wire import PLAIN, STREAMED, UNUSUAL, sized  # noqa: E402
 
-from fuzz import datasets, sources  # noqa: E402
+from fuzz import connections, datasets, sources  # noqa: E402
 from fuzz.addresses import NAMES, SHAPES  # noqa: E402
 
 Seeds = Iterator[tuple[str, bytes]]
@@ -196,6 +196,7 @@ def source_files() -> Seeds:
 
 
 CORPORA = {
+    "connection": connections.seeds,
     "parse": parse,
     "table": table,
     "text": text,

@@ -9,7 +9,7 @@ import pytest
 from fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
-IN_C = {"parse", "table", "wire"}
+IN_C = {"connection", "parse", "table", "wire"}
 
 
 def test_every_target_has_a_corpus_and_every_corpus_a_target() -> None:

@@ -1,0 +1,214 @@
+/* Fuzzes the bytes of a connection: the HTTP/2 server over a socket pair, with a core and a Python
+ * that are small stand-ins. Whatever a client sends, when it is gone every slot, job and byte that
+ * its calls took is given back, and nothing is counted as in flight.
+ *
+ * An input's first byte says how it is sent: bit 0, with the client's preface and settings before
+ * it; bit 1, its answers are not read before the end; the rest, in pieces of how many bytes.
+ */
+#define GL_LARGE 100 /* so that short inputs have large rosters */
+
+#include "check.h"
+#include "event_loop.h"
+
+enum { CLAIMS = 4, CALLS = 5, STREAMS = 3 };
+
+struct gl_answer {
+    size_t n;
+    uint64_t statuses[GL_STATUSES], verdicts[3];
+};
+
+static unsigned find_claim(const gl_table_handle *table, const gl_request *request)
+{
+    (void)table;
+    return request->bytes % CLAIMS;
+}
+
+static gl_answer *begin(const gl_table_handle *table, const gl_results *results,
+                        const uint8_t *verdicts, const gl_request *request, size_t n)
+{
+    gl_answer *answer = calloc(1, sizeof *answer);
+
+    (void)table;
+    (void)results;
+    (void)request;
+    answer->n = answer->statuses[1] = n;
+    answer->verdicts[1] = verdicts != NULL ? n : 0;
+    return answer;
+}
+
+static int step(gl_answer *answer)
+{
+    (void)answer;
+    return 0;
+}
+
+static const uint64_t *statuses(const gl_answer *answer)
+{
+    return answer->statuses;
+}
+
+static const uint64_t *verdicts(const gl_answer *answer)
+{
+    return answer->verdicts;
+}
+
+static size_t size_of(const gl_answer *answer)
+{
+    return 2 * answer->n;
+}
+
+static uint8_t *write_all(gl_answer *answer, uint8_t *out)
+{
+    memset(out, 'x', 2 * answer->n);
+    return out + 2 * answer->n;
+}
+
+static void end(gl_answer *answer)
+{
+    free(answer);
+}
+
+static const gl_core_api core = {find_claim, begin,   step,      statuses,
+                                 verdicts,   size_of, write_all, end};
+
+static gl_meter meter;
+static gl_slots calls = {.free = CALLS}, streams = {.free = STREAMS};
+
+static gl_snapshot *new_snapshot(void)
+{
+    static const uint8_t codes[CLAIMS] = {7, 1, 2, 4}, heads[] = "aabbbccccd";
+    static const uint32_t begins[CLAIMS + 1] = {0, 2, 5, 9, 10};
+    gl_snapshot *s = calloc(1, sizeof *s);
+
+    s->users = 1;
+    s->last_job = calloc(1, sizeof *s->last_job);
+    s->claims = CLAIMS;
+    s->statuses = codes;
+    s->heads = heads;
+    s->begin = begins;
+    s->tail = s->named = (const uint8_t *)"tail";
+    s->tail_bytes = s->named_bytes = 4;
+    return s;
+}
+
+static gl_server *new_server(void)
+{
+    static const struct {
+        const char *path;
+        gl_method_kind kind;
+        gl_slots *slots;
+    } methods[] = {
+        {"/L", GL_LOOKUP, &calls},
+        {"/C", GL_ROSTER, &calls},
+        {"/S", GL_ROSTERS, &streams},
+        {"/E", GL_PYTHON, &calls},
+        {"/R", GL_PYTHON_STREAM, &streams},
+        {"/H", GL_HEALTH_CHECK, NULL},
+        {"/W", GL_HEALTH_WATCH, &streams},
+    };
+    gl_server *s = gl_server_new();
+
+    CHECK(s != NULL);
+    s->core = &core;
+    s->meter = &meter;
+    s->methods = calloc(sizeof methods / sizeof *methods, sizeof(gl_method));
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        s->methods[s->method_count++] =
+            (gl_method){strdup(methods[i].path), 2,      (unsigned)i, methods[i].kind, i > 3,
+                        methods[i].slots,        "shed", "refused"};
+    s->settings = (gl_server_settings){
+        .message_bytes = 200000, .roster = 20000, .metadata_bytes = 1024, .streams = 20,
+        .connections = 2,        .handshake_timeout = 60000, .idle = 60000, .keepalive = 60000,
+        .policies = 15,          .unanimous = 1,  .compression = 1, .metadata = 1,
+        .service = "service"};
+    s->snapshot = new_snapshot();
+    return s;
+}
+
+/* Does what threads would: rosters as they do, and for Python an answer, a refusal or nothing. */
+static void do_jobs(gl_server *s)
+{
+    gl_job *next;
+
+    for (gl_job *job = gl_jobs_take(&s->rosters); job != NULL; job = next) {
+        next = job->next;
+        gl_jobs_put(gl_work(s, job) ? &s->done : &s->rare, job);
+    }
+    for (gl_job *job = gl_jobs_take(&s->rare); job != NULL; job = next) {
+        next = job->next;
+        CHECK(job->kind != GL_JOB_DROP);
+        CHECK(job->kind == GL_JOB_UNARY || !gl_job_is_cancelled(job) || job->call == NULL);
+        if (job->kind != GL_JOB_BEGIN && job->kind != GL_JOB_END) {
+            size_t room = job->kind == GL_JOB_UNPACK ? 0 : GL_PREFIX;
+            job->code = job->size % 4 == 3 ? GL_INTERNAL : GL_OK;
+            job->shed = job->size % 8 == 7;
+            job->text = job->code ? strdup("no\xC3\xA4") : NULL;
+            job->answer_bytes = job->size / 2;
+            job->answer = calloc(1, room + job->answer_bytes + 1);
+            if (job->kind != GL_JOB_UNPACK && job->perspective == NULL)
+                job->perspective = gl_perspective_new((const uint8_t *)"EU", 2, 1, 0,
+                                                      (const uint8_t *)"\0\1\2\3", CLAIMS);
+        }
+        gl_jobs_put(&s->done, job);
+    }
+}
+
+static void read_all(int client)
+{
+    uint8_t buffer[65536];
+
+    while (recv(client, buffer, sizeof buffer, MSG_DONTWAIT) > 0) {
+    }
+}
+
+static void turn(gl_server *s)
+{
+    CHECK(gl_turn(s, 0) == 0);
+    do_jobs(s);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const uint8_t greeting[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0";
+    static gl_server *s;
+    size_t piece, at = 0;
+    int how, pair[2];
+
+    if (size == 0)
+        return 0;
+    if (s == NULL)
+        s = new_server();
+    how = data[0];
+    piece = (size_t)(how >> 2) * 16 + 1;
+    data++;
+    size--;
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
+    s->now = gl_clock();
+    gl_add_connection(s, pair[0]);
+    if (how & 1)
+        CHECK(send(pair[1], greeting, sizeof greeting - 1, MSG_NOSIGNAL) > 0);
+    for (int idle = 0; at < size && idle < 100 && s->connection_count > 0;) {
+        size_t n = size - at < piece ? size - at : piece;
+        ssize_t sent = send(pair[1], data + at, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent > 0)
+            at += (size_t)sent;
+        idle = sent > 0 ? 0 : idle + 1;
+        turn(s);
+        if (!(how & 2))
+            read_all(pair[1]);
+    }
+    for (int i = 0; i < 8; i++) {
+        turn(s);
+        read_all(pair[1]);
+    }
+    close(pair[1]);
+    for (int i = 0; i < 20; i++)
+        turn(s);
+    CHECK(s->connection_count == 0 && s->connections == NULL && s->gone == NULL);
+    CHECK(s->out == 0 && s->large == 0 && s->timed == NULL && s->again == NULL);
+    CHECK(calls.free == CALLS && streams.free == STREAMS);
+    CHECK(s->snapshot->users == 1);
+    for (unsigned m = 0; m < GL_METHODS; m++)
+        CHECK(meter.in_flight[m] == 0);
+    return 0;
+}
