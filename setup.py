@@ -32,7 +32,7 @@ def library(*names: str) -> tuple[list[str], list[str]] | None:
 
 
 def extension(name: str, compiler: list[str], linker: list[str]) -> Extension:
-    """Return the module that is made of ext/NAME.pyx."""
+    """Return the module that is made of the file of this name in ext/."""
     return Extension(
         f"geolookup.{name}",
         [f"ext/{name}.pyx"],

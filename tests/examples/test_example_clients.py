@@ -19,7 +19,7 @@ import pytest
 from servers import PATIENCE, ROOT, Service
 
 from geolookup import Dataset
-from geolookup.service import Limits
+from geolookup.service import RosterLimits
 from geolookup.service.rpc import handlers
 
 CLIENTS = ROOT / "examples" / "clients"
@@ -162,7 +162,7 @@ class Losing(grpc.GenericRpcHandler):
 
     def __init__(self, dataset: Dataset, ends: list[tuple[grpc.StatusCode, str | None]]) -> None:
         self._snapshot = handlers.Snapshot(dataset)
-        self._limits = Limits(roster=2_000_000)
+        self._limits = RosterLimits(roster=2_000_000)
         self._ends = iter(ends)
         self.attempts = 0
 

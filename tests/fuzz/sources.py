@@ -66,8 +66,8 @@ SEPARATOR = b"\n----\n"
 class Memory(decompression.Part):
     """A file that is in memory, and comes in blocks of a given size."""
 
-    content: bytes
-    block: int
+    content: bytes = b""
+    block: int = 1
 
     def blocks(self, on_read: Callable[[int], None] | None = None) -> Iterator[bytes]:
         # The first block is a file's head, by which it is recognised, and never so short.
@@ -103,7 +103,9 @@ def outcome(
     try:
         for number, content in enumerate(contents):
             file_name = NAMES.get(name, "data")
-            part = Memory(file_name, Path("archive"), file_name, len(content), content, block)
+            part = Memory(
+                file_name, Path("archive"), file_name, len(content), content=content, block=block
+            )
             head = next(part.blocks(), b"")[:600]
             FORMATS[name].recognises(head, part.file_name)
             FORMATS[name].read(SourceFile(part, number, head), state)

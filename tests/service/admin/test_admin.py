@@ -29,7 +29,7 @@ from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
 from geolookup.answer.file_format import ExpiringOverride
 from geolookup.client import tls_credentials
-from geolookup.errors import ServiceError, ServiceUnavailableError
+from geolookup.errors import MissingExtraError, ServiceError, ServiceUnavailableError
 from geolookup.service import Settings, log
 from geolookup.service.admin.client import RemoteControl
 from geolookup.service.admin.control import Outcome, Reload, ServiceStatus, WorkerStatus
@@ -446,7 +446,7 @@ def test_channelz_without_its_package_is_an_error_that_says_which(
     control: MemoryControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "grpc_channelz.v1", None)
-    with pytest.raises(ServiceError, match="grpcio-channelz"):
+    with pytest.raises(MissingExtraError, match="grpcio-channelz"):
         AdminServer(Settings(admin="127.0.0.1:0", channelz=True), control)
 
 

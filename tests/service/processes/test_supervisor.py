@@ -318,6 +318,8 @@ def test_each_worker_has_a_unix_socket_of_its_own(tmp_path: Path) -> None:
 
 def test_the_log_says_where_it_listens(served: Path) -> None:
     with controlled("--dataset", str(served), "--metrics", "127.0.0.1:0") as (running, _):
+        # The line may come after what was announced; when it has stopped, it is there.
+        assert running.stop() == 0
         (line,) = [line for line in running.log().splitlines() if " ready " in line]
         metrics = running.announced["metrics"][0].removeprefix("http://").removesuffix("/metrics")
         assert f" listen={running.target} " in line
@@ -517,7 +519,7 @@ def test_new_rules_are_read_with_a_reload_and_bad_ones_are_refused(tmp_path: Pat
 
         assert status() == 451
         put(RULES.format("NOWHERE").encode(), rules)
-        assert "rule measure" in control.reload().reason
+        assert "rule 1: region_set: unknown region set" in control.reload().reason
         assert status() == 451
         put(RULES.format("DE").encode(), rules)
         assert control.reload().outcome is Outcome.SWAPPED
