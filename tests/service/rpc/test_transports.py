@@ -1013,6 +1013,30 @@ def test_client_without_permission_is_refused_before_any_handler(
         assert counted(server, Method.EXPLAIN) == {"OK": 1, "PERMISSION_DENIED": 1}
 
 
+@needs_native
+def test_a_new_certificate_is_in_use_though_nobody_connected_since(
+    dataset: Dataset, tls_settings: dict[str, Any]
+) -> None:
+    """Whoever only reads the metrics learns of it, and of one that is refused."""
+    other = trustme.CA()
+    issued = other.issue_cert("localhost")
+    with serving_here(dataset, transport="native", watch=0.1, **tls_settings) as server:
+
+        def reads() -> list[int]:
+            return counters.total([server.counters]).certificate_reads
+
+        assert reads() == [0, 1]
+        issued.private_key_pem.write_to_path(tls_settings["tls_key"])
+        issued.cert_chain_pems[0].write_to_path(tls_settings["tls_certificate"])
+        assert within_patience(lambda: reads()[1] == 2)
+        with secured(server, other) as channel:
+            assert stub_of(channel).Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
+        tls_settings["tls_certificate"].write_text("none")
+        assert within_patience(lambda: reads() == [1, 2])
+        with secured(server, other) as channel:
+            assert stub_of(channel).Lookup(v1.LookupRequest(text=CHINA)).country == "CN"
+
+
 # which transport there is
 
 
