@@ -24,7 +24,7 @@ PACKAGE = ROOT / "geolookup"
 PARTS = (
     ("_moved", "errors", "atomic", "_core", "_http2", "_meter", "_sweep"),
     ("tomlfile",),
-    ("answer.claims", "answer.country_codes", "answer.intervals", "answer.signature"),
+    ("answer.claims", "answer.country_codes", "answer.intervals", "answer.signature", "answer.age"),
     ("answer.region_sets", "answer.embedded_ipv4", "answer.addresses", "answer.evidence"),
     ("answer.explanation", "answer.decision_record"),
     ("answer.results",),

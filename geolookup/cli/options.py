@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from geolookup.answer.age import WARN_DAYS, age_warning
 from geolookup.answer.claims import Policy
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.dataset import open as open_dataset
@@ -103,6 +106,16 @@ def policy_of(policy: str | None, region_set: str | None) -> Policy:
     return Policy[policy.upper()]
 
 
+def warn_of_age(dataset: Dataset) -> None:
+    """Say on a terminal that a dataset is old. GEOLOOKUP_WARN_AGE has the days; 0: never."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return
+    days = os.environ.get("GEOLOOKUP_WARN_AGE", "")
+    warning = age_warning(dataset.built, int(days) if days.isdecimal() else WARN_DAYS)
+    if warning is not None:
+        click.echo(f"geolookup: {warning}", err=True)
+
+
 @contextmanager
 def open_answerer(
     *,
@@ -118,6 +131,7 @@ def open_answerer(
     """
     if connection is None:
         with open_dataset(dataset, region_sets=region_sets, public_key=public_key) as opened:
+            warn_of_age(opened)
             yield opened
         return
     if (dataset, region_sets, public_key) != (None, None, None):

@@ -51,12 +51,11 @@ def share(part: int, whole: int) -> str:
 def per_cent(share: Fraction, decimals: int) -> str:
     """Return a share of any size in per cent, with so many decimals; see `share`."""
     step = Fraction(1, 10**decimals)
-    rounded = round(100 * share, decimals)
-    if share and not rounded:
+    if 0 < 100 * share < step:
         return f"< {float(step):.{decimals}f} %"
-    if share < 1 and rounded == 100:
+    if 100 - step < 100 * share < 100:
         return f"> {float(100 - step):.{decimals}f} %"
-    return f"{float(rounded):.{decimals}f} %"
+    return f"{float(100 * share):.{decimals}f} %"
 
 
 class Progress:

@@ -26,6 +26,7 @@ OWN = "geolookup"
 Event = Literal[
     "start",  # the service begins; nothing is open yet
     "ready",  # it answers calls
+    "old_dataset",  # the dataset in service is older than the setting allows
     "reload",  # a reload or rollback ended
     "shed",  # calls were refused because of the load
     "denied",  # calls were refused since `allow` does not name the client

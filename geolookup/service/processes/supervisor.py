@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
+from geolookup.answer.age import age_warning
 from geolookup.errors import GeoLookupError
 from geolookup.service import log
 from geolookup.service.admin.control import Outcome, Reload, ServiceStatus
@@ -210,6 +211,7 @@ class Supervisor:
         if self._metrics is not None:
             fields["metrics"] = str(self._metrics.address)
         log.event("ready", **fields)
+        self._report_age()
         for report in (
             log.CountReport("shed", self._shed),
             log.CountReport("denied", self._denied),
@@ -217,6 +219,13 @@ class Supervisor:
             self._report_refusals(report)
         if self._settings.watch:
             self._loop.call_later(self._settings.watch, self._check_files)
+
+    def _report_age(self) -> None:
+        assert self._current is not None  # noqa: S101 - the workers answer from it
+        dataset = self._current.dataset
+        reason = age_warning(dataset.built, self._settings.warn_age)
+        if reason is not None:
+            log.event("old_dataset", "warning", dataset=dataset.id, reason=reason)
 
     def _announcement(self, loaded: LoadedDataset) -> Iterator[str]:
         for address in self._listen_address.addresses:
@@ -339,6 +348,8 @@ class Supervisor:
             fields["reason"] = reload.reason
         fields["seconds"] = self._loop.clock() - change.started
         log.event("reload", "error" if reload.outcome is Outcome.REFUSED else "info", **fields)
+        if reload.outcome is Outcome.SWAPPED:
+            self._report_age()
         change.future.set_result(reload)
         self._changing = None
         if self._waiting:

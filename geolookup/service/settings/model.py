@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from geolookup.answer.age import WARN_DAYS
 from geolookup.service.methods import Method
 from geolookup.service.settings.cores import available_cores
 from geolookup.service.settings.kinds import (
@@ -227,6 +228,13 @@ class Settings:
         # Less than 0.1 s would find writers at work rather than files that changed.
         Seconds(0.1, _LONGEST, "they are read again only when told to"),
         "Time between looks at the files in use (dataset, region sets, rules, certificates)",
+    )
+
+    warn_age: int = _setting(
+        WARN_DAYS,
+        _DATA,
+        WholeNumber(0, 36_500),
+        "Days after which the age of the dataset is logged as a warning; 0: never",
     )
 
     workers: int = _setting(
