@@ -127,6 +127,23 @@ class Policy(_Named):
     PRIMARY = "PRIMARY", 3
 
 
+def read_policy(policy: object) -> Policy:
+    """Return a policy, which may be given by its name in any letter case.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if not isinstance(policy, str):
+        raise TypeError(f"policy: expected Policy or its name, not {type(policy).__name__}")
+    # Not by an exception, which would keep what the caller sent in its context.
+    known = Policy.__members__.get(policy.upper())
+    if known is None:
+        raise ValueError(f"policy: unknown; expected one of {', '.join(Policy.__members__)}")
+    return known
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What all the sources say of an interval.

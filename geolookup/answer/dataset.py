@@ -11,12 +11,12 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 
 from geolookup import _core
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
-from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.claims import Policy, Status, Verdict, read_policy
 from geolookup.answer.file_format import (
     FORMAT,
     ClaimTable,
@@ -52,7 +52,24 @@ _KEPT_REPLIES: Final = 100_000
 _UNANIMOUS: Final = Policy.UNANIMOUS
 
 
-class Dataset:
+_FOR_USERS: Final = (
+    *("country", "lookup", "classify", "classify_many", "explain"),
+    *("id", "built", "sources", "attributions", "region_sets", "info"),
+    *("expired_overrides", "from_buffer", "close", "closed"),
+)
+
+
+class _Listed(type):
+    """Has `dir`, and what completes names by it, list what users call.
+
+    The other names are for geolookup's own modules: the service, exports, reviews.
+    """
+
+    def __dir__(cls) -> list[str]:
+        return [*_FOR_USERS, *(name for name in super().__dir__() if name.startswith("__"))]
+
+
+class Dataset(metaclass=_Listed):
     """One dataset, opened: it says in which country an address is, and where a roster.
 
     Made by `geolookup.open` and `from_buffer`. Immutable, and safe to use from
@@ -153,6 +170,9 @@ class Dataset:
             _sources=sources,
             _table=table,
         )
+
+    def __dir__(self) -> list[str]:
+        return dir(type(self))
 
     # --- one address
 
@@ -268,6 +288,30 @@ class Dataset:
             )
         return result
 
+    def classify_many(
+        self,
+        rosters: Iterable[Roster] | None = None,
+        *,
+        ipv4: Iterable[Buffer] | None = None,
+        ipv6: Iterable[Buffer] | None = None,
+        region_set: str | RegionSet | None = None,
+        policy: Policy | str = _UNANIMOUS,
+        record: bool = False,
+    ) -> Iterator[RosterResult]:
+        """Yield the result of each roster, in order; see `Client.classify_many`.
+
+        An error of the caller's iterator, or of a roster, is raised after the results before it.
+        """
+        self._perspective(region_set, policy)
+        if (rosters is None) + (ipv4 is None) + (ipv6 is None) != 2:
+            raise TypeError("classify_many: expected exactly one of rosters, ipv4 and ipv6")
+        classify = partial(self.classify, region_set=region_set, policy=policy, record=record)
+        if ipv4 is not None:
+            return (classify(ipv4=packed) for packed in ipv4)
+        if ipv6 is not None:
+            return (classify(ipv6=packed) for packed in ipv6)
+        return map(classify, rosters or ())
+
     def answer(
         self, roster: _core.WireRoster, region_set: str | None, policy: Policy
     ) -> _core.RosterAnswer:
@@ -373,7 +417,7 @@ class Dataset:
 
     def _perspective(self, region_set: str | RegionSet | None, policy: Policy | str) -> Perspective:
         if type(policy) is not Policy:
-            policy = _read_policy(policy)
+            policy = read_policy(policy)
         if region_set is None:
             return self._plain
         if not isinstance(region_set, (str, RegionSet)):
@@ -635,16 +679,6 @@ def _claims_of_roster(table: _core.Table, roster: object) -> bytes:
         except TypeError:
             pass  # other forms among them, or no addresses at all
     return table.classify_text(core_roster(roster))
-
-
-def _read_policy(policy: object) -> Policy:
-    if not isinstance(policy, str):
-        raise TypeError(f"policy: expected Policy or its name, not {type(policy).__name__}")
-    # Not by an exception, which would keep what the caller sent in its context.
-    known = Policy.__members__.get(policy.upper())
-    if known is None:
-        raise ValueError(f"policy: unknown; expected one of {', '.join(Policy.__members__)}")
-    return known
 
 
 def _cached_perspectives(

@@ -547,7 +547,7 @@ def read_metadata(image: Image) -> tuple[dict[str, Any], datetime, tuple[SourceI
         if built.utcoffset() is None:
             raise ValueError("no time zone")
         built = built.astimezone(UTC)
-        sources = tuple(_read_source(source) for source in metadata["sources"])
+        sources = tuple(read_source(source) for source in metadata["sources"])
     except (TypeError, ValueError, KeyError, OverflowError):
         image.fail("section metadata: built or sources of the wrong form")
     return metadata, built, sources
@@ -584,7 +584,12 @@ _NEEDED_OF_SOURCE: Final = (
 )
 
 
-def _read_source(source: dict[str, Any]) -> SourceInfo:
+def read_source(source: dict[str, Any]) -> SourceInfo:
+    """Return one of the dicts in `Dataset.info`'s "sources".
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
     needed = {name: source[name] for name in _NEEDED_OF_SOURCE}
     mute = tuple((code, tuple(filed)) for code, filed in source.get("mute", {}).items())
     within, outside = (source.get(name, 0) for name in ("within", "ranges_outside"))

@@ -109,7 +109,7 @@ def show_region_sets(
         if expressions or region_sets is not None:
             raise click.UsageError("--server lists its own named sets; leave out SET and FILE")
         with connect(connection, _TIMEOUT) as client:
-            listed: Iterable[RegionSet] = client.region_sets()
+            listed: Iterable[RegionSet] = client.region_sets
     else:
         known = RegionSets.load(region_sets) if region_sets else RegionSets.builtin()
         listed = [known.resolve(text) for text in expressions] if expressions else known

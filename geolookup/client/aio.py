@@ -21,13 +21,15 @@ from geolookup.client.stream_timeout import StreamTimeout
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Self
 
     from typing_extensions import Buffer
 
     from geolookup.answer.addresses import Address, Roster
     from geolookup.answer.explanation import Explanation
-    from geolookup.answer.region_sets import RegionSet
+    from geolookup.answer.file_format import SourceInfo
+    from geolookup.answer.region_sets import RegionSet, RegionSets
     from geolookup.answer.results import Answer, RosterResult
 
 _T = TypeVar("_T")
@@ -97,7 +99,7 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
         The rosters may come from an ordinary or an asynchronous iterator.
         """
         question = wire.Question.of(region_set, policy, record)
-        column, given = wire.one_of(rosters=rosters, ipv4=ipv4, ipv6=ipv6)
+        column, given = wire.one_of("classify_many", rosters=rosters, ipv4=ipv4, ipv6=ipv6)
         items = given if isinstance(given, AsyncIterable) else _each(given)
         requests = (wire.stream_request(column, item, question) async for item in items)
         return self._stream(requests, question, column, self._limit(timeout), rosters_ahead(ahead))
@@ -106,9 +108,30 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
         """Return why an address has the answer it has; see `Dataset.explain`."""
         return await self._call(wire.explain(address), timeout)
 
-    async def region_sets(self, *, timeout: float | None = None) -> tuple[RegionSet, ...]:
-        """Return the service's named region sets, sorted by name."""
-        return await self._call(wire.REGION_SETS, timeout)
+    @property
+    async def id(self) -> str:
+        """The id of the dataset in service; see `Dataset.id`. Awaitable."""
+        return await self._call(wire.ID, None)
+
+    @property
+    async def built(self) -> datetime:
+        """When the dataset in service was built, in UTC. Awaitable."""
+        return await self._call(wire.BUILT, None)
+
+    @property
+    async def sources(self) -> tuple[SourceInfo, ...]:
+        """What the dataset in service was built from, in order of precedence. Awaitable."""
+        return await self._call(wire.SOURCES, None)
+
+    @property
+    async def attributions(self) -> tuple[str, ...]:
+        """The texts that the sources' licences ask to be shown, each once. Awaitable."""
+        return await self._call(wire.ATTRIBUTIONS, None)
+
+    @property
+    async def region_sets(self) -> RegionSets:
+        """The service's named region sets. Awaitable."""
+        return await self._call(wire.REGION_SETS, None)
 
     async def info(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return a description of the dataset in service; see `Client.info`."""

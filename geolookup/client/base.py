@@ -71,6 +71,11 @@ class BaseClient(Generic[_Channel]):
     def _begin(self) -> None:
         raise NotImplementedError
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._target}{', closed' if self._closed else ''}>"
 

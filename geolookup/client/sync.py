@@ -20,13 +20,15 @@ from geolookup.client.stream_timeout import StreamTimeout
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Self
 
     from typing_extensions import Buffer
 
     from geolookup.answer.addresses import Address, Roster
     from geolookup.answer.explanation import Explanation
-    from geolookup.answer.region_sets import RegionSet
+    from geolookup.answer.file_format import SourceInfo
+    from geolookup.answer.region_sets import RegionSet, RegionSets
     from geolookup.answer.results import Answer, RosterResult
 
 _T = TypeVar("_T")
@@ -134,7 +136,7 @@ class Client(BaseClient[grpc.Channel]):
             ahead: bound on the rosters under way, at least 1.
         """
         question = wire.Question.of(region_set, policy, record)
-        column, given = wire.one_of(rosters=rosters, ipv4=ipv4, ipv6=ipv6)
+        column, given = wire.one_of("classify_many", rosters=rosters, ipv4=ipv4, ipv6=ipv6)
         requests = (wire.stream_request(column, roster, question) for roster in given)
         return self._stream(requests, question, column, self._limit(timeout), rosters_ahead(ahead))
 
@@ -142,15 +144,36 @@ class Client(BaseClient[grpc.Channel]):
         """Return why an address has the answer it has; see `Dataset.explain`."""
         return self._call(wire.explain(address), timeout)
 
-    def region_sets(self, *, timeout: float | None = None) -> tuple[RegionSet, ...]:
-        """Return the service's named region sets, sorted by name."""
-        return self._call(wire.REGION_SETS, timeout)
+    @property
+    def id(self) -> str:
+        """The id of the dataset in service; see `Dataset.id`."""
+        return self._call(wire.ID, None)
+
+    @property
+    def built(self) -> datetime:
+        """When the dataset in service was built, in UTC."""
+        return self._call(wire.BUILT, None)
+
+    @property
+    def sources(self) -> tuple[SourceInfo, ...]:
+        """What the dataset in service was built from, in order of precedence."""
+        return self._call(wire.SOURCES, None)
+
+    @property
+    def attributions(self) -> tuple[str, ...]:
+        """The texts that the sources' licences ask to be shown, each once."""
+        return self._call(wire.ATTRIBUTIONS, None)
+
+    @property
+    def region_sets(self) -> RegionSets:
+        """The service's named region sets."""
+        return self._call(wire.REGION_SETS, None)
 
     def info(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return a description of the dataset in service; see `Dataset.info`.
 
-        Of its keys "id", "built", "ipv4_intervals", "ipv6_intervals", "claims",
-        "sources" (without attribution and url) and "attributions".
+        It, and each of the properties before it, is a call: of what `info` returns, all is
+        of one dataset.
         """
         return self._call(wire.INFO, timeout)
 

@@ -9,8 +9,10 @@ than text, and what is no address never leaves the process.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -18,11 +20,12 @@ from google.protobuf.message import DecodeError, Message
 
 from geolookup import _core
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
-from geolookup.answer.claims import Coverage, Policy, Status, Verdict
+from geolookup.answer.claims import Coverage, Policy, Status, Verdict, read_policy
 from geolookup.answer.decision_record import RecordError, from_mapping
 from geolookup.answer.evidence import OverrideView, RegistryEntry
 from geolookup.answer.explanation import Explanation, SourceView
-from geolookup.answer.region_sets import RegionSet
+from geolookup.answer.file_format import SourceInfo, read_source
+from geolookup.answer.region_sets import RegionSet, RegionSets
 from geolookup.answer.results import Answer, RosterResult
 from geolookup.errors import RegionSetError, RosterError, ServiceError
 from geolookup.v1 import geolookup_pb2 as v1
@@ -77,12 +80,7 @@ class Question:
             TypeError, ValueError, RegionSetError: as `Dataset.lookup`, where
                 that can be said without the service's region sets.
         """
-        if isinstance(policy, str) and policy.upper() in Policy.__members__:
-            policy = Policy[policy.upper()]
-        if not isinstance(policy, Policy):
-            if not isinstance(policy, str):
-                raise TypeError(f"policy: expected Policy or str, not {type(policy).__name__}")
-            raise ValueError(f"policy: unknown; expected one of {', '.join(Policy.__members__)}")
+        policy = read_policy(policy)
         if region_set is None:
             if record:
                 raise ValueError("record: needs a region set; name one with region_set=")
@@ -189,7 +187,7 @@ def stream_request(column: str, roster: Any, question: Question) -> bytes:
     return request.SerializeToString()
 
 
-def one_of(**given: Any) -> tuple[str, Any]:
+def one_of(verb: str, **given: Any) -> tuple[str, Any]:
     """Return the name and value of the only argument that is not None.
 
     Raises:
@@ -197,7 +195,8 @@ def one_of(**given: Any) -> tuple[str, Any]:
     """
     chosen = [(name, value) for name, value in given.items() if value is not None]
     if len(chosen) != 1:
-        raise TypeError(f"expected exactly one of {', '.join(given)}")
+        *others, last = given
+        raise TypeError(f"{verb}: expected exactly one of {', '.join(others)} and {last}")
     return chosen[0]
 
 
@@ -322,9 +321,9 @@ def _explanation(body: bytes) -> Explanation:
     )
 
 
-def _region_sets(body: bytes) -> tuple[RegionSet, ...]:
+def _region_sets(body: bytes) -> RegionSets:
     try:
-        return tuple(
+        return RegionSets(
             RegionSet(item.name, frozenset(item.codes), item.version, item.source)
             for item in _parse(v1.ListRegionSetsResponse, body).region_sets
         )
@@ -334,30 +333,34 @@ def _region_sets(body: bytes) -> tuple[RegionSet, ...]:
 
 def _info(body: bytes) -> dict[str, Any]:
     response = _parse(v1.GetDatasetResponse, body)
-    return {
-        "id": response.id,
-        "built": response.build_time.ToJsonString(),
-        "ipv4_intervals": response.ipv4_intervals,
-        "ipv6_intervals": response.ipv6_intervals,
-        "claims": response.claims,
-        "sources": [
-            {
-                "name": source.name,
-                "licence": source.licence,
-                "date": source.date,
-                "coverage": _coverage(source.coverage),
-                "origin": source.origin,
-                "ranges": source.ranges,
-                **_bounds(source),
-            }
-            for source in response.sources
-        ],
-        "attributions": list(response.attributions),
-    }
+    try:
+        info = json.loads(response.info_json)
+        if info["id"] == response.id:
+            return dict(info)
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise _not_understood()
+
+
+def _built(body: bytes) -> datetime:
+    return _parse(v1.GetDatasetResponse, body).build_time.ToDatetime(UTC)
+
+
+def _sources(body: bytes) -> tuple[SourceInfo, ...]:
+    try:
+        return tuple(map(read_source, _info(body)["sources"]))
+    except (ValueError, TypeError, KeyError):
+        raise _not_understood() from None
 
 
 REGION_SETS = Request(LIST_REGION_SETS, EMPTY, _region_sets)
 INFO = Request(GET_DATASET, EMPTY, _info)
+ID = Request(GET_DATASET, EMPTY, lambda body: _parse(v1.GetDatasetResponse, body).id)
+BUILT = Request(GET_DATASET, EMPTY, _built)
+SOURCES = Request(GET_DATASET, EMPTY, _sources)
+ATTRIBUTIONS = Request(
+    GET_DATASET, EMPTY, lambda body: tuple(_parse(v1.GetDatasetResponse, body).attributions)
+)
 
 
 def _coverage(number: v1.Coverage) -> Coverage:
@@ -368,17 +371,6 @@ def _coverage(number: v1.Coverage) -> Coverage:
     return cast("Coverage", name)
 
 
-def _bounds(source: v1.Source) -> dict[str, Any]:
-    """Return what a source has only if there is some, as `Dataset.info` does."""
-    described: dict[str, Any] = {}
-    if source.mute:
-        described["mute"] = {one.country: list(one.filed_as) for one in source.mute}
-    if source.within:
-        described["within"] = source.within
-        described["ranges_outside"] = source.ranges_outside
-    return described
-
-
 def _fill(
     request: v1.ClassifyRosterRequest,
     roster: Roster | None,
@@ -387,7 +379,7 @@ def _fill(
     question: Question,
 ) -> str:
     """Fill a request, and return the name of the argument with the addresses."""
-    column, addresses = one_of(roster=roster, ipv4=ipv4, ipv6=ipv6)
+    column, addresses = one_of("classify", roster=roster, ipv4=ipv4, ipv6=ipv6)
     request.region_set = question.expression
     request.policy = _number(question.policy)
     request.record = question.record

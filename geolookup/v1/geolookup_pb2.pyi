@@ -322,7 +322,7 @@ class GetDatasetRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetDatasetResponse(_message.Message):
-    __slots__ = ("id", "build_time", "sources", "ipv4_intervals", "ipv6_intervals", "claims", "attributions")
+    __slots__ = ("id", "build_time", "sources", "ipv4_intervals", "ipv6_intervals", "claims", "attributions", "info_json")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUILD_TIME_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -330,6 +330,7 @@ class GetDatasetResponse(_message.Message):
     IPV6_INTERVALS_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    INFO_JSON_FIELD_NUMBER: _ClassVar[int]
     id: str
     build_time: _timestamp_pb2.Timestamp
     sources: _containers.RepeatedCompositeFieldContainer[Source]
@@ -337,7 +338,8 @@ class GetDatasetResponse(_message.Message):
     ipv6_intervals: int
     claims: int
     attributions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., build_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., ipv4_intervals: _Optional[int] = ..., ipv6_intervals: _Optional[int] = ..., claims: _Optional[int] = ..., attributions: _Optional[_Iterable[str]] = ...) -> None: ...
+    info_json: str
+    def __init__(self, id: _Optional[str] = ..., build_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., ipv4_intervals: _Optional[int] = ..., ipv6_intervals: _Optional[int] = ..., claims: _Optional[int] = ..., attributions: _Optional[_Iterable[str]] = ..., info_json: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges", "mute", "within", "ranges_outside")

@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import gc
+import inspect
 import ipaddress
 import logging
 import random
@@ -53,7 +54,9 @@ class Blocking:
         self._runner = asyncio.Runner()
         self._client = AsyncClient(target, **options)
 
-    def __getattr__(self, verb: str) -> Callable[..., Any]:
+    def __getattr__(self, verb: str) -> Any:
+        if isinstance(getattr(AsyncClient, verb, None), property):
+            return self._runner.run(_awaited(getattr(self._client, verb)))
         method = getattr(self._client, verb)
 
         def call(*arguments: Any, **named: Any) -> Any:
@@ -76,6 +79,10 @@ class Blocking:
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._client.close())
         self._runner.close()
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
 
 
 CLIENTS: tuple[type[Any], ...] = (Client, Blocking)
@@ -240,12 +247,15 @@ def test_missing_values_are_invalid_at_their_positions(source: Any) -> None:
     ],
 )
 def test_mistakes_are_the_same_errors(
-    source: Any, ask: Callable[[Any], object], error: type[Exception], text: str
+    source: Any, dataset: Dataset, ask: Callable[[Any], object], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text) as raised:
         ask(source)
     assert isinstance(raised.value, error)
     assert not isinstance(raised.value, ServiceError)
+    with pytest.raises(error) as expected:
+        ask(dataset)
+    assert str(raised.value) == str(expected.value)
 
 
 def test_a_region_set_object_means_its_codes_and_not_its_name(source: Any) -> None:
@@ -258,12 +268,41 @@ def test_a_region_set_object_means_its_codes_and_not_its_name(source: Any) -> No
 
 
 def test_info_says_the_same(source: Any, dataset: Dataset) -> None:
-    info = source.info()
-    expected = dataset.info()
-    for name in ("id", "built", "ipv4_intervals", "ipv6_intervals", "claims", "attributions"):
-        assert info[name] == expected[name]
-    for known, full in zip(info["sources"], expected["sources"], strict=True):
-        assert known.items() <= full.items()
+    assert source.info() == dataset.info()
+
+
+@pytest.mark.parametrize("name", ["id", "built", "sources", "attributions", "closed"])
+def test_properties_say_the_same(source: Any, dataset: Dataset, name: str) -> None:
+    assert getattr(source, name) == getattr(dataset, name)
+
+
+def test_datasets_and_clients_have_the_same_verbs_and_properties() -> None:
+    """Each with the same arguments; the clients' calls may have a time limit."""
+    own = {"from_buffer", "expired_overrides"}  # of what lies in this process alone
+    names = {name for name in dir(Dataset) if not name.startswith("_")} - own
+    for kind in (Client, AsyncClient):
+        assert names == {name for name in dir(kind) if not name.startswith("_")}
+        for name in names:
+            here, there = getattr(Dataset, name), getattr(kind, name)
+            assert isinstance(here, property) == isinstance(there, property)
+            if isinstance(here, property):
+                continue
+            extra = {"timeout"} | ({"ahead"} if name == "classify_many" else set())
+            taken = inspect.signature(there).parameters
+            expected = list(inspect.signature(here).parameters)
+            assert [one for one in taken if one not in extra] == expected
+
+
+def test_many_rosters_are_classified_alike(source: Any, dataset: Dataset) -> None:
+    rosters = [[CHINA, AMERICA], [], ["no"]]
+    results = list(source.classify_many(rosters, region_set="CN"))
+    assert results == [dataset.classify(roster, region_set="CN") for roster in rosters]
+    packed = ipaddress.ip_address(CHINA).packed
+    assert [one.size for one in source.classify_many(ipv4=[packed, packed * 2])] == [1, 2]
+    failing = source.classify_many([[CHINA], [5]])
+    assert next(failing).size == 1
+    with pytest.raises(TypeError, match="position 0"):
+        next(failing)
 
 
 mixed_rosters = st.lists(
@@ -345,7 +384,7 @@ def test_what_is_no_address_does_not_travel() -> None:
 
 def test_region_sets_are_listed(kind: Any, service: Service, dataset: Dataset) -> None:
     with kind(service.target) as client:
-        listed = client.region_sets()
+        listed = client.region_sets
     assert [known for known in listed if known.name != "DACH"] == list(dataset.region_sets)
     (own,) = (known for known in listed if known.name == "DACH")
     assert own.codes == {"DE", "AT", "CH"}
@@ -499,7 +538,7 @@ VERBS: dict[str, Callable[[Any, float], object]] = {
     "lookup": lambda client, timeout: client.lookup(CHINA, timeout=timeout),
     "classify": lambda client, timeout: client.classify([CHINA], timeout=timeout),
     "classify_many": lambda client, timeout: list(client.classify_many([[CHINA]], timeout=timeout)),
-    "region_sets": lambda client, timeout: client.region_sets(timeout=timeout),
+    "region_sets": lambda client, _: client.region_sets,  # with the client's own limit
     "info": lambda client, timeout: client.info(timeout=timeout),
     "explain": lambda client, timeout: client.explain(CHINA, timeout=timeout),
 }
@@ -507,7 +546,10 @@ VERBS: dict[str, Callable[[Any, float], object]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_call_has_a_time_limit(kind: Any, silent: str, verb: str) -> None:
-    with kind(silent) as client, pytest.raises(ServiceUnavailableError, match=r"in 0\.2 s"):
+    with (
+        kind(silent, timeout=SOON) as client,
+        pytest.raises(ServiceUnavailableError, match=r"in 0\.2 s"),
+    ):
         VERBS[verb](client, SOON)
 
 

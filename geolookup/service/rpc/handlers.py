@@ -7,6 +7,7 @@ names field and position and never repeats a value.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -176,6 +177,7 @@ def get_dataset(
         ipv6_intervals=info["ipv6_intervals"],
         claims=info["claims"],
         attributions=dataset.attributions,
+        info_json=json.dumps(info, ensure_ascii=False),
     )
     for source in dataset.sources:
         response.sources.add(
