@@ -222,12 +222,31 @@ def credentials(
 ) -> grpc.ServerCredentials | None:
     """Return credentials for one listener; None: the settings have no certificate.
 
+    The files are checked at handshakes, and also while no client connects: the metrics and the
+    log must not say that a certificate is about to expire which has been replaced.
+
     Raises:
         SettingsError: as in `load`.
     """
     if settings.tls_certificate is None:
         return None
-    return Certificates(settings, counters).credentials()
+    certificates = Certificates(settings, counters)
+    if settings.watch:
+        threading.Thread(
+            target=_check_files,
+            args=(weakref.ref(certificates), settings.watch),
+            name="geolookup-certificates",
+            daemon=True,
+        ).start()
+    return certificates.credentials()
+
+
+def _check_files(reference: weakref.ref[Certificates], interval: float) -> None:
+    pause = threading.Event()
+    # gRPC gives no notice of when it frees the credentials, and with them the certificates.
+    while not pause.wait(interval) and (certificates := reference()) is not None:
+        certificates.reload()
+        del certificates
 
 
 def reload_changed() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import logging
 import os
 import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -520,6 +523,39 @@ def test_without_a_watch_files_are_read_on_reload(files: Files) -> None:
         assert serial(target) == first
         tls.reload_changed()
         assert serial(target) == serial_of(new)
+
+
+def test_new_certificate_is_noticed_while_no_client_connects(
+    files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the clients' listener, whichever transport it has, and the admin listener."""
+    caplog.set_level(logging.INFO, "geolookup")
+    counters = Counters()
+    credentials = tls.credentials(Settings(**files.settings, watch=1), counters)
+    assert counters.read()["certificate_reads"] == (0, 1)
+    files.write(files.authority.issue_cert("localhost"))
+    end = time.monotonic() + PATIENCE
+    while counters.read()["certificate_reads"] != (0, 2):
+        assert time.monotonic() < end
+        threading.Event().wait(0.05)
+    assert counters.read()["handshakes"] == 0
+    assert [vars(record)["fields"]["outcome"] for record in caplog.records] == ["taken"]
+    del credentials
+
+
+def test_files_are_no_longer_checked_when_the_credentials_are_gone(files: Files) -> None:
+    def checking() -> list[str]:
+        return [one.name for one in threading.enumerate() if one.name == "geolookup-certificates"]
+
+    before = len(checking())
+    credentials = tls.credentials(Settings(**files.settings, watch=1))
+    assert len(checking()) == before + 1
+    del credentials
+    end = time.monotonic() + PATIENCE
+    while len(checking()) > before:
+        gc.collect()
+        assert time.monotonic() < end
+        threading.Event().wait(0.05)
 
 
 def test_a_certificate_that_is_not_valid_yet_is_taken_when_it_is(

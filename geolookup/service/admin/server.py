@@ -25,9 +25,10 @@ from geolookup.service.grpc_threads import (
     HealthService,
     LongLivedCalls,
 )
+from geolookup.service.listen_errors import find_listen_error
 from geolookup.service.methods import GEOLOOKUP, REFLECTION, REFLECTION_V1ALPHA
 from geolookup.service.rpc.reflection import Reflection, generic_handlers
-from geolookup.service.settings import ListenAddress, ListenError, Settings
+from geolookup.service.settings import ListenAddress, Settings
 from geolookup.service.settings.model import ADMIN
 from geolookup.service.unix_socket import owner_only
 
@@ -278,7 +279,7 @@ def _add_channelz(server: grpc.Server, limited: Callable[[Behaviour], Behaviour]
 
 def _listen(server: grpc.Server, settings: Settings, address: ListenAddress) -> ListenAddress:
     # A unix socket of mode 0600 admits its owner and root. A certificate proves no more,
-    # unless `allow` tells clients with certificates apart.
+    # unless `allow` distinguishes clients by their certificates.
     encrypted = not address.path or ADMIN in settings.allow
     credentials = tls.credentials(settings) if encrypted else None
     # Nothing else makes files while the supervisor starts.
@@ -289,5 +290,5 @@ def _listen(server: grpc.Server, settings: Settings, address: ListenAddress) -> 
             else:
                 port = server.add_secure_port(str(address), credentials)
         except RuntimeError:
-            raise ListenError(f"admin: can't listen on {address}") from None
+            raise find_listen_error("admin", address) from None
     return address.with_port(port)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from geolookup.service import log
+from geolookup.service.listen_errors import cannot_listen
 from geolookup.service.settings import ListenAddress, ListenError
 
 _MAX_REQUEST: Final = 8_192
@@ -168,9 +168,7 @@ def _listen(address: ListenAddress, setting: str) -> socket.socket:
     except socket.gaierror as error:
         raise ListenError(f"{setting}: the host can't be resolved: {error.strerror}") from None
     except OSError as error:
-        # The system's own text, as Python's repeats the address.
-        reason = os.strerror(error.errno or 0)
-        raise ListenError(f"{setting}: can't listen on port {address.port}: {reason}") from None
+        raise cannot_listen(setting, address, error.errno or 0) from None
 
 
 def _parse(request: bytes) -> tuple[str, str, dict[str, str]]:

@@ -31,10 +31,10 @@ _SERVER_ERRORS: Final = frozenset(
 
 
 def remove_instrumentation() -> None:
-    """Have OpenTelemetry's wrapper of gRPC servers, if this process has it, wrap none of ours.
+    """Remove OpenTelemetry's wrapper of gRPC servers from this process, if it has one.
 
-    ``opentelemetry-instrument geolookup serve`` puts it there; its spans have the address of
-    whoever calls the admin service.
+    ``opentelemetry-instrument geolookup serve`` installs it. Its spans would have the addresses
+    of clients of the admin service.
     """
     wrapper = sys.modules.get("opentelemetry.instrumentation.grpc")
     if wrapper is not None:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from geolookup.service.listen_errors import cannot_listen
 from geolookup.service.settings import ListenAddress, ListenError
 from geolookup.service.unix_socket import check_path_is_free
 
@@ -115,9 +116,8 @@ def bind_all(address: ListenAddress, bind: Bind) -> tuple[list[socket.socket], i
                 one.close()
             sockets.clear()
             if address.port or attempt == _ATTEMPTS - 1:
-                # The system's own text, as Python's repeats the address.
-                reason = os.strerror(error.errno or 0)
-                raise ListenError(f"listen: can't listen on port {port}: {reason}") from None
+                number = error.errno or 0
+                raise cannot_listen("listen", address.with_port(port), number) from None
     raise AssertionError  # the last attempt has raised or returned
 
 

@@ -105,8 +105,8 @@ class WorkerPool:
         self._listen_address = listen_address
         self._on_started, self._on_failed, self._on_ended = on_started, on_failed, on_ended
         self._slots = [_WorkerSlot(number) for number in range(settings.workers)]
-        # Workers that were asked to stop and whose slots others have: they serve until the
-        # new ones are ready, then they finish their calls.
+        # Workers that requested a stop and whose slots others have: they serve until the new
+        # ones are ready, then they finish their calls.
         self._replaced: list[WorkerProcess] = []
         self._standby = Standby(loop, self._spawn_standby)
         self._broadcasts: dict[int, Broadcast] = {}

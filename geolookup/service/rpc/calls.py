@@ -178,7 +178,7 @@ class Calls:
 class ActiveCall(Call):
     """One call from its arrival to its end: a context manager that counts it.
 
-    An unexpected exception is logged by its type and place, and becomes `INTERNAL_ERROR`.
+    An unexpected exception is logged by its type and stack, and becomes `INTERNAL_ERROR`.
     """
 
     __slots__ = (

@@ -207,8 +207,8 @@ class Rules:
         if not own:
             if not self._rules:
                 raise _misconfigured("the route names no rule, and there is no file of rules")
-            name, place = canonical_host(host), canonical_path(path)
-            return [rule for rule in self._rules if rule.applies(name, place)]
+            host, path = canonical_host(host), canonical_path(path)
+            return [rule for rule in self._rules if rule.applies(host, path)]
         if "rule" in own:
             rule = self._by_name.get(own["rule"])
             if rule is None or len(own) > 1:

@@ -118,7 +118,7 @@ class RosterLimits:
         roster: addresses in a roster.
     """
 
-    # So many that the message sizes, which follow from it, stay within a C int.
+    # Bounded so that the message sizes, which follow from it, fit in a C int.
     roster: int = _setting(
         1_000_000,
         "Requests",
@@ -195,7 +195,7 @@ class Settings:
         None,
         _DATA,
         FilePath(),
-        "Ed25519 public keys (PEM) of which one must have signed the dataset; see docs/trust.md",
+        "Ed25519 public keys (PEM), one of which must have signed the dataset; see docs/trust.md",
     )
     canaries: Path | None = _setting(
         None,
@@ -220,14 +220,14 @@ class Settings:
         _DATA,
         FilePath(),
         "TOML file with the rules of Envoy's authorization, which is then answered; none: its"
-        " routes say what to ask",
+        " routes have the rules",
     )
     watch: float = _setting(
         1.0,
         _DATA,
         # Less than 0.1 s would find writers at work rather than files that changed.
-        Seconds(0.1, _LONGEST, "they are read again only when told to"),
-        "Time between looks at the files in use (dataset, region sets, rules, certificates)",
+        Seconds(0.1, _LONGEST, "they are read again only on a reload"),
+        "Time between checks of the files in use (dataset, region sets, rules, certificates)",
     )
 
     warn_age: int = _setting(
@@ -249,7 +249,7 @@ class Settings:
         True,
         _WORK,
         Switch(),
-        "Keep a process ready that takes the place of a worker which ends; it takes some 30 MB",
+        "Keep a standby process ready to replace a worker that ends; it takes some 30 MB",
     )
     transport: str = _setting(
         "native",
@@ -303,7 +303,7 @@ class Settings:
         0.0,
         _CONNECTIONS,
         Seconds(1, _LONGEST, "never"),
-        "Age at which a connection is asked to close, so that clients spread anew",
+        "Age at which a connection is closed gracefully, so that clients spread over the workers",
     )
     max_connection_idle: float = _setting(
         300.0,
@@ -366,7 +366,7 @@ class Settings:
         False,
         _WATCHING,
         Switch(),
-        "Make OpenTelemetry spans, and export them as the OTEL_* variables say",
+        "Make OpenTelemetry spans, exported by the OTEL_* variables",
     )
     channelz: bool = _setting(
         False,
@@ -444,7 +444,7 @@ def _check_listeners(settings: Settings) -> None:
         address = ListenAddress.parse(text, name)
         for other, taken in listeners.items():
             if address.collides_with(taken):
-                raise SettingsError(name, f"the same place as {other}")
+                raise SettingsError(name, f"the same address as {other}")
         listeners[name] = address
         if not address.is_local:
             _check_exposed(settings, name)

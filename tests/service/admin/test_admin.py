@@ -284,7 +284,8 @@ def test_it_answers_where_no_thread_can_be_started(
 
 
 def test_a_port_in_use_is_an_error(control: MemoryControl, admin: AdminServer) -> None:
-    with pytest.raises(ListenError, match="admin"):
+    expected = f"^admin: can't listen on {admin.address}: .* another port with --admin$"
+    with pytest.raises(ListenError, match=expected):
         AdminServer(Settings(admin=str(admin.address)), control)
 
 

@@ -88,7 +88,10 @@ def test_a_port_that_another_service_listens_on_is_an_error_at_once(
 ) -> None:
     with bound(*options) as port, pytest.raises(ListenError) as refused:
         HeldListenAddress(ListenAddress.parse(f"127.0.0.1:{port}"), 2)
-    assert str(refused.value) == f"listen: can't listen on port {port}: Address already in use"
+    assert str(refused.value) == (
+        f"listen: can't listen on 127.0.0.1:{port}: Address already in use; stop what listens "
+        "there, or choose another port with --listen"
+    )
 
 
 def test_a_port_that_a_service_has_on_all_addresses_is_an_error() -> None:

@@ -360,11 +360,11 @@ MUTUAL = {**TLS, "tls_client_ca": "a"}
         ({**TLS, "admin": "0.0.0.0:1"}, "admin: other machines can reach it; say in allow"),
         ({**TLS, "admin": "0.0.0.0:1", "insecure": "true"}, "admin: other machines can reach it; "),
         ({**MUTUAL, "admin": "0.0.0.0:1"}, "admin: other machines can reach it; say in allow"),
-        ({"listen": "127.0.0.1:50052"}, "admin: the same place as listen (default)"),
-        ({"listen": "127.0.0.1:1", "admin": "localhost:1"}, "admin: the same place as listen"),
-        ({"listen": "[::1]:1", "metrics": "[0::1]:1"}, "metrics: the same place as listen"),
-        ({"listen": "0.0.0.0:9464", "insecure": "true"}, "metrics: the same place as listen"),
-        ({"listen": "unix:/a", "admin": "unix:/a"}, "admin: the same place as listen"),
+        ({"listen": "127.0.0.1:50052"}, "admin: the same address as listen (default)"),
+        ({"listen": "127.0.0.1:1", "admin": "localhost:1"}, "admin: the same address as listen"),
+        ({"listen": "[::1]:1", "metrics": "[0::1]:1"}, "metrics: the same address as listen"),
+        ({"listen": "0.0.0.0:9464", "insecure": "true"}, "metrics: the same address as listen"),
+        ({"listen": "unix:/a", "admin": "unix:/a"}, "admin: the same address as listen"),
     ],
 )
 def test_settings_that_don_t_fit_together_are_refused(flags: dict[str, str], said: str) -> None:
