@@ -653,15 +653,19 @@ def test_an_unexpected_exception_reaches_nobody_but_its_type_and_place(tmp_path:
         stub = stub_of(channel)
         for canary in CANARIES:
             packed = ipaddress.ip_address(canary).packed
-            roster = v1.ClassifyRosterRequest()
+            # A region set that is new takes a call to Python over each transport.
+            roster = v1.ClassifyRosterRequest(region_set="CN")
             setattr(roster, "ipv4" if len(packed) == 4 else "ipv6", packed)
+            text = text_roster(canary, region_set="CN")
+            one = v1.LookupRequest(text=canary, region_set="CN")
+            other = v1.LookupRequest(packed=packed, region_set="CN")
             for ask in (
-                lambda: stub.Lookup(v1.LookupRequest(text=canary)),  # noqa: B023 - used at once
-                lambda: stub.Lookup(v1.LookupRequest(packed=packed)),  # noqa: B023
+                lambda: stub.Lookup(one),  # noqa: B023 - used at once
+                lambda: stub.Lookup(other),  # noqa: B023
                 lambda: stub.Explain(v1.ExplainRequest(text=canary)),  # noqa: B023
                 lambda: stub.ClassifyRoster(roster),  # noqa: B023
-                lambda: stub.ClassifyRoster(text_roster(canary)),  # noqa: B023
-                lambda: list(stub.StreamRosters(streamed(text_roster(canary)))),  # noqa: B023
+                lambda: stub.ClassifyRoster(text),  # noqa: B023
+                lambda: list(stub.StreamRosters(streamed(text))),  # noqa: B023
             ):
                 with pytest.raises(grpc.RpcError) as failed:
                     ask()
