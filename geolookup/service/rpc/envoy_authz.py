@@ -1,8 +1,8 @@
 """Envoy's external authorization, answered from the dataset: joins are decided at the gateway.
 
 Envoy calls ``envoy.service.auth.v3.Authorization/Check`` for each request. The address is
-``attributes.source.address``: what Envoy saw, or what it derives with its own
-``xff_num_trusted_hops`` and listener filters. It is never read from a header.
+``attributes.source.address``: the peer that Envoy saw, or what its listener filters (PROXY
+protocol) say. Envoy leaves ``X-Forwarded-For`` out of it; no header is read here either.
 
 A rule decides about an address. There are two modes. A measure in one place refuses only
 addresses INSIDE it; a service offered in some places admits only addresses INSIDE them.

@@ -252,6 +252,26 @@ def test_a_forwarded_address_in_a_header_counts_for_nothing(checked: Envoy) -> N
     assert checked.get(CHINA, x_forwarded_for=AMERICA).status == 451
 
 
+def test_forwarded_address_of_a_trusted_hop_counts_for_nothing(
+    upstream: int, tmp_path: Path
+) -> None:
+    text = changed(
+        configuration("authz.yaml"),
+        "^( *)use_remote_address: true$",
+        r"\1use_remote_address: true\n\1xff_num_trusted_hops: 1",
+    )
+    # A check that is late lets the request pass, which would look like a verdict.
+    text = changed(text, "^( *)timeout: 0.25s$", rf"\1timeout: {PATIENCE}s")
+    with (
+        serving("--authz") as service,
+        envoy(tmp_path, text, {8080: upstream, 50051: port_of(service.target)}) as running,
+    ):
+        response = running.get(AMERICA, x_forwarded_for=CHINA)
+        assert response.upstream["x-geo-verdict"] == ["OUTSIDE"]
+        assert response.upstream["x-envoy-external-address"] == [CHINA]  # Envoy does trust it
+        assert running.get(CHINA, x_forwarded_for=AMERICA).status == 451
+
+
 def test_a_route_without_a_check_asks_nobody(checked: Envoy) -> None:
     response = checked.get(CHINA, "/health")
     assert response.status == 200
