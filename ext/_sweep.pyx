@@ -112,64 +112,81 @@ cdef class Ranges:
     def __reduce__(self):
         raise TypeError("ranges can't be pickled or copied")
 
-    def flattened(self):
+    def flattened(self, bint last_begins=False):
         cdef Ranges flat
         cdef gl_clashes clashes
-        cdef size_t index
+        cdef gl_precedence by = GL_LAST_BEGINS if last_begins else GL_SMALLEST
         if gl_is_flat(&self._ranges):
             return self, []
         flat = Ranges(self.bits)
         memset(&clashes, 0, sizeof(clashes))
         try:
-            if not gl_flatten(&self._ranges, &flat._ranges, &clashes):
+            if not gl_flatten(&self._ranges, by, &flat._ranges, &clashes):
                 raise MemoryError
-            pairs = []
-            for index in range(clashes.n):
-                pairs.append((clashes.rows[index].other, clashes.rows[index].row))
-            return flat, pairs
+            return flat, pairs_of(&clashes)
         finally:
             free(clashes.rows)
 
+    def partial_overlaps(self):
+        cdef gl_clashes found
+        if gl_is_flat(&self._ranges):
+            return []
+        memset(&found, 0, sizeof(found))
+        try:
+            if not gl_partial_overlaps(&self._ranges, &found):
+                raise MemoryError
+            return pairs_of(&found)
+        finally:
+            free(found.rows)
+
     def intervals(self):
-        cdef gl_buffer high, low, codes
         cdef const gl_range *row
         cdef uint64_t next_high = 0, next_low = 0
         cdef size_t index
         cdef bint ended = False  # the last range reaches the end of the address line
+        cdef gl_intervals state
         if not gl_is_flat(&self._ranges):
             raise ValueError("the ranges are disjoint and in ascending order")
-        memset(&high, 0, sizeof(high))
-        memset(&low, 0, sizeof(low))
-        memset(&codes, 0, sizeof(codes))
+        memset(&state, 0, sizeof(state))
+        state.bits = <unsigned>self.bits
         try:
             for index in range(self._ranges.n):
                 row = self._ranges.rows + index
                 if row.first_high != next_high or row.first_low != next_low:
-                    self.put(&high, &low, &codes, next_high, next_low, 0)
-                self.put(&high, &low, &codes, row.first_high, row.first_low, row.code)
+                    raised(gl_add_interval(&state, next_high, next_low, 0))
+                raised(gl_add_interval(&state, row.first_high, row.first_low, row.code))
                 next_low = row.last_low + 1
                 next_high = row.last_high + (next_low == 0)
                 ended = next_low >> 32 != 0 if self.bits == 32 else next_high == 0 == next_low
             if not ended:
-                self.put(&high, &low, &codes, next_high, next_low, 0)
-            columns = ((<char *>low.data)[:low.n], (<char *>codes.data)[:codes.n])
-            return columns if self.bits == 32 else ((<char *>high.data)[:high.n], *columns)
+                raised(gl_add_interval(&state, next_high, next_low, 0))
+            columns = (
+                bytes_of(&state.low), bytes_of(&state.codes),
+                bytes_of(&state.merged), bytes_of(&state.starts), bytes_of(&state.inner),
+            )
+            return columns if self.bits == 32 else (bytes_of(&state.high), *columns)
         finally:
-            free(high.data)
-            free(low.data)
-            free(codes.data)
+            free(state.high.data)
+            free(state.low.data)
+            free(state.codes.data)
+            free(state.merged.data)
+            free(state.starts.data)
+            free(state.inner.data)
 
-    cdef int put(
-        self, gl_buffer *high, gl_buffer *low, gl_buffer *codes,
-        uint64_t first_high, uint64_t first_low, uint16_t code,
-    ) except -1:
-        if not (
-            (self.bits == 32 or gl_append_value(high, first_high, 8))
-            and gl_append_value(low, first_low, 4 if self.bits == 32 else 8)
-            and gl_append_value(codes, code, 2)
-        ):
-            raise MemoryError
-        return 0
+
+cdef bytes bytes_of(const gl_buffer *buffer):
+    return (<char *>buffer.data)[:buffer.n] if buffer.n else b""
+
+
+cdef int raised(int done) except -1:
+    if not done:
+        raise MemoryError
+    return 0
+
+
+cdef list pairs_of(const gl_clashes *found):
+    cdef size_t index
+    return [(found.rows[index].other, found.rows[index].row) for index in range(found.n)]
 
 
 @cython.final

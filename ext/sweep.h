@@ -95,18 +95,30 @@ static inline int gl_is_flat(const gl_ranges *in)
     return 1;
 }
 
+typedef enum { GL_SMALLEST, GL_LAST_BEGINS } gl_precedence;
+
 typedef struct {
-    gl_u128 size, first; /* size: addresses less one, since 2^128 does not fit */
+    gl_u128 rank, tie, first; /* of two ranges that overlap, the one with the lower rank decides */
     uint32_t row;
     uint16_t code;
-} gl_sized_range;
+} gl_ranked_range;
 
-/* Smaller ranges come first; then a total order, so that equal inputs give equal outputs. */
-static inline int gl_compare_sizes(const void *left, const void *right)
+/* The size is that less one, since 2^128 does not fit. */
+static inline gl_ranked_range gl_rank_range(const gl_ranges *in, size_t row, gl_precedence by)
 {
-    const gl_sized_range *a = left, *b = right;
-    if (a->size != b->size)
-        return a->size < b->size ? -1 : 1;
+    gl_u128 first = gl_first(in->rows + row), size = gl_last(in->rows + row) - first;
+    return (gl_ranked_range){by == GL_SMALLEST ? size : ~first, by == GL_SMALLEST ? 0 : size, first,
+                             (uint32_t)row, in->rows[row].code};
+}
+
+/* Lower ranks come first; then a total order, so that equal inputs give equal outputs. */
+static inline int gl_compare_ranks(const void *left, const void *right)
+{
+    const gl_ranked_range *a = left, *b = right;
+    if (a->rank != b->rank)
+        return a->rank < b->rank ? -1 : 1;
+    if (a->tie != b->tie)
+        return a->tie < b->tie ? -1 : 1;
     if (a->first != b->first)
         return a->first < b->first ? -1 : 1;
     if (a->code != b->code)
@@ -121,7 +133,7 @@ static inline int gl_compare_addresses(const void *left, const void *right)
 }
 
 /* The addresses, cut at every boundary of a range. Each piece is assigned the row that decides
- * it, from the smallest range to the largest, and no piece twice. */
+ * it, from the lowest rank to the highest, and no piece twice. */
 typedef struct {
     gl_u128 *starts;
     uint32_t *row;  /* of each piece, perhaps with GL_SILENT; or GL_NO_ROW */
@@ -165,15 +177,16 @@ static inline void gl_assign_pieces(gl_pieces *pieces, gl_u128 first, gl_u128 la
     }
 }
 
-static inline int gl_assign_all(const gl_ranges *in, const gl_sized_range *order, gl_pieces *pieces,
+static inline int gl_assign_all(const gl_ranges *in, const gl_ranked_range *order, gl_pieces *pieces,
                                 gl_clashes *clashes)
 {
     size_t group = 0, group_end;
     for (; group < in->n; group = group_end) {
         for (group_end = group; group_end < in->n; group_end++)
-            if (order[group_end].size != order[group].size)
+            if (order[group_end].rank != order[group].rank ||
+                order[group_end].tie != order[group].tie)
                 break;
-        /* Ranges of one size that overlap are equally specific. Where such ranges have
+        /* Ranges of one rank that overlap have equal weight. Where such ranges have
          * different codes, two neighbours in this order do. */
         for (size_t i = group + 1; i < group_end; i++) {
             gl_u128 before = gl_last(in->rows + order[i - 1].row);
@@ -214,15 +227,17 @@ static inline int gl_collect_pieces(const gl_ranges *in, const gl_pieces *pieces
 }
 
 /* Fills `out` with disjoint rows in ascending order: of several ranges that hold an address
- * the smallest decides; where several of the smallest size have different codes the address has
- * none, and the ranges are listed in `clashes`. At most 2^30 rows. Takes O(n log n) whatever the
- * ranges are. Returns 0 when there is no memory. */
-static inline int gl_flatten(const gl_ranges *in, gl_ranges *out, gl_clashes *clashes)
+ * the smallest decides, or the one that begins last and of these the smallest; where several
+ * are equal in this and have different codes the address has none, and the ranges are listed in
+ * `clashes`. At most 2^30 rows. Takes O(n log n) whatever the ranges are. Returns 0 when there is
+ * no memory. */
+static inline int gl_flatten(const gl_ranges *in, gl_precedence by, gl_ranges *out,
+                             gl_clashes *clashes)
 {
     size_t n = in->n;
     int done = 0;
     gl_pieces pieces = {0};
-    gl_sized_range *order = malloc((n + 1) * sizeof *order);
+    gl_ranked_range *order = malloc((n + 1) * sizeof *order);
     pieces.starts = malloc((2 * n + 1) * sizeof *pieces.starts);
     pieces.row = malloc((2 * n + 1) * sizeof *pieces.row);
     pieces.next = malloc((2 * n + 1) * sizeof *pieces.next);
@@ -232,12 +247,12 @@ static inline int gl_flatten(const gl_ranges *in, gl_ranges *out, gl_clashes *cl
     size_t boundaries = 0;
     for (size_t i = 0; i < n; i++) {
         gl_u128 first = gl_first(in->rows + i), last = gl_last(in->rows + i);
-        order[i] = (gl_sized_range){last - first, first, (uint32_t)i, in->rows[i].code};
+        order[i] = gl_rank_range(in, i, by);
         pieces.starts[boundaries++] = first;
         if (last != ~(gl_u128)0)
             pieces.starts[boundaries++] = last + 1;
     }
-    qsort(order, n, sizeof *order, gl_compare_sizes);
+    qsort(order, n, sizeof *order, gl_compare_ranks);
     qsort(pieces.starts, boundaries, sizeof *pieces.starts, gl_compare_addresses);
     for (size_t i = 0; i < boundaries; i++)
         if (i == 0 || pieces.starts[i] != pieces.starts[i - 1])
@@ -253,6 +268,98 @@ end:
     free(pieces.row);
     free(pieces.next);
     return done;
+}
+
+static inline int gl_compare_nesting(const void *left, const void *right)
+{
+    const gl_ranked_range *a = left, *b = right;
+    if (a->first != b->first)
+        return a->first < b->first ? -1 : 1;
+    if (a->rank != b->rank)
+        return a->rank > b->rank ? -1 : 1;
+    return a->row < b->row ? -1 : a->row > b->row;
+}
+
+/* Lists ranges that overlap another one and neither hold it nor lie in it, each at most once,
+ * with one of these others. Returns 0 when there is no memory. */
+static inline int gl_partial_overlaps(const gl_ranges *in, gl_clashes *found)
+{
+    size_t n = in->n, depth = 0;
+    int done = 0;
+    gl_ranked_range *order = malloc((n + 1) * sizeof *order);
+    uint32_t *open = malloc((n + 1) * sizeof *open); /* those that may overlap what follows */
+    if (!order || !open)
+        goto end;
+    for (size_t i = 0; i < n; i++)
+        order[i] = gl_rank_range(in, i, GL_SMALLEST);
+    /* A range comes before all that lie in it. */
+    qsort(order, n, sizeof *order, gl_compare_nesting);
+    for (size_t i = 0; i < n; i++) {
+        const gl_range *row = in->rows + order[i].row;
+        while (depth && gl_last(in->rows + open[depth - 1]) < order[i].first)
+            depth--;
+        if (depth && gl_last(row) > gl_last(in->rows + open[depth - 1]) &&
+            !gl_push_clash(found, order[i].row, open[depth - 1]))
+            goto end;
+        open[depth++] = order[i].row;
+    }
+    done = 1;
+end:
+    free(order);
+    free(open);
+    return done;
+}
+
+/* --- one source as intervals of the whole line --------------------------------------- */
+
+/* Intervals without gaps; neighbours have different codes. The boundaries of the ranges that
+ * an interval was put together from stand in `inner`, coded; see docs/dataset-format.md. */
+typedef struct {
+    gl_buffer high, low, codes;
+    gl_buffer merged, starts; /* numbers of the intervals with boundaries, and where these begin */
+    gl_buffer inner;
+    gl_u128 before;     /* the boundary before this one */
+    uint32_t n;         /* intervals */
+    uint32_t last_merged; /* number of the last interval with boundaries, and one more */
+    uint32_t code;      /* of the last interval, and one more; 0: there is none yet */
+    unsigned bits;
+} gl_intervals;
+
+/* Appends a boundary, as what it has more than the one before, in units of its own size:
+ * the number of its trailing zero bits, then 7 bits a byte, the lowest first. */
+static inline int gl_append_boundary(gl_buffer *to, gl_u128 before, gl_u128 boundary)
+{
+    unsigned zeros = (uint64_t)boundary ? (unsigned)__builtin_ctzll((uint64_t)boundary)
+                                        : 64 + (unsigned)__builtin_ctzll((uint64_t)(boundary >> 64));
+    gl_u128 more = (boundary >> zeros) - (before >> zeros);
+    if (!gl_append_value(to, zeros, 1))
+        return 0;
+    for (; more >> 7; more >>= 7)
+        if (!gl_append_value(to, ((uint64_t)more & 0x7F) | 0x80, 1))
+            return 0;
+    return gl_append_value(to, (uint64_t)more, 1);
+}
+
+/* Adds what begins where the one before ends. At most 2^32 bytes of boundaries, which 2^30
+ * ranges have not. Returns 0 when there is no memory. */
+static inline int gl_add_interval(gl_intervals *to, uint64_t first_high, uint64_t first_low,
+                                  uint16_t code)
+{
+    gl_u128 first = (gl_u128)first_high << 64 | first_low, before = to->before;
+    to->before = first;
+    if (to->code == code + 1u) {
+        if (to->last_merged != to->n &&
+            !(gl_append_value(&to->merged, to->n - 1, 4) &&
+              gl_append_value(&to->starts, to->inner.n, 4)))
+            return 0;
+        to->last_merged = to->n;
+        return gl_append_boundary(&to->inner, before, first);
+    }
+    to->code = code + 1u;
+    to->n++;
+    return (to->bits == 32 || gl_append_value(&to->high, first_high, 8)) &&
+           gl_append_value(&to->low, first_low, to->bits == 32 ? 4 : 8) &&
+           gl_append_value(&to->codes, code, 2);
 }
 
 /* --- several layers: intervals on which none of them changes ------------------------- */

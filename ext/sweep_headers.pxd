@@ -41,7 +41,26 @@ cdef extern from "sweep.h" nogil:
     int gl_push_range(gl_ranges *to, const gl_range *row)
     int gl_append_value(gl_buffer *to, uint64_t value, unsigned size)
     int gl_is_flat(const gl_ranges *ranges)
-    int gl_flatten(const gl_ranges *ranges, gl_ranges *out, gl_clashes *clashes)
+    ctypedef enum gl_precedence:
+        GL_SMALLEST
+        GL_LAST_BEGINS
+
+    int gl_flatten(
+        const gl_ranges *ranges, gl_precedence by, gl_ranges *out, gl_clashes *clashes
+    )
+    ctypedef struct gl_intervals:
+        gl_buffer high
+        gl_buffer low
+        gl_buffer codes
+        gl_buffer merged
+        gl_buffer starts
+        gl_buffer inner
+        unsigned bits
+
+    int gl_add_interval(
+        gl_intervals *to, uint64_t first_high, uint64_t first_low, uint16_t code
+    )
+    int gl_partial_overlaps(const gl_ranges *ranges, gl_clashes *found)
     void gl_merge_begin(gl_merge *merge, unsigned bits)
     int gl_merge_step(gl_merge *merge)
     uint64_t gl_merge_high(const gl_merge *merge)

@@ -44,25 +44,35 @@ class Ranges:
     def place(self, index: int) -> tuple[int, int]:
         """Return (file, line) of a range."""
 
-    def flattened(self) -> tuple[Ranges, list[tuple[int, int]]]:
+    def flattened(self, last_begins: bool = False) -> tuple[Ranges, list[tuple[int, int]]]:
         """Return disjoint ranges in ascending order, and the clashes.
 
-        Of several ranges that hold an address the smallest decides. Where the
-        smallest are several that say different things, none of them does: the
+        Of several ranges that hold an address the smallest decides; or, with *last_begins*,
+        the one that begins last, and of these the smallest. Where these
+        are several that say different things, none of them does: the
         code is 0 there. Each such overlap is a clash, given by the numbers of
         two ranges of this object. Ranges that touch stay apart, and each keeps
         the place of the range that decides it. The result is this very object if
         it is disjoint and ascending already.
         """
 
-    def intervals(self) -> tuple[bytes, ...]:
-        """Return flattened ranges as intervals over the whole line: firsts and codes.
+    def partial_overlaps(self) -> list[tuple[int, int]]:
+        """Return ranges that overlap another one and neither hold it nor lie in it.
 
-        Ranges that touch stay apart, and each gap is an interval with code 0.
+        Each is the second number of a pair, at most once; the first is one of those others.
+        """
+
+    def intervals(self) -> tuple[bytes, ...]:
+        """Return flattened ranges as intervals over the whole line, without gaps.
+
+        Ranges that touch and say the same are one interval, and each gap is one with code 0.
+        The boundaries of the ranges inside an interval are kept beside it.
 
         Returns:
-            IPv4: (first uint32, code uint16). IPv6: (upper half of first uint64,
-            lower half uint64, code uint16).
+            IPv4: (first uint32, code uint16, merged uint32, start uint32, boundaries). IPv6:
+            (upper half of first uint64, lower half uint64, and the others). The numbers of
+            those intervals that have boundaries stand in "merged", and in "start" where
+            these begin; docs/dataset-format.md has their form.
 
         Raises:
             ValueError: the ranges overlap or do not ascend.

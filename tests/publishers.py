@@ -90,6 +90,15 @@ IPTOASN4 = b"0.0.0.0\t0.255.255.255\tNone\n1.0.0.0\t1.0.0.255\tUS\n1.0.1.0\t1.0.
 IPTOASN6 = b"2001:200::\t2001:200:ffff:ffff:ffff:ffff:ffff:ffff\tJP\n"
 
 
+GEO_WHOIS_ASN4 = b"1.0.0.0,1.0.0.255,AU\n1.0.1.0,1.0.3.255,CN\n8.0.0.0,8.255.255.255,US\n"
+GEO_WHOIS_ASN6 = b"2001:200::,2001:200:ffff:ffff:ffff:ffff:ffff:ffff,JP\n"
+
+
+def geo_whois_asn_path(family: str) -> str:
+    """Return where ip-location-db has the file of a family, ipv4 or ipv6."""
+    return f"/sapics/ip-location-db/releases/download/latest/geo-whois-asn-country-{family}.csv"
+
+
 def dbip_path(month: str) -> str:
     """Return where DB-IP has the file of a month such as 2026-11."""
     return f"/free/dbip-country-lite-{month}.csv.gz"
@@ -170,6 +179,8 @@ class Server(ThreadingHTTPServer):
     def publish(self, *, month: str = "2026-11") -> None:
         """Serve all sources but IPFire's, as their publishers do."""
         self.plan(dbip_path(month), content(gzip.compress(DBIP, mtime=0)))
+        self.plan(geo_whois_asn_path("ipv4"), content(GEO_WHOIS_ASN4))
+        self.plan(geo_whois_asn_path("ipv6"), content(GEO_WHOIS_ASN6))
         for registry, (_, statistics) in REGISTRIES.items():
             self.plan(registry_path(registry), content(statistics))
             self.plan(f"{registry_path(registry)}.md5", content(md5_file(registry, statistics)))
@@ -178,8 +189,11 @@ class Server(ThreadingHTTPServer):
 
     def catalogue(self, **limits: int) -> str:
         """Return the built-in catalogue with this server instead of the publishers', as TOML."""
-        text = re.sub(r"https://[a-z.-]+/(?=free/|pub/|stats/|data/|databases/)", f"{self.url}/",
-                      builtin_text())  # fmt: skip
+        text = re.sub(
+            r"https://[a-z.-]+/(?=free/|sapics/[^\"]*/download|pub/|stats/|data/|databases/)",
+            f"{self.url}/",
+            builtin_text(),
+        )
         for key, value in ({"smallest": 10} | limits).items():
             text = re.sub(rf"^{key} = \d\w*$", f"{key} = {value}", text, flags=re.MULTILINE)
         return text

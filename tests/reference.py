@@ -15,6 +15,7 @@ import bisect
 import csv
 import functools
 import ipaddress
+import itertools
 import lzma
 import re
 import socket
@@ -66,7 +67,11 @@ def country(raw: str) -> str | None:
 
 @dataclass
 class Source:
-    """One input: sorted, disjoint, inclusive ranges for each family."""
+    """One input: inclusive ranges for each family, sorted by their first addresses.
+
+    They may overlap. Then the one that begins last decides, and of these the smallest; where
+    the smallest are several that name different countries, the source is silent.
+    """
 
     name: str
     coverage: str = "full"
@@ -78,21 +83,44 @@ class Source:
         self.origin = self.origin or self.name
         self.ranges = {version: self.ranges.get(version, []) for version in (4, 6)}
         self._firsts = {version: [row[0] for row in self.ranges[version]] for version in (4, 6)}
+        # The last address of any range up to each one: where that is passed, none before holds.
+        self._reach = {
+            version: list(itertools.accumulate((row[1] for row in self.ranges[version]), max))
+            for version in (4, 6)
+        }
 
     def says(self, version: int, value: int) -> str | None:
         """Return the country this source gives an address, None for silence."""
+        rows = self.ranges[version]
         at = bisect.bisect_right(self._firsts[version], value) - 1
+        while at >= 0 and rows[at][1] < value:
+            if self._reach[version][at] < value:
+                return None
+            at -= 1
         if at < 0:
             return None
-        first, last, code = self.ranges[version][at]
-        return code if first <= value <= last else None
+        first = rows[at][0]
+        if at == 0 or rows[at - 1][0] != first:
+            return rows[at][2]
+        same = [row for row in self._beginning_at(version, first) if row[1] >= value]
+        last = min(row[1] for row in same)
+        codes = {code for _, end, code in same if end == last}
+        return codes.pop() if len(codes) == 1 else None
+
+    def _beginning_at(self, version: int, first: int) -> list[tuple[int, int, str | None]]:
+        at = bisect.bisect_left(self._firsts[version], first)
+        end = bisect.bisect_right(self._firsts[version], first)
+        return self.ranges[version][at:end]
 
 
 def read_csv(path: Path, family: socket.AddressFamily) -> list[tuple[int, int, str | None]]:
-    """Read ``first,last,code`` lines, compressed with xz."""
+    """Read the ``first,last,code`` lines of one family, compressed with xz or not."""
     rows = []
-    with lzma.open(path, "rt", encoding="ascii", newline="") as file:
+    opened = lzma.open if path.suffix == ".xz" else open
+    with opened(path, "rt", encoding="ascii", newline="") as file:
         for first, last, code in csv.reader(file):
+            if (":" in first) != (family == socket.AF_INET6):
+                continue
             rows.append(
                 (
                     int.from_bytes(socket.inet_pton(family, first)),
@@ -100,7 +128,7 @@ def read_csv(path: Path, family: socket.AddressFamily) -> list[tuple[int, int, s
                     country(code),
                 )
             )
-    return rows
+    return sorted(rows, key=lambda row: row[0])
 
 
 def read_registry(path: Path) -> list[str]:
@@ -317,8 +345,13 @@ class Oracle:
         return False
 
     def ranges(self, version: int) -> Iterator[tuple[int, int]]:
-        """Yield first and last of every range of sources, registries and overrides."""
+        """Yield first and last of every range of sources, registries and overrides.
+
+        Advisory sources have no boundaries: they change no answer.
+        """
         for source in self.sources:
+            if source.coverage == "advisory":
+                continue
             for first, last, _ in source.ranges[version]:
                 yield first, last
         yield from self.special_purpose[version]
@@ -338,18 +371,31 @@ class Oracle:
         return sorted(at for at in near if 0 <= at <= top)
 
 
+NO_KOSOVO = {"XK": ["AL", "RS"]}
+EMBEDDED: tuple[tuple[str, str, str, dict[str, list[str]], str], ...] = (
+    ("dbip", "full", "DB-IP", NO_KOSOVO, "dbip-country-2026-10-{}.csv.xz"),
+    ("dbip-kosovo", "partial", "DB-IP", {}, "dbip-country-2026-06-xk.csv"),
+    ("geo-whois-asn", "full", "", NO_KOSOVO, "geo-whois-asn-country-2026-06-{}.csv.xz"),
+    ("registry", "advisory", "", NO_KOSOVO, "rir-country-2026-06-{}.csv.xz"),
+)
+"""Name, coverage, origin, what it cannot know, and files of each source of the dataset."""
+
+
 @functools.cache
 def embedded() -> Oracle:
     """Return the oracle of the dataset that ships with geolookup."""
     sources = [
         Source(
             name,
+            coverage=coverage,
+            origin=origin,
+            mute=mute,
             ranges={
-                4: read_csv(SOURCES / f"{name}-country-2026-06-ipv4.csv.xz", socket.AF_INET),
-                6: read_csv(SOURCES / f"{name}-country-2026-06-ipv6.csv.xz", socket.AF_INET6),
+                4: read_csv(SOURCES / files.format("ipv4"), socket.AF_INET),
+                6: read_csv(SOURCES / files.format("ipv6"), socket.AF_INET6),
             },
         )
-        for name in ("dbip", "rir")
+        for name, coverage, origin, mute, files in EMBEDDED
     ]
     special = [
         *read_registry(REGISTRIES / "iana-ipv4-special-registry.csv"),

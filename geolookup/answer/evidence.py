@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, NoReturn
@@ -99,7 +99,7 @@ class Evidence:
                 raise ValueError("the index is longer than the section")
             index = json.loads(bytes(section[8 : 8 + size]))
             columns = section[8 + size + -(8 + size) % ALIGNMENT :]
-            self.sources = tuple(SourceEvidence(entry, columns) for entry in index["sources"])
+            self.sources = tuple(SourceEvidence(entry, columns, name) for entry in index["sources"])
             self._overrides: list[dict[str, str]] = index["overrides"]
             self._override_ranges: dict[Family, list[tuple[int, int, int]]] = {
                 4: _numbers(index["override_ranges"]["ipv4"]),
@@ -140,9 +140,11 @@ class Evidence:
         return max(holding, key=lambda pair: pair[0])[1] if holding else None
 
     def _fail(self, error: Exception) -> NoReturn:
-        raise DatasetError(
-            f"{self._name}: section {SECTION}: not of its form ({type(error).__name__})"
-        ) from error
+        raise _damaged(self._name, type(error).__name__) from error
+
+
+def _damaged(name: str, what: str) -> DatasetError:
+    return DatasetError(f"{name}: section {SECTION}: not of its form ({what})")
 
 
 def _numbers(listed: list[tuple[str, str, int]]) -> list[tuple[int, int, int]]:
@@ -156,10 +158,16 @@ class SourceEvidence:
         name: the source's name.
     """
 
-    def __init__(self, entry: dict[str, Any], columns: memoryview) -> None:
+    def __init__(self, entry: dict[str, Any], columns: memoryview, file: str) -> None:
         self.name: str = entry["name"]
+        self._file = file
         self._ipv4 = _take(columns, entry["ipv4"], "I", "H")
         self._ipv6 = _take(columns, entry["ipv6"], "Q", "Q", "H")
+        # Files of before have none: their intervals are the source's ranges.
+        self._ranges: dict[Family, _Ranges | None] = {
+            4: _take_ranges(columns, entry.get("ipv4_ranges")),
+            6: _take_ranges(columns, entry.get("ipv6_ranges")),
+        }
 
     def intervals(self, family: Family) -> Iterator[tuple[int, int, str | None]]:
         """Yield first and last address and the code (None: silent), ascending, without gaps."""
@@ -173,14 +181,81 @@ class SourceEvidence:
         return ranges_of(family, starts, map(texts.__getitem__, codes))
 
     def statement(self, family: Family, address: int) -> Statement:
-        """Return what it says of one address."""
+        """Return what it says of one address.
+
+        Raises:
+            DatasetError: what is kept of its ranges is damaged.
+        """
         if family == 4:
             firsts, codes = self._ipv4
             at, first, last = covering_ipv4(firsts, address)
         else:
             highs, lows, codes = self._ipv6
             at, first, last = covering_ipv6(highs, lows, address)
+        ranges = self._ranges[family]
+        if ranges is not None:
+            try:
+                first, last = ranges.covering(at, first, last, address)
+            except ValueError as error:
+                raise _damaged(self._file, str(error)) from error
         return Statement(_code_text(codes[at]), first, last)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranges:
+    """Where the ranges begin that intervals were put together from.
+
+    Attributes:
+        merged: the numbers of these intervals, ascending.
+        starts: of each of them, where its boundaries begin among all bytes.
+        boundaries: see docs/dataset-format.md.
+    """
+
+    merged: memoryview[int]
+    starts: memoryview[int]
+    boundaries: memoryview[int]
+
+    def covering(self, interval: int, first: int, last: int, address: int) -> tuple[int, int]:
+        """Return first and last address of the range in an interval that holds an address.
+
+        Raises:
+            ValueError: the boundaries are damaged.
+        """
+        number = bisect_left(self.merged, interval)
+        if number == len(self.merged) or self.merged[number] != interval:
+            return first, last
+        after = self.starts[number + 1] if number + 1 < len(self.starts) else len(self.boundaries)
+        coded = self.boundaries[self.starts[number] : after]
+        at = 0
+        while at < len(coded):
+            zeros, more, shift = coded[at], 0, 0
+            at += 1
+            while at < len(coded) and shift < _LONGEST:
+                more |= (coded[at] & 0x7F) << shift
+                shift += 7
+                at += 1
+                if coded[at - 1] < 0x80:
+                    break
+            boundary = (first >> zeros) + more << zeros
+            if not first < boundary <= last:
+                raise ValueError("a boundary lies outside of its interval")
+            if boundary > address:
+                return first, boundary - 1
+            first = boundary
+        return first, last
+
+
+_LONGEST: Final = 7 * 19
+"""Bits that 128 bits take at 7 a byte."""
+
+
+def _take_ranges(columns: memoryview, places: list[int] | None) -> _Ranges | None:
+    if places is None:
+        return None
+    merged, starts, boundaries = _cut(columns, places, "I", "I", "B")
+    if len(merged) != len(starts):
+        raise ValueError("columns of different lengths")
+    return _Ranges(merged, starts, boundaries)
 
 
 def _code_text(code: int) -> str | None:
@@ -190,11 +265,18 @@ def _code_text(code: int) -> str | None:
 def _take(
     columns: memoryview, places: list[int], *kinds: Literal["H", "I", "Q"]
 ) -> tuple[memoryview[int], ...]:
-    taken: list[memoryview[int]] = []
+    taken = _cut(columns, places, *kinds)
+    if len({len(column) for column in taken}) != 1 or any(column[0] for column in taken[:-1]):
+        raise ValueError("columns of different lengths, or that do not begin at 0")
+    return taken
+
+
+def _cut(
+    columns: memoryview, places: list[int], *kinds: Literal["B", "H", "I", "Q"]
+) -> tuple[memoryview[int], ...]:
+    cut: list[memoryview[int]] = []
     for kind, offset, size in zip(kinds, places[::2], places[1::2], strict=True):
         if not (0 <= offset <= offset + size <= len(columns)):
             raise ValueError("a column lies outside of the section")
-        taken.append(columns[offset : offset + size].cast(kind))
-    if len({len(column) for column in taken}) != 1 or any(column[0] for column in taken[:-1]):
-        raise ValueError("columns of different lengths, or that do not begin at 0")
-    return tuple(taken)
+        cut.append(columns[offset : offset + size].cast(kind))
+    return tuple(cut)

@@ -319,7 +319,19 @@ def flatten(source: Source, ranges: SourceRanges, findings: list[str]) -> Layer:
         ranges: which may overlap.
         findings: takes what an operator should know: contradictions, and what lies outside.
     """
-    flat, clashes = _flatten(ranges)
+    flat, clashes = _flatten(ranges, last_begins=source.overlaps == "last-begins")
+    partial = [
+        f"{ranges.location(family, index)} overlaps {ranges.location(family, other)}"
+        for family in (ranges.ipv4, ranges.ipv6)
+        for other, index in family.partial_overlaps()
+        if source.overlaps is None and family[other][2] != family[index][2]
+    ]
+    if partial:
+        findings.append(
+            f"{source.name}: {len(partial):,} ranges overlap another one in part and name another"
+            " country; where they do, the smallest decides, unless the manifest says overlaps ="
+            f' "last-begins". The first: {partial[0]}'
+        )
     findings += [
         f"{ranges.location(family, index)}: names another country than"
         f" {ranges.location(family, other)} for the same addresses and is no more specific, so"
@@ -433,10 +445,12 @@ def _flatten_overrides(
     return Layer(flat, len(ranges))
 
 
-def _flatten(ranges: SourceRanges) -> tuple[SourceRanges, list[tuple[Ranges, int, int]]]:
+def _flatten(
+    ranges: SourceRanges, *, last_begins: bool = False
+) -> tuple[SourceRanges, list[tuple[Ranges, int, int]]]:
     """Return disjoint ranges, and the pairs that clash: (family, index, index)."""
-    ipv4, clashes4 = ranges.ipv4.flattened()
-    ipv6, clashes6 = ranges.ipv6.flattened()
+    ipv4, clashes4 = ranges.ipv4.flattened(last_begins)
+    ipv6, clashes6 = ranges.ipv6.flattened(last_begins)
     return SourceRanges(ipv4, ipv6, ranges.files), [
         *((ranges.ipv4, *pair) for pair in clashes4),
         *((ranges.ipv6, *pair) for pair in clashes6),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from geolookup.answer.evidence import ALIGNMENT
@@ -46,11 +46,7 @@ def encode(
 
     index = {
         "sources": [
-            {
-                "name": source.name,
-                "ipv4": add(*ranges.ipv4.intervals()),
-                "ipv6": add(*ranges.ipv6.intervals()),
-            }
+            {"name": source.name, **_columns(ranges.ipv4, add), **_columns(ranges.ipv6, add)}
             for source, ranges in sources
         ],
         "overrides": [
@@ -65,6 +61,13 @@ def encode(
     text = json.dumps(index, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     head = len(text).to_bytes(8, "little") + text
     return head + bytes(-len(head) % ALIGNMENT) + bytes(columns)
+
+
+def _columns(ranges: Ranges, add: Callable[..., list[int]]) -> dict[str, list[int]]:
+    family = "ipv4" if ranges.bits == 32 else "ipv6"
+    *columns, merged, starts, boundaries = ranges.intervals()
+    # Apart, so that a reader which knows the first alone can do with that.
+    return {family: add(*columns), f"{family}_ranges": add(merged, starts, boundaries)}
 
 
 def _iso(override: Override) -> str:

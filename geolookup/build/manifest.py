@@ -23,6 +23,7 @@
     coverage = "full"                # "partial", "advisory" or "authoritative"; docs/answers.md
     origin = "dbip"                  # sources of one origin are one vote; left out: the name
     mute = { XK = ["AL", "RS"] }     # what it cannot know, and what it says instead; or ["XK"]
+    overlaps = "smallest"            # which of its ranges decides; or "last-begins"
     within = ["192.0.2.0/24"]        # what it may speak of; or a file of prefixes, one per line
 
     [[override]]
@@ -48,7 +49,14 @@ from geolookup.answer.claims import COVERAGES, Mute
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.embedded_ipv4 import nat64_prefix
 from geolookup.build.readers import FORMATS, CountryFrom, Options
-from geolookup.build.sources import Override, Source, read_prefix, read_prefixes, read_range
+from geolookup.build.sources import (
+    Overlaps,
+    Override,
+    Source,
+    read_prefix,
+    read_prefixes,
+    read_range,
+)
 from geolookup.change_limits import ChangeLimits, LimitError, read_limited, read_part, read_share
 from geolookup.errors import SourceError
 from geolookup.tomlfile import Table, decode, read, read_raw, shown
@@ -208,8 +216,9 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         "origin": table.value("origin", str, ""),
         "attribution": table.value("attribution", str, ""),
         "url": table.value("url", str, ""),
-        "mute": _mute(table),
+        "mute": read_mute(table),
         "within": _within(table, folder),
+        "overlaps": table.choice("overlaps", OVERLAPS) if table.has("overlaps") else None,
     }
     with table.locating():
         source = Source(**described)
@@ -221,7 +230,8 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
     )
 
 
-def _mute(table: Table) -> Mute:
+def read_mute(table: Table) -> Mute:
+    """Return what a source's table says that it cannot know; see `claims.Mute`."""
     if not table.has("mute"):
         return ()
     if not table.has("mute", dict):
@@ -274,7 +284,8 @@ _MANIFEST_KEYS = (
 )  # fmt: skip
 _SOURCE_KEYS = (
     "name", "files", "format", "licence", "attribution", "url", "date", "coverage", "origin",
-    "country", "country_from", "mute", "within",
+    "country", "country_from", "mute", "within", "overlaps",
 )  # fmt: skip
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
+OVERLAPS: tuple[Overlaps, ...] = get_args(Overlaps)
 _COUNTRIES_FROM: tuple[CountryFrom, ...] = get_args(CountryFrom)

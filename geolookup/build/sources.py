@@ -6,11 +6,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from typing import Literal
 
 from geolookup._core import parse
 from geolookup.answer.claims import COVERAGES, NO_COUNTRY, Coverage, Mute
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.errors import SourceError
+
+Overlaps = Literal["smallest", "last-begins"]
+"""Which of several ranges of a source that hold an address decides: the smallest one, or the
+one that begins last and of these the smallest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Source:
         attribution: the text that its licence asks for, or empty.
         url: where it is published, or empty.
         mute: the codes that it cannot know; see `claims.Mute`.
+        overlaps: which of its own ranges that hold an address decides; see `Overlaps`.
+            None: the smallest, and those that overlap in part are reported.
         within: first and last address (packed) of each prefix that it may speak of. What it
             says of others is left out. Empty: of any, which an authoritative source may not.
     """
@@ -39,6 +46,7 @@ class Source:
     url: str = ""
     mute: Mute = ()
     within: tuple[tuple[bytes, bytes], ...] = ()
+    overlaps: Overlaps | None = None
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -115,10 +115,10 @@ def _intervals_of(entry: SourceEntry, ranges: SourceRanges) -> Callable[[Family]
 
     def intervals(family: Family) -> Iterator[tuple[int, int, str | None]]:
         if family == 4:
-            low, codes = flat.ipv4.intervals()
+            low, codes, *_ = flat.ipv4.intervals()
             firsts = list(array("I", low))
         else:
-            high, low, codes = flat.ipv6.intervals()
+            high, low, codes, *_ = flat.ipv6.intervals()
             firsts = [a << 64 | b for a, b in zip(array("Q", high), array("Q", low), strict=True)]
         names = {code: code_text(code) if code else None for code in set(array("H", codes))}
         ends = [*(first - 1 for first in firsts[1:]), (1 << (32 if family == 4 else 128)) - 1]

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from geolookup import tomlfile
-from geolookup.answer.claims import COVERAGES, Coverage
+from geolookup.answer.claims import COVERAGES, Coverage, Mute
+from geolookup.build.manifest import OVERLAPS, read_mute
 from geolookup.build.readers import FORMATS
+from geolookup.build.sources import Overlaps
 from geolookup.tomlfile import Table
 from geolookup.update.problems import UpdateError
 from geolookup.update.transfer import unsafe_reason
@@ -77,6 +79,8 @@ class Publisher:
         default: whether it is downloaded if no source is named.
         insecure: whether ``http:`` to other machines is accepted.
         grace_days: number of days of a month on which the last month's file is accepted.
+        mute: as in `sources.Source`.
+        overlaps: as in `sources.Source`.
     """
 
     name: str
@@ -91,6 +95,8 @@ class Publisher:
     default: bool = False
     insecure: bool = False
     grace_days: int = 0
+    mute: Mute = ()
+    overlaps: Overlaps | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +193,8 @@ def _publisher(table: Table) -> Publisher:
         default=table.value("default", bool, False),
         insecure=insecure,
         grace_days=table.value("grace_days", int, 0),
+        mute=read_mute(table),
+        overlaps=table.choice("overlaps", OVERLAPS) if table.has("overlaps") else None,
     )
 
 

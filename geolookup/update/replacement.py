@@ -172,7 +172,12 @@ def _source(refreshed: RefreshedSource, folder: Path) -> str:
         "coverage": publisher.coverage,
         "origin": publisher.origin,
     }
+    if publisher.overlaps is not None:
+        values["overlaps"] = publisher.overlaps
     lines = ["[[source]]", *(f"{key} = {_text(value)}" for key, value in values.items())]
+    if publisher.mute:
+        listed = (f"{code} = [{', '.join(map(_text, filed))}]" for code, filed in publisher.mute)
+        lines.append(f"mute = {{ {', '.join(listed)} }}")
     paths = (download.path.relative_to(folder) for download in refreshed.downloads)
     names = "".join(f"    {_text(path.as_posix())},\n" for path in paths)
     return "\n".join([*lines, f"date = {refreshed.date}", f"files = [\n{names}]\n"])

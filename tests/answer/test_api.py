@@ -779,9 +779,12 @@ def test_a_dataset_describes_itself(small: Dataset) -> None:
 
 
 def test_the_embedded_dataset_names_its_sources(embedded: Dataset) -> None:
-    assert [source.licence for source in embedded.sources] == ["CC-BY-4.0", "CC-BY-4.0"]
-    assert len(embedded.attributions) == 2
-    assert embedded.built == datetime(2026, 6, 17, tzinfo=UTC)
+    assert [source.licence for source in embedded.sources] == ["CC-BY-4.0"] * 4
+    assert [source.coverage for source in embedded.sources] == [
+        "full", "partial", "full", "advisory",
+    ]  # fmt: skip
+    assert len(embedded.attributions) == 3
+    assert embedded.built == datetime(2026, 10, 1, tzinfo=UTC)
     assert "db-ip.com" in embedded.attributions[0]
 
 
@@ -826,13 +829,13 @@ def test_an_address_in_china_in_all_its_forms(embedded: Dataset, address: str) -
 
 
 def test_an_address_of_which_sources_disagree(embedded: Dataset) -> None:
-    answer = embedded.lookup("101.32.0.1", "HK")
+    answer = embedded.lookup("43.102.0.1", "HK")
     assert answer.status is Status.DISPUTED
     assert answer.claimed == ("HK", "SG")
     assert answer.country in answer.claimed
     assert answer.verdict is Verdict.UNDETERMINED
-    assert embedded.lookup("101.32.0.1", "HK+SG").verdict is Verdict.INSIDE
-    assert embedded.lookup("101.32.0.1", "CN").verdict is Verdict.OUTSIDE
+    assert embedded.lookup("43.102.0.1", "HK+SG").verdict is Verdict.INSIDE
+    assert embedded.lookup("43.102.0.1", "CN").verdict is Verdict.OUTSIDE
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from geolookup.answer.region_sets import RegionSets
 from geolookup.client import AsyncClient, Client
 from geolookup.v1 import geolookup_pb2 as v1
 
-ROSTER = ["1.0.1.1", "8.8.8.8", "101.32.0.1", "10.0.0.1", "1.2.3", "2001:200::1"]
+ROSTER = ["1.0.1.1", "8.8.8.8", "43.102.0.1", "10.0.0.1", "1.2.3", "2001:200::1"]
 
 SAMPLE = DecisionRecord(
     time=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),

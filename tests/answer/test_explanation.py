@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import random
 from collections.abc import Iterator
 from datetime import date
@@ -18,7 +19,8 @@ from geolookup.answer.claims import MAX_CLAIMS, Status
 from geolookup.answer.dataset import Dataset, encode
 from geolookup.answer.embedded_ipv4 import embedded_ipv4, nat64_prefix
 from geolookup.answer.evidence import SECTION, Evidence
-from geolookup.build import compiler
+from geolookup.answer.intervals import Family
+from geolookup.build import compiler, evidence_section
 from geolookup.build.readers import SourceRanges, code_number
 from geolookup.build.sources import Override, Source, read_prefix
 from geolookup.errors import DatasetClosedError, DatasetError
@@ -252,15 +254,73 @@ def test_evidence_of_another_form_is_refused(content: bytes) -> None:
         Evidence(memoryview(content), "here")
 
 
-def test_ranges_as_intervals_have_no_gaps_and_keep_touching_ranges_apart() -> None:
-    ranges = ranges_of(("9.0.0.0/8", "DE"), ("10.0.0.0/8", "DE"), ("255.0.0.0/8", "FR"))
-    firsts, codes = ranges.ipv4.intervals()
+def test_ranges_as_intervals_have_no_gaps_and_merge_those_that_say_the_same() -> None:
+    ranges = ranges_of(
+        ("9.0.0.0/8", "DE"), ("10.0.0.0/8", "DE"), ("11.0.0.0/16", "DE"), ("255.0.0.0/8", "FR")
+    )
+    firsts, codes, merged, starts, boundaries = ranges.ipv4.intervals()
     assert [hex(first) for first in memoryview(firsts).cast("I")] == [
-        "0x0", "0x9000000", "0xa000000", "0xb000000", "0xff000000",
+        "0x0", "0x9000000", "0xb010000", "0xff000000",
     ]  # fmt: skip
     de, fr = code_number("DE"), code_number("FR")
-    assert list(memoryview(codes).cast("H")) == [0, de, de, 0, fr]
-    assert ranges.ipv6.intervals() == (bytes(8), bytes(8), bytes(2))
+    assert list(memoryview(codes).cast("H")) == [0, de, 0, fr]
+    assert list(memoryview(merged).cast("I")) == [1]
+    assert list(memoryview(starts).cast("I")) == [0]
+    # 10.0.0.0 is 5 << 25 and 9.0.0.0 lies in 4 << 25; 11.0.0.0 is 11 << 24 and 10.0.0.0 10 << 24.
+    assert boundaries == bytes([25, 1, 24, 1])
+    assert ranges.ipv6.intervals() == (bytes(8), bytes(8), bytes(2), b"", b"", b"")
+
+
+@given(
+    st.sampled_from([4, 6]),
+    st.lists(
+        st.tuples(st.integers(1, 2**20), st.integers(0, 9), st.sampled_from(["", "DE", "FR"])),
+        max_size=40,
+    ),
+    st.integers(0, 96),
+)
+def test_each_range_is_quoted_whatever_it_was_merged_with(
+    family: Family, rows: list[tuple[int, int, str]], shift: int
+) -> None:
+    # An upper part that is far away has ranges of each size below it.
+    unit = 1 << (shift if family == 6 else shift % 9)
+    top = (1 << (32 if family == 4 else 128)) - 1
+    expected: list[tuple[int, int, str | None]] = []
+    ranges = SourceRanges()
+    at = 0
+    for size, gap, code in rows:
+        first, last = at + gap * unit, at + (gap + size) * unit - 1
+        if last > top:
+            break
+        if gap:
+            expected.append((at, first - 1, None))
+        into = ranges.ipv4 if family == 4 else ranges.ipv6
+        into.append(first, last, code_number(code) if code else 0)
+        expected.append((first, last, code or None))
+        at = last + 1
+    if at <= top:
+        expected.append((at, top, None))
+    section = evidence_section.encode(
+        [(Source("one", "CC0-1.0", date(2026, 1, 1)), ranges)], (), SourceRanges(), ()
+    )
+    (one,) = Evidence(memoryview(section), "here").sources
+    for first, last, country in expected:
+        for address in {first, last, first + (last - first) // 2}:
+            assert one.statement(family, address) == (country, first, last)
+    merged = [key for key, _ in itertools.groupby(country for _, _, country in expected)]
+    assert [country for _, _, country in one.intervals(family)] == merged
+
+
+def test_damaged_boundaries_are_refused_when_they_are_read() -> None:
+    rows = [(f"9.{second}.0.0/16", "DE") for second in range(4)]
+    source = Source("one", "CC0-1.0", date(2026, 1, 1))
+    section = evidence_section.encode([(source, ranges_of(*rows))], (), SourceRanges(), ())
+    (at,) = [i for i in range(len(section)) if section[i : i + 6] == bytes([16, 1, 17, 1, 16, 1])]
+    for damage in (bytes([16, 0]), bytes([200, 1]), bytes([16, 0xFF, 0xFF, 0xFF])):
+        content = section[:at] + damage + section[at + len(damage) :]
+        (one,) = Evidence(memoryview(content), "here").sources
+        with pytest.raises(DatasetError, match=f"here: section {SECTION}"):
+            one.statement(4, 0x09030000)
 
 
 def test_overlapping_ranges_are_no_intervals() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import datetime
 import functools
 import hashlib
@@ -395,6 +396,35 @@ def test_a_source_that_contradicts_itself_is_silent_there_and_it_is_reported() -
     )
 
 
+def test_overlaps_are_read_as_the_publisher_means_them_and_reported_where_that_is_not_known() -> (
+    None
+):
+    rows = SourceRanges.of(
+        (*read_range(where), code)
+        for where, code in (
+            ("1.0.0.0-1.0.0.99", "DE"),
+            ("1.0.0.50-1.0.0.255", "FR"),
+            ("1.0.0.240-1.0.1.9", "FR"),
+        )
+    )
+    for overlaps, country in ((None, "DE"), ("smallest", "DE"), ("last-begins", "FR")):
+        one = dataclasses.replace(source("a"), overlaps=overlaps)
+        compiled = compiler.compile([(one, rows)])
+        assert claim_of(compiled, "1.0.0.49").country == "DE"
+        assert claim_of(compiled, "1.0.0.50").country == country
+        assert claim_of(compiled, "1.0.0.99").country == country
+        assert claim_of(compiled, "1.0.0.100").country == "FR"
+        assert compiled.findings == (
+            ()
+            if overlaps
+            else (
+                "a: 1 ranges overlap another one in part and name another country; where they do,"
+                ' the smallest decides, unless the manifest says overlaps = "last-begins".'
+                " The first: row 2 overlaps row 1",
+            )
+        )
+
+
 def test_findings_are_listed_up_to_a_limit_and_then_counted() -> None:
     rows = [f"1.{a}.{b}.0/24 {code}" for a in range(2) for b in range(60) for code in ("DE", "FR")]
     found = compiler.compile([(source("a"), ranges(*rows))]).findings
@@ -613,11 +643,17 @@ def digest(compiled: CompiledDataset) -> str:
 def test_the_embedded_dataset_has_about_the_intervals_of_its_sources() -> None:
     compiled = embedded()
     assert_well_formed(compiled)
-    assert [layer.rows for layer in compiled.sources] == [355_800 + 345_868, 141_822 + 68_368]
-    assert len(compiled.ipv4_first) == 4 * 368_063
-    assert len(compiled.ipv6_first_high) == 8 * 369_944
-    assert len(compiled.claims) == 7_403
-    assert compiled.findings == ()
+    assert [layer.rows for layer in compiled.sources] == [
+        362_078 + 710_785,
+        97 + 47,
+        334_373 + 216_295,
+        141_822 + 68_368,
+    ]
+    assert len(compiled.ipv4_first) == 4 * 492_702
+    assert len(compiled.ipv6_first_high) == 8 * 484_676
+    assert len(compiled.claims) == 11_960
+    assert len(compiled.findings) == 3, "equal ranges of geo-whois-asn that name two countries"
+    assert all("names another country than" in finding for finding in compiled.findings)
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -108,6 +108,8 @@ def test_bounds_and_codes_that_a_source_cannot_know_are_read(
     for text in ('within = "own.txt"', 'within = ["192.0.2.0/24", "2001:db8::/32"]'):
         (found,) = load(feed + text).sources
         assert found.source.within == bounds
+    (found,) = load(SOURCE + 'overlaps = "last-begins"').sources
+    assert found.source.overlaps == "last-begins"
     (found,) = load(SOURCE + 'mute = ["XK", "AX"]').sources
     assert found.source.mute == (("AX", ()), ("XK", ()))
     (found,) = load(SOURCE + 'mute = { XK = ["AL", "RS"], AX = [] }').sources
@@ -124,13 +126,18 @@ def test_what_is_left_out_has_a_default(load: Callable[[str], manifest.Manifest]
 
 def test_the_embedded_dataset_has_a_manifest() -> None:
     found = manifest.load(reference.ROOT / "data" / "geolookup.toml")
-    assert [entry.source.name for entry in found.sources] == ["dbip", "registry"]
-    assert {entry.source.coverage for entry in found.sources} == {"full"}
+    assert {entry.source.name: entry.source.coverage for entry in found.sources} == {
+        "dbip": "full",
+        "dbip-kosovo": "partial",
+        "geo-whois-asn": "full",
+        "registry": "advisory",
+    }
     assert {entry.source.licence for entry in found.sources} == {"CC-BY-4.0"}
-    dbip, registry = (entry.source.attribution for entry in found.sources)
-    assert "IP Geolocation by DB-IP" in dbip
-    assert "https://db-ip.com" in dbip
-    assert "nro.net" in registry
+    dbip, kosovo, whois, registry = (entry.source for entry in found.sources)
+    assert dbip.attribution == kosovo.attribution == "IP Geolocation by DB-IP (https://db-ip.com)"
+    assert dbip.origin == kosovo.origin, "the older edition has no vote of its own"
+    assert "nro.net" in whois.attribution
+    assert "nro.net" in registry.attribution
 
 
 # name, the manifest, the error after the manifest's path
@@ -193,6 +200,11 @@ MALFORMED = [
         "bounds that are no prefix",
         SOURCE + 'within = ["192.0.2.0/24", "10.0.0.1/8"]',
         ": source 1: within: 2: the prefix has bits set beyond its length",
+    ),
+    (
+        "overlaps of its own",
+        SOURCE + 'overlaps = "first"',
+        ": source 1: overlaps: expected one of: smallest, last-begins",
     ),
     ("bounds in no file", SOURCE + 'within = "gone.txt"', ": source 1: within: "),
     ("no bounds", SOURCE + "within = []", ": source 1: within: holds no prefix"),

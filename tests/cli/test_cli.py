@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "geolookup")
 PATIENCE = 60
 
-CHINA, AMERICA, HONG_KONG_OR_NOT = "1.0.1.1", "8.8.8.8", "101.32.0.1"
+CHINA, AMERICA, HONG_KONG_OR_NOT = "1.0.1.1", "8.8.8.8", "43.102.0.1"
 HIDDEN = "203.0.113.77"
 """An address that no error text may repeat."""
 
@@ -177,7 +177,7 @@ def test_lookup_prints_an_aligned_table_and_the_dataset(run: Run, dataset: Datas
     assert ended.out == (
         "ADDRESS      COUNTRY             STATUS           CLAIMED  VERDICT\n"
         "1.0.1.1      CN       China      ASSIGNED         -        INSIDE\n"
-        "101.32.0.1   HK       Hong Kong  DISPUTED         HK SG    OUTSIDE\n"
+        "43.102.0.1   HK       Hong Kong  DISPUTED         HK SG    OUTSIDE\n"
         "2001:db8::1  ZZ                  SPECIAL_PURPOSE  -        UNDETERMINED\n"
         f"\ndataset {dataset.id}\n"
     )

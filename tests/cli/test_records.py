@@ -25,7 +25,7 @@ from geolookup.answer.claims import Verdict
 from geolookup.cli import main
 from geolookup.cli.records import RecordFile, Selection
 
-CHINA, AMERICA, HONG_KONG = "1.0.1.1", "8.8.8.8", "101.32.0.1"
+CHINA, AMERICA, HONG_KONG = "1.0.1.1", "8.8.8.8", "43.102.0.1"
 HIDDEN = "203.0.113.77"
 
 

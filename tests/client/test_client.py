@@ -43,7 +43,7 @@ from geolookup.v1 import geolookup_pb2 as v1
 
 pytestmark = pytest.mark.usefixtures("transport")
 
-CHINA, AMERICA, DISPUTED, PRIVATE = "1.0.1.1", "8.8.8.8", "101.32.0.1", "10.0.0.1"
+CHINA, AMERICA, DISPUTED, PRIVATE = "1.0.1.1", "8.8.8.8", "43.102.0.1", "10.0.0.1"
 GERMANY6 = "2a02:2e0:3fe:1001:302::"
 
 

@@ -36,7 +36,7 @@ from geolookup.service.rpc import handlers
 from geolookup.service.rpc.request import RequestError
 from geolookup.v1 import geolookup_pb2 as v1
 
-CHINA, AMERICA, DISPUTED, PRIVATE = "1.0.1.1", "8.8.8.8", "101.32.0.1", "10.0.0.1"
+CHINA, AMERICA, DISPUTED, PRIVATE = "1.0.1.1", "8.8.8.8", "43.102.0.1", "10.0.0.1"
 GERMANY6 = "2a02:2e0:3fe:1001:302::"
 BAD = ("", "1.2.3", "1.2.3.4:80", "::1%eth0", b"", b"123", "\ud800")
 

@@ -78,6 +78,46 @@ def test_flattening_lets_the_smallest_range_decide_each_address(
     assert found == {at: code for at, code in expected.items() if code is not None}
 
 
+def beginning_last(given_rows: Sequence[Row], at: int) -> int | None:
+    """Return the code of what begins last and of these is smallest; 0 where they differ."""
+    holding = [row for row in given_rows if row[0] <= at <= row[1]]
+    latest = [row for row in holding if row[0] == max(other[0] for other in holding)]
+    codes = {row[2] for row in latest if row[1] == min(other[1] for other in latest)}
+    if not codes:
+        return None
+    return codes.pop() if len(codes) == 1 else 0
+
+
+@given(rows(), places)
+def test_flattening_lets_the_range_that_begins_last_decide_if_asked_to(
+    given_rows: list[Row], place: tuple[int, int]
+) -> None:
+    bits, start = place
+    flat, clashes = made(given_rows, bits, start).flattened(last_begins=True)
+    found = {at - start: code for at, code in code_by_address(flat).items()}
+    expected = {at: beginning_last(given_rows, at) for at in range(SIZE)}
+    assert found == {at: code for at, code in expected.items() if code is not None}
+    for index, other in clashes:
+        assert given_rows[index][:2] == given_rows[other][:2]
+        assert given_rows[index][2] != given_rows[other][2]
+
+
+@given(rows(), places)
+def test_ranges_that_overlap_in_part_are_listed(
+    given_rows: list[Row], place: tuple[int, int]
+) -> None:
+    bits, start = place
+
+    def cross(one: Row, other: Row) -> bool:
+        return one[0] < other[0] <= one[1] < other[1]
+
+    found = made(given_rows, bits, start).partial_overlaps()
+    assert all(cross(given_rows[other], given_rows[index]) for other, index in found)
+    assert len({index for _, index in found}) == len(found)
+    crossing = any(cross(one, other) for one in given_rows for other in given_rows)
+    assert bool(found) == crossing
+
+
 @given(rows(), places)
 def test_flattened_ranges_keep_the_place_of_a_range_that_decides(
     given_rows: list[Row], place: tuple[int, int]

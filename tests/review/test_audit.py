@@ -19,7 +19,7 @@ from geolookup.answer.decision_record import DecisionRecord
 from geolookup.answer.region_sets import RegionSets
 from geolookup.cli import command
 
-ROSTER = ["1.0.1.1", "8.8.8.8", "101.32.0.1", "10.0.0.1", "1.2.3", "2001:200::1"]
+ROSTER = ["1.0.1.1", "8.8.8.8", "43.102.0.1", "10.0.0.1", "1.2.3", "2001:200::1"]
 HOLDS, FAILS, NOT_CHECKED = "holds", "does not hold", "not checked"
 OWN = """
 [region_sets.DACH]

@@ -82,10 +82,10 @@ def expected(
     groups: dict[str, list[tuple[int, int, str]]],
     sources: Sequence[reference.Source],
     policy: str,
-) -> dict[tuple[str, int], tuple[float, int]]:
+) -> dict[tuple[str, object], tuple[float, int]]:
     """Return (prefixes, addresses) for each operator and verdict, seen from the real code."""
     oracle = reference.Oracle(sources)
-    found: dict[tuple[str, int], tuple[float, int]] = defaultdict(lambda: (0.0, 0))
+    found: dict[tuple[str, object], tuple[float, int]] = defaultdict(lambda: (0.0, 0))
     for name, prefixes in groups.items():
         places = {at: truth_of(prefixes, at) for at in range(SIZE)}
         sizes = Counter(place[0] for place in places.values() if place)
@@ -176,7 +176,11 @@ def test_scores_are_those_of_each_address_by_itself(data: st.DataObject) -> None
             assert score.family == family
             wanted = expected(family, known, members, policy.name)
             for group in known:
-                for outcome, verdict in (("right", 1), ("wrong", 2), ("undetermined", 3)):
+                for outcome, verdict in (
+                    ("right", reference.INSIDE),
+                    ("wrong", reference.OUTSIDE),
+                    ("undetermined", reference.UNDETERMINED),
+                ):
                     amount = score.groups[group][outcome]  # type: ignore[index]
                     share, addresses = wanted.get((group, verdict), (0.0, 0))
                     assert amount.addresses == addresses

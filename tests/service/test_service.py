@@ -35,7 +35,7 @@ from geolookup.v1 import geolookup_pb2 as v1
 pytestmark = pytest.mark.usefixtures("transport")
 
 SERVICE = "geolookup.v1.GeoLookupService"
-CHINA, AMERICA, DISPUTED, PRIVATE = "1.0.1.1", "8.8.8.8", "101.32.0.1", "10.0.0.1"
+CHINA, AMERICA, DISPUTED, PRIVATE = "1.0.1.1", "8.8.8.8", "43.102.0.1", "10.0.0.1"
 
 
 @pytest.fixture(scope="module")

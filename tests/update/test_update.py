@@ -444,7 +444,9 @@ def test_without_names_the_sources_of_the_embedded_dataset_are_downloaded(
     server: Server, cache: Cache
 ) -> None:
     server.publish()
-    assert [one.publisher.name for one in refreshed(server, cache)] == ["dbip", "registry"]
+    assert [one.publisher.name for one in refreshed(server, cache)] == [
+        "dbip", "geo-whois-asn", "registry",
+    ]  # fmt: skip
 
 
 def test_sources_keep_the_order_of_their_names(server: Server, cache: Cache) -> None:
@@ -935,7 +937,9 @@ def test_what_a_killed_update_left_is_removed(tmp_path: Path) -> None:
 
 def test_the_built_in_catalogue_asks_publishers_over_https_alone() -> None:
     found = catalogue.load().publishers
-    assert [publisher.name for publisher in found] == ["dbip", "registry", "iptoasn", "ipfire"]
+    assert [publisher.name for publisher in found] == [
+        "dbip", "geo-whois-asn", "registry", "iptoasn", "ipfire",
+    ]  # fmt: skip
     for publisher in found:
         assert not publisher.insecure
         assert publisher.notice
@@ -1060,7 +1064,8 @@ def put_in_place(
 
 def test_downloads_become_a_dataset(server: Server, cache: Cache, target: Path) -> None:
     server.publish()
-    replaced = put_in_place(server, cache, target, "dbip", "registry", "iptoasn")
+    names = ["dbip", "geo-whois-asn", "registry", "iptoasn"]
+    replaced = put_in_place(server, cache, target, *names)
     assert replaced.before is None
     with geolookup.open(target) as opened:
         assert opened.id == replaced.id
@@ -1068,7 +1073,11 @@ def test_downloads_become_a_dataset(server: Server, cache: Cache, target: Path) 
         assert opened.lookup("1.0.0.1").claimed == ("AU", "US")
         assert opened.lookup("8.8.8.8").country == "US"
         assert opened.lookup("2001:200::1").country == "JP"
-        assert [source.name for source in opened.sources] == ["dbip", "registry", "iptoasn"]
+        assert [source.name for source in opened.sources] == names
+        assert [source.coverage for source in opened.sources] == [
+            "full", "full", "advisory", "partial",
+        ]  # fmt: skip
+        assert opened.sources[1].mute == opened.sources[2].mute == (("XK", ("AL", "RS")),)
     assert os.listdir(target.parent) == [target.name]
 
 
@@ -1413,10 +1422,10 @@ def test_the_command_replaces_a_dataset(run: Callable[..., Ended], target: Path)
     with geolookup.open(target) as opened:
         assert f"dataset {opened.id}" in ended.out
     assert "delegated-arin-extended-latest" in ended.out
-    assert ended.out.count("  new\n") == 6
+    assert ended.out.count("  new\n") == 8
     again = run(*LITTLE, "--dataset", target)
     assert again.code == 0
-    assert again.out.count("  unchanged\n") == 6
+    assert again.out.count("  unchanged\n") == 8
     assert "nothing new" in again.out
 
 

@@ -456,7 +456,7 @@ def test_a_dataset_that_does_not_give_the_expected_answers_is_refused(
     served: Path, small: Path, tmp_path: Path
 ) -> None:
     canaries = tmp_path / "canaries.csv"
-    canaries.write_text("101.32.0.1,HK\n")
+    canaries.write_text("43.102.0.1,HK\n")
     options = ("--dataset", str(served), "--canaries", str(canaries), "--watch", "0")
     with controlled(*options) as (_, control):
         before = control.status().dataset

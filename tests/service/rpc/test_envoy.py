@@ -32,7 +32,7 @@ CHINA, AMERICA, GERMANY, PRIVATE, DISPUTED = (
     "8.8.8.8",
     "2a00:1450:4001::1",
     "10.0.0.1",
-    "101.32.0.1",
+    "43.102.0.1",
 )
 SPOOFED = {"x-geo-country": "US", "x-geo-verdict": "OUTSIDE", "x-geo-dataset": "mine"}
 

@@ -25,7 +25,7 @@ external_auth_pb2 = pytest.importorskip(
     "envoy.service.auth.v3.external_auth_pb2", reason="the extra envoy is not installed"
 )
 
-CHINA, AMERICA, PRIVATE, DISPUTED = "1.0.1.1", "8.8.8.8", "10.0.0.1", "101.32.0.1"
+CHINA, AMERICA, PRIVATE, DISPUTED = "1.0.1.1", "8.8.8.8", "10.0.0.1", "43.102.0.1"
 DENY = Rule(
     name="measure",
     region_set="CN",
