@@ -11,6 +11,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 # Client processes import this file, too, and need nothing of the command.
 if __name__ == "__main__":
+    from bench.load import options
+
+    options.read(None)  # --help and wrong options need none of what measures
     from bench.load.command import main
 
     sys.exit(main())

@@ -8,8 +8,7 @@ And `encoded` is read by all its ports, for who wants to draw from a report.
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from hdrh.histogram import HdrHistogram
+from typing import Any
 
 SHOWN = (50.0, 90.0, 99.0, 99.9, 99.99)
 """The percentiles that reports show."""
@@ -18,13 +17,20 @@ _LONGEST = 600_000_000
 """Microseconds: ten minutes. A longer time counts as this one."""
 
 
+def _empty() -> Any:
+    # Here, so that --help needs no package of an extra.
+    from hdrh.histogram import HdrHistogram  # noqa: PLC0415
+
+    return HdrHistogram(1, _LONGEST, 3)
+
+
 class Latencies:
     """Times in microseconds, in an HdrHistogram (https://hdrhistogram.org)."""
 
     __slots__ = ("_histogram",)
 
     def __init__(self) -> None:
-        self._histogram = HdrHistogram(1, _LONGEST, 3)
+        self._histogram = _empty()
 
     def record(self, seconds: float) -> None:
         """Note one time; what is below a microsecond counts as one."""
@@ -83,5 +89,5 @@ class Latencies:
         return self.encoded()
 
     def __setstate__(self, text: str) -> None:
-        self._histogram = HdrHistogram(1, _LONGEST, 3)
+        self._histogram = _empty()
         self._histogram.decode_and_add(text.encode())

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geolookup.answer.dataset import open as open_dataset
-from geolookup.cli.options import json_option, region_set_names, region_sets_option
+from geolookup.cli.options import (
+    complete_region_set,
+    json_option,
+    region_set_names,
+    region_sets_option,
+)
 from geolookup.cli.output import Progress, printable, share, table
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ _JSON_UNITS = {4: "address", 6: "/48"}
     metavar="SET",
     multiple=True,
     callback=region_set_names,
+    shell_complete=complete_region_set,
     help=f"Measure this region set; may be given again.  [default: {' '.join(_REGION_SETS)}]",
 )
 @region_sets_option

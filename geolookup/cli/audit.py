@@ -48,6 +48,13 @@ class _Outcome(StrEnum):
     NOT_CHECKED = "not checked"
 
 
+_PLURALS = {
+    _Outcome.HOLDS: "hold",
+    _Outcome.FAILS: "do not hold",
+    _Outcome.NOT_CHECKED: "not checked",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Check:
     """What came of one check.
@@ -273,4 +280,9 @@ def _audit_text(audited: _AuditedRecord) -> str:
 def _summary(audited: list[_AuditedRecord]) -> str:
     counts = Counter(one.outcome for one in audited)
     number = f"{len(audited):,} record{'s' if len(audited) != 1 else ''}"
-    return f"{number}: {', '.join(f'{counts[one]:,} {one}' for one in _Outcome if counts[one])}"
+    found = (
+        f"{counts[one]:,} {one if counts[one] == 1 else _PLURALS[one]}"
+        for one in _Outcome
+        if counts[one]
+    )
+    return f"{number}: {', '.join(found)}"

@@ -238,7 +238,7 @@ def _show(totals: _Totals, region_set: str | None, policy: Policy) -> None:
         ]
         rows = [[region_set or "", "ADDRESSES", "SHARE"]]
         rows += [[name, f"{number:,}", share(number, size)] for name, number in verdicts]
-        blocks.append(table(rows, right=(1, 2)) + f"\n(policy {policy.name})")
+        blocks.append(table(rows, right=(1, 2), verdicts=True) + f"\n(policy {policy.name})")
         blocks.append(
             f"inside: {_some(totals, Verdict.INSIDE)}\n"
             f"undetermined: {_some(totals, Verdict.UNDETERMINED)}"

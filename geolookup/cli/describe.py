@@ -10,6 +10,7 @@ import click
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.region_sets import RegionSets
 from geolookup.cli.options import (
+    complete_region_set,
     connect,
     dataset_options,
     json_option,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from geolookup.cli.connection import Connection
 
 _TIMEOUT = 5.0
-_SHORT = 60
-"""Characters of a source in the table; it is shown in full for a SET and with --json."""
 
 
 @click.command(name="info", short_help="Describe the dataset: id, date, sources, licences.")
@@ -82,7 +81,13 @@ def _print_info(described: dict[str, Any]) -> None:
 
 
 @click.command(name="region-sets", short_help="List the region sets, or what is in one.")
-@click.argument("expressions", metavar="[SET]...", nargs=-1, callback=region_set_names)
+@click.argument(
+    "expressions",
+    metavar="[SET]...",
+    nargs=-1,
+    callback=region_set_names,
+    shell_complete=complete_region_set,
+)
 @json_option
 @region_sets_option
 @server_options
@@ -121,7 +126,7 @@ def show_region_sets(
     else:
         rows = [["SET", "COUNTRIES", "VERSION", "SOURCE"]]
         rows += [
-            [one.name, str(len(one.codes)), printable(one.version), _short(one.source)]
+            [one.name, str(len(one.codes)), printable(one.version), printable(one.source)]
             for one in listed
         ]
         click.echo(table(rows, right=(1,)))
@@ -134,10 +139,6 @@ def _record(region_set: RegionSet) -> dict[str, object]:
         "version": region_set.version,
         "source": region_set.source,
     }
-
-
-def _short(text: str) -> str:
-    return printable(text if len(text) <= _SHORT else text[: _SHORT - 3] + "...")
 
 
 def _in_full(region_set: RegionSet) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from geolookup.client import Client
 
 _TIMEOUT = 5.0
+_ROWS = 1_000
+"""Rows that are aligned together, and held."""
 
 
 @click.command(name="lookup", short_help="Answer for single addresses.")
@@ -64,7 +67,7 @@ def lookup_addresses(
             for address, answer in answers:
                 click.echo(json.dumps(_record(address, answer)))  # and flushes
         else:
-            _show(list(answers))
+            _show(answers)
 
 
 def _all(arguments: Iterable[str]) -> Iterator[str]:
@@ -98,23 +101,28 @@ def _record(address: str, answer: Answer) -> dict[str, object]:
     return record
 
 
-def _show(answers: list[tuple[str, Answer]]) -> None:
-    if not answers:
-        return
-    verdicts = answers[0][1].verdict is not None
-    rows = [["ADDRESS", "COUNTRY", "", "STATUS", "CLAIMED", *["VERDICT"] * verdicts]]
-    for address, answer in answers:
-        name = "" if answer.country == NO_COUNTRY else COUNTRIES.get(answer.country, "")
-        row = [
-            printable(address),
-            answer.country,
-            name,
-            answer.status.name,
-            " ".join(answer.claimed) or "-",
-        ]
-        if answer.verdict is not None:
-            row.append(answer.verdict.name)
-        rows.append(row)
-    click.echo(table(rows))
-    for dataset in dict.fromkeys(answer.dataset for _, answer in answers):
+def _show(answers: Iterator[tuple[str, Answer]]) -> None:
+    """Print tables of some rows each: standard input may have any number of addresses."""
+    widths: list[int] | None = None
+    datasets: dict[str, None] = {}
+    while some := list(islice(answers, _ROWS)):
+        verdicts = some[0][1].verdict is not None
+        heading = ["ADDRESS", "COUNTRY", "", "STATUS", "CLAIMED", *["VERDICT"] * verdicts]
+        rows = [] if widths else [heading]
+        rows += [_row(address, answer) for address, answer in some]
+        click.echo(table(rows, widths=widths, verdicts=True))
+        widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+        datasets.update(dict.fromkeys(answer.dataset for _, answer in some))
+    for dataset in datasets:
         click.echo(f"\ndataset {dataset}")
+
+
+def _row(address: str, answer: Answer) -> list[str]:
+    return [
+        printable(address),
+        answer.country,
+        "" if answer.country == NO_COUNTRY else COUNTRIES.get(answer.country, ""),
+        answer.status.name,
+        " ".join(answer.claimed) or "-",
+        *([] if answer.verdict is None else [answer.verdict.name]),
+    ]

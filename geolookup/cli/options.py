@@ -12,9 +12,12 @@ import click
 
 from geolookup.answer.age import WARN_DAYS, age_warning
 from geolookup.answer.claims import Policy
+from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.dataset import open as open_dataset
+from geolookup.answer.region_sets import RegionSets
 from geolookup.cli.connection import Connection, connection_options
+from geolookup.errors import RegionSetError
 
 if TYPE_CHECKING:
     from geolookup.client import Client
@@ -28,6 +31,20 @@ def region_set_name(_: click.Context, __: click.Parameter, text: str | None) -> 
     So letter case does not count on the command line, also not for a service's own sets.
     """
     return text.upper() if text is not None and text.isascii() else text
+
+
+def complete_region_set(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Return what a region set's expression may go on as, for shells."""
+    known = RegionSets.builtin()
+    if ctx.params.get("region_sets"):
+        try:
+            known = RegionSets.load(ctx.params["region_sets"])
+        except RegionSetError:
+            return []
+    before = incomplete[: max(incomplete.rfind("+"), incomplete.rfind("-")) + 1]
+    rest = incomplete[len(before) :].upper()
+    names = [one.name for one in known] + list(COUNTRIES)
+    return [f"{before}{name}" for name in names if name.startswith(rest)]
 
 
 def region_set_names(
@@ -54,6 +71,7 @@ def region_set_options(function: _Function) -> _Function:
         "--region-set",
         metavar="SET",
         callback=region_set_name,
+        shell_complete=complete_region_set,
         help="Say which addresses are inside this region set: a country code, a set's name, or "
         "several joined by + and -, such as EEA-NO. 'geolookup region-sets' lists them.",
     )

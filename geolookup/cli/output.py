@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -17,18 +18,41 @@ _PATIENCE = 2.0
 """Seconds before a progress bar appears: sooner it would only flicker."""
 
 
-def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> str:
-    """Return rows as lines of aligned columns; the columns *right* are right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+_COLOURS = {"INSIDE": "cyan", "UNDETERMINED": "yellow"}
+"""Of verdicts: what a measure reaches, and what nothing is known of."""
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Iterable[int] = (),
+    widths: Sequence[int] | None = None,
+    verdicts: bool = False,
+) -> str:
+    """Return rows as lines of aligned columns.
+
+    Args:
+        rows: of the same number of cells.
+        right: the columns that are right-aligned.
+        widths: the least characters of each column, for tables in pieces.
+        verdicts: whether names of verdicts have colours, on terminals that may have some.
+    """
+    widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if widths is not None:
+        widest = list(map(max, widest, widths))
     aligned = set(right)
-    lines = (
-        "  ".join(
-            cell.rjust(width) if index in aligned else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-    return "\n".join(lines)
+    colours = _COLOURS if verdicts and "NO_COLOR" not in os.environ else {}
+
+    def shown(index: int, cell: str) -> str:
+        width = widest[index]
+        text = cell.rjust(width) if index in aligned else cell.ljust(width)
+        if index == len(widest) - 1:
+            text = text.rstrip()
+        # Removed by click.echo where the output is no terminal.
+        return click.style(text, fg=colours[cell]) if cell in colours else text
+
+    lines = ("  ".join(shown(index, cell) for index, cell in enumerate(row)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def printable(text: str) -> str:
@@ -63,7 +87,8 @@ class Progress:
 
     Args:
         label: what is being done; `update` may change it.
-        total: how much there is to do; None where that is not known, and no bar is shown.
+        total: how much there is to do; None where that is not known, as of a pipe, and a
+            count is shown.
     """
 
     def __init__(self, label: str, total: int | None = None) -> None:
@@ -71,6 +96,7 @@ class Progress:
         self._total = total
         self._shown_from = time.monotonic() + _PATIENCE
         self._bar: ProgressBar[int] | None = None
+        self._counts = False
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +105,11 @@ class Progress:
         """Say how much is done of the total, both counted from the beginning."""
         self._total = self._total if total is None else total
         self._label = label or self._label
-        if not self._total or time.monotonic() < self._shown_from or not sys.stderr.isatty():
+        if not done or time.monotonic() < self._shown_from or not sys.stderr.isatty():
+            return
+        if not self._total:
+            self._counts = True
+            click.echo(f"\r{self._label}  {done:,}", err=True, nl=False)
             return
         if self._bar is None:
             self._bar = click.progressbar(length=self._total, label=self._label, file=sys.stderr)
@@ -88,6 +118,13 @@ class Progress:
         self._bar.length = self._total
         self._bar.update(min(done, self._total) - self._bar.pos)
 
-    def __exit__(self, *_: object) -> None:
+    def finish(self) -> None:
+        """End the line of the bar, so that other lines may follow. An update begins a new one."""
         if self._bar is not None:
             self._bar.render_finish()
+        elif self._counts:
+            click.echo(err=True)
+        self._bar, self._counts = None, False
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()

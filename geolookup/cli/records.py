@@ -171,7 +171,7 @@ class RecordFile:
 
     @property
     def consumed(self) -> int:
-        """Bytes read so far."""
+        """Bytes read so far; of a pipe, lines."""
         return self._done()
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -195,7 +195,7 @@ class RecordFile:
         try:
             return self._raw.tell()
         except OSError:
-            return 0
+            return self._line  # of a pipe
 
     def _opened(self) -> _Kind:
         if self._kind is None:

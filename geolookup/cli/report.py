@@ -59,10 +59,10 @@ def report_records(*, records: tuple[str, ...], plot: Path | None, as_json: bool
             found += decision_record.read(name)
         except OSError as error:
             raise GeoLookupError(f"{name}: {error.strerror}") from None
+    if not found:
+        raise click.UsageError("there is no record in the files")
     rows = tabulate(found)
     if plot is not None and image_format is not None:
-        if not rows:
-            raise GeoLookupError("there is no record to draw")
         with written_picture(plot) as file:
             from geolookup.pictures import bars  # noqa: PLC0415
 

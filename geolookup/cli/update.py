@@ -139,6 +139,7 @@ def update_dataset(
             today=datetime.now(UTC).date(),
             on_progress=lambda name, done, total: progress.update(done, total or 0, name),
         )
+        progress.finish()
         click.echo(table(_rows(refreshed)))
         if manifest is None:
             manifest = refresher.write_manifest(refreshed, entered)
@@ -233,6 +234,7 @@ def _compiled(manifest: Manifest, progress: Progress, with_evidence: bool) -> Co
         progress=lambda done, total, name: progress.update(done, total, f"reading {name}"),
         with_evidence=with_evidence,
     )
+    progress.finish()
     for finding in compiled.findings:
         click.echo(f"geolookup: {finding}", err=True)
     return compiled

@@ -9,6 +9,7 @@ no answer at all.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import ssl
 import threading
@@ -368,9 +369,13 @@ def _failure(error: http_errors.HTTPError) -> Exception:
     """Return what to raise for a failure of the network. The library's texts name hosts."""
     if any(isinstance(reason, ssl.SSLCertVerificationError) for reason in error.args):
         return UpdateError("the server's certificate is not valid")
+    reason = error.__cause__
+    if isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME:
+        return UpdateError(f"the server's name does not exist{_unused_proxy()}")
     for kind, what in _FAILURES:
         if isinstance(error, kind):
-            return _TransientError(what)
+            unreachable = issubclass(kind, http_errors.NewConnectionError)
+            return _TransientError(what + (_unused_proxy() if unreachable else ""))
     return _TransientError("the connection failed")
 
 
@@ -381,6 +386,13 @@ _FAILURES: Final[tuple[tuple[type[http_errors.HTTPError], str], ...]] = (
     (http_errors.SSLError, "the encryption failed"),
     (http_errors.ProtocolError, "the connection broke before the end"),
 )
+
+
+def _unused_proxy() -> str:
+    """Return a hint at a proxy that the environment names: connections are direct."""
+    named = [name for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+             if os.environ.get(name)]  # fmt: skip
+    return f" (the proxy in {named[0]} is not used)" if named else ""
 
 
 def _is_loopback(host: str) -> bool:

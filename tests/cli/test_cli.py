@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -901,6 +902,138 @@ def test_output_that_finds_no_space_is_named_and_old_file_stays(
 )
 def test_share_is_nothing_or_all_only_where_it_is(part: int, whole: int, text: str) -> None:
     assert share(part, whole) == text
+
+
+def without(tmp_path: Path, *names: str) -> dict[str, str]:
+    """Return an environment in which modules can't be imported, as if they were not there."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {names!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+    )
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("pyarrow", "parquet", ("export", "-f", "parquet", "-o", "OUT")),
+        ("mmdb_writer", "mmdb", ("export", "-f", "mmdb", "-o", "OUT")),
+        ("matplotlib", "map", ("map", "-o", "OUT.png")),
+        ("urllib3", "update", ("update",)),
+        ("cryptography", "sign", ("info", "--public-key", "pyproject.toml")),
+        ("opentelemetry", "otel", ("serve", "--tracing")),
+        ("envoy", "envoy", ("authz",)),
+        ("grpc_channelz", "channelz", ("serve", "--channelz", "--admin", "127.0.0.1:0")),
+    ],
+)
+def test_missing_extra_ends_with_6_and_says_how_to_get_it(
+    tmp_path: Path, module: str, extra: str, arguments: tuple[str, ...]
+) -> None:
+    given = [text.replace("OUT", str(tmp_path / "out")) for text in arguments]
+    done = subprocess.run(
+        [*COMMAND, *given],
+        cwd=ROOT,
+        env=without(tmp_path, module),
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 6
+    (line,) = done.stderr.decode().splitlines()
+    assert line.endswith(f"which is not installed: pip install 'geolookup[{extra}]'")
+
+
+def test_help_of_the_load_generator_needs_no_extra(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.load", "--help"],
+        cwd=ROOT,
+        env=without(tmp_path, "hdrh", "numpy", "matplotlib"),
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"--rate" in done.stdout or b"usage" in done.stdout
+
+
+def test_lookup_of_many_addresses_prints_tables_in_pieces(run: Run) -> None:
+    count = 2_500
+    ended = run("lookup", "-", "-r", "CN", stdin=f"{CHINA}\n".encode() * count)
+    lines = ended.out.splitlines()
+    assert len(lines) == 1 + count + 2
+    assert len(set(lines[1:-2])) == 1  # aligned alike
+    assert lines[0].split() == ["ADDRESS", "COUNTRY", "STATUS", "CLAIMED", "VERDICT"]
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_verdicts_have_colours_on_a_terminal(environment: dict[str, str], coloured: bool) -> None:
+    master, slave = pty.openpty()
+    subprocess.run(
+        [*COMMAND, "lookup", CHINA, AMERICA, "-r", "CN"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=slave,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        timeout=PATIENCE,
+    )
+    written = os.read(master, 10_000).decode()
+    os.close(slave)
+    os.close(master)
+    assert ("\x1b[36mINSIDE" in written) is coloured
+    assert "INSIDE" in written
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [("EE", ["EE", "EEA"]), ("eea-n", ["eea-NO", "eea-NL"]), ("CN+TW", ["CN+TW"])],
+)
+def test_shell_completes_region_sets(typed: str, expected: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from geolookup_command import main; main()"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "_GEOLOOKUP_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"geolookup lookup 1.0.1.1 --region-set {typed}",
+            "COMP_CWORD": "4",
+        },
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    found = [line.removeprefix("plain,") for line in done.stdout.decode().splitlines()]
+    assert set(expected) <= set(found)
+    assert all(name.upper().startswith(typed.upper()) for name in found)
+
+
+def test_progress_of_a_pipe_is_a_count_and_ends_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("geolookup.cli.output._PATIENCE", -1.0)
+    with Progress("reading") as progress:
+        progress.update(1_000)
+        progress.finish()
+        progress.update(2_000)
+    assert capsys.readouterr().err == "\rreading  1,000\n\rreading  2,000\n"
+
+
+def test_progress_that_is_finished_leaves_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("geolookup.cli.output._PATIENCE", -1.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Progress("one", 10) as progress:
+        progress.update(5)
+        progress.finish()
+        assert capsys.readouterr().err.endswith("\n")
+        progress.update(10, 10, "two")
+    assert capsys.readouterr().err.endswith("\n")
 
 
 @pytest.mark.parametrize("start", ["command", "module"])

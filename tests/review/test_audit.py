@@ -193,7 +193,7 @@ def test_many_records_and_the_worst_of_them(dataset: Dataset, tmp_path: Path) ->
     decision_record.write(path, [one, replace(one, time=datetime(2001, 1, 1, tzinfo=UTC)), one])
     code, output = audit(path, path)
     assert code == 1
-    assert output.endswith("6 records: 4 holds, 2 does not hold\n")
+    assert output.endswith("6 records: 4 hold, 2 do not hold\n")
     assert "records.jsonl:2\n" in output
 
 

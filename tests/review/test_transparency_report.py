@@ -123,6 +123,16 @@ def test_legend_and_title_lie_apart(months: int, names: int) -> None:
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
+def test_file_without_a_record_is_said_to_have_none(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    for arguments in ((empty,), (empty, "--json"), (empty, "--plot", tmp_path / "out.png")):
+        code, output = run(*arguments)
+        assert code == 2
+        assert "there is no record in the files" in output
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_the_plot_shows_every_month_and_region_set(kept: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra map is not installed")
     out = tmp_path / "report.svg"

@@ -1167,6 +1167,29 @@ def test_a_refused_dataset_goes_when_a_later_one_passes(
     assert os.listdir(target.parent) == [target.name]
 
 
+@pytest.mark.parametrize(
+    ("number", "expected", "attempts"),
+    [(socket.EAI_NONAME, "the server's name does not exist", 1),
+     (socket.EAI_AGAIN, "the server's name is not known in 4 attempts", 4)],
+)  # fmt: skip
+def test_name_that_does_not_exist_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch, number: int, expected: str, attempts: int
+) -> None:
+    asked = []
+
+    def resolve(host: str, *_: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(number, "no")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(UpdateError) as caught:
+        fetch("https://example.invalid/x", io.BytesIO(), largest=1, wait=lambda _: None)
+    assert expected in str(caught.value).replace(" (the proxy in https_proxy is not used)", "")
+    assert "(the proxy in https_proxy is not used)" in str(caught.value)
+    assert len(asked) == attempts
+
+
 def test_link_to_dataset_stays_and_its_target_keeps_its_mode(
     server: Server, cache: Cache, target: Path
 ) -> None:

@@ -19,6 +19,7 @@ from geolookup.answer.age import age_warning
 from geolookup.errors import GeoLookupError
 from geolookup.service import log
 from geolookup.service.admin.control import Outcome, Reload, ServiceStatus
+from geolookup.service.extras import check_extras
 from geolookup.service.file_watch import FileWatch
 from geolookup.service.monitoring import counters, tracing
 from geolookup.service.processes import dataset_loading, operating_system
@@ -53,7 +54,9 @@ def serve(settings: Settings) -> None:
         ListenError: an address can't be listened on.
         SettingsError: a certificate can't be used.
         ServiceError: the workers can't be started.
+        MissingExtraError: a setting asks for a package that is not installed.
     """
+    check_extras(settings)
     tracing.remove_instrumentation()
     log.install(settings.log_format, settings.log_level)
     log.event(
