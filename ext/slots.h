@@ -54,9 +54,9 @@ static inline int64_t gl_slots_free(const gl_slots *slots)
 /* Notes that a call found no slot, and returns the milliseconds after which it may come again.
  *
  * They follow the load: where three calls are shed for one that ends, all of them would find
- * room if they came back within three times as long. Each is told another time, half as long to
+ * room if they came back within three times as long. Each gets another time, half as long to
  * half as long again, so that those who were shed together don't come together. Threads that race
- * lose a number, which matters to nobody. */
+ * may lose a number, which does no harm. */
 static inline uint32_t gl_slots_shed(gl_slots *slots, uint64_t now)
 {
     uint64_t shed = __atomic_add_fetch(&slots->shed, 1, __ATOMIC_RELAXED);

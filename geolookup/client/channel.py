@@ -17,7 +17,7 @@ _KEEPALIVE = 30.0
 routers between forget idle connections after a minute or more, and a join must not be what
 finds out. The service permits pings every 10 s."""
 _KEEPALIVE_ANSWER = 10.0
-"""Seconds until a probe, or anything sent, that nobody acknowledged ends the connection."""
+"""Seconds until a probe, or anything sent, without an acknowledgement ends the connection."""
 
 _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
 """Bytes. A roster's answer has at most some 5 an address: 12 million addresses."""

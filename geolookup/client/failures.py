@@ -83,7 +83,7 @@ class Failure:
         """Return this one or *other*, an earlier attempt's, that says more of the reason.
 
         Of several addresses of a name, gRPC's text has the error of one: behind "localhost" the
-        service may have 127.0.0.1 and nobody ::1.
+        service may listen on 127.0.0.1 and not on ::1.
         """
         if other is None or other.code is not self.code or unreachable(self.details) != REFUSED:
             return self

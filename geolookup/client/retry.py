@@ -63,7 +63,7 @@ DEFAULT_RETRY = Retry()
 
 
 class Budget:
-    """A client's tokens; see `Retry`. Threads that race lose one, which harms nobody."""
+    """A client's tokens; see `Retry`. Threads that race may lose one, which does no harm."""
 
     def __init__(self, retry: Retry | None) -> None:
         self.retry = retry

@@ -267,7 +267,7 @@ class Client(BaseClient[grpc.Channel]):
                 self._resend(batch)
 
     def _resend(self, batch: Batch) -> None:
-        # Once, whoever comes first: the timer, or the end of the client.
+        # Once, by the timer or by the end of the client, whichever comes first.
         if self._delayed.pop(batch, None) is not None and self._lookups is not None:
             self._lookups.send_again(batch)
 

@@ -104,7 +104,7 @@ def probe(
         key: its private key (PEM).
 
     Returns:
-        The reason; None: it can't be told.
+        The reason; None: it is not known.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # Nothing that matters is sent, and the error of who is not trusted is another one.

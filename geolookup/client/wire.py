@@ -78,7 +78,7 @@ class Question:
 
         Raises:
             TypeError, ValueError, RegionSetError: as `Dataset.lookup`, where
-                that can be said without the service's region sets.
+                that is known without the service's region sets.
         """
         policy = read_policy(policy)
         if region_set is None:
@@ -455,7 +455,7 @@ def _text(form: str | bytes, row: bytes | None) -> str:
         return ""
     if isinstance(form, str):
         return form
-    # Only here: whoever has packed addresses alone needs it not.
+    # Only here: packed addresses alone do not need it.
     from ipaddress import ip_address  # noqa: PLC0415
 
     return str(ip_address(row))

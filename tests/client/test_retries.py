@@ -1,4 +1,4 @@
-"""Calls that nobody has answered are made again, by both clients, and not without end."""
+"""Calls without an answer are made again, by both clients, and not without end."""
 
 from __future__ import annotations
 
