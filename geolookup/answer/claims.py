@@ -174,8 +174,9 @@ class Claim:
 
         UNANIMOUS answers only when every full source speaks and all claimed
         codes lie on one side; MAJORITY when more than half of the votes do,
-        abstentions included; PRIMARY goes by `country` alone. An override
-        decides under each policy, and without a country there is no verdict.
+        abstentions included, and wherever UNANIMOUS does; PRIMARY goes by `country`
+        alone. An override decides under each policy, and without a country there is
+        no verdict.
         """
         if self.country == NO_COUNTRY:
             return Verdict.UNDETERMINED
@@ -187,7 +188,9 @@ class Claim:
             half = (cast + self.abstentions) / 2
             if inside > half:
                 return Verdict.INSIDE
-            return Verdict.OUTSIDE if cast - inside > half else Verdict.UNDETERMINED
+            if cast - inside > half:
+                return Verdict.OUTSIDE
+            # Votes that agree are a majority, but the compiler may keep fewer than were cast.
         if self.silent:
             return Verdict.UNDETERMINED
         sides = {code in codes for code, _ in self.votes}

@@ -16,7 +16,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
 from geolookup._sweep import Ranges, merge_ipv4, merge_ipv6, renumber
 from geolookup.answer.claims import (
@@ -175,18 +176,19 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
     special = _special_purpose() if special_purpose else SourceRanges()
 
     stack = [*(layer.ranges for layer in layers), special, override.ranges, embedded]
-    try:
-        numbering = _ClaimNumbers(described)
-        lines = _merge(stack, numbering)
-    except _TooManyClaimsError:
-        # A second time from the start, so that the result depends on the input alone.
-        numbering = _ClaimNumbers(described, pooled=True)
-        lines = _merge(stack, numbering)
+    for pooling in _Pooling:
+        # Each time from the start, so that the result depends on the input alone.
+        numbering = _ClaimNumbers(described, pooling)
+        try:
+            lines = _merge(stack, numbering)
+        except _TooManyClaimsError:
+            if pooling is _Pooling.CERTAIN:
+                raise
+        else:
+            break
+    if pooling is not _Pooling.NONE:
         findings.append(
-            f"the sources make more than {MAX_CLAIMS:,} different claims; those that differ in"
-            " their numbers of votes alone share the votes that are certain for each of them, so"
-            " MAJORITY says UNDETERMINED more often; countries, statuses, claimed codes and the"
-            " other policies are exact"
+            f"the sources make more than {MAX_CLAIMS:,} different claims; {_POOLED[pooling]}"
         )
     (ipv4_first, ipv4_claims), (ipv6_high, ipv6_low, ipv6_claims) = lines
     claims, numbers = numbering.ordered()
@@ -223,6 +225,36 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
     )
 
 
+class _Pooling(Enum):
+    """Which claims are one, where there are more of them than a dataset can hold.
+
+    All of these have one status, country, set of claimed codes, and silence; so UNANIMOUS and
+    PRIMARY are exact, and MAJORITY decides wherever UNANIMOUS does.
+    """
+
+    NONE = 0
+    """Those that have the same votes."""
+    SETTLED = 1
+    """Those whose votes settle each region set alike: MAJORITY is exact, too."""
+    CERTAIN = 2
+    """Those of the same majority, which settles each region set; and those that have none. The
+    latter have the votes that each of them has at least, and the most votes of any in all, the
+    rest as abstentions: what has a majority of these has one in each."""
+
+
+_POOLED: Final = {
+    _Pooling.SETTLED: (
+        "those whose votes settle every region set alike are one, with the fewest votes of any;"
+        " all verdicts are exact"
+    ),
+    _Pooling.CERTAIN: (
+        "those that differ in their numbers of votes alone, and of whose codes none has a"
+        " majority, share the votes that are certain for each of them, so MAJORITY says"
+        " UNDETERMINED more often there; all else is exact"
+    ),
+}
+
+
 class _TooManyClaimsError(SourceError):
     """More different claims than a dataset can hold."""
 
@@ -241,17 +273,14 @@ class _ClaimNumbers:
 
     Args:
         sources: in order of precedence.
-        pooled: whether claims that differ in nothing but numbers of votes are
-            one. It has the votes that each of them has at least, and the most
-            votes of any in all, the rest as abstentions: what has a majority of
-            these has one in each.
+        pooling: which claims are one.
     """
 
-    def __init__(self, sources: Sequence[Source], *, pooled: bool = False) -> None:
+    def __init__(self, sources: Sequence[Source], pooling: _Pooling = _Pooling.NONE) -> None:
         self._sources = sources
         self._numbers: dict[object, int] = {}
         self._claims: list[Claim] = []
-        self._pooled = pooled
+        self._pooling = pooling
         for claim in FIXED_CLAIMS:
             self._number(claim)
 
@@ -270,9 +299,10 @@ class _ClaimNumbers:
         return self._number(combine(self._sources, codes))
 
     def _number(self, claim: Claim) -> int:
-        key = claim
-        if self._pooled:
-            key = replace(claim, votes=tuple((code, 0) for code in claim.claimed), abstentions=0)
+        key: object = claim
+        if self._pooling is not _Pooling.NONE:
+            settled = _majority(claim) if self._pooling is _Pooling.CERTAIN else _settled(claim)
+            key = claim.status, claim.country, claim.claimed, claim.silent, settled
         number = self._numbers.setdefault(key, len(self._claims))
         if number == len(self._claims):
             if number >= MAX_CLAIMS:
@@ -281,7 +311,11 @@ class _ClaimNumbers:
                     " as a dataset can hold; leave out a source, or those that agree with no other"
                 )
             self._claims.append(claim)
-        elif self._pooled:
+        elif self._pooling is _Pooling.SETTLED or (
+            self._pooling is _Pooling.CERTAIN and _majority(claim)
+        ):
+            self._claims[number] = min(self._claims[number], claim, key=_votes_first)
+        elif self._pooling is _Pooling.CERTAIN:
             self._claims[number] = _certain(self._claims[number], claim)
         return number
 
@@ -300,6 +334,32 @@ class _ClaimNumbers:
         if sys.byteorder == "big":
             numbers.byteswap()
         return claims, numbers.tobytes()
+
+
+def _votes_first(claim: Claim) -> tuple[int, int, tuple[tuple[str, int], ...]]:
+    cast = sum(count for _, count in claim.votes)
+    return cast + claim.abstentions, claim.abstentions, claim.votes
+
+
+def _settled(claim: Claim) -> int:
+    """Return which sets of the claimed codes have a majority: bit n is set if set n has.
+
+    Set n holds the codes of the bits of n. What is not in a region set is a set, too, so this
+    is all that MAJORITY depends on.
+    """
+    counts = [count for _, count in claim.votes]
+    total = sum(counts) + claim.abstentions
+    settled = 0
+    for chosen in range(1 << len(counts)):
+        inside = sum(count for bit, count in enumerate(counts) if chosen >> bit & 1)
+        settled |= (2 * inside > total) << chosen
+    return settled
+
+
+def _majority(claim: Claim) -> str:
+    """Return the code that has a majority by itself, or nothing."""
+    total = sum(count for _, count in claim.votes) + claim.abstentions
+    return next((code for code, count in claim.votes if 2 * count > total), "")
 
 
 def _certain(one: Claim, other: Claim) -> Claim:

@@ -739,7 +739,7 @@ def test_pooled_claims_have_no_verdict_that_one_of_them_lacks(
                 assert said is exact
 
 
-def test_more_claims_than_fit_are_pooled_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claims_that_settle_different_sides_are_not_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [("1.0.0.0", "1.0.0.255", "DE"), ("2.0.0.0", "2.0.0.255", "DE")]
     other = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "AT")]
     third = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "DE")]
@@ -756,12 +756,84 @@ def test_more_claims_than_fit_are_pooled_and_told(monkeypatch: pytest.MonkeyPatc
     assert len(exact.claims) == 5
     assert not exact.findings
     monkeypatch.setattr(compiler, "MAX_CLAIMS", 4)
-    pooled = compiled()
-    assert pooled.claims[3:] == (Claim(Status.DISPUTED, "DE", (("AT", 1), ("DE", 1)), 1),)
-    assert "MAJORITY says UNDETERMINED more often" in pooled.findings[0]
-    monkeypatch.setattr(compiler, "MAX_CLAIMS", 3)
     with pytest.raises(SourceError, match="different claims"):
-        compiled()
+        compiled()  # AT has a majority of one, and DE of the other
+
+
+def test_pooled_claims_keep_what_settles_a_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Five sources: AT 3 and DE 2, AT 4 and DE 1, AT 2 with DE 2 and FR 1, AT 2 with DE 1 and FR 2.
+    said = ("AT AT AT DE DE", "AT AT AT AT DE", "AT AT DE DE FR", "AT AT DE FR FR")
+    tables = [
+        [(f"{n}.0.0.0", f"{n}.0.0.255", row.split()[at]) for n, row in enumerate(said, start=1)]
+        for at in range(5)
+    ]
+
+    def compiled() -> CompiledDataset:
+        return compiler.compile(
+            [(source(f"s{n}"), packed_ranges(table)) for n, table in enumerate(tables)]
+        )
+
+    assert len(compiled().claims) == 3 + 4
+    monkeypatch.setattr(compiler, "MAX_CLAIMS", 3 + 2)
+    pooled = compiled()
+    assert set(pooled.claims[3:]) == {
+        Claim(Status.DISPUTED, "AT", (("AT", 3), ("DE", 2))),
+        Claim(Status.DISPUTED, "AT", (("AT", 2), ("DE", 1), ("FR", 2))),
+    }
+    assert "all verdicts are exact" in pooled.findings[0]
+
+
+@st.composite
+def many_sources(draw: st.DrawFn) -> tuple[list[reference.Source], list[list[str]]]:
+    """Return up to eight sources, and what each says of a few addresses."""
+    sources = [
+        reference.Source(
+            f"s{number}",
+            coverage=draw(st.sampled_from(COVERAGES)),
+            origin=draw(st.sampled_from(["", "", "", "A"])),
+        )
+        for number in range(draw(st.integers(3, 8)))
+    ]
+    code = st.sampled_from(["DE", "DE", "FR", "CN", "GB", ""])
+    rows = draw(st.lists(st.lists(code, min_size=8, max_size=8), min_size=1, max_size=12))
+    return sources, rows
+
+
+@settings(max_examples=150)
+@given(many_sources(), st.sampled_from(list(compiler._Pooling)))
+def test_pooling_leaves_out_no_verdict_but_of_majorities_that_nothing_settles(
+    case: tuple[list[reference.Source], list[list[str]]], pooling: compiler._Pooling
+) -> None:
+    sources, rows = case
+    oracle = reference.Oracle(sources)
+    described = [source(one.name, one.coverage, one.origin) for one in sources]  # type: ignore[arg-type]
+    numbering = compiler._ClaimNumbers(described, pooling)
+    said = [tuple(code or None for code in row[: len(sources)]) for row in rows]
+    packed = [
+        struct.pack(
+            f"{len(sources) + 3}H",
+            *(int.from_bytes(code.encode()) if code else 0 for code in codes), 0, 0, 0,
+        )
+        for codes in said
+    ]  # fmt: skip
+    numbers = [numbering.number(one) for one in packed]
+    found, order = numbering.ordered()
+    final = column("H", order)
+    for codes, number in zip(said, numbers, strict=True):
+        claim = found[final[number]]
+        answer = oracle.answer(codes)
+        assert (claim.status, claim.country) == (answer.status, answer.country)
+        for size in range(5):
+            for region in itertools.combinations(("DE", "FR", "CN", "GB"), size):
+                verdicts = {p: claim.verdict(frozenset(region), p) for p in Policy}
+                wanted = {p: oracle.verdict(codes, set(region), p.name) for p in Policy}
+                majority = verdicts.pop(Policy.MAJORITY)
+                exact = wanted.pop(Policy.MAJORITY)
+                assert verdicts == wanted
+                if pooling is not compiler._Pooling.CERTAIN or majority != reference.UNDETERMINED:
+                    assert majority == exact
+                if verdicts[Policy.UNANIMOUS] != reference.UNDETERMINED:
+                    assert majority == verdicts[Policy.UNANIMOUS]
 
 
 def packed_ranges(rows: list[tuple[str, str, str]]) -> SourceRanges:
