@@ -49,8 +49,12 @@ BITS = {4: 32, 6: 128}
 # What some publishers write where they know no country, or know only a continent, an
 # anonymous network, or a state that is gone.
 NO_COUNTRY_CODES = frozenset(
-    ["EU", "AP", "A1", "A2", "A3", "T1", "XD", "ZZ", "??", "--", "-", "NONE", "", "CS", "AN", "SU"]
-)
+    ["EU", "AP", "A1", "A2", "A3", "T1", "XD", "ZZ", "??", "--", "-", "NONE", ""]
+) | {
+    code
+    for gone_or_reserved in ("AN BU CS DD FX NT SU TP YU ZR", "AC CP CQ DG EA EZ IC TA")
+    for code in gone_or_reserved.split()
+}
 
 # Multicast and site-local stand in IANA's address space registries, not in the
 # special-purpose ones.

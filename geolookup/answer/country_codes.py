@@ -273,7 +273,10 @@ SILENT = frozenset({
     "EU", "AP",  # a continent, not a country
     "A1", "A2", "A3", "T1", "XD",  # proxy, satellite, anycast, Tor, ...: how, not where
     "ZZ", "??", "--", "-", "NONE", "",  # spellings of "not known"
-    "CS", "AN", "SU",  # withdrawn; what they covered now has several codes
+    # Withdrawn: what they covered has other codes now, of which most have several.
+    "AN", "BU", "CS", "DD", "FX", "NT", "SU", "TP", "YU", "ZR",
+    # Reserved: parts of countries and others that ISO gives no code of their own.
+    "AC", "CP", "CQ", "DG", "EA", "EZ", "IC", "TA",
 })  # fmt: skip
 """What sources write, in upper case, where they have no country to name."""
 

@@ -493,6 +493,7 @@ class SourceInfo:
         mute: the codes that it cannot know; see `claims.Mute`.
         within: number of prefixes that bound what it may speak of; 0: it has no bounds.
         ranges_outside: how many of its ranges lie, at least in part, outside of these.
+        lines_left_out: number of lines of its files that could not be read.
     """
 
     name: str
@@ -506,6 +507,7 @@ class SourceInfo:
     mute: Mute = ()
     within: int = 0
     ranges_outside: int = 0
+    lines_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,6 +574,7 @@ def _read_expiring(number: object, expires: object, comment: object) -> Expiring
     return ExpiringOverride(number, date.fromisoformat(expires), comment)
 
 
+_COUNTS_OF_SOURCE: Final = ("within", "ranges_outside", "lines_left_out")
 _NEEDED_OF_SOURCE: Final = (
     "name",
     "licence",
@@ -592,8 +595,8 @@ def read_source(source: dict[str, Any]) -> SourceInfo:
     """
     needed = {name: source[name] for name in _NEEDED_OF_SOURCE}
     mute = tuple((code, tuple(filed)) for code, filed in source.get("mute", {}).items())
-    within, outside = (source.get(name, 0) for name in ("within", "ranges_outside"))
-    info = SourceInfo(**needed, mute=mute, within=within, ranges_outside=outside)
+    counts = {name: source.get(name, 0) for name in _COUNTS_OF_SOURCE}
+    info = SourceInfo(**needed, mute=mute, **counts)
     texts = (info.name, info.licence, info.date, info.origin, info.attribution, info.url)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("not a text")
@@ -602,7 +605,7 @@ def read_source(source: dict[str, Any]) -> SourceInfo:
     codes = [code for unknown, filed in mute for code in (unknown, *filed)]
     if not all(isinstance(code, str) for code in codes):
         raise TypeError("mute")
-    for number in (info.ranges, info.within, info.ranges_outside):
+    for number in (info.ranges, *counts.values()):
         if type(number) is not int or number < 0:
-            raise ValueError("ranges, within or ranges_outside")
+            raise ValueError("a count")
     return info

@@ -55,11 +55,13 @@ class Layer:
         ranges: the flattened ranges, each with the location of the range that decides it.
         rows: number of ranges before flattening.
         outside: how many of them lie, at least in part, where the source may not speak.
+        lines_left_out: how many lines of its files could not be read.
     """
 
     ranges: SourceRanges
     rows: int
     outside: int = 0
+    lines_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,14 +97,15 @@ def compile_manifest(
         manifest: what to compile.
         progress: called while files are read.
         with_evidence: as in `compile`.
-        lenient: number of lines, of all sources together, that may be unreadable.
-            They are left out, and listed first among the findings.
+        lenient: number of lines, of all sources together that have no number of their own,
+            that may be unreadable. They are left out, and listed first among the findings.
 
     Raises:
         SourceError: as `compile` and `readers.read` do.
     """
     total = sum(size(file) for entry in manifest.sources for file in entry.files)
     faults = readers.Faults(lenient)
+    listed: list[str] = []
 
     def read() -> Iterator[tuple[Source, SourceRanges]]:
         # One source after the other, so that only one is in memory unflattened.
@@ -113,13 +116,16 @@ def compile_manifest(
                 if progress is not None:
                     progress(before + count, total, name)
 
+            own = faults if entry.lenient is None else readers.Faults(entry.lenient)
             ranges = readers.read(
                 entry.files,
                 format_name=entry.format,
                 options=entry.options,
-                faults=faults,
+                faults=own,
                 on_read=on_read,
             )
+            if own is not faults:
+                listed.extend([*own.found, *own.notes])
             yield entry.source, ranges
             done += sum(size(file) for file in entry.files)
 
@@ -130,7 +136,7 @@ def compile_manifest(
         special_purpose=manifest.special_purpose,
         with_evidence=with_evidence,
     )
-    return replace(compiled, findings=(*faults.found, *faults.notes, *compiled.findings))
+    return replace(compiled, findings=(*faults.found, *faults.notes, *listed, *compiled.findings))
 
 
 def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is not used here
@@ -401,7 +407,7 @@ def flatten(source: Source, ranges: SourceRanges, findings: list[str]) -> Layer:
     if len(clashes) > MAX_FINDINGS:
         findings.append(f"{source.name}: {len(clashes) - MAX_FINDINGS:,} more such contradictions")
     if not source.within:
-        return Layer(flat, len(ranges))
+        return Layer(flat, len(ranges), lines_left_out=ranges.lines_left_out)
     inside, outside = _bounded(flat, source.within)
     findings += [
         f"{place}: not, or not all, within what the source may speak of; left out there"
@@ -409,7 +415,7 @@ def flatten(source: Source, ranges: SourceRanges, findings: list[str]) -> Layer:
     ]
     if len(outside) > MAX_FINDINGS:
         findings.append(f"{source.name}: {len(outside) - MAX_FINDINGS:,} more such ranges")
-    return Layer(inside, len(ranges), len(outside))
+    return Layer(inside, len(ranges), len(outside), ranges.lines_left_out)
 
 
 def _bounded(
@@ -455,6 +461,8 @@ def _description(source: Source, layer: Layer) -> dict[str, object]:
     }
     if source.mute:
         described["mute"] = {code: list(filed) for code, filed in source.mute}
+    if layer.lines_left_out:
+        described["lines_left_out"] = layer.lines_left_out
     if source.within:
         described["within"] = len(source.within)
         described["ranges_outside"] = layer.outside

@@ -23,6 +23,7 @@
     coverage = "full"                # "partial", "advisory" or "authoritative"; docs/answers.md
     origin = "dbip"                  # sources of one origin are one vote; left out: the name
     mute = { XK = ["AL", "RS"] }     # what it cannot know, and what it says instead; or ["XK"]
+    lenient = 20                     # number of its lines that may be unreadable
     overlaps = "smallest"            # which of its ranges decides; or "last-begins"
     within = ["192.0.2.0/24"]        # what it may speak of; or a file of prefixes, one per line
 
@@ -71,12 +72,14 @@ class SourceEntry:
         files: where its data is, files or folders; they exist when the manifest is loaded.
         format: one of `readers.FORMATS`, or None: by content.
         options: how it is read, besides.
+        lenient: number of its lines that may be unreadable; None: as for all sources together.
     """
 
     source: Source
     files: tuple[Path, ...]
     format: str | None
     options: Options = field(default_factory=Options)
+    lenient: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,17 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         tuple(files),
         table.choice("format", tuple(FORMATS)) if table.has("format") else None,
         _options(table),
+        _lenient(table),
     )
+
+
+def _lenient(table: Table) -> int | None:
+    if not table.has("lenient"):
+        return None
+    number = table.value("lenient", int)
+    if isinstance(number, bool) or number < 0:
+        raise table.error("lenient: expected a number of lines")
+    return number
 
 
 def read_mute(table: Table) -> Mute:
@@ -284,7 +297,7 @@ _MANIFEST_KEYS = (
 )  # fmt: skip
 _SOURCE_KEYS = (
     "name", "files", "format", "licence", "attribution", "url", "date", "coverage", "origin",
-    "country", "country_from", "mute", "within", "overlaps",
+    "country", "country_from", "mute", "within", "overlaps", "lenient",
 )  # fmt: skip
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
 OVERLAPS: tuple[Overlaps, ...] = get_args(Overlaps)

@@ -342,7 +342,7 @@ class GetDatasetResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ..., build_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., ipv4_intervals: _Optional[int] = ..., ipv6_intervals: _Optional[int] = ..., claims: _Optional[int] = ..., attributions: _Optional[_Iterable[str]] = ..., info_json: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges", "mute", "within", "ranges_outside")
+    __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges", "mute", "within", "ranges_outside", "lines_left_out")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     DATE_FIELD_NUMBER: _ClassVar[int]
@@ -352,6 +352,7 @@ class Source(_message.Message):
     MUTE_FIELD_NUMBER: _ClassVar[int]
     WITHIN_FIELD_NUMBER: _ClassVar[int]
     RANGES_OUTSIDE_FIELD_NUMBER: _ClassVar[int]
+    LINES_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     name: str
     licence: str
     date: str
@@ -361,7 +362,8 @@ class Source(_message.Message):
     mute: _containers.RepeatedCompositeFieldContainer[MuteCode]
     within: int
     ranges_outside: int
-    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., date: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., origin: _Optional[str] = ..., ranges: _Optional[int] = ..., mute: _Optional[_Iterable[_Union[MuteCode, _Mapping]]] = ..., within: _Optional[int] = ..., ranges_outside: _Optional[int] = ...) -> None: ...
+    lines_left_out: int
+    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., date: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., origin: _Optional[str] = ..., ranges: _Optional[int] = ..., mute: _Optional[_Iterable[_Union[MuteCode, _Mapping]]] = ..., within: _Optional[int] = ..., ranges_outside: _Optional[int] = ..., lines_left_out: _Optional[int] = ...) -> None: ...
 
 class MuteCode(_message.Message):
     __slots__ = ("country", "filed_as")

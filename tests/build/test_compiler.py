@@ -698,7 +698,9 @@ def test_progress_names_each_source_and_ends_at_the_whole() -> None:
     total = sum(file.stat().st_size for entry in loaded.sources for file in entry.files)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert seen[-1] == (total, total, "registry")
-    assert {(of, name) for _, of, name in seen} == {(total, "dbip"), (total, "registry")}
+    assert {(of, name) for _, of, name in seen} == {
+        (total, name) for name in ("dbip", "dbip-kosovo", "geo-whois-asn", "registry")
+    }
 
 
 def test_a_source_that_can_not_be_read_stops_the_compilation(tmp_path: Path) -> None:
@@ -710,6 +712,27 @@ def test_a_source_that_can_not_be_read_stops_the_compilation(tmp_path: Path) -> 
     with pytest.raises(SourceError) as caught:
         compiler.compile_manifest(manifest.load(tmp_path / "m.toml"))
     assert str(caught.value) == f"{tmp_path / 'a.csv'}:2:19: 'QQ' is not a country code"
+
+
+def test_lenient_is_a_sources_own_setting_and_the_dataset_has_the_counts(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1.0.0.0,1.0.0.255,DE\n1.0.1.0,1.0.1.255,QQ\n")
+    (tmp_path / "feed.csv").write_text("1.0.0.0/24,DE,,\n1.0.1.1/24,DE,,\n")
+    source = (
+        '[[source]]\nname = "{0}"\nfiles = ["{0}.csv"]\nlicence = "MIT"\ndate = 2026-06-01\n'
+        'coverage = "full"\n{1}\n'
+    )
+    path = tmp_path / "m.toml"
+    path.write_text(source.format("a", "lenient = 1") + source.format("feed", ""))
+    compiled = compiler.compile_manifest(manifest.load(path))
+    described = compiled.metadata["sources"]
+    assert isinstance(described, list)
+    assert [one["lines_left_out"] for one in described] == [1, 1]
+    assert [finding.partition(": ")[0] for finding in compiled.findings] == [
+        f"{tmp_path / 'feed.csv'}:2:1", f"{tmp_path / 'a.csv'}:2:19",
+    ]  # fmt: skip
+    path.write_text(source.format("a", "lenient = 0"))
+    with pytest.raises(SourceError, match="QQ"):
+        compiler.compile_manifest(manifest.load(path), lenient=5)
 
 
 def a_claim(codes: tuple[str, ...], counts: list[int], abstentions: int) -> Claim:

@@ -206,6 +206,7 @@ MALFORMED = [
         SOURCE + 'overlaps = "first"',
         ": source 1: overlaps: expected one of: smallest, last-begins",
     ),
+    ("no number of lines", SOURCE + "lenient = -1", ": source 1: lenient: expected a number"),
     ("bounds in no file", SOURCE + 'within = "gone.txt"', ": source 1: within: "),
     ("no bounds", SOURCE + "within = []", ": source 1: within: holds no prefix"),
     ("mute about a region set", SOURCE + 'mute = ["EU"]', ": source 1: mute: expected the codes"),

@@ -26,7 +26,7 @@ from test_readers import texts
 from geolookup.answer import dataset
 from geolookup.answer.claims import Status
 from geolookup.build import compiler, manifest, readers
-from geolookup.build.readers import Faults, Options, SourceRanges, decompression
+from geolookup.build.readers import Faults, Options, SourceRanges, code_number, decompression
 from geolookup.errors import MissingExtraError, SourceError
 
 Row = tuple[str, str, str]
@@ -503,6 +503,13 @@ def test_a_line_that_can_not_be_read_is_named_with_its_place(
     files = [path]
     if form == "geolite2":
         files.append(write("locations.csv", LOCATIONS))
+    if readers.FORMATS[form].is_tolerant:
+        faults = Faults()
+        assert readers.read(files, format_name=form, faults=faults).lines_left_out == 1
+        (note,) = faults.notes
+        assert note.startswith(f"{path}:{place}: {what}")
+        assert note.endswith("; left out")
+        return
     with pytest.raises(SourceError) as caught:
         readers.read(files, format_name=form)
     text = str(caught.value)
@@ -511,6 +518,31 @@ def test_a_line_that_can_not_be_read_is_named_with_its_place(
     faults = Faults(1)
     readers.read(files, format_name=form, faults=faults)
     assert faults.found == [f"{text}; left out"]
+
+
+def test_bad_lines_of_a_geofeed_are_left_out_and_never_masked_into_something_wider(
+    write: Write,
+) -> None:
+    bad = (
+        "prefix,country,region,city",
+        "2.0.0.1/24,DE,,,",
+        "2.0.1.0/33,DE,,,",
+        "02.0.2.0/24,DE,,,",
+    )
+    path = write("feed.csv", "\n".join(["1.0.0.0/24,DE,,,", *bad, "3.0.0.0/24,FR,,,"]).encode())
+    faults = Faults()
+    ranges = readers.read([path], format_name="geofeed", faults=faults)
+    assert list(ranges.ipv4) == [
+        (0x01000000, 0x010000FF, code_number("DE")),
+        (0x03000000, 0x030000FF, code_number("FR")),
+    ]
+    assert [note.split(": ")[0] for note in faults.notes] == [f"{path}:{n}:1" for n in range(2, 6)]
+    assert ranges.lines_left_out == 4
+    many = write("many.csv", b"1.0.0.0/24,DE\n" + b"x,DE\n" * 150)
+    faults = Faults()
+    assert readers.read([many], format_name="geofeed", faults=faults).lines_left_out == 150
+    assert len(faults.notes) == 101
+    assert faults.notes[-1] == f"{many}: 50 more such lines"
 
 
 def test_every_text_format_has_samples_and_malformed_lines() -> None:
@@ -699,7 +731,7 @@ def test_a_folder_of_ipfire_lists_is_one_source(tmp_path: Path) -> None:
         "CNv4.networks": b"1.0.1.0/24\n",
         "DEv6.networks": b"2001:600:1000::/48\n",
         "EUv4.networks": b"2.56.16.0/22\n",
-        "FXv4.networks": b"2.0.0.0/24\n",
+        "QQv4.networks": b"2.0.0.0/24\n",
         "A1v4.networks": b"1.0.1.0/24\n",
         "XDv4.networks": b"1.0.1.0/24\n",
         "ZWv4.networks": b"",
@@ -715,7 +747,7 @@ def test_a_folder_of_ipfire_lists_is_one_source(tmp_path: Path) -> None:
     ]
     assert ranges.location(ranges.ipv6, 0) == f"{tmp_path}/DEv6.networks:1"
     assert faults.notes == [
-        f"{tmp_path}/FXv4.networks: FX is no country's code, and read as silence"
+        f"{tmp_path}/QQv4.networks: QQ is no country's code, and read as silence"
     ]
 
 

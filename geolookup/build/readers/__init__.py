@@ -7,9 +7,9 @@ function that adds a file's ranges to a source. Compression is handled before it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from geolookup.build.readers import (
     dbip,
@@ -60,6 +60,8 @@ class Format:
         recognises: whether a file with this beginning, decompressed, has this format.
         read: adds a file's ranges to a source.
         options: names of the `Options` that it supports.
+        is_tolerant: whether lines that can't be read are left out and listed, however many, as
+            the format's standard asks for.
         is_table: whether a file with this beginning is a table that other files refer to.
         may_be_empty: whether a file with this beginning and name says nothing about ranges
             by right.
@@ -71,6 +73,7 @@ class Format:
     options: frozenset[str] = frozenset()
     is_table: Callable[[bytes], bool] = lambda _: False
     may_be_empty: Callable[[bytes, str], bool] = lambda _, __: False
+    is_tolerant: bool = False
 
 
 FORMATS = {
@@ -92,7 +95,7 @@ FORMATS = {
         Format(range_csv.NAME, range_csv.recognises, range_csv.read),
         Format(dbip.NAME, dbip.recognises, dbip.read),
         Format(prefix_csv.NAME, prefix_csv.recognises, prefix_csv.read),
-        Format(geofeed.NAME, geofeed.recognises, geofeed.read),
+        Format(geofeed.NAME, geofeed.recognises, geofeed.read, is_tolerant=True),
         Format(
             ipfire.NAME,
             ipfire.recognises,
@@ -137,7 +140,8 @@ def read(
         _check_options(file, form, state.options)
     # Tables come first, since the other files of their source refer to them.
     chosen.sort(key=lambda pair: not pair[1].is_table(pair[0].head))
-    before = 0
+    before = tolerated = 0
+    already_left_out = len(state.faults.found)
     for file, form in chosen:
         already = len(ranges)
 
@@ -145,14 +149,27 @@ def read(
             if on_read is not None:
                 on_read(before + position)
 
-        form.read(SourceFile(file.part, file.number, file.head, on_block), state)
+        own = state if not form.is_tolerant else replace(state, faults=Faults(_MOST_LEFT_OUT))
+        form.read(SourceFile(file.part, file.number, file.head, on_block), own)
+        if own is not state:
+            tolerated += len(own.faults.found)
+            state.faults.notes.extend(own.faults.found[:_LISTED])
+            if len(own.faults.found) > _LISTED:
+                more = len(own.faults.found) - _LISTED
+                state.faults.notes.append(f"{file.part.name}: {more:,} more such lines")
         # One of many that a failed download left empty would be missed by nobody.
         if len(ranges) == already and not form.may_be_empty(file.head, file.part.file_name):
             raise SourceError(f"{file.part.name}: holds no range")
         before += file.part.size
     if files and not len(ranges):  # tables alone
         raise SourceError(f"{files[0]}: holds no range")
-    return ranges
+    left_out = tolerated + len(state.faults.found) - already_left_out
+    return replace(ranges, lines_left_out=left_out) if left_out else ranges
+
+
+_LISTED: Final = 100
+_MOST_LEFT_OUT: Final = 100_000
+"""Lines of a file of a tolerant format that may be unreadable. With more it is something else."""
 
 
 def _choose(

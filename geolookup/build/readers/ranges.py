@@ -41,11 +41,13 @@ class SourceRanges:
         ipv4: ranges of 32 bits.
         ipv6: ranges of 128 bits.
         files: names of the files, by the numbers that the ranges carry.
+        lines_left_out: number of lines that could not be read.
     """
 
     ipv4: Ranges = field(default_factory=lambda: Ranges(32))
     ipv6: Ranges = field(default_factory=lambda: Ranges(128))
     files: tuple[str, ...] = ()
+    lines_left_out: int = 0
 
     def __len__(self) -> int:
         """Return the number of ranges of both families."""

@@ -190,6 +190,7 @@ def get_dataset(
             mute=[v1.MuteCode(country=code, filed_as=filed) for code, filed in source.mute],
             within=source.within,
             ranges_outside=source.ranges_outside,
+            lines_left_out=source.lines_left_out,
         )
     return response.SerializeToString()
 
