@@ -546,9 +546,81 @@ def test_bad_lines_of_a_geofeed_are_left_out_and_never_masked_into_something_wid
 
 
 def test_every_text_format_has_samples_and_malformed_lines() -> None:
-    formats = set(readers.FORMATS) - {"mmdb", "dbip"}
+    formats = set(readers.FORMATS) - {"mmdb", "dbip", "geoip-legacy"}
     assert {row[0] for row in MALFORMED} == formats
     assert {form for _, _, form, _ in SAMPLES.values()} | {"geolite2"} == formats
+
+
+# --- GeoIP Legacy -----------------------------------------------------------------------
+
+LEGACY = {"AU": 16, "CN": 48, "JP": 111, "US": 225, "EU": 2, "AX": 247, "SS": 254, "O1": 255}
+"""Numbers of a few codes, as MaxMind's first library had them."""
+
+
+def legacy_database(prefixes: Mapping[str, int], edition: int = 1) -> bytes:
+    """Return a database of prefixes and the numbers of their countries; the rest has number 0."""
+    bits = 32 if edition == 1 else 128
+    nodes: list[list[int | None]] = [[None, None]]
+    for prefix, number in prefixes.items():
+        network = ipaddress.ip_network(prefix)
+        path = f"{int(network.network_address):0{bits}b}"[: network.prefixlen]
+        at = 0
+        for step in path[:-1]:
+            child = nodes[at][int(step)]
+            if child is None:
+                child = nodes[at][int(step)] = len(nodes)
+                nodes.append([None, None])
+            at = child
+        nodes[at][int(path[-1])] = 0xFFFF00 + number
+    children = (0xFFFF00 if child is None else child for node in nodes for child in node)
+    tree = b"".join(child.to_bytes(3, "little") for child in children)
+    return tree + b"\0\0\0GEO-106 a comment\xff\xff\xff" + bytes([edition])
+
+
+def test_geoip_legacy_is_read_by_its_name_and_merged(tmp_path: Path) -> None:
+    four = {"1.0.0.0/24": "AU", "1.0.1.0/24": "CN", "1.0.2.0/23": "CN", "9.0.0.0/8": "EU",
+            "10.0.0.0/8": "O1", "255.0.0.0/8": "SS"}  # fmt: skip
+    six = {"2001:200::/32": "JP", "2a00:1::/32": "AX", "ff00::/8": "US"}
+    for name, entries, edition in (("GeoIP.dat", four, 1), ("GeoIPv6.dat", six, 12)):
+        (tmp_path / name).write_bytes(
+            legacy_database({prefix: LEGACY[code] for prefix, code in entries.items()}, edition)
+        )
+    faults = Faults()
+    ranges = readers.read([tmp_path], faults=faults)
+    assert texts(ranges) == [
+        ("1.0.0.0", "1.0.0.255", "AU"),
+        ("1.0.1.0", "1.0.3.255", "CN"),
+        ("255.0.0.0", "255.255.255.255", "SS"),
+        ("2001:200::", "2001:200:ffff:ffff:ffff:ffff:ffff:ffff", "JP"),
+        ("2a00:1::", "2a00:1:ffff:ffff:ffff:ffff:ffff:ffff", "AX"),
+        ("ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "US"),
+    ]
+    assert faults.notes == [
+        f"{tmp_path}/{name}: the format has no code for XK: such places are under other codes"
+        for name in ("GeoIP.dat", "GeoIPv6.dat")
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"1.0.0.0,1.0.0.255,AU\n" * 9, id="text"),
+        pytest.param(legacy_database({"1.0.0.0/24": 16}, 2), id="cities"),
+        pytest.param(legacy_database({"1.0.0.0/24": 16})[:-4], id="no edition"),
+        pytest.param(bytes(6) + b"\xff\xff\xff\1", id="a cycle"),
+        pytest.param(b"\1\0\0\2\0\0" * 200 + b"\xff\xff\xff\x0c", id="two cycles"),
+        pytest.param(
+            b"".join(2 * (n + 1).to_bytes(3, "little") for n in range(30))
+            + 2 * (0xFFFF10).to_bytes(3, "little") + b"\xff\xff\xff\1",
+            id="more networks than a tree has",
+        ),
+    ],
+)  # fmt: skip
+def test_geoip_legacy_that_is_damaged_is_refused(content: bytes, write: Write) -> None:
+    path = write("GeoIP.dat", content)
+    with pytest.raises(SourceError, match=r"GeoIP\.dat: "):
+        readers.read([path], format_name="geoip-legacy")
 
 
 # --- hostile bytes ----------------------------------------------------------------------
@@ -593,6 +665,7 @@ PIECES = (
 @example(content=b"PK\5\6" + bytes(18))
 @example(content=b"\x28\xb5\x2f\xfd" + bytes(10))
 @example(content=b"\xab\xcd\xefMaxMind.com" + b"\xe9" * 30)
+@example(content=bytes(6) + b"\xff\xff\xff\1")
 @example(content=b"geoname_id,country_iso_code\n" + b'"' + b"x" * 200_000)
 def test_hostile_bytes_give_a_source_error_or_ranges(
     form: str, content: bytes, write: Write

@@ -173,6 +173,9 @@ def reader(name: str) -> Seeds:
             yield f"tree-{size}", b"\x07" + tree
         four = formats.search_tree([(1, 18), (18, 2)], record=b"\xe1\x47country\x20\x0b\x42DE")
         yield "tree-ipv4", b"\x07" + four.replace(b"ip_version\xa1\6", b"ip_version\xa1\4")
+    elif name == "geoip-legacy":
+        yield "ipv4", b"\x07" + formats.legacy_database({"1.0.0.0/24": 16, "9.0.0.0/8": 225})
+        yield "ipv6", b"\x07" + formats.legacy_database({"2001:200::/32": 111}, 12)
     elif name == "geolite2":
         for number, blocks in enumerate((formats.BLOCKS, formats.BLOCKS6)):
             both = formats.LOCATIONS + sources.SEPARATOR[1:] + blocks

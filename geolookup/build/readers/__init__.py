@@ -15,6 +15,7 @@ from geolookup.build.readers import (
     dbip,
     decompression,
     geofeed,
+    geoip_legacy,
     geolite2,
     ip2location,
     ipfire,
@@ -103,6 +104,7 @@ FORMATS = {
             may_be_empty=lambda _, name: ipfire.is_list(name),
         ),
         Format(prefix_list.NAME, prefix_list.recognises, prefix_list.read, frozenset({"country"})),
+        Format(geoip_legacy.NAME, geoip_legacy.recognises, geoip_legacy.read),
         Format(mmdb.NAME, mmdb.recognises, mmdb.read, frozenset({"country_from"})),
     )
 }
