@@ -114,10 +114,12 @@ static inline gl_job *gl_job_new(gl_call *call, gl_job_kind kind, const uint8_t 
     job->size = size;
     job->wrapped = call->method->kind == GL_ROSTERS;
     job->python = call->python;
-    job->metadata = call->metadata;
-    job->metadata_bytes = call->metadata_kept;
-    call->metadata = NULL;
-    call->metadata_kept = call->metadata_room = 0;
+    if (kind != GL_JOB_UNPACK) { /* the job after it needs them */
+        job->metadata = call->metadata;
+        job->metadata_bytes = call->metadata_kept;
+        call->metadata = NULL;
+        call->metadata_kept = call->metadata_room = 0;
+    }
     return job;
 }
 
@@ -148,7 +150,8 @@ static inline void gl_call_over(gl_call *call)
         else
             gl_slots_give_back(call->method->slots);
     }
-    if (call->slots != NULL)
+    /* Else when its job is done: resets would bound no queue. */
+    if (call->slots != NULL && call->job == NULL)
         gl_slots_give_back(call->slots);
     if (call->counted) {
         int watch = call->method->kind == GL_HEALTH_WATCH;
@@ -157,6 +160,7 @@ static inline void gl_call_over(gl_call *call)
     if (call->job != NULL) {
         call->job->call = NULL;
         call->job->charged = call->charged;
+        call->job->slots = call->slots;
         gl_job_cancel(call->job);
     } else {
         s->large -= call->charged;
@@ -185,6 +189,9 @@ static inline void gl_call_over(gl_call *call)
         call->next->previous = call->previous;
     if (--c->open == 0)
         c->idle_since = s->now;
+    /* What is not read any more has taken of the connection's window. */
+    if (call->ahead_bytes > 0 && c->session != NULL)
+        nghttp2_session_consume_connection(c->session, call->ahead_bytes);
     free(call->body);
     free(call->ahead);
     free(call->owned);
@@ -730,6 +737,8 @@ static void gl_message(gl_call *call, int compressed, const uint8_t *data, size_
     const gl_method *method = call->method;
 
     c->credit += GL_FRAMES_A_CALL;
+    if (c->credit > GL_IDLE_FRAMES)
+        c->credit = GL_IDLE_FRAMES;
     if (compressed) {
         if (call->encoding == 1) {
             gl_to_python(call, GL_JOB_UNPACK, data, size, owned);
@@ -799,17 +808,26 @@ in_place:
     }
 }
 
+/* Bytes of the largest message that a call may send. Health checks hold no slot. */
+static inline uint64_t gl_largest_message(const gl_call *call)
+{
+    uint64_t most = call->connection->server->settings.message_bytes;
+    int health = call->method->kind == GL_HEALTH_CHECK || call->method->kind == GL_HEALTH_WATCH;
+
+    return health && most > GL_HEALTH_REQUEST ? GL_HEALTH_REQUEST : most;
+}
+
 /* Begins a message whose prefix was read; 0: the call ends instead. */
 static inline int gl_begin_message(gl_call *call)
 {
     gl_server *s = call->connection->server;
     size_t size = gl_read_be32(call->prefix + 1);
 
-    if (size > s->settings.message_bytes) {
+    if (size > gl_largest_message(call)) {
         char text[96];
         /* As gRPC's own servers begin it, since clients look for these words. */
         snprintf(text, sizeof text, "received a message larger than max (%zu vs. %llu)", size,
-                 (unsigned long long)s->settings.message_bytes);
+                 (unsigned long long)gl_largest_message(call));
         if (call->counted)
             gl_count_end(call, GL_RESOURCE_EXHAUSTED);
         gl_end_for_good(call, text);
@@ -859,7 +877,7 @@ static inline size_t gl_feed(gl_call *call, const uint8_t *data, size_t size)
             at += GL_PREFIX + n;
             if (gl_is_unary(call) && at < size)
                 gl_end(call, GL_UNIMPLEMENTED, gl_one_message);
-            else if (n > call->connection->server->settings.message_bytes) {
+            else if (n > gl_largest_message(call)) {
                 memcpy(call->prefix, message - GL_PREFIX, GL_PREFIX);
                 gl_begin_message(call);
             } else
@@ -938,6 +956,8 @@ static void gl_pump(gl_call *call)
     free(call->owned);
     call->owned = NULL;
     call->out_bytes = call->sent = 0;
+    call->connection->server->large -= call->charged; /* request and answer are gone */
+    call->charged = 0;
     call->stage = GL_READING;
     if (call->ahead_bytes > 0) {
         gl_connection *c = call->connection;
@@ -1042,6 +1062,8 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
     }
     if (call == NULL) {
         s->large -= job->charged;
+        if (job->slots != NULL)
+            gl_slots_give_back(job->slots);
         if (job->python)
             gl_end_in_python(s, job->method, job->serial, 1);
     } else {
@@ -1054,8 +1076,19 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
         call->stage = GL_READING;
         if (job->kind == GL_JOB_UNPACK && code == GL_OK) {
             uint8_t *body = job->answer;
-            job->answer = NULL;
-            gl_message(call, 0, body, job->answer_bytes, body);
+            uint64_t charge = job->answer_bytes > GL_LARGE ? 2 * (uint64_t)job->answer_bytes : 0;
+            s->large -= call->charged; /* what came was smaller than what it holds */
+            call->charged = 0;
+            if (charge > 0 && s->large > 0 && s->large + charge > GL_LARGE_MEMORY) {
+                if (call->counted)
+                    gl_count_end(call, GL_RESOURCE_EXHAUSTED);
+                gl_shed(call, call->method); /* what was unpacked is freed with the job */
+            } else {
+                s->large += charge;
+                call->charged = charge;
+                job->answer = NULL;
+                gl_message(call, 0, body, job->answer_bytes, body);
+            }
         } else if (code != GL_OK) {
             if (call->counted)
                 gl_count_end(call, code);

@@ -494,8 +494,10 @@ static void gl_expire(gl_server *s)
             gl_first(&s->next_deadline, call->deadline);
             continue;
         }
-        if (call->stage == GL_BUSY)
+        if (call->stage == GL_BUSY) { /* looked at again when it is back */
+            gl_first(&s->next_deadline, s->now + 100 * GL_MILLISECOND);
             continue;
+        }
         call->deadline = GL_NEVER;
         if (call->stage == GL_READING || call->stage == GL_WATCHING)
             gl_fail(call, GL_DEADLINE_EXCEEDED);

@@ -66,6 +66,8 @@ enum {
     /* Milliseconds in which a health watch has to take the news of a stop. */
     GL_LAST_STATE = 1000,
 
+    /* Bytes of a health check's request, which holds no slot. */
+    GL_HEALTH_REQUEST = 4096,
     /* Bytes of an answer that are kept in the call itself. */
     GL_SMALL_ANSWER = 160,
     /* Region sets with a policy whose verdicts a dataset keeps at hand. */

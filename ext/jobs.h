@@ -7,6 +7,7 @@
 #ifndef GEOLOOKUP_JOBS_H
 #define GEOLOOKUP_JOBS_H
 
+#include "slots.h"
 #include "snapshot.h"
 
 #include <pthread.h>
@@ -39,6 +40,7 @@ typedef struct gl_job {
     int wrapped; /* a StreamRostersRequest */
     int python;  /* of a stream that Python knows */
     uint64_t charged; /* of GL_LARGE_MEMORY */
+    gl_slots *slots;  /* of which it holds one, when its call is over */
     uint8_t *metadata, *identities;
     size_t metadata_bytes, identities_bytes;
     int cancelled;

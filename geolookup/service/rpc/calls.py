@@ -241,12 +241,18 @@ class ActiveCall(Call):
         self.code = error.code
         return error
 
-    def answer(self, body: bytes, auth_context: Callable[[], object] = dict) -> bytes:
+    def answer(
+        self,
+        body: bytes,
+        auth_context: Callable[[], object] = dict,
+        snapshot: Snapshot | None = None,
+    ) -> bytes:
         """Answer a unary call, from its beginning to its end.
 
         Args:
             body: the request.
             auth_context: see `Calls.authorize`.
+            snapshot: from which it is answered; None: from the newest.
 
         Raises:
             RequestError: what to send the client instead.
@@ -255,7 +261,7 @@ class ActiveCall(Call):
         with self:
             calls.authorize(method, auth_context)
             self.check_active()
-            return calls._handlers[method](calls.snapshot, body, calls._limits, self)
+            return calls._handlers[method](snapshot or calls.snapshot, body, calls._limits, self)
 
     def check_active(self) -> None:
         """See `Call.check_active`."""

@@ -173,12 +173,16 @@ class NativeTransport:
             certificates.reload()
 
     def _work(self) -> None:
-        while (job := self._server.next()) is not None:
+        while True:
+            job = None
             try:
+                job = self._server.next()  # a MemoryError here ends a call, and no thread
+                if job is None:
+                    return
                 self._do(job)
             except Exception as error:
                 log.event("call_failed", "error", method="transport", error=log.describe(error))
-            # Nothing of a request outlives its answer; of one without, the loop is told here.
+            # Nothing of a request outlives its answer. A job without one ends here.
             del job
 
     # --- what it does for the loop
@@ -212,7 +216,8 @@ class NativeTransport:
             metadata=job.metadata,
             is_cancelled=job.is_cancelled,
         )
-        answer = answering.answer(job.body, job.auth_context)
+        # The loop's: after an answer from a new dataset there is none from the old one.
+        answer = answering.answer(job.body, job.auth_context, job.snapshot)
         if method == Method.LOOKUP:
             known = _core.read_lookup(job.body)
             if known is not None:
@@ -290,6 +295,8 @@ class NativeTransport:
 
     def _unpack(self, job: _http2.Job) -> bytes:
         """Unpack a message by gzip, no further than the limit."""
+        if job.is_cancelled():
+            raise RequestError(Code.CANCELLED, "the client has cancelled the call")
         limit = self._settings.limits.message_bytes
         unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
         try:
