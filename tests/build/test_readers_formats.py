@@ -551,6 +551,53 @@ def test_every_text_format_has_samples_and_malformed_lines() -> None:
     assert {form for _, _, form, _ in SAMPLES.values()} | {"geolite2"} == formats
 
 
+# --- folders as publishers and packagers leave them -------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "data"),
+    [
+        pytest.param(
+            ["geo-country-ipv4.csv", "geo-country-ipv4-num.csv", "package.json", "README.md",
+             "NRO_LICENSE", "GEOLITE2_EULA"],
+            ["geo-country-ipv4.csv"],
+            id="npm",
+        ),
+        pytest.param(["geo-country-ipv4-num.csv"], ["geo-country-ipv4-num.csv"], id="no twin"),
+        pytest.param(
+            ["au.zone", "de.zone", "MD5SUM", "Copyrights.txt"], ["au.zone", "de.zone"], id="ipdeny"
+        ),
+        pytest.param(
+            ["a.csv.gz", "a.csv.gz.md5", "a.csv.gz.asc", "SHA256SUMS", "checksums.txt"],
+            ["a.csv.gz"],
+            id="checksums",
+        ),
+        pytest.param(
+            ["licensed.csv", "my-notices.csv"], ["licensed.csv", "my-notices.csv"], id="own names"
+        ),
+    ],
+)  # fmt: skip
+def test_folder_stands_for_the_files_in_it_that_hold_data(
+    names: list[str], data: list[str], tmp_path: Path
+) -> None:
+    for name in names:
+        content = b"not data: see below"
+        if name.endswith(".zone"):
+            content = b"1.0.0.0/24\n"
+        elif name in data or "-num" in name:
+            content = b"16777216,16777471,AU\n" if "-num" in name else b"1.0.0.0,1.0.0.255,AU\n"
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    faults = Faults()
+    ranges = readers.read([tmp_path], faults=faults)
+    assert ranges.files == tuple(str(tmp_path / name) for name in data)
+    twins = [name for name in names if "-num" in name and name not in data]
+    assert faults.notes == [
+        f"{tmp_path / twin}: left out; {twin.replace('-num', '')} has the same with"
+        " addresses as text"
+        for twin in twins
+    ]
+
+
 # --- GeoIP Legacy -----------------------------------------------------------------------
 
 LEGACY = {"AU": 16, "CN": 48, "JP": 111, "US": 225, "EU": 2, "AX": 247, "SS": 254, "O1": 255}

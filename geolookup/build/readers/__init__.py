@@ -6,6 +6,7 @@ function that adds a file's ranges to a source. Compression is handled before it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,9 +135,13 @@ def read(
         SourceError: a file can't be read, holds no range, or a line makes no
             sense: ``file:line:column: what``. Or the format does not support an option.
     """
-    parts = [part for path in files for part in decompression.parts(path)]
+    parts, twins = _without_twins([part for path in files for part in decompression.parts(path)])
     ranges = SourceRanges(files=tuple(part.name for part in parts))
     state = ReadState(ranges, options or Options(), faults or Faults())
+    state.faults.notes += [
+        f"{twin.name}: left out; {part.file_name} has the same with addresses as text"
+        for twin, part in twins
+    ]
     chosen = [_choose(part, number, format_name) for number, part in enumerate(parts)]
     for file, form in chosen:
         _check_options(file, form, state.options)
@@ -172,6 +177,24 @@ def read(
 _LISTED: Final = 100
 _MOST_LEFT_OUT: Final = 100_000
 """Lines of a file of a tolerant format that may be unreadable. With more it is something else."""
+
+
+def _without_twins(
+    parts: Sequence[decompression.Part],
+) -> tuple[list[decompression.Part], list[tuple[decompression.Part, decompression.Part]]]:
+    """Return the files but for those that hold what another one does, and these with the other.
+
+    The packages of ip-location-db have each file twice: ``-num`` with addresses as numbers.
+    """
+    by_name = {part.name: part for part in parts}
+    twins = [
+        (part, by_name[text])
+        for part in parts
+        if (text := re.sub(r"-num(?=\.csv(\.\w+)?$)", "", part.name)) != part.name
+        and text in by_name
+    ]
+    left_out = {id(part) for part, _ in twins}
+    return [part for part in parts if id(part) not in left_out], twins
 
 
 def _choose(

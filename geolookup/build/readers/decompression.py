@@ -25,8 +25,13 @@ BLOCK_SIZE = 1 << 18
 """Bytes a block: larger ones fall out of the cache between decompressor and parser."""
 
 _ZIP = (b"PK\3\4", b"PK\5\6")
-_NO_DATA = re.compile(r"(readme|licen[cs]e|copyright|changelog|notice)", re.IGNORECASE)
-"""How the names of files without data begin in publishers' archives."""
+_NO_DATA = re.compile(
+    r"([a-z0-9]+[_-])?(readme|licen[cs]es?|copyrights?|eula|changelog|notice)([._-].*)?"
+    r"|package(-lock)?\.json|(md5|sha\d+)sums?([._-].*)?|checksums?([._-].*)?"
+    r"|.+\.(md5|sha\d+|asc|sig)",
+    re.IGNORECASE,
+)
+"""Names of the files that are beside the data in publishers' archives and packages."""
 
 
 class _Stream(Protocol):
@@ -237,7 +242,7 @@ class _Joined(io.RawIOBase):
 
 
 def _is_data(name: str) -> bool:
-    return not name.startswith(".") and _NO_DATA.match(name) is None
+    return not name.startswith(".") and _NO_DATA.fullmatch(name) is None
 
 
 def _shown(name: str) -> str:
