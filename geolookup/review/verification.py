@@ -16,7 +16,7 @@ from typing import Final
 from geolookup import tomlfile
 from geolookup._core import parse
 from geolookup.answer.claims import MAX_CLAIMS, NO_COUNTRY, Status
-from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.embedded_ipv4 import EMBEDDED_NAT64_64
 from geolookup.answer.file_format import ExpiringOverride
@@ -260,9 +260,11 @@ def _canary(location: str, line: int, address: str, expected: str) -> Canary:
     if packed is None:
         raise SourceError(f"{location}: address: not an address")
     if expected not in COUNTRIES and expected != NO_COUNTRY and expected not in _STATUSES:
+        nearest = nearest_code(expected)
+        hint = f"; did you mean {nearest}?" if nearest else ""
         raise SourceError(
             f"{location}: code: expected a country's code in capitals, {NO_COUNTRY}, or one of"
-            f" {', '.join(_STATUSES)}"
+            f" {', '.join(_STATUSES)}{hint}"
         )
     return Canary(location, line, packed, expected)
 
