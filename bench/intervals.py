@@ -72,4 +72,4 @@ def _section(dataset: Dataset, name: str, item: str) -> list[int]:
     content = dataset.optional_section(name)
     if content is None:
         raise LookupError(f"the dataset has no section {name}")
-    return memoryview(content.tobytes()).cast("B").cast(item).tolist()  # type: ignore[call-overload,no-any-return]
+    return memoryview(content.tobytes()).cast("B").cast(item).tolist()  # type: ignore[call-overload]  # a format of struct

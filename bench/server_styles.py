@@ -30,7 +30,7 @@ import geolookup
 from bench import h2load, timing
 from bench.addresses import draw
 from geolookup.answer.dataset import Dataset
-from geolookup.service import Limits, Server, Settings
+from geolookup.service import RosterLimits, Server, Settings
 from geolookup.service.methods import GEOLOOKUP
 from geolookup.service.monitoring.counters import Counters
 from geolookup.service.rpc.calls import Calls
@@ -46,14 +46,17 @@ CONTENDERS = (
     "geolookup, native",
 )
 FIGURES = ("rate", "p50", "p99", "cpu")
-OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", Limits().message_bytes)]
+OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", RosterLimits().message_bytes),
+]
 
 
 def works(dataset: Dataset) -> dict[str, tuple[str, bytes]]:
     """Return method and request of each kind of work."""
     drawn, many = (draw(dataset, 4, "assigned", size) for size in (1_000, 100_000))
     text = v1.TextAddresses(addresses=drawn.texts)
-    requests = {
+    requests: dict[str, tuple[str, Any]] = {
         "Lookup": ("Lookup", v1.LookupRequest(text="1.0.1.1", region_set="EU")),
         "roster of 1,000, packed": (
             "ClassifyRoster",

@@ -93,7 +93,7 @@ def test_a_region_set_seen_for_the_first_time(
     codes = sorted({claim.country for claim in dataset.claims} - {"ZZ"})
     # More pairs of codes than any cache keeps, so that each is new.
     pairs = iter([f"{one}+{other}" for one in codes for other in codes if one < other])
-    benchmark.pedantic(  # type: ignore[no-untyped-call]
+    benchmark.pedantic(
         lambda pair: dataset.verdict_column(pair, policy),
         setup=lambda: ((next(pairs),), {}),
         rounds=20,

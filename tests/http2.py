@@ -12,7 +12,7 @@ import ssl
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from hpack import Decoder, Encoder
 from hyperframe.frame import (
@@ -268,7 +268,7 @@ class Connection:
         while (found := self.receive()) is not None:
             yield found
 
-    def expect(self, kind: int, stream: int | None = None) -> Frame:
+    def expect(self, kind: int, stream: int | None = None) -> Any:
         """Return the next frame of a kind, and of a stream; others before it are passed over.
 
         Raises:

@@ -69,15 +69,15 @@ def forms(address: str) -> set[tuple[str, bytes]]:
         texts = _texts6(packed)
     found: set[tuple[str, bytes]] = set()
     for name, text in texts:
-        found |= {(form, spelled.lower()) for form, spelled in _encoded_text(name, text)}
-        found |= {(f"base64 of {name}", some) for some in _base64(text.encode())}
+        found |= {(form, encoded.lower()) for form, encoded in _encoded_text(name, text)}
+        found |= {(f"base64 of {name}", encoded) for encoded in _base64(text.encode())}
     # Teredo carries IPv4 addresses inverted.
     for part, some in (parts | (wholes if len(packed) == 4 else {})).items():
         for order, ordered in (("", some), (" reversed", some[::-1])):
             what = f"{part}{order}"
             found.add((f"packed{what}", ordered))
-            found |= {(f"base64 of packed{what}", text) for text in _base64(ordered)}
-            found |= {(form + what, text.lower()) for form, text in _spelled(ordered)}
+            found |= {(f"base64 of packed{what}", encoded) for encoded in _base64(ordered)}
+            found |= {(form + what, encoded.lower()) for form, encoded in _spelled(ordered)}
     return {(form, pattern) for form, pattern in found if len(pattern) >= _LEAST}
 
 
@@ -106,7 +106,7 @@ def _texts6(packed: bytes) -> Iterator[tuple[str, str]]:
         yield f"text reversed{part}", ".".join(reversed(some.hex()))
 
 
-def _encoded_text(name: str, text: str) -> Iterator[tuple[str, str | bytes]]:
+def _encoded_text(name: str, text: str) -> Iterator[tuple[str, bytes]]:
     yield name, text.encode()
     yield f"{name} in UTF-16", text.encode("utf-16-le")
     yield f"{name} in UTF-16", text.encode("utf-16-be")

@@ -326,7 +326,7 @@ class Oracle:
         able = [voice for voice in heard if not self._speaks_of_what_it_cannot_know(voice, heard)]
         if all(code is None for _, code in able):
             able = heard
-        ruling = [
+        ruling: list[tuple[Source, str | None]] = [
             (source, code)
             for source, code in able
             if source.coverage == "authoritative" and code is not None

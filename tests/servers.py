@@ -135,7 +135,7 @@ needs_native = pytest.mark.skipif(
 
 def stub_of(channel: grpc.Channel) -> Any:
     """Return the generated stub, which has no types."""
-    return GeoLookupServiceStub(channel)  # type: ignore[no-untyped-call]
+    return GeoLookupServiceStub(channel)
 
 
 @contextlib.contextmanager

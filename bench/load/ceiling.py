@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
+from typing import Any
 
 from pyroaring import BitMap
 
@@ -130,7 +131,8 @@ def _serve(connection: Connection) -> None:
     """Answer until the connection ends. The body of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # They are found when a server is made.
-    handlers.lookup, handlers.classify_roster, handlers.stream_rosters = _lookup, _classify, _stream
+    empty: Any = handlers
+    empty.lookup, empty.classify_roster, empty.stream_rosters = _lookup, _classify, _stream
     with geolookup.open() as dataset:  # which is not asked
         server = Server(dataset, Settings(listen="127.0.0.1:0"))
         with contextlib.suppress(EOFError, OSError):

@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 
 import pytest
 import reference
@@ -211,7 +212,7 @@ def sample_of_boundaries(dataset: Dataset) -> list[tuple[int, int]]:
     draw = random.Random(20260617)
     chosen = []
     for family in (4, 6):
-        intervals = draw.sample(list(dataset.intervals(family)), 3000)  # type: ignore[arg-type]
+        intervals = draw.sample(list(dataset.intervals(family)), 3000)
         chosen += [(family, edge) for first, last, _ in intervals for edge in (first, last)]
     return chosen
 
@@ -228,7 +229,8 @@ def test_explanations_agree_with_lookups_and_with_the_raw_sources(embedded: Data
         version = 4 if "." in why.looked_up else 6
         said = [view.country for view in why.sources]
         assert said == [source.says(version, looked_up) for source in oracle.sources]
-        for view in (*why.sources, why):
+        views: list[Any] = [*why.sources, why]
+        for view in views:
             first, last = (int(ipaddress.ip_address(text)) for text in (view.first, view.last))
             assert first <= looked_up <= last
         assert (why.special_purpose is not None) == (why.status is Status.SPECIAL_PURPOSE)

@@ -85,8 +85,8 @@ def dataset() -> Iterator[Dataset]:
 
 def classify(dataset: Dataset, version: int, packed: bytes, **seen: object) -> RosterResult:
     if version == 4:
-        return dataset.classify(ipv4=packed, **seen)  # type: ignore[arg-type]
-    return dataset.classify(ipv6=packed, **seen)  # type: ignore[arg-type]
+        return dataset.classify(ipv4=packed, **seen)
+    return dataset.classify(ipv6=packed, **seen)
 
 
 def first_difference(got: bytes, expected: bytes, width: int, values: Sequence[int]) -> str:
@@ -192,7 +192,7 @@ def intervals(dataset: Dataset, version: int) -> tuple[list[int], list[int]]:
     def section(name: str, kind: str) -> list[int]:
         content = dataset.optional_section(name)
         assert content is not None
-        return content.cast(kind).tolist()  # type: ignore[call-overload, no-any-return]
+        return content.cast(kind).tolist()  # type: ignore[call-overload]  # one of "IQBH"
 
     if version == 4:
         return section("ipv4.first", "I"), section("ipv4.claims", "H")
@@ -349,7 +349,7 @@ def test_rosters_of_any_mixture(
 ) -> None:
     oracle = reference.embedded()
     said = [said_of(address) for address in roster]
-    result = dataset.classify(roster, region_set=region, policy=policy)  # type: ignore[arg-type]
+    result = dataset.classify(roster, region_set=region, policy=policy)
     answers = [oracle.answer(one) for one in said]
     assert list(result.countries) == [answer.country for answer in answers]
     assert list(result.statuses) == [answer.status for answer in answers]
@@ -360,8 +360,8 @@ def test_rosters_of_any_mixture(
             at for at, answer in enumerate(answers) if answer.country == code
         ]
     for at, address in enumerate(roster):
-        single = dataset.lookup(address, region, policy)  # type: ignore[arg-type]
-        assert single.country == result.countries[at] == dataset.country(address)  # type: ignore[arg-type]
+        single = dataset.lookup(address, region, policy)
+        assert single.country == result.countries[at] == dataset.country(address)
         assert single.status == result.statuses[at]
         assert single.claimed == answers[at].claimed
         assert single.verdict == oracle.verdict(said[at], REGIONS[region], policy)
@@ -478,7 +478,7 @@ def compiled(sources: Sequence[reference.Source], overrides: Sequence[reference.
                         source.name,
                         licence="CC0-1.0",
                         date=date(2026, 6, 1),
-                        coverage=source.coverage,  # type: ignore[arg-type]
+                        coverage=source.coverage,
                         origin=source.origin,
                         mute=tuple((code, tuple(filed)) for code, filed in source.mute.items()),
                         within=EVERYWHERE if source.coverage == "authoritative" else (),

@@ -115,7 +115,7 @@ def ranges(*rows: str) -> SourceRanges:
 
 def override(where: str, code: str, **more: object) -> Override:
     first, last = read_range(where) if "-" in where else read_prefix(where)
-    return Override(first, last, code, **more)  # type: ignore[arg-type]
+    return Override(first, last, code, **more)
 
 
 # --- at random, in a small corner of the address line --------------------------------
@@ -624,7 +624,7 @@ def test_metadata_describes_the_sources_in_order() -> None:
 )
 def test_a_source_that_makes_no_sense_is_refused(arguments: tuple[object, ...], what: str) -> None:
     with pytest.raises(SourceError, match=what):
-        Source(*arguments)  # type: ignore[arg-type]
+        Source(*arguments)
 
 
 @functools.cache
@@ -829,7 +829,7 @@ def test_pooling_leaves_out_no_verdict_but_of_majorities_that_nothing_settles(
 ) -> None:
     sources, rows = case
     oracle = reference.Oracle(sources)
-    described = [source(one.name, one.coverage, one.origin) for one in sources]  # type: ignore[arg-type]
+    described = [source(one.name, one.coverage, one.origin) for one in sources]
     numbering = compiler._ClaimNumbers(described, pooling)
     said = [tuple(code or None for code in row[: len(sources)]) for row in rows]
     packed = [

@@ -73,7 +73,7 @@ def test_a_dialect_that_makes_no_sense_is_refused(
     form: str, options: dict[str, object], what: str
 ) -> None:
     with pytest.raises(ValueError, match=what):
-        Dialect(form, **options)  # type: ignore[arg-type]
+        Dialect(form, **options)
 
 
 def test_a_dialect_can_not_be_copied() -> None:

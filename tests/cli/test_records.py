@@ -96,7 +96,7 @@ KINDS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "a log by name": (LOG.encode(), ("--pattern", r"(?P<address>[0-9.]+) (-) ")),
     "a list": (LIST.encode(), ()),
 }
-COMPRESSIONS = {
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,

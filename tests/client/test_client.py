@@ -758,7 +758,7 @@ def test_a_refusal_becomes_an_error_without_foreign_text(
 DATASET_ID = "0" * 64
 NO_ANSWERS: dict[str, Any] = {
     "no protobuf": b"\xff\xff",
-    "an unknown status": v1.LookupResponse(country="CN", status=77, dataset=DATASET_ID),  # type: ignore[arg-type]
+    "an unknown status": v1.LookupResponse(country="CN", status=77, dataset=DATASET_ID),
     "columns that are too short": v1.ClassifyRosterResponse(
         size=2, countries=b"CN", statuses=b"\1\1", dataset=DATASET_ID
     ),

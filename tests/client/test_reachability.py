@@ -359,7 +359,7 @@ def test_target_that_is_none_is_refused_at_once(kind: type[Any], target: str, te
 
 def test_target_of_another_type_is_refused() -> None:
     with pytest.raises(TypeError, match="target: expected str, not int"):
-        Client(50051)  # type: ignore[arg-type]
+        Client(50051)
 
 
 # attempts

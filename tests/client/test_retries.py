@@ -29,7 +29,7 @@ QUICK = Retry(first_wait=0.002, longest_wait=0.002, budget=10)
 """The shortest waits that there are."""
 AT_ONCE = 64
 """Calls under way at the same moment."""
-ANSWER = v1.LookupResponse(country="CN", status=1, dataset="0" * 64).SerializeToString()  # type: ignore[arg-type]
+ANSWER = v1.LookupResponse(country="CN", status=1, dataset="0" * 64).SerializeToString()
 
 Behaviour = Callable[[int, grpc.ServicerContext], None]
 """What becomes of the attempt with this number, from 0: it ends, or is answered."""
@@ -44,7 +44,7 @@ class Counting(grpc.GenericRpcHandler):
         self.attempts = 0
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
-        if details.method.endswith("StreamRosters"):  # type: ignore[attr-defined]
+        if details.method.endswith("StreamRosters"):
             return grpc.stream_stream_rpc_method_handler(
                 lambda _, context: iter((self._answer(b"", context),))
             )
@@ -317,7 +317,7 @@ BAD = {
 def test_values_that_grpc_would_not_keep_to_are_refused(case: str) -> None:
     values, what = BAD[case]
     with pytest.raises(ValueError, match=what):
-        Retry(**values)  # type: ignore[arg-type]
+        Retry(**values)
 
 
 # workers that are killed

@@ -36,7 +36,7 @@ CODE = CODES.index
 
 def count(one: Counters, region_set: str, *verdicts: int) -> None:
     """Count verdicts, of a roster that has no addresses otherwise."""
-    one.roster((0,) * 8, one.region_set(region_set), verdicts)  # type: ignore[arg-type]
+    one.roster((0,) * 8, one.region_set(region_set), verdicts)
 
 
 def shared_memory() -> mmap.mmap:
@@ -129,7 +129,7 @@ def test_counts_that_no_roster_has_count_nothing(wrong: tuple[int, ...]) -> None
 def test_verdicts_that_no_roster_has_count_nothing(wrong: tuple[int, ...]) -> None:
     one = Counters()
     with pytest.raises((ValueError, OverflowError)):
-        one.roster((0, 3, 0, 0, 0, 0, 0, 0), 0, wrong)  # type: ignore[arg-type]
+        one.roster((0, 3, 0, 0, 0, 0, 0, 0), 0, wrong)
     assert one.read() == Counters().read()
 
 

@@ -267,9 +267,9 @@ def test_merging_refuses_layers_that_are_not_flat_or_of_the_other_family() -> No
     with pytest.raises(ValueError, match="one family"):
         merge_ipv6([Ranges(32)], Numbers())
     with pytest.raises(TypeError):
-        merge_ipv4([[(0, 5, 1)]], Numbers())  # type: ignore[list-item]
+        merge_ipv4([[(0, 5, 1)]], Numbers())
     with pytest.raises(ValueError, match="one family"):
-        merge_ipv4([None], Numbers())  # type: ignore[list-item]
+        merge_ipv4([None], Numbers())
 
 
 def test_layers_can_not_grow_while_they_are_merged() -> None:

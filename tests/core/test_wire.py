@@ -267,13 +267,13 @@ def test_columns_that_the_table_s_claims_exceed_are_refused() -> None:
         _core.RosterAnswer(table, RESULTS, bytes(599), roster)
     for wrong in (None, b"", roster):
         with pytest.raises(TypeError):
-            _core.RosterAnswer(wrong, RESULTS, None, roster)  # type: ignore[arg-type]
+            _core.RosterAnswer(wrong, RESULTS, None, roster)
         with pytest.raises(TypeError):
-            _core.RosterAnswer(table, wrong, None, roster)  # type: ignore[arg-type]
+            _core.RosterAnswer(table, wrong, None, roster)
     with pytest.raises(TypeError):
-        _core.RosterAnswer(table, RESULTS, None, None)  # type: ignore[arg-type]
+        _core.RosterAnswer(table, RESULTS, None, None)
     with pytest.raises(TypeError):
-        _core.RosterAnswer(table, RESULTS, "12", roster)  # type: ignore[arg-type]
+        _core.RosterAnswer(table, RESULTS, "12", roster)
 
 
 @pytest.mark.parametrize(("form", "length"), [("ipv4", 7), ("ipv4", 1), ("ipv6", 15), ("ipv6", 33)])
@@ -565,7 +565,7 @@ def test_only_bytes_are_read() -> None:
     for wrong in (None, "", bytearray(4), memoryview(b"")):
         for reader in (_core.read_roster, _core.read_lookup):
             with pytest.raises(TypeError):
-                reader(wrong)  # type: ignore[arg-type]
+                reader(wrong)
 
 
 def test_a_roster_outlives_the_bytes_that_it_was_read_from() -> None:
@@ -632,7 +632,7 @@ def test_what_a_lookup_asks_is_read_in_the_core(
 def test_random_lookups_are_read_alike(
     address: dict[str, Any], region_set: str, policy: int, more: bytes
 ) -> None:
-    request = v1.LookupRequest(**address, region_set=region_set, policy=policy)  # type: ignore[arg-type]
+    request = v1.LookupRequest(**address, region_set=region_set, policy=policy)
     body = request.SerializeToString()
     compare_lookup(body)
     compare_lookup(body + more)
@@ -641,7 +641,7 @@ def test_random_lookups_are_read_alike(
 
 def lookup_of(address: str | bytes, region_set: str = "", policy: int = 0) -> bytes:
     """Return a serialised request."""
-    request = v1.LookupRequest(region_set=region_set, policy=policy)  # type: ignore[arg-type]
+    request = v1.LookupRequest(region_set=region_set, policy=policy)
     if isinstance(address, str):
         request.text = address
     else:

@@ -149,16 +149,16 @@ def ask(image: bytes) -> None:
         counts = result.verdict_counts()
         assert sum(counts.values()) == len(addresses) == sum(result.counts().values())
         assert list(counts.values()) == [len(part) for part in _sets(result)]
-        for address, claim, country, status in zip(
+        for address, number, country, status in zip(
             addresses, expected, result.countries, result.statuses, strict=True
         ):
             answer = dataset.lookup(address, "EU", policy)
             assert (answer.country, answer.status) == (country, status)
             assert dataset.country(address) == country
-            if claim is not None and len(address) == 4:
-                assert (claims[claim].country, claims[claim].status) == (country, status)
+            if number is not None and len(address) == 4:
+                assert (claims[number].country, claims[number].status) == (country, status)
                 assert answer.verdict is not None
-                assert answer.verdict.number == verdicts[claim]
+                assert answer.verdict.number == verdicts[number]
     for address in (*addresses[:20], *addresses[-20:], b"none"[:3]):
         try:
             why = dataset.explain(address)

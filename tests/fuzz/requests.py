@@ -221,7 +221,7 @@ def _looked_up(
     call.record_lookup(answer.status.number, request.region_set, verdict)
     return v1.LookupResponse(
         country=answer.country,
-        status=answer.status.number,  # type: ignore[arg-type]
+        status=answer.status.number,
         claimed=answer.claimed,
         verdict=verdict,
         dataset=answer.dataset,
@@ -304,5 +304,5 @@ def _answer(
     if result.record is not None:
         response.record.CopyFrom(record_message(result.record))
     counts = {status: result.status_counts().get(status, 0) for status in Status}
-    call.record_roster((0, *counts.values()), request.region_set, verdicts)  # type: ignore[arg-type]
+    call.record_roster((0, *counts.values()), request.region_set, verdicts)
     return response

@@ -6,13 +6,14 @@ The same files each time. Inputs that brought out a fault are kept beside them, 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import lzma
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -198,7 +199,7 @@ def source_files() -> Seeds:
     yield "zip", b"\3" + archive.getvalue()
 
 
-CORPORA = {
+CORPORA: dict[str, Callable[[], Iterator[tuple[str, bytes]]]] = {
     "connection": connections.seeds,
     "parse": parse,
     "table": table,
@@ -212,7 +213,7 @@ CORPORA = {
     "manifest": manifest,
     "region-sets": region_sets,
     "source-files": source_files,
-    **{f"reader-{name}": lambda name=name: reader(name) for name in sources.READERS},
+    **{f"reader-{name}": functools.partial(reader, name) for name in sources.READERS},
 }
 
 

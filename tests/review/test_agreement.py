@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -231,7 +231,7 @@ def test_views_say_of_ipv6_what_the_source_said() -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     def run_here(*arguments: object) -> tuple[int, str]:
         with pytest.raises(SystemExit) as ended:
             main(["agreement", *map(str, arguments)])

@@ -64,7 +64,7 @@ def statements(source: reference.Source, rows: dict[Family, Rows]) -> Statements
         return found
 
     mute = tuple((code, tuple(filed)) for code, filed in source.mute.items())
-    return Statements(source.name, "2026-06-01", source.coverage, source.origin, mute, intervals)  # type: ignore[arg-type]
+    return Statements(source.name, "2026-06-01", source.coverage, source.origin, mute, intervals)
 
 
 def truth_of(prefixes: Sequence[tuple[int, int, str]], at: int) -> tuple[int, str] | None:
@@ -222,7 +222,7 @@ def everywhere(name: str, code: str | None, coverage: str = "full", **more: obje
         name,
         (),
         lambda family: [(0, TOP[family], code)],
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 

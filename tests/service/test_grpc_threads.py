@@ -43,7 +43,7 @@ def calls() -> LongLivedCalls:
 
 
 def begin(calls: LongLivedCalls, context: Context) -> object:
-    return calls.tracked(lambda *arguments: arguments)("request", context)  # type: ignore[arg-type]
+    return calls.tracked(lambda *arguments: arguments)("request", context)
 
 
 def test_tracked_behaviour_gets_all_arguments(calls: LongLivedCalls) -> None:

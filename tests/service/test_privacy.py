@@ -325,7 +325,7 @@ class Observed:
                 found += scan.leaks(path.name, path.read_bytes())
         return found
 
-    def tell(self, error: grpc.RpcError) -> grpc.StatusCode:
+    def tell(self, error: Any) -> grpc.StatusCode:
         """Keep what a client was told with an error."""
         metadata = [*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())]
         self.told.append(f"{error.code()} {error.details()} {metadata}".encode())
@@ -508,9 +508,9 @@ def ask_rightly(ask: Asking) -> None:
 
 def ask_wrongly(ask: Asking) -> None:
     canary = CANARIES["malformed"]
-    for text in canary.malformed:
-        assert ask.unary("Lookup", lookup(text, "CN")) is OK  # INVALID is an answer
-        assert ask.unary("Explain", explain(text)) is OK
+    for malformed in canary.malformed:
+        assert ask.unary("Lookup", lookup(malformed, "CN")) is OK  # INVALID is an answer
+        assert ask.unary("Explain", explain(malformed)) is OK
     assert ask.unary("ClassifyRoster", text_roster(canary.malformed).SerializeToString()) is OK
     for packed in (canary.packed4[:3], canary.packed6[:15], canary.packed4 + canary.packed6):
         assert ask.unary("Lookup", lookup(packed)) is INVALID
@@ -536,9 +536,9 @@ def ask_wrongly(ask: Asking) -> None:
         ask.stream([body])
 
     canary = CANARIES["region set"]
-    for text in (*canary.texts, *canary.malformed, f"CN+{canary.ipv4}", canary.ipv6 * 40):
-        assert ask.unary("Lookup", lookup("1.0.1.1", text)) is INVALID
-        roster = v1.ClassifyRosterRequest(ipv4=b"", region_set=text)
+    for name in (*canary.texts, *canary.malformed, f"CN+{canary.ipv4}", canary.ipv6 * 40):
+        assert ask.unary("Lookup", lookup("1.0.1.1", name)) is INVALID
+        roster = v1.ClassifyRosterRequest(ipv4=b"", region_set=name)
         assert ask.unary("ClassifyRoster", roster.SerializeToString()) is INVALID
         assert ask.stream([streamed(roster)]) is INVALID
 
@@ -702,7 +702,8 @@ def overload(service: Observed, channel: grpc.Channel) -> None:
     for stream in open_streams:
         with contextlib.suppress(grpc.RpcError):
             list(stream)
-    for call in (*calls, *open_streams):
+    ended: list[Any] = [*calls, *open_streams]
+    for call in ended:
         headers = [*(call.initial_metadata() or ()), *(call.trailing_metadata() or ())]
         service.told.append(f"{call.code()} {call.details()} {headers}".encode())
 

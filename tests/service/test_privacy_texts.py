@@ -124,8 +124,8 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "client: lookup at no service": lambda _: ask(lambda client: client.lookup(IPV4, IPV6)),
     "client: roster at no service": lambda _: ask(lambda client: client.classify([IPV4, IPV6])),
     # the core
-    "core: a number": lambda _: _core.parse(NUMBER4),  # type: ignore[arg-type]
-    "core: a number among texts": lambda _: _core.parse_many([IPV4, NUMBER6]),  # type: ignore[list-item]
+    "core: a number": lambda _: _core.parse(NUMBER4),
+    "core: a number among texts": lambda _: _core.parse_many([IPV4, NUMBER6]),
 }
 
 

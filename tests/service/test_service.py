@@ -386,12 +386,12 @@ BAD_REQUESTS = {
     ),
     "lookup: unknown policy": Refused(
         "Lookup",
-        v1.LookupRequest(text=CHINA, policy=4),  # type: ignore[arg-type]
+        v1.LookupRequest(text=CHINA, policy=4),
         "policy: not the number of a policy",
     ),
     "lookup: an address as policy": Refused(
         "Lookup",
-        v1.LookupRequest(text=CHINA, policy=0x64636261),  # type: ignore[arg-type]
+        v1.LookupRequest(text=CHINA, policy=0x64636261),
         "policy: not the number of a policy",
     ),
     "explain: nothing asked": Refused("Explain", v1.ExplainRequest(), "address: required"),
@@ -572,7 +572,7 @@ def every_way_to_send(canary: str) -> Iterator[tuple[str, bytes]]:
         yield "ClassifyRoster", request.SerializeToString()
         yield "StreamRosters", v1.StreamRostersRequest(roster=request).SerializeToString()
     number = int.from_bytes(packed[:4]) & 0x7FFFFFFF
-    yield "Lookup", v1.LookupRequest(text=canary, policy=number).SerializeToString()  # type: ignore[arg-type]
+    yield "Lookup", v1.LookupRequest(text=canary, policy=number).SerializeToString()
     for method in METHODS:
         yield method, canary.encode()
         yield method, packed

@@ -123,7 +123,7 @@ def health_of(channel: grpc.Channel, service: str = "") -> int:
 
 
 def admin_stub(channel: grpc.Channel) -> Any:
-    return admin_v1_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call]
+    return admin_v1_grpc.AdminServiceStub(channel)
 
 
 # --- what is asked and answered

@@ -66,7 +66,7 @@ def test_span_has_method_and_status_code(
 
 @pytest.mark.parametrize("method", Method)
 def test_every_method_has_its_full_name(
-    tracer: tracing.Tracer, memory: InMemorySpanExporter, method: int
+    tracer: tracing.Tracer, memory: InMemorySpanExporter, method: Method
 ) -> None:
     tracer.start(method).end(0)
     name = memory.get_finished_spans()[0].name

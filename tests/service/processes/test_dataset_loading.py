@@ -182,7 +182,7 @@ def test_memory_that_can_not_be_had_leaves_no_descriptor(
         assert error.errno == errno.ENOMEM  # noqa: PT017 - some of the calls don't meet it
     else:
         assert (call == "truncate") == isinstance(found, SealedCopy)
-        os.close(found.descriptor if isinstance(found, SealedCopy) else found)  # type: ignore[arg-type]
+        os.close(found.descriptor if isinstance(found, SealedCopy) else found)
     assert set(os.listdir("/proc/self/fd")) == before
 
 
@@ -767,5 +767,5 @@ def test_a_limit_on_the_size_of_files_is_transient(path: Path) -> None:
     ],
 )
 def test_the_files_whose_change_matters(given: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    settings = Settings(**{name: Path("/etc") / name for name in given})  # type: ignore[arg-type]
+    settings = Settings(**{name: Path("/etc") / name for name in given})
     assert watched_files(settings) == tuple(Path("/etc") / name for name in expected)

@@ -354,7 +354,7 @@ def test_stop_defers_everything_to_the_next_run(
         loop.call_later(0, loop.stop)
     else:
         os.write(pipe[1], b"xx")
-        loop.add_reader(pipe[0], lambda: (os.read(pipe[0], 1), stop()))  # type: ignore[func-returns-value]
+        loop.add_reader(pipe[0], lambda: (os.read(pipe[0], 1), stop()))
     loop.run()
     assert ran == ["stop"]
     loop.run()

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -199,7 +199,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:
     real = socket.getaddrinfo
 
     def getaddrinfo(_host: str, port: int, **arguments: object) -> list[object]:
-        return [found for host in hosts for found in real(host, port, **arguments)]  # type: ignore[arg-type]
+        return [found for host in hosts for found in real(host, port, **arguments)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
@@ -346,7 +346,9 @@ def test_a_socket_that_was_left_behind_is_no_reason_to_refuse(tmp_path: Path) ->
 @pytest.mark.parametrize("make", ["file", "folder", "fifo"])
 def test_what_is_no_socket_is_left_alone(tmp_path: Path, make: str) -> None:
     path = tmp_path / "socket"
-    {"file": path.touch, "folder": path.mkdir, "fifo": lambda: os.mkfifo(path)}[make]()
+    making: dict[str, Callable[[], object]]
+    making = {"file": path.touch, "folder": path.mkdir, "fifo": lambda: os.mkfifo(path)}
+    making[make]()
     with pytest.raises(ListenError, match="there is a file at this path, and it is no socket"):
         HeldListenAddress(ListenAddress.parse(f"unix:{path}"), 1)
     assert path.exists()

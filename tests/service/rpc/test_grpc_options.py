@@ -22,9 +22,9 @@ from typing import Any
 import grpc
 import http2
 import pytest
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
 from http2 import Connection
-from hyperframe.frame import Frame
+from hyperframe.frame import Frame, GoAwayFrame
 
 from geolookup.service.rpc import grpc_options
 from geolookup.service.rpc.grpc_options import channel_options
@@ -147,7 +147,7 @@ def test_each_option_is_among_those_that_are_tested_here() -> None:
 def test_seconds_are_milliseconds_and_zero_is_never(
     settings: dict[str, float], expected: dict[str, int]
 ) -> None:
-    options = dict(channel_options(Settings(**settings), share_port=False))  # type: ignore[arg-type]
+    options = dict(channel_options(Settings(**settings), share_port=False))
     assert options.items() >= expected.items()
     assert all(0 <= value <= NEVER for value in options.values())
 
@@ -489,6 +489,7 @@ def test_too_many_pings_end_a_connection() -> None:
                     connection.send(http2.PING, 0, 0, bytes(8))
             elif found.type == http2.GOAWAY:
                 break
+        assert isinstance(found, GoAwayFrame)
         assert found.error_code == http2.ENHANCE_YOUR_CALM
         assert found.additional_data.endswith(b"too_many_pings")
         # The first is welcome, the strikes are forgiven, and the next is the last.

@@ -147,7 +147,8 @@ def counted(server: Server, method: int) -> dict[str, int]:
 
 def hint_of(error: grpc.RpcError) -> int:
     """Return the milliseconds after which a call may come again."""
-    return int(dict(error.trailing_metadata())[RETRY_HINT])
+    metadata: Any = error.trailing_metadata()
+    return int(dict(metadata)[RETRY_HINT])
 
 
 # who is admitted
@@ -474,7 +475,7 @@ def test_a_call_without_a_message_is_refused(dataset: Dataset) -> None:
             with pytest.raises(grpc.RpcError) as error:
                 channel.stream_unary(path)(iter(()), timeout=PATIENCE)
             assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
-            assert "exactly one request message" in error.value.details()
+            assert "exactly one request message" in str(error.value.details())
 
 
 @pytest.mark.parametrize(
@@ -630,7 +631,7 @@ def fail(*_: object) -> None:
     raise ValueError
 
 
-ENDED = {
+ENDED: dict[str, tuple[str, Any]] = {
     "Lookup": (f"{SERVICE}/Lookup", LOOKUP),
     "Lookup, refused": (f"{SERVICE}/Lookup", b"\xff"),
     "Explain": (f"{SERVICE}/Explain", EXPLAIN),

@@ -399,7 +399,7 @@ def test_settings_that_fit_together_are_taken(flags: dict[str, str]) -> None:
 def test_values_of_the_wrong_type_are_refused(name: str) -> None:
     wrong: dict[str, Any] = {name: object()}
     if name == "max_roster":
-        wrong = {"limits": RosterLimits(roster=object())}  # type: ignore[arg-type]
+        wrong = {"limits": RosterLimits(roster=object())}
     with pytest.raises(SettingsError, match=f"^{name}: expected "):
         Settings(**wrong)
 
