@@ -268,12 +268,16 @@ UNREADABLE = [
     ("a tar archive cut short", tarred(SAMPLE)[:700], "{path}: the tar archive is cut short"),
     ("a tar archive with a long header", LONG_HEADER, "{path}: an extended header of the tar"),
     ("a damaged tar archive", SAMPLE_TAR[:20] + b"x" + SAMPLE_TAR[21:], "{path}: a header of the"),
-    ("empty, compressed", gzip.compress(b""), "{path}: holds no range"),
+    ("empty, compressed", gzip.compress(b"", mtime=0), "{path}: holds no range"),
     ("xz cut short", lzma.compress(SAMPLE)[:-20], "{path}: can't be decompressed"),
-    ("gzip cut short", gzip.compress(SAMPLE)[:-4], "{path}: can't be decompressed"),
+    ("gzip cut short", gzip.compress(SAMPLE, mtime=0)[:-4], "{path}: can't be decompressed"),
     ("bzip2 cut short", bz2.compress(SAMPLE)[:-9], "{path}: can't be decompressed"),
     ("xz damaged", b"\xfd7zXZ\0" + bytes(60), "{path}: can't be decompressed"),
-    ("gzip damaged", gzip.compress(SAMPLE)[:12] + bytes(60), "{path}: can't be decompressed"),
+    (
+        "gzip damaged",
+        gzip.compress(SAMPLE, mtime=0)[:12] + bytes(60),
+        "{path}: can't be decompressed",
+    ),
     ("bzip2 damaged", b"BZh9" + bytes(60), "{path}: can't be decompressed"),
     (
         "gzip with rubbish after it",
@@ -322,7 +326,7 @@ def test_a_missing_file_and_an_empty_folder_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["folder", "zip", "tar", "tar.gz", "files"])
-@pytest.mark.parametrize("empty", [b"", b"start_ip,end_ip,code\n", gzip.compress(b"")])
+@pytest.mark.parametrize("empty", [b"", b"start_ip,end_ip,code\n", gzip.compress(b"", mtime=0)])
 @pytest.mark.parametrize("name", [None, "range-csv"])
 def test_one_file_without_ranges_is_named_among_others(
     tmp_path: Path, how: str, empty: bytes, name: str | None
