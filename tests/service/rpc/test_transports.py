@@ -10,6 +10,7 @@ import gc
 import logging
 import random
 import socket
+import struct
 import sys
 import threading
 import time
@@ -586,6 +587,29 @@ def test_work_ends_when_the_deadline_has_passed(dataset: Dataset, slow: Slow) ->
 
 
 @needs_native
+def test_cancelled_streams_keep_nothing_of_their_connections_window(
+    dataset: Dataset,
+    transport: str,  # noqa: ARG001
+) -> None:
+    """Rosters that wait behind one whose answer is not taken were never read."""
+    roster = v1.ClassifyRosterRequest(ipv4=bytes(4 * 20_000))
+    pipelined = http2.message(v1.StreamRostersRequest(roster=roster).SerializeToString()) * 5
+    cancel = struct.pack(">I", http2.CANCEL)
+    with (
+        serving_here(dataset) as server,
+        http2.Connection(server.address.port, values={http2.INITIAL_WINDOW_SIZE: 0}) as connection,
+    ):
+        for stream in range(1, 61, 2):  # 12 MB in all, three times a connection's window
+            connection.open(stream, f"/{SERVICE}/StreamRosters")
+            connection.data(stream, pipelined, end=False)
+            connection.send(http2.RST_STREAM, 0, stream, cancel)
+        body = v1.LookupRequest(text=CHINA).SerializeToString()
+        connection.call(61, f"/{SERVICE}/Lookup", body)
+        connection.send(http2.WINDOW_UPDATE, 0, 61, struct.pack(">I", 10_000))
+        answer = v1.LookupResponse.FromString(connection.body(61)[5:])
+        assert answer.country == "CN"
+
+
 def test_work_ends_when_its_client_cancels(dataset: Dataset, slow: Slow) -> None:
     with (
         serving_here(dataset, transport="native") as server,
