@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -19,15 +18,6 @@ def dataset() -> Iterator[Dataset]:
     """The embedded dataset, as in the service of the fixture `service`."""
     with geolookup.open() as opened:
         yield opened
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Return what ``-n auto`` is: two for each core, since tests wait for processes half the time.
-
-    With many cores it is fewer, because each has a dataset and a service of its own.
-    """
-    cores = len(os.sched_getaffinity(0))
-    return min(2 * cores, max(8, cores))
 
 
 TRANSPORTS = ("threads", "native") if build.missing() is None else ("threads",)

@@ -96,7 +96,7 @@ def _read_geofeeds(
 ) -> None:
     faults = readers.Faults(_NO_LIMIT)
     found = readers.read(paths, format_name="geofeed", faults=faults)
-    findings += faults.found
+    findings += [*faults.found, *faults.notes]
     names = [Path(name).name.partition(".")[0] for name in found.files]
     for feed in found.ipv4, found.ipv6:
         for index, (first, last, code) in enumerate(feed):
