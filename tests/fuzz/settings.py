@@ -84,7 +84,7 @@ def region_sets(data: bytes) -> None:
     try:
         known = known.extended(text, "sets.toml")
     except RegionSetError as error:
-        assert str(error).startswith("sets.toml: ")
+        assert str(error).startswith("sets.toml:")
     for name in (expression, *(one.name for one in known)):
         try:
             found = known.resolve(name)
