@@ -33,7 +33,7 @@ def test_age_warns_beyond_the_limit(days: int, limit: int, warns: bool) -> None:
 def test_command_warns_once_on_a_terminal(
     arguments: tuple[str, ...], days: str, warns: bool
 ) -> None:
-    """The embedded dataset is from June 2026, and gets no younger."""
+    """The embedded dataset is older than the limit, and gets no younger."""
     master, slave = pty.openpty()
     done = subprocess.run(
         [sys.executable, "-m", "geolookup", *arguments],

@@ -203,8 +203,6 @@ class Supervisor:
     def _on_started(self) -> None:
         assert self._current is not None  # noqa: S101 - the workers answer from it
         self._serving = True
-        sys.stdout.write("".join(f"{line}\n" for line in self._announcement(self._current)))
-        sys.stdout.flush()
         fields: log.Fields = {
             "dataset": self._current.dataset.id,
             "listen": " ".join(map(str, self._listen_address.addresses)),
@@ -222,6 +220,9 @@ class Supervisor:
             self._report_refusals(report)
         if self._settings.watch:
             self._loop.call_later(self._settings.watch, self._check_files)
+        # Last, so that who waits for these lines finds in the log what the start has to say.
+        sys.stdout.write("".join(f"{line}\n" for line in self._announcement(self._current)))
+        sys.stdout.flush()
 
     def _report_age(self) -> None:
         assert self._current is not None  # noqa: S101 - the workers answer from it
