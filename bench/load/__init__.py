@@ -1,9 +1,9 @@
 """Load for a running service: ``python -m bench.load TARGET``; see docs/load.md.
 
-`options` reads the command line and `command` does what it says. `crew` starts client
+`options` reads the command line and `command` does what it says. `client_processes` starts
 processes and joins their results; each of them is a `generator`, which makes the calls of a
-`work`, when `arrivals` says so, by what `asking` has, and keeps `latencies`. `plan` is what goes
-to them and comes back, `targets` whom they may ask. A `session` adds to a run what it cost the
-service (`metrics`) and what the generator bears (`ceiling`); `knee` and `comparison` decide what
-follows from runs; `report`, `page` and `plots` show it.
+`work`, when `arrivals` says so, through one of the `senders`, and keeps `latencies`. `plan` is
+what goes to them and comes back, `targets` whom they may ask. A `session` adds to a run what it
+cost the service (`metrics`) and what the generator bears (`ceiling`); `knee` and `comparison`
+decide what follows from runs; `report`, `page` and `plots` show it.
 """

@@ -21,7 +21,7 @@ from typing import Any
 from pyroaring import BitMap
 
 import geolookup
-from bench.load.crew import Crew
+from bench.load.client_processes import ClientProcesses
 from bench.load.plan import Plan
 from bench.load.targets import Target
 from geolookup.service.rpc import handlers
@@ -65,10 +65,10 @@ class Ceiling:
         return self.measured / min(1.0, max(self.busiest, 0.01))
 
 
-def measure(crew: Crew, plan: Plan, server: Target, processes: int) -> Ceiling:
+def measure(clients: ClientProcesses, plan: Plan, server: Target, processes: int) -> Ceiling:
     """Measure the ceiling for a plan, in a closed loop."""
     under_way = max(_UNDER_WAY * processes, plan.under_way if plan.rate is None else 0)
-    result = crew.run(
+    result = clients.run(
         replace(
             plan,
             target=server,

@@ -18,7 +18,7 @@ from bench import timing
 from bench.addresses import SEED
 from bench.load import ceiling, comparison, knee, metrics, options, report
 from bench.load.ceiling import CeilingError
-from bench.load.crew import Crew, CrewError
+from bench.load.client_processes import ClientProcessError, ClientProcesses
 from bench.load.metrics import MetricsError
 from bench.load.options import Options
 from bench.load.plan import Plan
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run_all(chosen, study)
     except KeyboardInterrupt:
         study.interrupted = True
-    except (UnreachableError, CrewError, CeilingError, GeoLookupError) as error:
+    except (UnreachableError, ClientProcessError, CeilingError, GeoLookupError) as error:
         timing.progress("")
         print(error, file=sys.stderr)
         if not study.runs:
@@ -94,8 +94,8 @@ def _run_all(chosen: Options, study: Study) -> None:
         pass
     for target in chosen.targets:
         study.targets.append((target.address, _dataset_of(target)))
-    with Crew(chosen.processes, chosen.dataset, chosen.cores) as crew:
-        session = Session(crew, _urls(chosen, study), timing.progress, notes=study.notes)
+    with ClientProcesses(chosen.processes, chosen.dataset, chosen.cores) as processes:
+        session = Session(processes, _urls(chosen, study), timing.progress, notes=study.notes)
         if chosen.ceiling:
             _measure_ceilings(chosen, session)
         if chosen.knee:
@@ -110,7 +110,7 @@ def _measure_ceilings(chosen: Options, session: Session) -> None:
         for plan in chosen.plans:
             if plan.scenario not in session.ceilings:
                 timing.progress(f"{plan.scenario}: the generator's own ceiling ...")
-                found = ceiling.measure(session.crew, plan, server, chosen.processes)
+                found = ceiling.measure(session.processes, plan, server, chosen.processes)
                 session.ceilings[plan.scenario] = found
 
 

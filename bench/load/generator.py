@@ -23,8 +23,8 @@ from typing import Any
 
 import geolookup
 from bench.load.arrivals import poisson
-from bench.load.asking import Asker, addresses, asker, status_of, threaded_client
 from bench.load.plan import OK, UNFINISHED, UNSENT, Plan, Result
+from bench.load.senders import Sender, addresses, sender_of, status_of, threaded_client
 from bench.load.work import Call, Drawing, calls
 from geolookup.errors import GeoLookupError
 
@@ -111,16 +111,16 @@ class _Run:
     # asyncio
 
     async def _tasks(self) -> None:
-        making = asker(self.plan, self.drawing)
-        await making.connect()
+        sender = sender_of(self.plan, self.drawing)
+        await sender.connect()
         self._prepared()
         watching = asyncio.create_task(self._watch())
         try:
             await asyncio.sleep(self.start - time.monotonic())
             loop = asyncio.create_task(
-                self._closed_loop(making)
+                self._closed_loop(sender)
                 if self.plan.rate is None
-                else self._open_loop(making, self.plan.rate * self.share)
+                else self._open_loop(sender, self.plan.rate * self.share)
             )
             await asyncio.wait({loop, watching}, return_when=asyncio.FIRST_COMPLETED)
             if self.stopped:
@@ -132,26 +132,26 @@ class _Run:
                 self.ended = time.monotonic()
         finally:
             watching.cancel()
-            await making.close()
+            await sender.close()
 
-    async def _closed_loop(self, making: Asker) -> None:
+    async def _closed_loop(self, sender: Sender) -> None:
         turns = itertools.cycle(self.ready)
 
         async def caller() -> None:
             while (begun := time.monotonic()) < self.end:
                 call = next(turns)
-                await self._make(making, call, begun, begun)
+                await self._make(sender, call, begun, begun)
 
         await asyncio.gather(*(caller() for _ in range(self.under_way)))
 
-    async def _open_loop(self, making: Asker, rate: float) -> None:
+    async def _open_loop(self, sender: Sender, rate: float) -> None:
         turns = itertools.cycle(self.ready)
         slots = asyncio.Semaphore(max(1, self.under_way))
         tasks: set[asyncio.Task[None]] = set()
 
         async def make(due: float, begun: float, call: Call) -> None:
             try:
-                await self._make(making, call, due, begun)
+                await self._make(sender, call, due, begun)
             finally:
                 slots.release()
 
@@ -186,9 +186,9 @@ class _Run:
                 await asyncio.wait(tasks)
             raise
 
-    async def _make(self, making: Asker, call: Call, due: float, begun: float) -> None:
+    async def _make(self, sender: Sender, call: Call, due: float, begun: float) -> None:
         try:
-            self._note(due, begun, call, await making.ask(call))
+            self._note(due, begun, call, await sender.send(call))
         except asyncio.CancelledError:
             self._note(due, begun, call, UNFINISHED)
             raise

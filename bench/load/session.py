@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from bench.load import metrics
 from bench.load.ceiling import BUSY, NEAR, Ceiling
-from bench.load.crew import Crew
+from bench.load.client_processes import ClientProcesses
 from bench.load.metrics import MetricsError, Reading, Spent
 from bench.load.plan import Plan, Result
 
@@ -123,17 +123,17 @@ class Run:
 
 @dataclass
 class Session:
-    """Makes runs with one crew.
+    """Makes runs with the same client processes.
 
     Attributes:
-        crew: the client processes.
+        processes: the client processes.
         urls: of the metrics of targets, by address.
         progress: shows a line of text; "": nothing.
         ceilings: what the generator bears, by scenario.
         notes: what went wrong beside the runs.
     """
 
-    crew: Crew
+    processes: ClientProcesses
     urls: Mapping[str, str]
     progress: Callable[[str], None]
     ceilings: dict[str, Ceiling] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class Session:
             )
 
         self.progress(f"{title}: preparing ...")
-        run.result = self.crew.run(plan, progress=show, at_measured=read, at_end=read)
+        run.result = self.processes.run(plan, progress=show, at_measured=read, at_end=read)
         self.progress("")
         if len(readings) == 2:
             run.spent = metrics.spent(*readings)

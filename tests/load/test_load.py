@@ -51,14 +51,14 @@ from bench.load import (
     work,
 )
 from bench.load.arrivals import poisson
-from bench.load.asking import status_of
 from bench.load.ceiling import Ceiling, empty_servers
+from bench.load.client_processes import ClientProcessError, ClientProcesses
 from bench.load.comparison import Ratio
-from bench.load.crew import Crew, CrewError
 from bench.load.latencies import Latencies
 from bench.load.metrics import MetricsError, Reading, Spent
 from bench.load.plan import ENDED, OK, UNFINISHED, UNSENT, Plan, Result
 from bench.load.report import Study
+from bench.load.senders import status_of
 from bench.load.session import Run, Session
 from bench.load.targets import Target, TargetError
 from bench.load.work import NO_ADDRESS, Blend, Drawing, WorkError
@@ -88,9 +88,9 @@ TARGET = Target("127.0.0.1:1")
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
+def client_processes() -> Iterator[ClientProcesses]:
     """Two client processes."""
-    with Crew(2) as started:
+    with ClientProcesses(2) as started:
         yield started
 
 
@@ -691,9 +691,9 @@ def test_metrics_that_are_not_there_are_refused() -> None:
     "blend", [Blend(), Blend(text=True, ipv6=0.5, bad=0.1, region_set="")], ids=["packed", "text"]
 )
 def test_every_scenario_is_answered(
-    crew: Crew, service: Service, scenario: str, blend: Blend
+    client_processes: ClientProcesses, service: Service, scenario: str, blend: Blend
 ) -> None:
-    result = crew.run(plan(service, scenario, blend=blend, warm_up=0.1))
+    result = client_processes.run(plan(service, scenario, blend=blend, warm_up=0.1))
     assert set(result.statuses) == {OK}
     assert result.answered == result.latencies.count > 0
     assert result.completed > 0
@@ -707,10 +707,10 @@ def test_every_scenario_is_answered(
 
 @pytest.mark.parametrize("scenario", ["joins", "coalesced", "roster-10", "stream-10", "mix"])
 def test_an_open_loop_offers_what_was_asked_for(
-    crew: Crew, service: Service, scenario: str
+    client_processes: ClientProcesses, service: Service, scenario: str
 ) -> None:
     one = plan(service, scenario, rate=100.0, seconds=1.5, under_way=1_000)
-    result = crew.run(one)
+    result = client_processes.run(one)
     assert set(result.statuses) == {OK}
     start = 0.0
     due = [
@@ -723,22 +723,28 @@ def test_an_open_loop_offers_what_was_asked_for(
     # real numbers, and one at the edge may fall on either side.
     assert abs(result.asked - len(due)) <= 1
     assert result.behind.count == result.asked
-    again = crew.run(replace(one, repeat=1))
+    again = client_processes.run(replace(one, repeat=1))
     assert again.asked != result.asked or again.latencies.longest != result.latencies.longest
 
 
-def test_failures_are_counted_by_status(crew: Crew, service: Service) -> None:
+def test_failures_are_counted_by_status(
+    client_processes: ClientProcesses, service: Service
+) -> None:
     for scenario in ("joins", "client-joins", "roster-10", "stream-10"):
-        result = crew.run(plan(service, scenario, blend=Blend(region_set="NOWHERE"), warm_up=0.1))
+        result = client_processes.run(
+            plan(service, scenario, blend=Blend(region_set="NOWHERE"), warm_up=0.1)
+        )
         assert set(result.statuses) - {ENDED} == {"INVALID_ARGUMENT"}, scenario
         assert ENDED not in result.statuses or scenario == "stream-10"
         assert result.failed == 1.0
         assert result.latencies.count == result.completed == 0
 
 
-def test_what_is_due_beyond_the_bound_waits_and_its_time_runs(crew: Crew, service: Service) -> None:
+def test_what_is_due_beyond_the_bound_waits_and_its_time_runs(
+    client_processes: ClientProcesses, service: Service
+) -> None:
     """One call under way to each process, and far more due than can be answered so."""
-    result = crew.run(
+    result = client_processes.run(
         plan(
             service,
             "roster-100000",
@@ -787,14 +793,16 @@ def slow(result: Result) -> float:
     return 1 - within / 100
 
 
-def test_a_stalled_service_shows_in_an_open_loop_and_hides_in_a_closed_one(crew: Crew) -> None:
+def test_a_stalled_service_shows_in_an_open_loop_and_hides_in_a_closed_one(
+    client_processes: ClientProcesses,
+) -> None:
     """Of what is due in a stall of a second, three quarters wait for longer than a quarter."""
     with serving() as service, stalling(service) as begin:
         one = plan(service, seconds=3 * STALL, warm_up=0.5, timeout=20 * STALL)
-        opened = crew.run(replace(one, rate=200.0, under_way=10_000), at_measured=begin)
+        opened = client_processes.run(replace(one, rate=200.0, under_way=10_000), at_measured=begin)
     with serving() as service, stalling(service) as begin:
         one = plan(service, seconds=3 * STALL, warm_up=0.5, timeout=20 * STALL, under_way=2)
-        closed = crew.run(one, at_measured=begin)
+        closed = client_processes.run(one, at_measured=begin)
     assert set(opened.statuses) == set(closed.statuses) == {OK}
     # A quarter of all calls in the open loop; in the closed one the two that were under way.
     assert slow(opened) > 0.15
@@ -805,16 +813,16 @@ def test_a_stalled_service_shows_in_an_open_loop_and_hides_in_a_closed_one(crew:
     assert closed.latencies.longest > 0.9 * STALL * 1e6
 
 
-def test_a_service_that_is_not_there_is_counted_as_such(crew: Crew) -> None:
+def test_a_service_that_is_not_there_is_counted_as_such(client_processes: ClientProcesses) -> None:
     one = Plan(TARGET, "joins", rate=50.0, seconds=0.5, warm_up=0.1, under_way=100)
-    assert set(crew.run(one).statuses) == {"UNAVAILABLE"}
+    assert set(client_processes.run(one).statuses) == {"UNAVAILABLE"}
 
 
 def test_a_client_process_that_ends_is_told_of(service: Service) -> None:
     before = multiprocessing.active_children()
-    with Crew(2) as own:
+    with ClientProcesses(2) as own:
         (process, *_) = [one for one in multiprocessing.active_children() if one not in before]
-        with pytest.raises(CrewError, match=r"client process \d ended"):
+        with pytest.raises(ClientProcessError, match=r"client process \d ended"):
             own.run(plan(service, seconds=30.0), at_measured=process.kill)
 
 
@@ -822,7 +830,7 @@ def test_a_client_process_that_ends_is_told_of(service: Service) -> None:
 def test_ctrl_c_tears_no_message(
     service: Service, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a crew of its own: none may run another plan after it."""
+    """In client processes of its own: none may run another plan after it."""
     receive = Connection._recv  # type: ignore[attr-defined]
     left = ["Ctrl-C"]  # once some call was answered
     answered = 0
@@ -845,7 +853,7 @@ def test_ctrl_c_tears_no_message(
             interrupt()
 
     monkeypatch.setattr(Connection, "_recv", torn)
-    with Crew(2) as own:
+    with ClientProcesses(2) as own:
         result = own.run(plan(service, seconds=60.0), progress=progress)
     assert result.interrupted
     assert result.answered >= answered > 0
@@ -853,7 +861,7 @@ def test_ctrl_c_tears_no_message(
 
 
 def test_ctrl_c_for_the_second_time_does_not_wait(service: Service) -> None:
-    with Crew(2) as own, pytest.raises(KeyboardInterrupt):
+    with ClientProcesses(2) as own, pytest.raises(KeyboardInterrupt):
         own.run(
             plan(service, seconds=60.0),
             progress=lambda *_: [signal.raise_signal(signal.SIGINT) for _ in range(2)],
@@ -862,9 +870,9 @@ def test_ctrl_c_for_the_second_time_does_not_wait(service: Service) -> None:
 
 
 def test_the_services_processor_time_is_taken_from_its_metrics(
-    crew: Crew, service: Service, metered: Pages
+    client_processes: ClientProcesses, service: Service, metered: Pages
 ) -> None:
-    session = Session(crew, {service.target: metered.url}, lambda _: None)
+    session = Session(client_processes, {service.target: metered.url}, lambda _: None)
     run = session.run(plan(service, "roster-1000", seconds=1.0))
     assert run.spent is not None
     assert run.cpu_per_call is not None
@@ -875,19 +883,25 @@ def test_the_services_processor_time_is_taken_from_its_metrics(
     assert not session.notes
 
 
-def test_metrics_that_fail_meanwhile_are_noted_once(crew: Crew, service: Service) -> None:
-    session = Session(crew, {service.target: "http://127.0.0.1:1/metrics"}, lambda _: None)
+def test_metrics_that_fail_meanwhile_are_noted_once(
+    client_processes: ClientProcesses, service: Service
+) -> None:
+    session = Session(
+        client_processes, {service.target: "http://127.0.0.1:1/metrics"}, lambda _: None
+    )
     assert session.run(plan(service)).spent is None
     assert session.run(plan(service)).spent is None
     assert session.notes == ["http://127.0.0.1:1/metrics: ConnectionRefusedError"]
 
 
 @pytest.mark.parametrize("scenario", ["joins", "coalesced", "roster-1000", "stream-10", "mix"])
-def test_the_empty_server_is_asked_as_a_real_one(crew: Crew, scenario: str) -> None:
+def test_the_empty_server_is_asked_as_a_real_one(
+    client_processes: ClientProcesses, scenario: str
+) -> None:
     with empty_servers(2) as server:
         one = Plan(server, scenario, seconds=0.3, warm_up=0.1)
-        found = ceiling.measure(crew, one, server, 2)
-        assert set(crew.run(one).statuses) == {OK}
+        found = ceiling.measure(client_processes, one, server, 2)
+        assert set(client_processes.run(one).statuses) == {OK}
     assert 0 < found.measured <= found.rate
     assert found.busiest > 0
 

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 _NOTICE = 0.1
 """Seconds from telling the processes when a plan starts to its start."""
-_PATIENCE = 60.0
+_MAXIMUM_WAIT = 60.0
 """Seconds over a plan's own after which a process is taken for dead."""
 
 
-class CrewError(Exception):
+class ClientProcessError(Exception):
     """A client process ended, or never began. The text says which."""
 
 
-class Crew:
+class ClientProcesses:
     """Client processes, ready to run one plan after another. A context manager.
 
     Args:
@@ -44,7 +44,7 @@ class Crew:
     ) -> None:
         # Fresh interpreters: gRPC does not survive a fork.
         context = multiprocessing.get_context("spawn")
-        self._members: list[tuple[SpawnProcess, Connection]] = []
+        self._processes: list[tuple[SpawnProcess, Connection]] = []
         own = os.sched_getaffinity(0)
         if chosen := set(cores):
             os.sched_setaffinity(0, chosen)
@@ -60,12 +60,12 @@ class Crew:
                 process = context.Process(target=generator.body, args=arguments, daemon=True)
                 process.start()
                 theirs.close()
-                self._members.append((process, ours))
+                self._processes.append((process, ours))
         finally:
             os.sched_setaffinity(0, own)
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         try:
-            for number, (_, connection) in enumerate(self._members):
+            for number, (_, connection) in enumerate(self._processes):
                 self._await(number, connection, "start")
         except BaseException:
             self.close()
@@ -91,23 +91,23 @@ class Crew:
                 Ctrl-C is raised.
 
         Raises:
-            CrewError: a process ended.
+            ClientProcessError: a process ended.
             ValueError: this is not the main thread, which alone hears of Ctrl-C.
         """
-        for _, connection in self._members:
+        for _, connection in self._processes:
             connection.send(plan)
-        for number, (_, connection) in enumerate(self._members):
+        for number, (_, connection) in enumerate(self._processes):
             self._await(number, connection, "prepare")
         start = time.monotonic() + _NOTICE
-        for _, connection in self._members:
+        for _, connection in self._processes:
             connection.send(start)
         measured = start + plan.warm_up
         moments = [(measured, at_measured), (measured + plan.seconds, at_end)]
-        pending = {connection: number for number, (_, connection) in enumerate(self._members)}
+        pending = {connection: number for number, (_, connection) in enumerate(self._processes)}
         counts = dict.fromkeys(pending, (0, 0))
         total = Result()
-        patience = 2 * plan.timeout + _PATIENCE
-        give_up = measured + plan.seconds + patience
+        maximum_wait = 2 * plan.timeout + _MAXIMUM_WAIT
+        give_up = measured + plan.seconds + maximum_wait
         # Something to wait for: raised within a message, it would tear it.
         ctrl_c = (
             number
@@ -132,7 +132,7 @@ class Crew:
                     if len(moments) == 1:
                         moments[0][1]()
                     moments = []  # before it was measured there is no end of it
-                    give_up = time.monotonic() + patience
+                    give_up = time.monotonic() + maximum_wait
                     for connection in pending:
                         with contextlib.suppress(BrokenPipeError):  # reading tells who ended
                             connection.send("stop")
@@ -152,7 +152,7 @@ class Crew:
         while moments and moments[0][0] <= now:
             moments.pop(0)[1]()
         if now > give_up:
-            raise CrewError("client processes did not come to an end")
+            raise ClientProcessError("client processes did not come to an end")
         until = moments[0][0] if moments else give_up
         found = wait([*pending, signals.fileno()], max(0.0, until - now))
         return [
@@ -161,24 +161,24 @@ class Crew:
 
     def close(self) -> None:
         """End the processes."""
-        for _, connection in self._members:
+        for _, connection in self._processes:
             connection.close()
-        for process, _ in self._members:
+        for process, _ in self._processes:
             process.join(5)
             if process.is_alive():
                 process.kill()
                 process.join()
 
     def _await(self, number: int, connection: Connection, what: str) -> None:
-        if not connection.poll(_PATIENCE):
-            raise CrewError(f"client process {number} did not {what}")
+        if not connection.poll(_MAXIMUM_WAIT):
+            raise ClientProcessError(f"client process {number} did not {what}")
         self._receive(number, connection)
 
     def _receive(self, number: int, connection: Connection) -> tuple[Any, ...]:
         with contextlib.suppress(EOFError, ConnectionResetError):
             message: tuple[Any, ...] = connection.recv()
             return message
-        raise CrewError(f"client process {number} ended")
+        raise ClientProcessError(f"client process {number} ended")
 
     def __enter__(self) -> Self:
         return self

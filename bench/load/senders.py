@@ -30,26 +30,26 @@ the calls, whose statuses tell."""
 _WROTE_TOO_LATE = "Internal error from Core"
 
 
-class Asker(Protocol):
+class Sender(Protocol):
     """Makes one call after the other."""
 
     async def connect(self) -> None:
         """Open the connections, so that no measured call waits for one."""
 
-    async def ask(self, call: Call) -> str:
+    async def send(self, call: Call) -> str:
         """Make a call and return its status: `OK` or gRPC's name of another."""
 
     async def close(self) -> None:
         """Close the connections."""
 
 
-def asker(plan: Plan, drawing: Drawing) -> Asker:
+def sender_of(plan: Plan, drawing: Drawing) -> Sender:
     """Return what makes the calls of a plan."""
     if plan.scenario in {"client-joins", "coalesced"}:
-        return _OwnClient(plan, drawing)
+        return _ClientLookups(plan, drawing)
     if plan.scenario.startswith("stream-"):
         return _Streams(plan)
-    return _Plain(plan)
+    return _UnaryCalls(plan)
 
 
 def _channels(plan: Plan) -> list[grpc.aio.Channel]:
@@ -71,7 +71,7 @@ async def _connect(channels: list[grpc.aio.Channel]) -> None:
                 await channel.channel_ready()
 
 
-class _Plain:
+class _UnaryCalls:
     """Unary calls, straight from bytes to bytes."""
 
     def __init__(self, plan: Plan) -> None:
@@ -83,7 +83,7 @@ class _Plain:
     async def connect(self) -> None:
         await _connect(self._channels)
 
-    async def ask(self, call: Call) -> str:
+    async def send(self, call: Call) -> str:
         channel = next(self._turns)
         key = (call.method, id(channel))
         method = self._methods.get(key)
@@ -100,7 +100,7 @@ class _Plain:
             await channel.close()
 
 
-class _OwnClient:
+class _ClientLookups:
     """Lookups through `AsyncClient`, as an application makes them."""
 
     def __init__(self, plan: Plan, drawing: Drawing) -> None:
@@ -122,7 +122,7 @@ class _OwnClient:
             with contextlib.suppress(GeoLookupError):
                 await self._client.lookup(next(self._addresses), self._region_set)
 
-    async def ask(self, _call: Call) -> str:
+    async def send(self, _call: Call) -> str:
         try:
             await self._client.lookup(next(self._addresses), self._region_set)
         except GeoLookupError as error:
@@ -175,11 +175,11 @@ class _Streams:
     async def connect(self) -> None:
         await _connect(self._channels)
 
-    async def ask(self, call: Call) -> str:
+    async def send(self, call: Call) -> str:
         stream = min(self._streams, key=len)
         try:
             async with asyncio.timeout(self._timeout):
-                return await stream.ask(call)
+                return await stream.send(call)
         except TimeoutError:
             return "DEADLINE_EXCEEDED"
 
@@ -204,7 +204,7 @@ class _Stream:
     def __len__(self) -> int:
         return len(self._due)
 
-    async def ask(self, call: Call) -> str:
+    async def send(self, call: Call) -> str:
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         async with self._writing:
             if self._reader is None or self._reader.done():
