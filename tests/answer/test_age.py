@@ -19,7 +19,7 @@ from geolookup.answer.age import WARN_DAYS, age_warning
     [(WARN_DAYS, WARN_DAYS, False), (WARN_DAYS + 1, WARN_DAYS, True), (9_999, 0, False),
      (2, 1, True), (-1, 1, False)],
 )  # fmt: skip
-def test_age_warns_beyond_the_limit(days: int, limit: int, warns: bool) -> None:
+def test_old_dataset_warns_beyond_the_limit(days: int, limit: int, warns: bool) -> None:
     built = datetime.now(UTC) - timedelta(days=days, minutes=1)
     warning = age_warning(built, limit)
     assert (warning is not None) is warns
@@ -30,7 +30,7 @@ def test_age_warns_beyond_the_limit(days: int, limit: int, warns: bool) -> None:
 
 @pytest.mark.parametrize("arguments", [("lookup", "1.0.1.1"), ("info",)])
 @pytest.mark.parametrize(("days", "warns"), [("", True), ("0", False), ("99999", False)])
-def test_command_warns_once_on_a_terminal(
+def test_old_dataset_warns_once_on_a_terminal(
     arguments: tuple[str, ...], days: str, warns: bool
 ) -> None:
     """The embedded dataset is older than the limit, and gets no younger."""
@@ -51,7 +51,7 @@ def test_command_warns_once_on_a_terminal(
 
 
 @pytest.mark.parametrize(("options", "warns"), [((), True), (("--warn-age", "0"), False)])
-def test_service_logs_that_its_dataset_is_old(options: tuple[str, ...], warns: bool) -> None:
+def test_old_dataset_is_logged_by_the_service(options: tuple[str, ...], warns: bool) -> None:
     with serving(*options) as service:
         log = service.log()
     assert ("old_dataset" in log) is warns

@@ -75,7 +75,9 @@ def embedded() -> Iterator[Dataset]:
 
 
 @pytest.mark.parametrize(("address", "claim"), ONE_OF_EACH.items())
-def test_an_answer_says_what_the_claim_says(small: Dataset, address: str, claim: int) -> None:
+def test_answer_has_country_and_status_of_its_claim(
+    small: Dataset, address: str, claim: int
+) -> None:
     known = CLAIMS[claim]
     assert small.country(address) == known.country
     assert small.lookup(address) == Answer(
@@ -115,7 +117,7 @@ def test_verdicts_follow_the_policy(small: Dataset, region_set: str, policy: str
 
 
 @pytest.mark.parametrize("policy", Policy)
-def test_overrides_decide_and_the_unknown_never_does(small: Dataset, policy: Policy) -> None:
+def test_override_decides_and_unknown_is_undetermined(small: Dataset, policy: Policy) -> None:
     for address, inside_fr in (
         ("10.1.0.1", I),
         ("10.2.0.1", U),
@@ -158,7 +160,7 @@ def test_a_zone_is_allowed_on_link_local_addresses_only(
 
 
 @pytest.mark.parametrize("packed", [b"", b"\1", b"\1\0\1", b"\1\0\1\1\0", bytes(15), bytes(17)])
-def test_bytes_of_another_length_are_no_address(small: Dataset, packed: bytes) -> None:
+def test_bytes_of_another_length_are_invalid(small: Dataset, packed: bytes) -> None:
     assert small.country(packed) == "ZZ"
     assert small.lookup(packed, "CN").status is Status.INVALID
     result = small.classify([packed, b"\1\0\1\1"])
@@ -169,7 +171,7 @@ NO_ADDRESSES = (16_777_473, 1.5, None, True, bytearray(4), memoryview(b"\1\0\1\1
 
 
 @pytest.mark.parametrize("wrong", NO_ADDRESSES, ids=lambda wrong: type(wrong).__name__)
-def test_what_is_no_address_by_its_type_is_a_type_error(small: Dataset, wrong: Any) -> None:
+def test_address_of_another_type_is_a_type_error(small: Dataset, wrong: Any) -> None:
     kind = type(wrong).__name__
     for ask in (small.country, small.lookup):
         with pytest.raises(TypeError, match=f"^address: expected str, an ipad.*, not {kind}$"):
@@ -181,7 +183,7 @@ def test_what_is_no_address_by_its_type_is_a_type_error(small: Dataset, wrong: A
             small.classify(roster)
 
 
-def test_a_network_is_no_address(small: Dataset) -> None:
+def test_network_is_a_type_error(small: Dataset) -> None:
     with pytest.raises(TypeError, match="not IPv4Network"):
         small.lookup(ipaddress.ip_network("1.0.1.0/24"))
 
@@ -210,7 +212,7 @@ def test_a_region_set_may_be_an_object(small: Dataset) -> None:
     assert list(result.inside) == [0]
 
 
-def test_objects_of_one_name_are_told_apart_by_their_codes(small: Dataset) -> None:
+def test_region_sets_of_one_name_are_distinguished_by_their_codes(small: Dataset) -> None:
     for code, verdict in (("CN", I), ("DE", O)):
         same_name = RegionSet("MINE", frozenset({code}), "1", "me")
         assert small.lookup("1.0.1.1", same_name).verdict is verdict
@@ -260,14 +262,14 @@ def test_an_unknown_policy_is_an_error_with_and_without_a_region_set(
                 ask(wrong)
 
 
-def test_policies_are_told_apart_when_they_are_kept(small: Dataset) -> None:
+def test_cached_verdicts_distinguish_policies(small: Dataset) -> None:
     verdicts = [small.lookup("5.0.0.1", "CN", policy).verdict for policy in Policy]
     assert verdicts == [U, I, I]
     assert [small.lookup("5.0.0.1", "CN", policy).verdict for policy in Policy] == verdicts
 
 
 @given(strategies.region_codes(["CN", "DE", "HK", "AT", "US", "FR", "JP"]), st.sampled_from(Policy))
-def test_the_verdict_column_is_that_of_the_claims(codes: frozenset[str], policy: Policy) -> None:
+def test_verdict_column_agrees_with_the_claims(codes: frozenset[str], policy: Policy) -> None:
     dataset = Dataset.from_buffer(image())
     column = dataset.verdict_column(RegionSet("ANY", codes, "1", "me"), policy)
     assert column == verdict_column(CLAIMS, codes, policy)
@@ -275,7 +277,7 @@ def test_the_verdict_column_is_that_of_the_claims(codes: frozenset[str], policy:
 
 @pytest.mark.parametrize("policy", Policy)
 @pytest.mark.parametrize("expression", ["CN", "HK+TW", "EU", "ASIA", "AFRICA+EUROPE-DE", "XK"])
-def test_the_verdict_column_of_the_embedded_dataset_is_that_of_its_claims(
+def test_verdict_column_of_the_embedded_dataset_agrees_with_its_claims(
     embedded: Dataset, expression: str, policy: Policy
 ) -> None:
     codes = RegionSets.builtin().resolve(expression).codes
@@ -288,9 +290,7 @@ def test_a_verdict_column_needs_a_region_set(small: Dataset) -> None:
         small.verdict_column(None)
 
 
-def test_verdicts_are_kept_for_a_bounded_number_of_region_sets(
-    small: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_verdicts_are_bounded(small: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     real = type(small.claims).verdicts
 
@@ -308,7 +308,7 @@ def test_verdicts_are_kept_for_a_bounded_number_of_region_sets(
     assert len(made) == len(sets) + 1
 
 
-def test_expressions_of_the_same_codes_share_their_verdicts(small: Dataset) -> None:
+def test_expressions_of_the_same_codes_share_cached_verdicts(small: Dataset) -> None:
     column = small.verdict_column("DE+AT")
     assert small.verdict_column("AT+DE") is column
     assert small.verdict_column("AT+CH+DE-CH") is column
@@ -331,7 +331,7 @@ def test_an_operators_region_sets_are_read_from_a_file(tmp_path: Path) -> None:
     ("content", "text"),
     [(None, ": No such file"), (b"\xff", ": not UTF-8"), (b"[", ": Invalid")],
 )
-def test_region_sets_that_can_not_be_read_are_an_error(
+def test_unreadable_region_sets_are_an_error(
     tmp_path: Path, content: bytes | None, text: str
 ) -> None:
     path = tmp_path / "sets.toml"
@@ -408,13 +408,15 @@ def test_exactly_one_roster_is_expected(small: Dataset, given: dict[str, Any]) -
 @pytest.mark.parametrize(
     "wrong", ["1.0.1.1", b"\1\0\1\1", bytearray(4), memoryview(bytes(4)), array("I", [1]), 5]
 )
-def test_one_address_or_a_buffer_is_no_roster(small: Dataset, wrong: Any) -> None:
+def test_single_address_or_buffer_in_place_of_a_roster_is_a_type_error(
+    small: Dataset, wrong: Any
+) -> None:
     with pytest.raises(TypeError, match=r"^roster: .*ipv4= "):
         small.classify(wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"1.0.1.1"}, frozenset({"1.0.1.1"})])
-def test_a_set_has_no_order_and_is_no_roster(small: Dataset, wrong: Any) -> None:
+def test_set_in_place_of_a_roster_is_a_type_error(small: Dataset, wrong: Any) -> None:
     with pytest.raises(TypeError, match="no order"):
         small.classify(wrong)
 
@@ -472,7 +474,7 @@ def test_a_buffer_of_another_length_is_refused_as_a_whole(
 
 
 @pytest.mark.parametrize("field", ["ipv4", "ipv6"])
-def test_what_is_no_buffer_of_bytes_is_refused(small: Dataset, field: str) -> None:
+def test_packed_roster_of_another_type_is_refused(small: Dataset, field: str) -> None:
     for wrong in ("1.0.1.1", ["1.0.1.1"], 4, object()):
         with pytest.raises(TypeError, match=f"^{field}: expected a buffer such as bytes, not"):
             small.classify(**{field: wrong})
@@ -482,7 +484,7 @@ def test_what_is_no_buffer_of_bytes_is_refused(small: Dataset, field: str) -> No
         small.classify(**{field: array("u", "1.0.1.1 2.0.0.1 ")})
 
 
-def test_numpy_arrays_are_what_their_type_says(small: Dataset) -> None:
+def test_numpy_array_is_read_by_its_dtype(small: Dataset) -> None:
     numpy = pytest.importorskip("numpy", reason="numpy is not installed")
     packed = b"\1\0\1\1" + b"\3\0\0\1" + b"\xc8\0\0\1"
     for kind in ("u1", ">u4", "V4"):
@@ -507,9 +509,7 @@ def test_numpy_arrays_are_what_their_type_says(small: Dataset) -> None:
 
 
 @pytest.mark.parametrize("kind", ["U15", "S13", "S7", "O"])
-def test_numpy_arrays_of_text_are_rosters_and_no_packed_addresses(
-    small: Dataset, kind: str
-) -> None:
+def test_numpy_array_of_text_is_a_text_roster(small: Dataset, kind: str) -> None:
     numpy = pytest.importorskip("numpy", reason="numpy is not installed")
     text = numpy.array(
         ["1.0.1.1", "3.0.0.1", "1::2", "200.0.0.1"][: 4 if kind != "S7" else 3], kind
@@ -558,14 +558,14 @@ class Frame:
         ({"1.0.1.1": 1}.keys(), "dict_keys, which has no order"),
     ],
 )
-def test_what_iterates_over_something_else_is_no_roster(
+def test_iterable_of_other_things_than_addresses_is_a_type_error(
     small: Dataset, wrong: Any, way_out: str
 ) -> None:
     with pytest.raises(TypeError, match=f"^roster: .*{way_out}"):
         small.classify(wrong)
 
 
-def test_values_of_a_mapping_are_a_roster(small: Dataset) -> None:
+def test_values_of_a_mapping_are_classified(small: Dataset) -> None:
     assert small.classify({"alice": "1.0.1.1"}.values()).countries == ["CN"]
 
 
@@ -594,7 +594,7 @@ def test_missing_values_are_invalid_at_their_positions(small: Dataset) -> None:
             small.classify(["1.0.1.1", wrong])
 
 
-def test_a_roster_that_changes_meanwhile_is_answered_as_it_was(small: Dataset) -> None:
+def test_roster_changed_during_the_call_is_answered_as_it_was(small: Dataset) -> None:
     """Callers may go on with their list and buffer as soon as classify has returned."""
     roster: list[Any] = ["1.0.1.1", "2.0.0.1"]
     packed = bytearray(b"\1\0\1\1")
@@ -608,7 +608,7 @@ def test_a_roster_that_changes_meanwhile_is_answered_as_it_was(small: Dataset) -
 @given(
     strategies.rosters(st.one_of(st.sampled_from(list(ONE_OF_EACH)), strategies.malformed_texts()))
 )
-def test_a_roster_is_answered_as_its_addresses_are(roster: list[str]) -> None:
+def test_roster_agrees_with_single_lookups(roster: list[str]) -> None:
     dataset = Dataset.from_buffer(image())
     result = dataset.classify(roster, region_set="CN+HK")
     answers = [dataset.lookup(address, "CN+HK") for address in roster]
@@ -642,7 +642,7 @@ QUESTIONS: dict[str, Callable[[Dataset], object]] = {
 
 
 @pytest.mark.parametrize("ask", QUESTIONS.values(), ids=QUESTIONS)
-def test_a_closed_dataset_answers_nothing(small: Dataset, ask: Callable[[Dataset], object]) -> None:
+def test_closed_dataset_refuses_calls(small: Dataset, ask: Callable[[Dataset], object]) -> None:
     ask(small)
     assert not small.closed
     small.close()
@@ -651,7 +651,7 @@ def test_a_closed_dataset_answers_nothing(small: Dataset, ask: Callable[[Dataset
         ask(small)
 
 
-def test_a_closed_dataset_still_describes_itself(small: Dataset) -> None:
+def test_closed_dataset_still_has_its_metadata(small: Dataset) -> None:
     described = (small.id, small.built, small.sources, small.attributions, small.info())
     small.close()
     small.close()
@@ -667,7 +667,7 @@ def test_results_outlive_their_dataset() -> None:
     assert list(result.inside) == [0]
 
 
-def test_closing_meanwhile_ends_calls_with_an_answer_or_the_error(tmp_path: Path) -> None:
+def test_closing_during_calls_gives_an_answer_or_the_error(tmp_path: Path) -> None:
     path = tmp_path / "small.geolookup"
     path.write_bytes(image())
     packed = b"\1\0\1\1" * 20_000
@@ -732,23 +732,23 @@ def test_a_dataset_can_not_be_changed(small: Dataset, name: str) -> None:
     assert small.country("1.0.1.1") == "CN"
 
 
-def test_what_info_returns_is_the_callers(small: Dataset) -> None:
+def test_changing_the_returned_info_changes_no_dataset(small: Dataset) -> None:
     small.info()["sources"].clear()
     assert len(small.info()["sources"]) == len(small.sources) == 2
 
 
-def test_a_dataset_is_not_sent_to_other_processes(small: Dataset) -> None:
+def test_dataset_cannot_be_pickled(small: Dataset) -> None:
     for send in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="can't be pickled or copied: open its file where"):
             send(small)
 
 
-def test_a_dataset_is_made_by_opening() -> None:
+def test_dataset_constructor_is_refused() -> None:
     with pytest.raises(TypeError, match=r"geolookup\.open"):
         Dataset()
 
 
-def test_a_forked_process_answers_too() -> None:
+def test_forked_process_gets_the_same_answers() -> None:
     code = (
         "import os, geolookup\n"
         "dataset = geolookup.open()\n"
@@ -764,7 +764,7 @@ def test_a_forked_process_answers_too() -> None:
 # --- what a dataset says of itself ----------------------------------------------------
 
 
-def test_a_dataset_describes_itself(small: Dataset) -> None:
+def test_dataset_has_its_metadata(small: Dataset) -> None:
     assert small.built == datetime(2026, 6, 17, tzinfo=UTC)
     assert [source.name for source in small.sources] == ["one", "two"]
     assert [source.coverage for source in small.sources] == ["full", "partial"]
@@ -789,7 +789,9 @@ def test_the_embedded_dataset_names_its_sources(embedded: Dataset) -> None:
 
 
 @pytest.mark.parametrize(("family", "bits"), [(4, 32), (6, 128)])
-def test_intervals_cover_the_address_line(small: Dataset, family: Literal[4, 6], bits: int) -> None:
+def test_intervals_cover_the_address_space(
+    small: Dataset, family: Literal[4, 6], bits: int
+) -> None:
     intervals = list(small.intervals(family))
     assert intervals[0][0] == 0
     assert intervals[-1][1] == 2**bits - 1
@@ -822,13 +824,13 @@ def test_intervals_are_of_one_family(small: Dataset) -> None:
         "2001:0:4136:e378:8000:63bf:feff:fefe",  # Teredo: the client's 1.0.1.1, inverted
     ],
 )
-def test_an_address_in_china_in_all_its_forms(embedded: Dataset, address: str) -> None:
+def test_address_in_china_is_answered_in_all_its_forms(embedded: Dataset, address: str) -> None:
     answer = embedded.lookup(address, "CN")
     assert answer == Answer("CN", Status.ASSIGNED, (), Verdict.INSIDE, embedded.id)
     assert embedded.country(address) == "CN"
 
 
-def test_an_address_of_which_sources_disagree(embedded: Dataset) -> None:
+def test_address_with_disagreeing_sources_is_disputed(embedded: Dataset) -> None:
     answer = embedded.lookup("43.102.0.1", "HK")
     assert answer.status is Status.DISPUTED
     assert answer.claimed == ("HK", "SG")
@@ -851,14 +853,14 @@ def test_an_address_of_which_sources_disagree(embedded: Dataset) -> None:
         "2001:db8::1",
     ],
 )
-def test_addresses_without_a_place(embedded: Dataset, address: str) -> None:
+def test_address_without_a_country_has_its_status(embedded: Dataset, address: str) -> None:
     for policy in Policy:
         answer = embedded.lookup(address, "CN", policy)
         assert answer == Answer("ZZ", Status.SPECIAL_PURPOSE, (), Verdict.UNDETERMINED, embedded.id)
 
 
 @pytest.mark.parametrize("text", ["01.2.3.4", "1.2.3", "1.2.3.4:80", " 1.2.3.4", ""])
-def test_texts_that_are_no_address(embedded: Dataset, text: str) -> None:
+def test_malformed_text_is_invalid(embedded: Dataset, text: str) -> None:
     answer = embedded.lookup(text, "CN")
     assert answer == Answer("ZZ", Status.INVALID, (), Verdict.UNDETERMINED, embedded.id)
 
@@ -866,7 +868,7 @@ def test_texts_that_are_no_address(embedded: Dataset, text: str) -> None:
 # --- the package ---------------------------------------------------------------------
 
 
-def test_the_version_is_that_of_the_project() -> None:
+def test_version_is_that_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert geolookup.__version__ == project["version"]
 
@@ -878,17 +880,17 @@ def test_all_errors_have_one_base() -> None:
         assert issubclass(getattr(geolookup, name), GeoLookupError)
 
 
-def test_results_have_public_names() -> None:
+def test_result_types_have_public_names() -> None:
     assert isinstance(Dataset.from_buffer(image()).classify([]), RosterResult)
 
 
-def test_the_example_of_the_package_works() -> None:
+def test_example_in_the_package_docstring_works() -> None:
     done = doctest.testmod(geolookup)
     assert done.attempted == 4
     assert done.failed == 0
 
 
-def test_verdicts_are_needed_for_pyroaring_to_be_loaded() -> None:
+def test_pyroaring_is_loaded_for_verdicts_only() -> None:
     code = (
         # What an editable installation loads at the interpreter's start does not count.
         "import sys; before = set(sys.modules); import geolookup\n"

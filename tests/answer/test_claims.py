@@ -113,12 +113,12 @@ TABLE: dict[str, tuple[Claim, list[tuple[frozenset[str], Verdict, Verdict, Verdi
 }
 
 
-def test_the_table_has_every_status() -> None:
+def test_table_has_every_status() -> None:
     assert {claim.status for claim, _ in TABLE.values()} == set(Status)
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_verdict(name: str) -> None:
+def test_verdict_of_each_claim_and_policy(name: str) -> None:
     claim, rows = TABLE[name]
     for codes, unanimous, majority, primary in rows:
         seen_from = "+".join(sorted(codes)) or "nobody"

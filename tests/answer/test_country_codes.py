@@ -18,12 +18,12 @@ def test_there_are_the_249_codes_of_iso_3166_and_kosovo() -> None:
 
 
 @pytest.mark.parametrize("code", ["CN", "HK", "MO", "TW", "SS", "CW", "BQ", "SX", "MF", "AQ"])
-def test_these_codes_are_countries_of_their_own(code: str) -> None:
+def test_codes_of_dependent_territories_are_countries(code: str) -> None:
     assert code in COUNTRIES
 
 
 @pytest.mark.parametrize("code", ["UK", "EU", "AN", "CS", "SU", "YU", "ZR", "TP", "ZZ", "EL", "FX"])
-def test_these_codes_are_no_countries(code: str) -> None:
+def test_reserved_codes_are_refused(code: str) -> None:
     assert code not in COUNTRIES
 
 
@@ -72,11 +72,11 @@ def test_a_code_reads_as_itself_in_any_case() -> None:
         "xD",
     ],
 )
-def test_codes_that_are_no_country_read_as_silence(raw: str) -> None:
+def test_reserved_codes_read_as_silence(raw: str) -> None:
     assert read_code(raw) is None
 
 
-def test_no_country_is_read_as_silence() -> None:
+def test_empty_code_reads_as_silence() -> None:
     assert not SILENT & COUNTRIES.keys()
 
 
@@ -103,7 +103,7 @@ def test_uk_reads_as_gb() -> None:
         "中",
     ],
 )
-def test_anything_else_is_an_error(raw: str) -> None:
+def test_malformed_code_is_an_error(raw: str) -> None:
     """The third last and second last are upper-cased to "SS" and "IN" by Python."""
     with pytest.raises(ValueError, match="not a country code"):
         read_code(raw)
@@ -115,7 +115,7 @@ def test_an_address_from_a_wrong_column_is_not_repeated(address: str) -> None:
         read_code(address)
 
 
-def test_a_text_that_looks_like_a_code_is_repeated() -> None:
+def test_unknown_code_is_quoted_in_the_error() -> None:
     with pytest.raises(ValueError, match=r"^'qq' is not a country code$"):
         read_code("qq")
 

@@ -82,7 +82,7 @@ def test_a_record_survives_its_json(one: DecisionRecord) -> None:
     assert "\n" not in text
 
 
-def test_the_json_form_is_written_down() -> None:
+def test_json_form_is_the_documented_one() -> None:
     assert decision_record.to_json(SAMPLE) == (
         '{"codes":["AT","BE"],'
         f'"dataset":"{"ab" * 32}",'
@@ -94,14 +94,14 @@ def test_the_json_form_is_written_down() -> None:
     ).replace('"f0"', f'"{SAMPLE.digest}"')
 
 
-def test_the_digest_is_that_of_the_json_without_it() -> None:
+def test_digest_is_of_the_json_without_it() -> None:
     values = json.loads(decision_record.to_json(SAMPLE.with_reference("Az. 17/26 é")))
     digest = values.pop("digest")
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert hashlib.sha256(text.encode()).hexdigest() == digest
 
 
-def test_the_order_of_the_keys_and_white_space_are_free() -> None:
+def test_json_with_other_order_and_white_space_is_read() -> None:
     values = json.loads(decision_record.to_json(SAMPLE))
     backwards = dict(reversed(values.items()))
     assert decision_record.from_json(json.dumps(backwards, indent=4)) == SAMPLE
@@ -172,7 +172,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_makes_no_sense_is_refused(name: str) -> None:
+def test_inconsistent_record_is_refused(name: str) -> None:
     change, text = WRONG[name]
     values = change(json.loads(decision_record.to_json(SAMPLE)))
     with pytest.raises(RecordError) as caught:
@@ -192,7 +192,7 @@ def test_what_makes_no_sense_is_refused(name: str) -> None:
         (b"{}{}", "not JSON"),
     ],
 )
-def test_what_is_no_json_is_refused(text: bytes, problem: str) -> None:
+def test_malformed_json_is_refused(text: bytes, problem: str) -> None:
     with pytest.raises(RecordError, match=problem):
         decision_record.from_json(text)
 
@@ -214,7 +214,7 @@ def test_times_are_whole_seconds_in_utc(values: dict[str, Any], text: str) -> No
 # --- files
 
 
-def test_a_file_holds_a_record_a_line(tmp_path: Path) -> None:
+def test_file_has_one_record_per_line(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     second = SAMPLE.with_reference("order 17/2026")
     decision_record.append(path, SAMPLE)
@@ -225,7 +225,7 @@ def test_a_file_holds_a_record_a_line(tmp_path: Path) -> None:
     assert decision_record.read(path) == [second]
 
 
-def test_records_from_elsewhere_may_be_indented(tmp_path: Path) -> None:
+def test_indented_records_are_read(tmp_path: Path) -> None:
     path = tmp_path / "records.json"
     values = json.loads(decision_record.to_json(SAMPLE))
     path.write_text("\ufeff" + json.dumps(values, indent=2) + "\r\n" + json.dumps(values))
@@ -253,7 +253,7 @@ def test_an_empty_file_holds_no_record(tmp_path: Path) -> None:
     assert decision_record.read(path) == []
 
 
-def test_several_may_append_at_once(tmp_path: Path) -> None:
+def test_concurrent_appends_keep_each_record(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     threads = [
         threading.Thread(target=lambda: [decision_record.append(path, SAMPLE) for _ in range(20)])
@@ -286,11 +286,11 @@ def test_a_record_counts_what_was_decided(dataset: Dataset, policy: Policy) -> N
     assert decision_record.from_json(decision_record.to_json(made)) == made
 
 
-def test_a_record_is_made_when_it_is_asked_for_only(dataset: Dataset) -> None:
+def test_record_is_made_on_request_only(dataset: Dataset) -> None:
     assert dataset.classify(ROSTER, region_set="CN").record is None
 
 
-def test_two_results_are_equal_whatever_their_records(dataset: Dataset) -> None:
+def test_results_with_different_records_are_equal(dataset: Dataset) -> None:
     with_record = dataset.classify(ROSTER, region_set="CN", record=True)
     assert with_record == dataset.classify(ROSTER, region_set="CN")
     assert copy.copy(with_record.record) == with_record.record
@@ -332,7 +332,7 @@ REGION_SETS = ["CN", "EEA-NO", RegionSet("OFFICES", frozenset({"DE", "AT"}))]
 
 
 @pytest.mark.parametrize("region_set", REGION_SETS, ids=["a code", "an expression", "an object"])
-def test_a_service_makes_the_same_record(
+def test_record_of_a_service_is_the_same(
     dataset: Dataset, service: Service, region_set: str | RegionSet
 ) -> None:
     here = dataset.classify(ROSTER, region_set=region_set, record=True).record
@@ -355,7 +355,7 @@ async def asked_later(target: str) -> list[DecisionRecord | None]:
         return [one.record, *[result.record async for result in many]]
 
 
-def test_the_asynchronous_client_has_it_too(dataset: Dataset, service: Service) -> None:
+def test_record_of_the_asynchronous_client_is_the_same(dataset: Dataset, service: Service) -> None:
     import asyncio  # noqa: PLC0415 - only here
 
     here = dataset.classify(ROSTER, region_set="CN", record=True).record
@@ -363,7 +363,7 @@ def test_the_asynchronous_client_has_it_too(dataset: Dataset, service: Service) 
         assert comparable(there) == comparable(here)
 
 
-def test_packed_rosters_have_it_too(dataset: Dataset, service: Service) -> None:
+def test_record_of_a_packed_roster_is_the_same(dataset: Dataset, service: Service) -> None:
     packed = bytes([1, 0, 1, 1, 8, 8, 8, 8])
     here = dataset.classify(ipv4=packed, region_set="CN", record=True).record
     with Client(service.target, timeout=PATIENCE) as client:
@@ -375,7 +375,7 @@ def test_packed_rosters_have_it_too(dataset: Dataset, service: Service) -> None:
     assert mapped.inside == 1
 
 
-def test_the_message_is_the_json_form(stub: Any) -> None:
+def test_record_message_agrees_with_the_json(stub: Any) -> None:
     request = v1.ClassifyRosterRequest(
         text=v1.TextAddresses(addresses=ROSTER), region_set="EU", record=True
     )
@@ -393,6 +393,6 @@ def test_a_service_refuses_a_record_without_a_region_set(stub: Any) -> None:
     assert caught.value.details() == "record: needs region_set"
 
 
-def test_no_record_is_sent_that_was_not_asked_for(stub: Any) -> None:
+def test_record_is_sent_on_request_only(stub: Any) -> None:
     request = v1.ClassifyRosterRequest(ipv4=bytes(4), region_set="CN")
     assert not stub.ClassifyRoster(request, timeout=PATIENCE).HasField("record")

@@ -165,7 +165,7 @@ def test_a_carried_ipv4_address_is_the_one_explained(address: str, form: str) ->
 
 
 @pytest.mark.parametrize("bits", [32, 40, 48, 56, 64, 96])
-def test_nat64_forms_are_taken_apart_as_rfc_6052_has_it(bits: int) -> None:
+def test_nat64_address_is_decoded_as_in_rfc_6052(bits: int) -> None:
     # The table of section 2.4, for 192.0.2.33.
     text = {
         32: "2001:db8:c000:221::",
@@ -181,14 +181,14 @@ def test_nat64_forms_are_taken_apart_as_rfc_6052_has_it(bits: int) -> None:
     assert (name, str(ipaddress.IPv4Address(carried))) == ("NAT64", "192.0.2.33")
 
 
-def test_what_is_no_address_is_explained_as_that() -> None:
+def test_malformed_address_is_explained_as_invalid() -> None:
     for given_as in ("1.2.3", "", b"123"):
         why = small().explain(given_as)
         assert (why.form, why.looked_up, why.first, why.status) == ("none", "", "", Status.INVALID)
         assert not why.sources
 
 
-def test_without_evidence_interval_and_votes_are_still_told() -> None:
+def test_dataset_without_evidence_explains_interval_and_votes() -> None:
     why = small(with_evidence=False).explain("9.9.1.1")
     assert not why.evidence
     assert not why.sources
@@ -201,7 +201,7 @@ def test_an_explanation_shows_no_address_in_its_repr() -> None:
         assert not any(part in text for part in ("9.9.", "10.1.", "2a00", "9.0.0.0"))
 
 
-def test_a_closed_dataset_explains_nothing() -> None:
+def test_closed_dataset_refuses_explanations() -> None:
     dataset = small()
     dataset.close()
     with pytest.raises(DatasetClosedError):
@@ -236,7 +236,7 @@ def test_explanations_agree_with_lookups_and_with_the_raw_sources(embedded: Data
         assert (why.special_purpose is not None) == (why.status is Status.SPECIAL_PURPOSE)
 
 
-def test_the_python_and_the_compiled_reading_of_carried_addresses_agree(embedded: Dataset) -> None:
+def test_python_and_core_decode_carried_addresses_alike(embedded: Dataset) -> None:
     draw = random.Random(7)
     forms = [
         (first, last, number)
@@ -251,12 +251,12 @@ def test_the_python_and_the_compiled_reading_of_carried_addresses_agree(embedded
 
 
 @given(st.binary(max_size=400))
-def test_evidence_of_another_form_is_refused(content: bytes) -> None:
+def test_malformed_evidence_is_refused(content: bytes) -> None:
     with pytest.raises(DatasetError, match=f"here: section {SECTION}"):
         Evidence(memoryview(content), "here")
 
 
-def test_ranges_as_intervals_have_no_gaps_and_merge_those_that_say_the_same() -> None:
+def test_ranges_as_intervals_cover_the_space_and_merge_equal_neighbours() -> None:
     ranges = ranges_of(
         ("9.0.0.0/8", "DE"), ("10.0.0.0/8", "DE"), ("11.0.0.0/16", "DE"), ("255.0.0.0/8", "FR")
     )
@@ -325,11 +325,11 @@ def test_damaged_boundaries_are_refused_when_they_are_read() -> None:
             one.statement(4, 0x09030000)
 
 
-def test_overlapping_ranges_are_no_intervals() -> None:
+def test_overlapping_ranges_are_refused() -> None:
     with pytest.raises(ValueError, match="disjoint"):
         ranges_of(("9.0.0.0/8", "DE"), ("9.1.0.0/16", "AT")).ipv4.intervals()
 
 
-def test_parse_is_what_tells_the_forms(embedded: Dataset) -> None:
+def test_parse_keeps_the_form_for_explanations(embedded: Dataset) -> None:
     assert _core.parse("::ffff:1.0.1.1") is not None
     assert embedded.explain("::ffff:1.0.1.1").form == "IPv4-mapped"

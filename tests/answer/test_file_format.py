@@ -165,7 +165,7 @@ def source(**changes: object) -> dict[str, object]:
     return sources[0] | changes
 
 
-def test_the_documented_format_is_what_is_written() -> None:
+def test_written_file_has_the_documented_format() -> None:
     sections = take_apart(small())
     assert put_together(sections) == small()
     content = small_dataset.content()
@@ -189,7 +189,7 @@ def test_the_documented_format_is_what_is_written() -> None:
     }
 
 
-def test_what_was_written_is_read() -> None:
+def test_written_content_is_read_back() -> None:
     content = small_dataset.content()
     dataset = Dataset.from_buffer(small())
     assert tuple(dataset.claims) == CLAIMS
@@ -207,7 +207,7 @@ def test_equal_content_gives_equal_bytes() -> None:
     assert encode(replace(small_dataset.content(), metadata=backwards)) == small()
 
 
-def test_the_id_pins_the_content() -> None:
+def test_id_changes_with_the_content() -> None:
     other = small_dataset.content()
     other.metadata["built"] = "2026-06-18T00:00:00Z"
     assert Dataset.from_buffer(encode(other)).id != Dataset.from_buffer(small()).id
@@ -444,7 +444,7 @@ def test_a_damaged_file_is_refused(door: Door, damaged: Callable[[], bytes], tex
     assert not start or start.startswith("/")
 
 
-def test_an_undamaged_file_is_not(door: Door) -> None:
+def test_undamaged_file_opens(door: Door) -> None:
     assert door(small()).country("1.0.1.1") == "CN"
 
 
@@ -452,7 +452,7 @@ def flipped(image: bytes, at: int, bit: int) -> bytes:
     return image[:at] + bytes([image[at] ^ 1 << bit]) + image[at + 1 :]
 
 
-def test_each_flipped_bit_of_a_small_file_is_found() -> None:
+def test_each_flipped_bit_of_a_small_file_is_detected() -> None:
     image = small()
     for at in range(len(image)):
         for bit in range(8):
@@ -460,14 +460,14 @@ def test_each_flipped_bit_of_a_small_file_is_found() -> None:
                 Dataset.from_buffer(flipped(image, at, bit))
 
 
-def test_each_truncation_of_a_small_file_is_found() -> None:
+def test_each_truncation_of_a_small_file_is_detected() -> None:
     image = small()
     for size in range(len(image)):
         with pytest.raises(DatasetError, match=r"truncated|not a geolookup dataset|is empty"):
             Dataset.from_buffer(image[:size])
 
 
-def test_bits_flipped_in_the_embedded_file_are_found(tmp_path: Path) -> None:
+def test_flipped_bits_of_the_embedded_file_are_detected(tmp_path: Path) -> None:
     path = tmp_path / "flipped.geolookup"
     path.write_bytes(embedded())
     rng = random.Random(2)
@@ -492,7 +492,7 @@ def test_bits_flipped_in_the_embedded_file_are_found(tmp_path: Path) -> None:
     geolookup.open(path).close()
 
 
-def test_truncations_of_the_embedded_file_are_found(tmp_path: Path) -> None:
+def test_truncations_of_the_embedded_file_are_detected(tmp_path: Path) -> None:
     path = tmp_path / "short.geolookup"
     path.write_bytes(embedded())
     rng = random.Random(3)
@@ -544,7 +544,7 @@ def test_sections_of_any_content_open_or_are_refused(data: st.DataObject) -> Non
 @settings(max_examples=300)
 @given(st.binary(max_size=300))
 @example(b"")
-def test_bytes_of_any_kind_are_refused(noise: bytes) -> None:
+def test_random_bytes_are_refused(noise: bytes) -> None:
     for image in (noise, small()[:8] + noise, small()[:HEADER] + noise):
         with pytest.raises(DatasetError):
             Dataset.from_buffer(image)
@@ -569,7 +569,7 @@ def opens_and_answers_or_is_refused(image: bytes) -> None:
 # --- sections that need not be known --------------------------------------------------
 
 
-def test_an_unknown_section_that_is_not_needed_is_left_alone() -> None:
+def test_unknown_optional_section_is_ignored() -> None:
     dataset = Dataset.from_buffer(added(b"evidence", 0))
     assert dataset.country("1.0.1.1") == "CN"
     evidence = dataset.optional_section("evidence")
@@ -578,7 +578,7 @@ def test_an_unknown_section_that_is_not_needed_is_left_alone() -> None:
     assert dataset.optional_section("other") is None
 
 
-def test_an_unknown_section_is_held_against_its_digest_on_first_use() -> None:
+def test_unknown_section_is_verified_on_first_use() -> None:
     image = added(b"evidence", 0)
     dataset = Dataset.from_buffer(flipped(image, len(image) - 1, 0))
     with pytest.raises(DatasetError, match="section evidence: the content does not match"):
@@ -596,12 +596,12 @@ def test_optional_sections_are_written_in_order_of_their_names() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x" * 17, "\u00e9vidence", "a\0", "ipv4.first"])
-def test_optional_sections_have_names_of_their_own(name: str) -> None:
+def test_invalid_section_name_is_refused(name: str) -> None:
     with pytest.raises(DatasetError):
         encode(small_dataset.content(), optional={name: b""})
 
 
-def test_there_is_room_for_56_sections() -> None:
+def test_file_has_at_most_56_sections() -> None:
     encode(small_dataset.content(), optional={f"x{i}": b"" for i in range(43)})
     with pytest.raises(DatasetError, match="57 sections; the format has room for 56"):
         encode(small_dataset.content(), optional={f"x{i}": b"" for i in range(44)})
@@ -617,7 +617,7 @@ def test_a_buffer_that_can_change_is_copied() -> None:
     assert dataset.country("1.0.1.1") == "CN"
 
 
-def test_a_buffer_may_lie_anywhere() -> None:
+def test_buffer_at_any_alignment_opens() -> None:
     shifted = b"x" + small()
     assert Dataset.from_buffer(memoryview(shifted)[1:]).country("1.0.1.1") == "CN"
 
@@ -625,7 +625,7 @@ def test_a_buffer_may_lie_anywhere() -> None:
 # --- files ---------------------------------------------------------------------------
 
 
-def test_what_can_not_be_opened_is_a_dataset_error(tmp_path: Path) -> None:
+def test_unreadable_path_is_a_dataset_error(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path, text in (
@@ -737,7 +737,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_the_new_file_is_synced_before_it_has_its_name(
+def test_written_file_is_synced_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "small.geolookup"
@@ -759,14 +759,14 @@ def test_the_new_file_is_synced_before_it_has_its_name(
     assert steps == [("fsync", len(small())), ("replace", True), ("fsync", "folder")]
 
 
-def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+def test_written_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     write(small_dataset.content(), tmp_path / "small.geolookup")
     (tmp_path / "other").touch()
     modes = {(tmp_path / name).stat().st_mode for name in ("small.geolookup", "other")}
     assert len(modes) == 1
 
 
-def test_a_relative_path_is_written_where_one_is(
+def test_relative_path_is_written_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -793,7 +793,7 @@ def bad_contents() -> Iterator[Content]:
 
 
 @pytest.mark.parametrize("content", list(bad_contents()))
-def test_what_open_would_refuse_is_not_written(content: Content, tmp_path: Path) -> None:
+def test_content_that_open_would_refuse_is_not_written(content: Content, tmp_path: Path) -> None:
     with pytest.raises(DatasetError):
         write(content, tmp_path / "bad.geolookup")
     assert os.listdir(tmp_path) == []

@@ -17,7 +17,7 @@ MEMBERS = [member for kind in KINDS for member in kind]
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=repr)
-def test_member_is_its_name_everywhere(member: Any) -> None:
+def test_member_equals_its_name(member: Any) -> None:
     assert member == member.name
     assert str(member) == f"{member}" == f"{member:s}" == member.name
     assert json.dumps({"it": member}) == f'{{"it": "{member.name}"}}'

@@ -111,7 +111,9 @@ def check_columns(result: RosterResult, answers: Sequence[Answer], values: Seque
 
 
 @FAMILIES
-def test_country_and_status_at_every_boundary(dataset: Dataset, version: int) -> None:
+def test_country_and_status_at_each_boundary_agree_with_oracle(
+    dataset: Dataset, version: int
+) -> None:
     swept = sweep(version)
     result = classify(dataset, version, swept.packed)
     assert len(result) == len(swept.values) > 1_000_000
@@ -119,7 +121,7 @@ def test_country_and_status_at_every_boundary(dataset: Dataset, version: int) ->
 
 
 @FAMILIES
-def test_single_answers_at_every_boundary(dataset: Dataset, version: int) -> None:
+def test_lookup_at_each_boundary_agrees_with_oracle(dataset: Dataset, version: int) -> None:
     swept = sweep(version)
     size = len(swept.packed) // len(swept.values)
     addresses = [swept.packed[at : at + size] for at in range(0, len(swept.packed), size)]
@@ -139,7 +141,9 @@ def test_single_answers_at_every_boundary(dataset: Dataset, version: int) -> Non
 
 @FAMILIES
 @pytest.mark.parametrize("policy", POLICIES)
-def test_verdicts_at_every_boundary(dataset: Dataset, version: int, policy: str) -> None:
+def test_verdicts_at_each_boundary_agree_with_oracle(
+    dataset: Dataset, version: int, policy: str
+) -> None:
     swept = sweep(version)
     oracle = reference.embedded()
     for name, codes in REGIONS.items():
@@ -153,9 +157,7 @@ def test_verdicts_at_every_boundary(dataset: Dataset, version: int, policy: str)
 
 
 @FAMILIES
-def test_every_interval_of_the_file_says_what_the_sources_say(
-    dataset: Dataset, version: int
-) -> None:
+def test_each_interval_of_the_file_agrees_with_the_sources(dataset: Dataset, version: int) -> None:
     oracle = reference.embedded()
     first, numbers = intervals(dataset, version)
     starts = {at for start, last in oracle.ranges(version) for at in (start, last + 1)}
@@ -218,7 +220,7 @@ def test_embedded_forms_answer_as_the_ipv4_address_inside(
 
 
 @FAMILIES
-def test_texts_of_a_sample(dataset: Dataset, version: int) -> None:
+def test_text_of_a_sample_agrees_with_oracle(dataset: Dataset, version: int) -> None:
     swept = sweep(version)
     rng = random.Random(version)
     chosen = rng.sample(range(len(swept.values)), 30_000)
@@ -235,13 +237,13 @@ def test_texts_of_a_sample(dataset: Dataset, version: int) -> None:
     assert [one.claimed for one in got] == [answer.claimed for answer in answers]
 
 
-def test_random_region_sets(dataset: Dataset) -> None:
+def test_random_region_sets_agree_with_oracle(dataset: Dataset) -> None:
     swept = sweep(4)
     example = {number: value for value, number in zip(swept.values, swept.numbers, strict=True)}
     check_random_region_sets(dataset, reference.embedded(), list(example.values()), 50)
 
 
-def test_two_thousand_random_region_sets_on_every_pair_of_codes() -> None:
+def test_random_region_sets_on_each_pair_of_codes_agree_with_oracle() -> None:
     """A small dataset, because seeing thousands of claims from a new region set takes a while."""
     codes = (*sorted(EU)[:16], "CN", "HK", "TW", None)
     pairs = [(one, other) for one in codes for other in codes]
@@ -344,7 +346,7 @@ def any_form() -> st.SearchStrategy[object]:
     region=st.sampled_from(sorted(REGIONS)),
     policy=st.sampled_from(POLICIES),
 )
-def test_rosters_of_any_mixture(
+def test_mixed_roster_agrees_with_oracle(
     dataset: Dataset, roster: list[object], region: str, policy: str
 ) -> None:
     oracle = reference.embedded()
@@ -369,7 +371,7 @@ def test_rosters_of_any_mixture(
 
 @settings(max_examples=300)
 @given(roster=strategies.rosters(somewhere()))
-def test_a_packed_roster_and_its_texts_are_the_same(
+def test_packed_roster_agrees_with_its_texts(
     dataset: Dataset, roster: list[tuple[int, int]]
 ) -> None:
     texts = dataset.classify([str(as_object(value)) for value in roster])
@@ -386,7 +388,7 @@ def test_a_packed_roster_and_its_texts_are_the_same(
 
 @settings(max_examples=600)
 @given(text=strategies.malformed_texts())
-def test_texts_that_are_nearly_addresses(dataset: Dataset, text: str) -> None:
+def test_nearly_valid_text_agrees_with_oracle(dataset: Dataset, text: str) -> None:
     oracle = reference.embedded()
     expected = oracle.answer(oracle.said_of_text(text))
     answer = dataset.lookup(text)
@@ -522,7 +524,7 @@ def small_overrides() -> st.SearchStrategy[list[reference.Override]]:
     overrides=small_overrides(),
     region=strategies.region_codes(CODES),
 )
-def test_small_datasets_at_every_boundary(
+def test_small_dataset_at_each_boundary_agrees_with_oracle(
     sources: list[reference.Source], overrides: list[reference.Override], region: Set[str]
 ) -> None:
     special = [

@@ -38,7 +38,7 @@ def ranges(*rows: tuple[int, int, str]) -> dict[int, list[tuple[int, int, str | 
     return {4: list(read), 6: [(v6 + first, v6 + last, code) for first, last, code in read]}
 
 
-def test_it_imports_nothing_of_the_code_under_test() -> None:
+def test_reference_imports_no_code_under_test() -> None:
     tree = ast.parse(Path(reference.__file__).read_text(encoding="utf-8"))
     names = [
         alias.name
@@ -61,7 +61,7 @@ def test_a_source_is_silent_before_between_and_behind_its_ranges() -> None:
     [("CN", "CN"), ("cn", "CN"), ("UK", "GB"), ("XK", "XK"), ("EU", None), ("AP", None)]
     + [(raw, None) for raw in ("ZZ", "zz", "-", "--", "??", "", "None", "A1", "SU", "AN", "CS")],
 )
-def test_codes(raw: str, code: str | None) -> None:
+def test_reference_reads_codes(raw: str, code: str | None) -> None:
     assert reference.country(raw) == code
 
 
@@ -80,12 +80,12 @@ def test_codes(raw: str, code: str | None) -> None:
         ("febf::1%3", (6, 0xFEBF << 112 | 1)),
     ],
 )
-def test_addresses_in_text(text: str, expected: tuple[int, int]) -> None:
+def test_reference_parses_text(text: str, expected: tuple[int, int]) -> None:
     assert reference.parse(text) == expected
 
 
 @pytest.mark.parametrize("text", MALFORMED)
-def test_what_is_no_address(text: str) -> None:
+def test_reference_refuses_malformed_text(text: str) -> None:
     assert reference.parse(text) is None
 
 
@@ -106,7 +106,7 @@ def test_what_is_no_address(text: str) -> None:
         ("2003::", None),
     ],
 )
-def test_the_ipv4_address_inside(text: str, inside: str | None) -> None:
+def test_reference_decodes_the_ipv4_address_inside(text: str, inside: str | None) -> None:
     expected = None if inside is None else int(ipaddress.IPv4Address(inside))
     assert reference.embedded_ipv4(int(ipaddress.IPv6Address(text))) == expected
 
@@ -146,7 +146,7 @@ def two_full_and_a_partial() -> Oracle:
         (61, Answer(SPECIAL_PURPOSE, "ZZ"), UNDETERMINED, UNDETERMINED, UNDETERMINED),
     ],
 )
-def test_answers_and_verdicts(
+def test_reference_gives_answers_and_verdicts(
     value: int, answer: Answer, unanimous: int, majority: int, primary: int
 ) -> None:
     oracle = two_full_and_a_partial()
@@ -272,6 +272,6 @@ def test_the_embedded_sources_are_sorted_and_disjoint_but_for_one() -> None:
         ("::2", Answer(UNASSIGNED, "ZZ")),
     ],
 )
-def test_facts_of_the_embedded_data(text: str, answer: Answer) -> None:
+def test_facts_of_the_embedded_data_hold(text: str, answer: Answer) -> None:
     oracle = reference.embedded()
     assert oracle.answer(oracle.said_of_text(text)) == answer

@@ -86,7 +86,7 @@ def definition(text: str, *, version: str = '"1"', source: str = '"x"') -> str:
 # The built-in table
 
 
-def test_every_country_code_is_the_set_of_itself() -> None:
+def test_country_code_is_the_set_of_itself() -> None:
     for code in COUNTRIES:
         assert SETS.resolve(code).codes == {code}
         assert SETS.resolve(code).name == code
@@ -99,11 +99,11 @@ def test_china_is_in_no_set_widened_by_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), {**M49_SIZES, "EU": 27, "EEA": 30, "EFTA": 4}.items())
-def test_the_table_holds_each_set_in_full(name: str, size: int) -> None:
+def test_table_has_each_set_in_full(name: str, size: int) -> None:
     assert len(NAMED[name].codes) == size
 
 
-def test_the_table_holds_no_further_sets() -> None:
+def test_table_has_no_further_sets() -> None:
     assert NAMED.keys() == {*M49_SIZES, "EU", "EEA", "EFTA"}
     assert len(SETS) == len(NAMED)
 
@@ -146,7 +146,7 @@ def test_continents_are_disjoint_and_leave_out_only_what_m49_does_not_place() ->
         ("UM", "MICRONESIA"),
     ],
 )
-def test_countries_stand_where_m49_puts_them(code: str, name: str) -> None:
+def test_countries_are_in_their_m49_region(code: str, name: str) -> None:
     assert code in NAMED[name].codes
 
 
@@ -170,7 +170,7 @@ def test_every_set_is_dated_sourced_and_of_known_codes(region_set: RegionSet) ->
     assert region_set.source
 
 
-def test_the_sets_come_sorted_by_name() -> None:
+def test_sets_are_sorted_by_name() -> None:
     names = [region_set.name for region_set in SETS]
     assert names == sorted(names)
 
@@ -208,7 +208,7 @@ def test_the_page_about_region_sets_lists_them_all() -> None:
         ("CH-EU", {"CH"}),
     ],
 )
-def test_expressions_are_worked_from_left_to_right(expression: str, codes: set[str]) -> None:
+def test_expression_is_evaluated_from_left_to_right(expression: str, codes: set[str]) -> None:
     assert SETS.resolve(expression).codes == codes
     assert SETS.resolve(expression).name == expression
 
@@ -219,7 +219,7 @@ OPERANDS = st.lists(
 
 
 @given(OPERANDS)
-def test_the_algebra_is_that_of_python_sets(operands: list[tuple[str, str]]) -> None:
+def test_expression_agrees_with_python_sets(operands: list[tuple[str, str]]) -> None:
     operands[0] = ("+", operands[0][1])
     expected: set[str] = set()
     for operator, name in operands:
@@ -244,7 +244,7 @@ def test_an_expression_says_which_dated_sets_it_used() -> None:
     assert SETS.resolve("DE+AT").source == "ISO 3166-1"
 
 
-def test_all_countries_fit_into_one_expression() -> None:
+def test_expression_of_all_countries_is_accepted() -> None:
     everything = "+".join(COUNTRIES)
     assert len(everything) < MAX_EXPRESSION
     assert SETS.resolve(everything).codes == COUNTRIES.keys()
@@ -279,7 +279,7 @@ def test_all_countries_fit_into_one_expression() -> None:
         ("EU-ZZ", "unknown region set 'ZZ' at position 4"),
     ],
 )
-def test_nonsense_is_refused_with_the_nearest_name(expression: str, expected: str) -> None:
+def test_unknown_name_is_refused_with_the_nearest_one(expression: str, expected: str) -> None:
     assert refusal(expression) == expected
 
 
@@ -523,14 +523,14 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("toml", "expected"), BAD_FILES.values(), ids=list(BAD_FILES))
-def test_a_definition_that_makes_no_sense_names_file_and_key(toml: str, expected: str) -> None:
+def test_invalid_definition_is_refused_with_file_and_key(toml: str, expected: str) -> None:
     with pytest.raises(RegionSetError) as raised:
         SETS.extended(toml, "sets.toml")
     assert str(raised.value).startswith(expected)
     assert "192" not in str(raised.value)
 
 
-def test_a_circle_is_told_in_the_order_of_use() -> None:
+def test_circular_definition_is_refused_in_the_order_of_use() -> None:
     uses = {"ONE": "TWO", "TWO": "THREE", "THREE": "ONE"}
     toml = "".join(
         definition(f'[region_sets.{name}]\nexpression = "{used}"') for name, used in uses.items()

@@ -88,7 +88,7 @@ def plain(request: pytest.FixtureRequest) -> RosterResult:
 # --- what a result says --------------------------------------------------------------
 
 
-def test_a_result_says_what_is_known(result: RosterResult) -> None:
+def test_result_has_the_counts_and_positions_of_its_columns(result: RosterResult) -> None:
     assert (result.size, len(result), result.dataset) == (4, 4, ID)
     assert (result.region_set, result.policy) == ("CN", Policy.UNANIMOUS)
     assert result.countries == ["CN", "DE", "ZZ", "CN"]
@@ -183,7 +183,7 @@ def test_a_result_can_be_pickled(result: RosterResult) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["cn", "UK", "CHN", "", "XX", "EU", "ZZZ", "1.2.3.4"])
-def test_positions_of_what_is_no_code_are_an_error(result: RosterResult, wrong: str) -> None:
+def test_positions_of_an_invalid_code_are_an_error(result: RosterResult, wrong: str) -> None:
     with pytest.raises(RegionSetError, match="not a country code") as caught:
         result.positions(wrong)
     assert "1.2.3.4" not in str(caught.value)
@@ -256,7 +256,7 @@ def test_statuses_and_countries_are_different_columns() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4095, 4096, 4097, 65_535, 65_536, 65_537, 200_000])
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.999, 1.0])
-def test_sets_of_rosters_of_any_size(size: int, share: float) -> None:
+def test_sets_of_each_roster_size_agree_with_pyroaring(size: int, share: float) -> None:
     """Each container of the serialisation has its own form: by number, and by position."""
     rng = random.Random(size)
     numbers = [3 if rng.random() < share else rng.choice([0, 4]) for _ in range(size)]
@@ -283,7 +283,9 @@ def test_sets_of_rosters_of_any_size(size: int, share: float) -> None:
 
 @pytest.mark.parametrize("many", [4095, 4096, 4097])
 @pytest.mark.parametrize("before", [0, 65_536])
-def test_sets_around_the_largest_array_container(many: int, before: int) -> None:
+def test_sets_around_the_largest_array_container_agree_with_pyroaring(
+    many: int, before: int
+) -> None:
     """4,096 positions of which no two are neighbours are still an array, one more is a bitset."""
     result = RosterResult(claims(*[4] * before, *[3, 0] * many), SEEN)
     inside = BitMap(range(before, before + 2 * many, 2))
@@ -291,7 +293,7 @@ def test_sets_around_the_largest_array_container(many: int, before: int) -> None
     assert BitMap.deserialize(result.serialised()[0]) == inside
 
 
-def test_a_roster_has_fewer_addresses_than_positions_have_numbers(
+def test_roster_larger_than_32_bit_positions_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(roster_module, "MAX_SIZE", 3)
@@ -367,7 +369,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "text"), REFUSED.values(), ids=REFUSED)
-def test_columns_that_make_no_sense_are_refused(changes: dict[str, Any], text: str) -> None:
+def test_inconsistent_columns_are_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(RosterError) as caught:
         from_columns(**changes)
     assert text in str(caught.value)
@@ -383,7 +385,7 @@ def test_columns_may_be_any_bytes_and_are_kept() -> None:
     assert result.inside == BitMap([0, 3])
 
 
-def test_the_counts_are_those_of_the_countries() -> None:
+def test_counts_agree_with_the_countries() -> None:
     lie = from_columns(counts={"FR": 4})
     assert lie.counts() == {"CN": 2, "DE": 1, "ZZ": 1}
 
@@ -442,7 +444,7 @@ def test_each_kind_of_container_is_read(which: int, optimize: bool) -> None:
     near=st.integers(1, 400),
 )
 @example(which=0, optimize=True, changes=[], cut=0, near=1)
-def test_a_set_of_any_bytes_is_read_or_refused(
+def test_serialised_set_with_changed_bytes_is_read_or_refused(
     which: int, optimize: bool, changes: list[tuple[int, int]], cut: int, near: int
 ) -> None:
     """Mostly in the headers, where lengths and offsets are."""
@@ -468,7 +470,7 @@ def test_a_set_of_any_bytes_is_read_or_refused(
 
 @settings(max_examples=500)
 @given(st.binary(max_size=200), st.sampled_from([b"", b":0\0\0", b":0\0\0\1\0\0\0", b";0\0\0"]))
-def test_a_set_of_noise_is_refused(noise: bytes, start: bytes) -> None:
+def test_serialised_set_of_random_bytes_is_read_or_refused(noise: bytes, start: bytes) -> None:
     try:
         result = from_columns(inside=start + noise)
     except RosterError:

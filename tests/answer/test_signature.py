@@ -103,7 +103,7 @@ def test_the_signature_of_another_dataset_is_refused(place: Place) -> None:
     assert "is about another dataset" in place.refused()
 
 
-def test_what_was_signed_for_another_purpose_is_refused(place: Place) -> None:
+def test_signature_for_another_purpose_is_refused(place: Place) -> None:
     key = ed25519.Ed25519PrivateKey.generate()
     place.keep("ours.pub", public_pem(key))
     with geolookup.open(place.dataset) as dataset:
@@ -136,7 +136,7 @@ def test_each_changed_byte_of_a_signature_file_is_refused(place: Place) -> None:
     "content",
     [b"", b"\n", b"geolookup-signature-1\n", b"\xff" * 100, b"x" * 100_000, b"\0" * 175],
 )
-def test_what_is_no_signature_file_is_refused(place: Place, content: bytes) -> None:
+def test_malformed_signature_file_is_refused(place: Place, content: bytes) -> None:
     place.signature.write_bytes(content)
     place.refused()
 
@@ -146,7 +146,7 @@ def test_a_folder_in_place_of_the_signature_is_refused(place: Place) -> None:
     assert "can't be read" in place.refused()
 
 
-def test_one_of_several_keys_will_do_so_that_keys_can_be_replaced(place: Place) -> None:
+def test_one_of_several_trusted_keys_is_enough(place: Place) -> None:
     both = Path(place.path("ours.pub")).read_bytes() + Path(place.path("theirs.pub")).read_bytes()
     place.keep("both.pub", b"# the second is the new one\n" + both)
     for key in ("ours.pem", "theirs.pem"):
@@ -194,7 +194,7 @@ RSA = rsa.generate_private_key(65537, 2048)
     ],
     ids=["empty", "no key", "RSA", "passphrase", "public", "large"],
 )
-def test_private_keys_that_can_not_be_used(place: Place, content: bytes, what: str) -> None:
+def test_unusable_private_key_is_refused(place: Place, content: bytes, what: str) -> None:
     key = place.keep("bad.pem", content)
     code, _, err = place.run("sign", str(place.dataset), "--key", key)
     assert code == 1
@@ -212,7 +212,7 @@ def test_private_keys_that_can_not_be_used(place: Place, content: bytes, what: s
     ],
     ids=["empty", "no key", "RSA", "private"],
 )
-def test_public_keys_that_can_not_be_used(place: Place, content: bytes, what: str) -> None:
+def test_unusable_public_key_is_refused(place: Place, content: bytes, what: str) -> None:
     place.sign()
     key = place.keep("bad.pub", content)
     with pytest.raises(KeyFileError) as caught:
@@ -220,7 +220,7 @@ def test_public_keys_that_can_not_be_used(place: Place, content: bytes, what: st
     assert str(caught.value).startswith(f"{key}: {what}")
 
 
-def test_a_public_key_that_is_not_there_is_an_error_and_no_way_around(place: Place) -> None:
+def test_missing_public_key_is_an_error(place: Place) -> None:
     place.sign()
     with pytest.raises(KeyFileError, match="No such file"):
         geolookup.open(place.dataset, public_key=place.path("nothing.pub"))
@@ -267,7 +267,7 @@ def test_openssl_makes_keys_and_checks_signatures(place: Place) -> None:
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_commands_refuse_what_is_not_signed_with_exit_code_3(
+def test_commands_refuse_an_unsigned_dataset_with_exit_code_3(
     place: Place, arguments: tuple[str, ...]
 ) -> None:
     filled = [one.format(place.dataset) for one in arguments]
@@ -280,7 +280,7 @@ def test_commands_refuse_what_is_not_signed_with_exit_code_3(
     assert place.run(*filled, "--public-key", place.path("theirs.pub"))[0] == 3
 
 
-def test_serve_refuses_what_is_not_signed(place: Place) -> None:
+def test_serve_refuses_an_unsigned_dataset(place: Place) -> None:
     done = subprocess.run(
         [
             *COMMAND,
@@ -301,7 +301,7 @@ def test_serve_refuses_what_is_not_signed(place: Place) -> None:
     assert "address:" not in done.stdout
 
 
-def test_a_server_has_no_key_of_the_client(place: Place) -> None:
+def test_public_key_with_server_is_wrong_usage(place: Place) -> None:
     code, _, err = place.run(
         "lookup", "1.0.1.1", "--server", "127.0.0.1:1", "--public-key", place.path("ours.pub")
     )
@@ -309,7 +309,7 @@ def test_a_server_has_no_key_of_the_client(place: Place) -> None:
     assert "--public-key" in err
 
 
-def test_without_the_package_the_error_says_what_to_install(
+def test_missing_cryptography_package_names_what_to_install(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.sign()
@@ -320,7 +320,7 @@ def test_without_the_package_the_error_says_what_to_install(
         geolookup.open(place.dataset, public_key=place.path("ours.pub"))
 
 
-def test_who_asks_for_no_signature_loads_no_cryptography() -> None:
+def test_opening_without_a_key_loads_no_cryptography() -> None:
     code = "import geolookup, sys; geolookup.open().close(); print('cryptography' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -50,7 +50,7 @@ def text6(address: int) -> str:
 
 @every_isa
 @every_shape
-def test_packed_ipv4_is_right_beside_every_boundary(name: str, isa: str) -> None:
+def test_packed_ipv4_beside_each_boundary_agrees_with_oracle(name: str, isa: str) -> None:
     shape = SHAPES[name]
     probes = shape.probes4()
     expected = column([shape.claim4(address) for address in probes])
@@ -58,7 +58,7 @@ def test_packed_ipv4_is_right_beside_every_boundary(name: str, isa: str) -> None
 
 
 @every_isa
-def test_packed_ipv4_is_right_in_a_table_of_more_than_a_million(isa: str) -> None:
+def test_packed_ipv4_in_table_of_more_than_a_million_agrees_with_oracle(isa: str) -> None:
     """There, the index begins with smaller ranges."""
     draw = random.Random(9)
     drawn = {draw.getrandbits(32) & ~draw.getrandbits(9) for _ in range(1_200_000)}
@@ -76,7 +76,7 @@ def test_packed_ipv4_is_right_in_a_table_of_more_than_a_million(isa: str) -> Non
 
 @every_isa
 @every_shape
-def test_packed_ipv6_is_right_beside_every_boundary(name: str, isa: str) -> None:
+def test_packed_ipv6_beside_each_boundary_agrees_with_oracle(name: str, isa: str) -> None:
     shape = SHAPES[name]
     probes = shape.probes6()
     expected = column([shape.claim6(address) for address in probes])
@@ -118,7 +118,7 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 @settings(deadline=None)  # the first tables of a process may take their time
 @given(shapes())
-def test_any_table_is_right_beside_every_boundary(shape: Shape) -> None:
+def test_random_table_beside_each_boundary_agrees_with_oracle(shape: Shape) -> None:
     four, six = shape.probes4(), shape.probes6()
     expected4 = column([shape.claim4(address) for address in four])
     expected6 = column([shape.claim6(address) for address in six])
@@ -163,7 +163,7 @@ def test_rosters_of_every_size_keep_order_and_length(name: str, isa: str) -> Non
 
 
 @every_isa
-def test_a_roster_may_begin_at_any_byte(isa: str) -> None:
+def test_roster_at_any_offset_is_classified(isa: str) -> None:
     shape = SHAPES["random 1"]
     table = shape.table(isa)
     four, six = shape.probes4()[:300], shape.probes6()[:300]
@@ -175,7 +175,7 @@ def test_a_roster_may_begin_at_any_byte(isa: str) -> None:
 
 
 @every_isa
-def test_all_claims_up_to_the_limit_are_told_apart(isa: str) -> None:
+def test_claims_up_to_the_limit_are_distinguished(isa: str) -> None:
     """The core has numbers of its own above the claims; none of a table's may collide."""
     claims = [0, 1, 0x7FFF, 0x8000, 0xFEFE, MAX_CLAIMS - 1]
     four = tuple((i << 24, claim) for i, claim in enumerate(claims))
@@ -188,7 +188,7 @@ def test_all_claims_up_to_the_limit_are_told_apart(isa: str) -> None:
     assert table.label("3.0.0.1") == 0x8000
 
 
-def test_the_indexes_stay_small() -> None:
+def test_indexes_stay_small() -> None:
     """A dataset's worth of /24s and /48s takes a few bytes each; nothing takes a gigabyte."""
     draw = random.Random(5)
     four = sorted({draw.getrandbits(24) << 8 for _ in range(60_000)} - {0})
@@ -213,7 +213,7 @@ def small() -> _core.Table:
     return SHAPES["two halves"].table()
 
 
-def test_what_is_no_address_has_the_claim_invalid() -> None:
+def test_malformed_address_has_claim_invalid() -> None:
     table = _core.Table(*Shape().arrays(), ["invalid", "unassigned"])
     for wrong in ("", "x", "1.2.3", "1.2.3.04", "1.2.3.4 ", "1.2.3.4\0", "\u0663.2.3.4", "::g", "é",
                   "\ud800", "1" * 1000, b"", b"123", b"12345", b"1" * 15, b"1" * 17):  # fmt: skip
@@ -222,7 +222,7 @@ def test_what_is_no_address_has_the_claim_invalid() -> None:
         assert table.classify_text([wrong, "::"]) == column([INVALID, 1])
 
 
-def test_subclasses_of_str_are_text_and_those_of_bytes_are_for_the_caller() -> None:
+def test_str_subclass_is_text_and_bytes_subclass_goes_to_the_converter() -> None:
     """numpy's bytes_ is one, and is text: only who knows the types can say what they are."""
 
     class Text(str):
@@ -246,7 +246,7 @@ def test_subclasses_of_str_are_text_and_those_of_bytes_are_for_the_caller() -> N
 
 
 @pytest.mark.parametrize("wrong", [None, 1, 1.5, bytearray(4), memoryview(b"1234"), ["::"], ()])
-def test_other_types_are_refused_with_their_position(wrong: Any) -> None:
+def test_item_of_other_type_is_refused_with_its_position(wrong: Any) -> None:
     table = small()
     name = type(wrong).__name__
     with pytest.raises(TypeError, match=f"^address: expected str or bytes, not {name}$"):
@@ -260,7 +260,7 @@ def test_other_types_are_refused_with_their_position(wrong: Any) -> None:
             table.classify_text(roster)
 
 
-def test_other_types_go_through_the_converter_if_there_is_one() -> None:
+def test_item_of_other_type_goes_through_the_converter() -> None:
     asked: list[object] = []
 
     def convert(address: Any) -> Any:
@@ -282,7 +282,7 @@ def test_other_types_go_through_the_converter_if_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "::1", b"1234", {"::1"}, iter(["::1"]), 4])
-def test_a_roster_of_texts_is_a_list_or_tuple(wrong: Any) -> None:
+def test_text_roster_is_a_list_or_tuple(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"^addresses: expected list or tuple, not "):
         small().classify_text(wrong)
 
@@ -366,7 +366,7 @@ def with_array(index: int, *values: int) -> Arrays:
         ),
     ],
 )
-def test_arrays_that_make_no_sense_are_refused(arrays: Arrays, message: str) -> None:
+def test_inconsistent_arrays_are_refused(arrays: Arrays, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         _core.Table(*arrays, LABELS[:4])
 
@@ -426,7 +426,7 @@ def test_an_unknown_code_path_is_refused() -> None:
             call()
 
 
-def test_the_plainest_path_is_always_there() -> None:
+def test_portable_path_is_always_available() -> None:
     assert ISAS[0] == "portable"
     assert len(set(ISAS)) == len(ISAS)
 
@@ -453,7 +453,7 @@ def test_a_table_holds_its_arrays_and_labels_as_long_as_it_lives() -> None:
         part.append(0)
 
 
-def test_a_refused_table_lets_its_arrays_go() -> None:
+def test_refused_table_releases_its_arrays() -> None:
     arrays = [bytearray(part.tobytes()) for part in GOOD.arrays()]
     arrays[4] += b"\0"
     with pytest.raises(ValueError, match=r"^ipv6_claims"):
@@ -462,7 +462,7 @@ def test_a_refused_table_lets_its_arrays_go() -> None:
         part.append(0)
 
 
-def test_a_roster_is_let_go_after_the_call() -> None:
+def test_roster_is_released_after_the_call() -> None:
     table = small()
     text = "".join(["192.0", ".2.1"])
     roster = [text] * 1000
@@ -479,12 +479,12 @@ def test_a_roster_is_let_go_after_the_call() -> None:
     packed.append(0)
 
 
-def test_a_table_has_no_copies_by_pickle() -> None:
+def test_table_cannot_be_pickled() -> None:
     with pytest.raises(TypeError):
         small().__reduce__()
 
 
-def test_lists_that_change_during_the_call_do_no_harm() -> None:
+def test_list_that_changes_during_the_call_is_safe() -> None:
     """Other threads empty, fill and replace the list, freeing the strings in it."""
     table = small()
     draw = random.Random(9)
@@ -518,7 +518,7 @@ def test_lists_that_change_during_the_call_do_no_harm() -> None:
     assert seen == {2}
 
 
-def test_threads_share_a_table() -> None:
+def test_threads_sharing_a_table_get_right_answers() -> None:
     shape = SHAPES["clustered 2"]
     table = shape.table()
     four, six = shape.probes4() * 5, shape.probes6() * 5

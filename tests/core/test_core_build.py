@@ -151,7 +151,7 @@ def by_line(module: str) -> dict[int, str]:
     return found
 
 
-def test_the_loops_are_in_headers_that_know_nothing_of_python() -> None:
+def test_headers_of_the_loops_include_no_python() -> None:
     names = {path.name for path in HEADERS}
     assert {"address.h", "bulk.h", "columns.h", "lookup.h", "roaring.h", "wire.h"} <= names
     assert {"cpu_dispatch.h", "index.h", "roster_answer.h", "roster_text.h"} <= names
@@ -161,7 +161,7 @@ def test_the_loops_are_in_headers_that_know_nothing_of_python() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_wrapper_has_no_loop_of_its_own_without_the_gil(module: str) -> None:
+def test_wrapper_has_no_loop_without_the_gil(module: str) -> None:
     """Inside each `with nogil` stands one call into the headers."""
     lines = source(module)
     blocks = 0
@@ -198,7 +198,7 @@ def test_the_method_that_runs_without_the_gil_calls_no_python() -> None:
 
 
 @pytest.mark.parametrize("hot", HOT, ids=lambda hot: hot.begins)
-def test_what_runs_for_each_address_with_the_gil_held_only_looks_at_objects(hot: Hot) -> None:
+def test_code_per_address_under_the_gil_only_reads_objects(hot: Hot) -> None:
     lines = hot_lines(hot)
     code = by_line(hot.module)
     assert lines & set(code), "Cython no longer says which line its code is for"

@@ -67,7 +67,7 @@ def test_a_claim_beyond_the_column_is_refused_with_its_position() -> None:
     assert _core.map8(b"", b"") == _core.map16(b"", b"") == b""
 
 
-def test_columns_of_half_a_value_are_refused() -> None:
+def test_column_with_half_a_value_is_refused() -> None:
     for call in (
         lambda: _core.map8(b"123", bytes(9)),
         lambda: _core.map16(b"123", bytes(9)),
@@ -80,7 +80,7 @@ def test_columns_of_half_a_value_are_refused() -> None:
             call()
 
 
-def test_values_are_one_or_two_bytes() -> None:
+def test_value_of_other_size_than_one_or_two_bytes_is_refused() -> None:
     for wrong in (-1, 256, 2**40):
         with pytest.raises((ValueError, OverflowError)):
             _core.positions8(b"abc", wrong)
@@ -93,7 +93,7 @@ def test_values_are_one_or_two_bytes() -> None:
             _core.roaring16(b"ABAB", pair)
 
 
-def test_only_bytes_are_columns() -> None:
+def test_column_that_is_not_bytes_is_refused() -> None:
     for wrong in (None, bytearray(4), "abcd", memoryview(b"abcd")):
         for call in (
             lambda w: _core.map8(w, b"abc"),
@@ -128,7 +128,7 @@ def test_pairs_are_counted() -> None:
 
 @every_isa
 @pytest.mark.parametrize("share", [0, 0.002, 0.1, 0.5, 0.95, 1])
-def test_positions_and_bitmaps_of_every_size(share: float, isa: str) -> None:
+def test_positions_and_bitmaps_of_each_size_agree_with_pyroaring(share: float, isa: str) -> None:
     """Bitmaps are exactly what pyroaring writes: the smallest form of each container."""
     for size in SIZES:
         values = pieces(size, share)
@@ -143,7 +143,7 @@ def test_positions_and_bitmaps_of_every_size(share: float, isa: str) -> None:
 
 
 @every_isa
-def test_bitmaps_of_many_containers(isa: str) -> None:
+def test_bitmap_of_many_containers_agrees_with_pyroaring(isa: str) -> None:
     """Empty containers are left out; from four on, those with runs have offsets."""
     draw = random.Random(2)
     for filled in ([3], [0, 2], [1, 2, 4], [0, 1, 2, 3], [0, 1, 2, 3, 5, 6, 7, 8, 9]):
@@ -160,7 +160,7 @@ def test_bitmaps_of_many_containers(isa: str) -> None:
 
 
 @every_isa
-def test_containers_at_the_turn_of_their_forms(isa: str) -> None:
+def test_container_at_the_array_bitset_boundary_agrees_with_pyroaring(isa: str) -> None:
     """4,096 positions are still an array; one more is a bitset; few runs are runs."""
     for count in (4094, 4095, 4096, 4097, 4098, 32_768):
         column = (b"\1\0" * count).ljust(65_536, b"\0")

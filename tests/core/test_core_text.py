@@ -103,7 +103,7 @@ MALFORMED = {
 
 @every_isa
 @pytest.mark.parametrize(("text", "packed"), VALID)
-def test_addresses_are_read(text: str, packed: str, isa: str) -> None:
+def test_valid_text_is_parsed(text: str, packed: str, isa: str) -> None:
     expected = bytes.fromhex(packed)
     assert _core.parse(text, isa=isa) == expected
     family = 4 if len(expected) == 4 else 6
@@ -112,7 +112,7 @@ def test_addresses_are_read(text: str, packed: str, isa: str) -> None:
 
 @every_isa
 @pytest.mark.parametrize("fault", MALFORMED)
-def test_malformed_text_is_no_address(fault: str, isa: str) -> None:
+def test_malformed_text_is_invalid(fault: str, isa: str) -> None:
     for text in MALFORMED[fault]:
         assert _core.parse(text, isa=isa) is None, text
         # Between addresses, to see that what follows is read from the right place.
@@ -122,12 +122,12 @@ def test_malformed_text_is_no_address(fault: str, isa: str) -> None:
         assert packed == bytes(12) + b"\1\2\3\4" + bytes(16) + bytes(15) + b"\5", text
 
 
-def test_the_reference_reads_the_tables_alike() -> None:
+def test_reference_parser_agrees_with_the_tables() -> None:
     check([text for text, _ in VALID])
     check([text for texts in MALFORMED.values() for text in texts])
 
 
-def test_ipv4_of_every_length_is_held_to_the_bounds_of_its_numbers() -> None:
+def test_ipv4_octet_of_each_length_is_held_to_255() -> None:
     numbers = ["0", "1", "9", "10", "99", "100", "199", "249", "255", "256", "260", "300", "999",
                "00", "01", "09", "010", "099", "000", "1000", "0255", ""]  # fmt: skip
     check([".".join(four) for four in itertools.product(numbers[:9], repeat=4)])
@@ -137,7 +137,7 @@ def test_ipv4_of_every_length_is_held_to_the_bounds_of_its_numbers() -> None:
             check([".".join([*rest[:place], number, *rest[place:]]) for number in numbers])
 
 
-def test_ipv4_of_every_shape_with_any_other_character_at_any_place() -> None:
+def test_ipv4_with_any_character_at_any_place_agrees_with_reference() -> None:
     """All 81 ways to write four numbers of one to three digits."""
     characters = "\0 !+,-./0123456789:;?AZaz\x7f"
     for lengths in itertools.product((1, 2, 3), repeat=4):
@@ -149,7 +149,7 @@ def test_ipv4_of_every_shape_with_any_other_character_at_any_place() -> None:
         check(changed)
 
 
-def test_ipv6_of_every_number_of_groups_on_either_side_of_the_gap() -> None:
+def test_ipv6_with_any_number_of_groups_around_the_gap_agrees_with_reference() -> None:
     draw = random.Random(6)
     texts = []
     for left, right in itertools.product(range(10), repeat=2):
@@ -162,7 +162,7 @@ def test_ipv6_of_every_number_of_groups_on_either_side_of_the_gap() -> None:
     check(texts)
 
 
-def test_ipv6_groups_of_every_length() -> None:
+def test_ipv6_group_of_each_length_agrees_with_reference() -> None:
     draw = random.Random(7)
     texts = []
     for lengths in draw.sample(list(itertools.product(range(1, 5), repeat=8)), 1500):
@@ -180,7 +180,7 @@ def test_ipv6_groups_of_every_length() -> None:
     ["1.22.133.254", "10.0.0.1", "1::2:30", "2001:db8:0:12:3:45::", "::ffff:1.2.3.4",
      "1:2:3:4:5:6:7:8", "fe80::1%en0"],
 )  # fmt: skip
-def test_any_other_character_at_any_place_is_judged_alike(text: str) -> None:
+def test_address_with_any_character_at_any_place_agrees_with_reference(text: str) -> None:
     characters = [chr(code) for code in range(128)]
     changed = []
     for place in range(len(text) + 1):
@@ -201,12 +201,12 @@ address_text = st.one_of(
 
 @given(st.lists(address_text, max_size=20))
 @example(["1.2.3.4", "::", "", "fe80::%é"])
-def test_any_text_is_judged_like_the_reference(texts: list[str]) -> None:
+def test_random_text_agrees_with_reference(texts: list[str]) -> None:
     check(texts)
 
 
 @given(st.data())
-def test_damaged_addresses_are_judged_like_the_reference(data: st.DataObject) -> None:
+def test_damaged_address_agrees_with_reference(data: st.DataObject) -> None:
     text = str(data.draw(st.ip_addresses(v=6)))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(text)))
@@ -227,7 +227,7 @@ def test_long_rosters_of_long_texts_are_read_in_full(isa: str) -> None:
     assert packed == one * 700
 
 
-def test_only_str_has_an_address_to_parse() -> None:
+def test_parse_of_other_type_than_str_is_refused() -> None:
     for wrong in (None, 1, b"1.2.3.4", bytearray(b"::")):
         name = type(wrong).__name__
         with pytest.raises(TypeError, match=f"^address: expected str, not {name}$"):
@@ -240,7 +240,7 @@ def test_only_str_has_an_address_to_parse() -> None:
     assert _core.parse_many(()) == (b"", b"")
 
 
-def test_every_character_but_ascii_is_refused_wherever_it_stands() -> None:
+def test_non_ascii_character_at_any_place_is_refused() -> None:
     for character in ("\x80", "ÿ", "Ā", "\u0660", "\u200b", "😀", "\ud800"):
         assert character not in string.printable
         for place in range(8):

@@ -29,13 +29,13 @@ def kept(*, by: dict[str, str] | None = None, **counts: float) -> dict[str, obje
     return {"made_by": MADE_BY | (by or {}), "counts": COUNTS | counts}
 
 
-def test_the_same_counts_pass_and_so_does_what_is_allowed() -> None:
+def test_count_within_the_allowance_passes() -> None:
     assert report(MADE_BY, COUNTS, kept()) == 0
     assert report(MADE_BY, COUNTS | {LOOP: 31.4, LOOKUP: 499.0}, kept()) == 0
     assert report(MADE_BY, COUNTS | {LOOP: 31.6}, kept()) == 1
 
 
-def test_a_loop_that_takes_more_instructions_fails_and_is_named(
+def test_loop_with_more_instructions_fails_and_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert report(MADE_BY, COUNTS, kept(**{LOOKUP: 310.0})) == 1
@@ -47,14 +47,14 @@ def test_a_loop_that_takes_more_instructions_fails_and_is_named(
     assert json.loads(capsys.readouterr().out)["above"] == [LOOKUP]
 
 
-def test_a_loop_that_takes_far_fewer_passes_and_is_to_be_kept(
+def test_loop_with_far_fewer_instructions_passes_and_asks_for_update(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert report(MADE_BY, COUNTS, kept(**{LOOKUP: 501.0})) == 0
     assert f"--update: {LOOKUP}" in capsys.readouterr().out
 
 
-def test_loops_that_are_new_or_gone_pass_and_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_and_missing_loops_pass_and_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(MADE_BY, COUNTS | {"new": 1.0}, kept(gone=1.0)) == 0
     assert "not counted here: gone" in capsys.readouterr().out
 
@@ -68,7 +68,7 @@ def test_counts_made_by_another_compiler_are_not_compared(
     assert f"NOT COMPARED: {what} is {MADE_BY[what]}" in capsys.readouterr().out
 
 
-def test_under_another_python_the_loops_in_c_are_still_compared(
+def test_counts_under_another_python_are_compared_for_loops_in_c(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     other = {"python": "3.14"}
@@ -77,12 +77,12 @@ def test_under_another_python_the_loops_in_c_are_still_compared(
     assert report(MADE_BY, COUNTS, kept(by=other, **{"packed IPv4, avx2": 1.0})) == 1
 
 
-def test_over_another_dataset_all_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
+def test_counts_over_another_dataset_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(MADE_BY, COUNTS, kept(by={"dataset": "f"}, **{LOOKUP: 1.0})) == 1
     assert "compared all the same: dataset is 0123" in capsys.readouterr().out
 
 
-def test_without_valgrind_it_says_so_and_passes(
+def test_missing_valgrind_is_reported_and_passes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
@@ -90,20 +90,20 @@ def test_without_valgrind_it_says_so_and_passes(
     assert capsys.readouterr().out == "skipped: no valgrind (Debian: valgrind)\n"
 
 
-def test_wrong_use_has_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_has_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(["--no-such-option"])
     assert error.value.code == 2
     assert "--no-such-option" in capsys.readouterr().err
 
 
-def test_what_is_kept_covers_every_path_and_both_families() -> None:
+def test_kept_counts_cover_each_path_and_both_families() -> None:
     counts = json.loads(KEPT.read_text(encoding="utf-8"))["counts"]
     for part in (*LOOKUPS, "packed IPv6, avx2", "one text IPv4, portable", "request of text IPv6"):
         assert counts[part] > 0
 
 
-def test_worse_code_is_counted_as_more(
+def test_worse_code_has_a_higher_count(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     try:

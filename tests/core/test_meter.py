@@ -46,14 +46,14 @@ def shared_memory() -> mmap.mmap:
 # what is counted
 
 
-def test_names_and_numbers_are_those_of_the_memory() -> None:
+def test_meter_names_and_numbers_match_the_memory_layout() -> None:
     assert len(Method) == len({method.label for method in Method}) == _meter.METHODS
     assert len(CODES) == len(set(CODES)) == _meter.CODES
     assert Method.LOOKUP.label == "Lookup"
     assert Method.SERVER_REFLECTION_INFO.label == "ServerReflectionInfo"
 
 
-def test_codes_are_grpcs() -> None:
+def test_meter_codes_are_those_of_grpc() -> None:
     import grpc  # noqa: PLC0415
 
     assert (
@@ -76,7 +76,7 @@ def test_a_call_is_in_flight_from_its_begin_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("bucket", range(len(DURATION_BOUNDS) + 1))
-def test_a_duration_falls_in_the_bucket_whose_bound_it_does_not_pass(bucket: int) -> None:
+def test_duration_is_counted_in_the_first_bucket_that_holds_it(bucket: int) -> None:
     one = Counters()
     least = DURATION_BOUNDS[bucket - 1] + 1 if bucket else 0
     most = DURATION_BOUNDS[bucket] if bucket < len(DURATION_BOUNDS) else 2**62
@@ -85,7 +85,7 @@ def test_a_duration_falls_in_the_bucket_whose_bound_it_does_not_pass(bucket: int
     assert one.read()["durations"][Method.CHECK][bucket] == 2
 
 
-def test_bounds_ascend_from_50_microseconds_to_10_seconds() -> None:
+def test_bucket_bounds_ascend_from_50_microseconds_to_10_seconds() -> None:
     assert DURATION_BOUNDS[0] == 50_000
     assert DURATION_BOUNDS[-1] == 10_000_000_000
     assert list(DURATION_BOUNDS) == sorted(set(DURATION_BOUNDS))
@@ -94,7 +94,7 @@ def test_bounds_ascend_from_50_microseconds_to_10_seconds() -> None:
     assert list(SIZE_BOUNDS) == sorted(set(SIZE_BOUNDS))
 
 
-def test_a_clock_that_went_back_counts_as_no_time() -> None:
+def test_duration_of_a_clock_set_back_is_zero() -> None:
     one = Counters()
     one.end(Method.LOOKUP, 0, -5)
     one.end(Method.LOOKUP, 0, -1)
@@ -118,7 +118,7 @@ def test_a_roster_is_counted_by_size_and_by_status(counts: list[int]) -> None:
 @pytest.mark.parametrize(
     "wrong", [(), (0,) * 7, (0,) * 9, (1, 0, 0, 0, 0, 0, 0, 0), (0, 2, 0, 0, 0, 0, 0, -1)]
 )
-def test_counts_that_no_roster_has_count_nothing(wrong: tuple[int, ...]) -> None:
+def test_impossible_roster_counts_are_refused(wrong: tuple[int, ...]) -> None:
     one = Counters()
     with pytest.raises((ValueError, OverflowError)):
         one.roster(wrong, 0, (1, 1, 1))
@@ -126,7 +126,7 @@ def test_counts_that_no_roster_has_count_nothing(wrong: tuple[int, ...]) -> None
 
 
 @pytest.mark.parametrize("wrong", [(), (1, 1), (1, 1, 1, 1), (1, 1, -1)])
-def test_verdicts_that_no_roster_has_count_nothing(wrong: tuple[int, ...]) -> None:
+def test_impossible_verdict_counts_are_refused(wrong: tuple[int, ...]) -> None:
     one = Counters()
     with pytest.raises((ValueError, OverflowError)):
         one.roster((0, 3, 0, 0, 0, 0, 0, 0), 0, wrong)
@@ -154,7 +154,7 @@ def test_an_address_is_counted_by_status_and_verdict() -> None:
     assert other.read()["sizes_sum"] == 0
 
 
-def test_what_was_shed_was_neither_begun_nor_ended() -> None:
+def test_shed_call_is_neither_begun_nor_ended() -> None:
     one = Counters()
     one.shed(Method.LOOKUP)
     read = one.read()
@@ -163,7 +163,7 @@ def test_what_was_shed_was_neither_begun_nor_ended() -> None:
     assert not any(map(sum, read["calls"]))
 
 
-def test_the_certificate_in_use_and_its_readings() -> None:
+def test_certificate_expiry_and_reload_outcomes_are_kept() -> None:
     one, two = Counters(), Counters()
     one.certificate(True, 2_000)
     assert counters.total([one, two]).certificate_end == 2_000
@@ -212,7 +212,7 @@ def test_negative_numbers_are_refused() -> None:
             call()
 
 
-def test_numbers_wrap() -> None:
+def test_counter_beyond_64_bits_wraps() -> None:
     one = Counters()
     count(one, "EU", 2**64 - 1, 0, 0)
     count(one, "EU", 3, 0, 0)
@@ -233,7 +233,7 @@ def test_numbers_wrap() -> None:
         ("EEA+CH-NO", "CH+EEA-NO"),
     ],
 )
-def test_spellings_that_differ_in_order_alone_are_one(expression: str, name: str) -> None:
+def test_expressions_that_differ_in_order_share_a_count(expression: str, name: str) -> None:
     assert counters.canonical(expression) == name
     one = Counters()
     count(one, expression, 1, 2, 3)
@@ -246,7 +246,7 @@ def test_spellings_that_differ_in_order_alone_are_one(expression: str, name: str
         st.tuples(st.sampled_from("+-"), st.sampled_from(["CN", "EU", "DE", "ASIA"])), max_size=6
     )
 )
-def test_the_canonical_spelling_means_the_same(rest: list[tuple[str, str]]) -> None:
+def test_canonical_expression_has_the_same_codes(rest: list[tuple[str, str]]) -> None:
     def codes(expression: str) -> frozenset[str] | None:
         try:
             return RegionSets.builtin().resolve(expression).codes
@@ -260,7 +260,7 @@ def test_the_canonical_spelling_means_the_same(rest: list[tuple[str, str]]) -> N
     assert codes(counters.canonical(expression)) == codes(expression)
 
 
-def test_region_sets_beyond_the_last_place_are_counted_together() -> None:
+def test_region_sets_beyond_the_last_slot_are_counted_as_other() -> None:
     one = Counters()
     for number in range(_meter.REGION_SETS + 20):
         count(one, f"SET_{number}", 1, 0, 0)
@@ -270,7 +270,7 @@ def test_region_sets_beyond_the_last_place_are_counted_together() -> None:
     assert totals.verdicts["SET_0"] == [1, 0, 0]
 
 
-def test_invented_expressions_leave_places_for_names() -> None:
+def test_random_expressions_leave_slots_for_names() -> None:
     one = Counters()
     for number in range(_meter.REGION_SETS):
         count(one, f"CN+SET_{number}", 0, 1, 0)
@@ -280,7 +280,7 @@ def test_invented_expressions_leave_places_for_names() -> None:
     assert totals.verdicts[OTHER] == [0, _meter.REGION_SETS - _meter.EXPRESSIONS, 0]
 
 
-def test_a_name_too_long_for_a_place_is_counted_with_the_others() -> None:
+def test_name_too_long_for_a_slot_is_counted_as_other() -> None:
     one = Counters()
     count(one, "A" * 64, 1, 0, 0)
     count(one, "A" * 65, 0, 1, 0)
@@ -288,7 +288,7 @@ def test_a_name_too_long_for_a_place_is_counted_with_the_others() -> None:
     assert totals.verdicts == {OTHER: [0, 1, 0], "A" * 64: [1, 0, 0]}
 
 
-def test_spellings_are_not_kept_without_end() -> None:
+def test_cached_expressions_are_bounded() -> None:
     one = Counters()
     for number in range(3_000):
         one.region_set(f"A-B{number}")
@@ -299,7 +299,7 @@ def test_spellings_are_not_kept_without_end() -> None:
 # memory
 
 
-def test_two_meters_over_one_memory_show_the_same() -> None:
+def test_two_meters_over_one_memory_agree() -> None:
     with shared_memory() as memory:
         writing, reading = Counters(memory), Counters(memory)
         writing.begin(0)
@@ -310,7 +310,7 @@ def test_two_meters_over_one_memory_show_the_same() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 8, Counters.SIZE - 1])
-def test_too_little_memory_is_refused(size: int) -> None:
+def test_memory_that_is_too_small_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"memory: {size} bytes; a meter has {Counters.SIZE}"):
         Counters(bytearray(size))
 
@@ -320,17 +320,17 @@ def test_memory_that_holds_something_else_is_refused() -> None:
         Counters(bytearray(b"x" * Counters.SIZE))
 
 
-def test_memory_that_can_not_be_written_is_refused() -> None:
+def test_read_only_memory_is_refused() -> None:
     with pytest.raises(BufferError):
         Counters(bytes(Counters.SIZE))
 
 
-def test_memory_out_of_line_is_refused() -> None:
+def test_unaligned_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="not aligned"):
         Counters(memoryview(bytearray(Counters.SIZE + 8))[1:])
 
 
-def test_memory_is_let_go_with_the_meter() -> None:
+def test_memory_is_released_with_the_meter() -> None:
     memory = bytearray(Counters.SIZE)
     one = Counters(memory)
     with pytest.raises(BufferError):
@@ -417,7 +417,7 @@ sys.stdin.read()
 """
 
 
-def test_the_numbers_of_a_killed_process_are_all_there(tmp_path: Path) -> None:
+def test_counts_of_a_killed_process_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "meter"
     path.write_bytes(bytes(Counters.SIZE))
     with subprocess.Popen(
@@ -444,7 +444,7 @@ def test_the_numbers_of_a_killed_process_are_all_there(tmp_path: Path) -> None:
 # together
 
 
-def test_absorbing_adds_counters_and_leaves_what_is_true_only_now() -> None:
+def test_absorbing_adds_counters_and_leaves_gauges() -> None:
     retired, dead = Counters(), Counters()
     for one in (retired, dead):
         count_much(one, 10)
@@ -461,7 +461,7 @@ def test_absorbing_adds_counters_and_leaves_what_is_true_only_now() -> None:
     assert (read["in_flight"], read["certificate_end"]) == ((0,) * 10, 0)
 
 
-def test_absorbing_into_a_full_table_counts_with_the_others() -> None:
+def test_absorbing_into_a_full_table_counts_as_other() -> None:
     retired, dead = Counters(), Counters()
     for number in range(_meter.REGION_SETS):
         count(retired, f"SET_{number}", 1, 0, 0)
@@ -473,7 +473,7 @@ def test_absorbing_into_a_full_table_counts_with_the_others() -> None:
     assert totals.verdicts["SET_3"] == [2, 0, 0]
 
 
-def test_a_meter_does_not_absorb_itself() -> None:
+def test_absorbing_itself_is_refused() -> None:
     with shared_memory() as memory:
         one, same = Counters(memory), Counters(memory)
         for other in (one, same):
@@ -482,7 +482,7 @@ def test_a_meter_does_not_absorb_itself() -> None:
         del one, same, other
 
 
-def test_a_total_is_the_sum_of_its_meters() -> None:
+def test_total_is_the_sum_of_its_meters() -> None:
     one, two = Counters(), Counters()
     count_much(one, 3)
     count_much(two, 4)
@@ -510,7 +510,7 @@ def hints(slots: _meter.Slots, windows: range, shed: int, ended: int) -> list[in
     return told
 
 
-def test_hint_follows_the_load_up_and_down_within_bounds() -> None:
+def test_retry_hint_follows_the_load_within_bounds() -> None:
     slots = _meter.Slots(4)
     first = hints(slots, range(1), 50, 50)
     assert min(first) >= 50
@@ -526,7 +526,7 @@ def test_hint_follows_the_load_up_and_down_within_bounds() -> None:
     assert max(calm) <= 150
 
 
-def test_hint_varies_at_random() -> None:
+def test_retry_hint_varies_at_random() -> None:
     """Those that are shed together must not come together."""
     told = hints(_meter.Slots(1), range(1), 1_000, 0)
     assert len(set(told)) > 90

@@ -119,7 +119,7 @@ def test_ranges_that_overlap_in_part_are_listed(
 
 
 @given(rows(), places)
-def test_flattened_ranges_keep_the_place_of_a_range_that_decides(
+def test_flattened_range_keeps_the_position_of_the_deciding_range(
     given_rows: list[Row], place: tuple[int, int]
 ) -> None:
     bits, start = place
@@ -132,7 +132,7 @@ def test_flattened_ranges_keep_the_place_of_a_range_that_decides(
 
 
 @given(rows())
-def test_clashes_are_the_pairs_that_contradict_each_other_with_the_same_right(
+def test_clashes_are_the_equal_ranked_pairs_with_different_claims(
     given_rows: list[Row],
 ) -> None:
     _, clashes = made(given_rows, 32, 0).flattened()
@@ -156,7 +156,9 @@ def test_clashes_are_the_pairs_that_contradict_each_other_with_the_same_right(
 
 
 @given(rows(), st.randoms(use_true_random=False))
-def test_the_order_of_ranges_does_not_matter(given_rows: list[Row], order: random.Random) -> None:
+def test_order_of_ranges_does_not_change_the_result(
+    given_rows: list[Row], order: random.Random
+) -> None:
     shuffled = given_rows.copy()
     order.shuffle(shuffled)
     flat, _ = made(given_rows, 32, 0).flattened()
@@ -168,13 +170,13 @@ def code_by_address(ranges: Ranges) -> dict[int, int]:
     return {at: code for first, last, code in ranges for at in range(first, last + 1)}
 
 
-def test_flat_ranges_come_back_as_they_are() -> None:
+def test_flat_ranges_are_returned_unchanged() -> None:
     ranges = made([(0, 3, 1), (4, 5, 1), (9, 9, 0)], 128, 0)
     assert ranges.flattened() == (ranges, [])
     assert list(ranges) == [(0, 3, 1), (4, 5, 1), (9, 9, 0)]
 
 
-def test_ranges_of_the_whole_line_are_flattened() -> None:
+def test_ranges_of_the_whole_address_space_are_flattened() -> None:
     for bits, top in TOP.items():
         ranges = Ranges(bits)
         ranges.append(0, top, 1)
@@ -185,7 +187,7 @@ def test_ranges_of_the_whole_line_are_flattened() -> None:
         assert not clashes
 
 
-def test_many_ranges_that_all_overlap_do_not_take_quadratic_time() -> None:
+def test_many_overlapping_ranges_take_less_than_quadratic_time() -> None:
     # A sweep that looks at every pair would look at ten thousand million of them.
     count = 100_000
     ranges = Ranges(32)
@@ -253,7 +255,7 @@ def merged(layers: list[Ranges], numbers: Numbers, bits: int) -> tuple[list[int]
     return firsts, numbered
 
 
-def test_equal_claims_beside_each_other_are_one_interval() -> None:
+def test_adjacent_equal_claims_are_one_interval() -> None:
     layer = made([(1, 3, 1), (4, 6, 2), (7, 9, 1)], 32, 0)
     first, claims = merge_ipv4([layer], lambda codes: int(codes != bytes(2)))
     assert struct.unpack("<3I", first) == (0, 1, 10)
@@ -286,17 +288,17 @@ def test_layers_can_not_grow_while_they_are_merged() -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 0x10000])
-def test_a_claim_that_is_no_uint16_is_refused(number: int) -> None:
+def test_claim_beyond_uint16_is_refused(number: int) -> None:
     with pytest.raises(OverflowError, match="65,535"):
         merge_ipv4([], lambda _codes: number)
 
 
-def test_an_error_of_the_caller_ends_the_merge() -> None:
+def test_error_in_the_callback_ends_the_merge() -> None:
     with pytest.raises(ZeroDivisionError):
         merge_ipv6([made([(0, 5, 1)], 128, 0)], lambda codes: 1 // codes[0])
 
 
-def test_claims_get_their_new_numbers() -> None:
+def test_claims_are_renumbered() -> None:
     numbers = struct.pack("<3H", 7, 0x0102, 0xFFFF)
     assert renumber(struct.pack("<4H", 1, 0, 2, 1), numbers) == struct.pack(
         "<4H", 0x0102, 7, 0xFFFF, 0x0102
@@ -327,14 +329,14 @@ def test_claims_get_their_new_numbers() -> None:
         ((0, 0, 0, 0, -1), "below"),
     ],
 )
-def test_what_is_no_range_is_refused(arguments: tuple[int, ...], what: str) -> None:
+def test_malformed_range_is_refused(arguments: tuple[int, ...], what: str) -> None:
     ranges = Ranges(32)
     with pytest.raises(ValueError, match=what):
         ranges.append(*arguments)
     assert len(ranges) == 0
 
 
-def test_ranges_give_back_what_was_added() -> None:
+def test_added_ranges_are_read_back() -> None:
     ranges = Ranges(128)
     ranges.append(1, TOP[128], 0xFFFF, 0xFFFF, 2**32 - 1)
     assert ranges[0] == (1, TOP[128], 0xFFFF)
@@ -347,13 +349,13 @@ def test_ranges_give_back_what_was_added() -> None:
             ranges.place(index)
 
 
-def test_an_address_has_32_or_128_bits() -> None:
+def test_width_other_than_32_or_128_bits_is_refused() -> None:
     for bits in (0, 31, 64, -32):
         with pytest.raises(ValueError, match="32 or 128"):
             Ranges(bits)
 
 
-def test_ranges_are_neither_copied_nor_pickled_into_empty_ones() -> None:
+def test_copying_and_pickling_ranges_are_refused() -> None:
     for ranges in (Ranges(32), RangeLines(Ranges(32), Ranges(128), int)):
         with pytest.raises(TypeError, match="can't be"):
             copy.copy(ranges)

@@ -144,7 +144,9 @@ def check_answer(
 @every_isa
 @every_form
 @pytest.mark.parametrize("verdicts", [None, VERDICTS], ids=["plain", "region set"])
-def test_rosters_of_every_size_are_answered(isa: str, form: str, verdicts: bytes | None) -> None:
+def test_roster_of_each_size_agrees_with_protobuf(
+    isa: str, form: str, verdicts: bytes | None
+) -> None:
     shape, pool = shape_and_pool(form)
     table = shape.table(isa)
     draw = random.Random(5)
@@ -170,7 +172,7 @@ def test_rosters_of_every_size_are_answered(isa: str, form: str, verdicts: bytes
 
 @every_isa
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 1])
-def test_bitmaps_of_many_containers_are_those_of_pyroaring(isa: str, share: float) -> None:
+def test_bitmaps_of_many_containers_agree_with_pyroaring(isa: str, share: float) -> None:
     """One address in a few, so that there are runs, arrays and bitsets over 4 containers."""
     shape = Shape(((0, 1), (1 << 31, 2)))
     draw = random.Random(share)
@@ -187,7 +189,7 @@ def test_bitmaps_of_many_containers_are_those_of_pyroaring(isa: str, share: floa
 
 @every_isa
 @pytest.mark.parametrize("name", ["one interval", "all embedded", "random 1", "clustered 2"])
-def test_tables_of_other_shapes_answer_too(name: str, isa: str) -> None:
+def test_table_of_other_shape_agrees_with_protobuf(name: str, isa: str) -> None:
     shape = SHAPES[name]
     table = shape.table(isa)
     for form, probes, claim_of, width in (
@@ -201,7 +203,7 @@ def test_tables_of_other_shapes_answer_too(name: str, isa: str) -> None:
         check_answer(response, [claim_of(address) for address in probes], None)
 
 
-def test_what_else_the_response_has_is_appended() -> None:
+def test_suffix_of_the_response_is_appended() -> None:
     shape, pool = shape_and_pool("ipv4")
     named = v1.ClassifyRosterResponse(
         dataset="d" * 64, record=v1.DecisionRecord(size=7, codes=["CN"])
@@ -222,7 +224,7 @@ def test_what_else_the_response_has_is_appended() -> None:
         assert whole[1].endswith(whole[0])
 
 
-def test_countries_come_sorted() -> None:
+def test_countries_are_sorted() -> None:
     """Maps have no order on the wire; one order makes equal answers equal bytes."""
     shape, pool = shape_and_pool("ipv6")
     body = request_of("ipv6", [address for address, _ in pool])
@@ -241,7 +243,7 @@ def test_countries_come_sorted() -> None:
 # what RosterAnswer and ClaimResults refuse
 
 
-def test_an_answer_is_finished_after_its_steps_and_once() -> None:
+def test_answer_is_finished_once_after_all_steps() -> None:
     shape, pool = shape_and_pool("ipv4")
     body = request_of("ipv4", [address for address, _ in pool[:9]])
     answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, read(body))
@@ -277,7 +279,7 @@ def test_columns_that_the_table_s_claims_exceed_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("form", "length"), [("ipv4", 7), ("ipv4", 1), ("ipv6", 15), ("ipv6", 33)])
-def test_half_an_address_is_refused(form: str, length: int) -> None:
+def test_packed_roster_with_half_an_address_is_refused(form: str, length: int) -> None:
     roster = read(request_of(form, [bytes(length)]))
     width = 4 if form == "ipv4" else 16
     assert (roster.size, roster.rest, roster.nbytes) == (length // width, length % width, length)
@@ -285,7 +287,7 @@ def test_half_an_address_is_refused(form: str, length: int) -> None:
         _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, None, roster)
 
 
-def test_claim_results_are_letters_and_statuses() -> None:
+def test_claim_results_of_other_bytes_are_refused() -> None:
     assert len(_core.ClaimResults(b"", b"")) == 0
     assert len(RESULTS) == core_tables.CLAIMS
     with pytest.raises(ValueError, match=r"^countries: 3 bytes are no multiple of 2$"):
@@ -299,7 +301,7 @@ def test_claim_results_are_letters_and_statuses() -> None:
         _core.ClaimResults(b"CNCN", b"\1\x08")
 
 
-def test_an_empty_roster_needs_no_addresses() -> None:
+def test_empty_roster_is_answered() -> None:
     answer = _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, VERDICTS, read(b""))
     assert not answer.step()
     assert answer.statuses == (0,) * 8
@@ -308,7 +310,7 @@ def test_an_empty_roster_needs_no_addresses() -> None:
     check_answer(response, [], VERDICTS)
 
 
-def test_threads_that_share_an_answer_break_nothing() -> None:
+def test_threads_sharing_an_answer_are_safe() -> None:
     """One steps at a time: the others are refused, and no address is counted twice."""
     shape, pool = shape_and_pool("ipv6")
     chosen = random.Random(3).choices(pool, k=500_000)
@@ -507,7 +509,7 @@ def wrapped(body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("body", PLAIN.values(), ids=PLAIN)
-def test_what_serialisers_write_is_read_in_the_core(body: bytes) -> None:
+def test_serialised_request_is_parsed_in_the_core(body: bytes) -> None:
     roster = read(body)
     again = _core.read_roster(wrapped(body), True)
     assert again is not None
@@ -519,7 +521,7 @@ def test_what_serialisers_write_is_read_in_the_core(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", UNUSUAL.values(), ids=UNUSUAL)
-def test_other_forms_of_a_request_get_the_same_answer(body: bytes) -> None:
+def test_request_in_other_wire_form_gets_the_same_answer(body: bytes) -> None:
     assert _core.read_roster(body) is None
     assert _core.read_roster(wrapped(body), True) is None
     v1.ClassifyRosterRequest.FromString(body)
@@ -555,13 +557,13 @@ STREAMED = {
 
 
 @pytest.mark.parametrize("body", STREAMED.values(), ids=STREAMED)
-def test_rosters_of_a_stream_in_other_forms(body: bytes) -> None:
+def test_streamed_roster_in_other_wire_form_gets_the_same_answer(body: bytes) -> None:
     assert _core.read_roster(body, True) is None
     compare_reader(body)
     compare(body, streamed=True)
 
 
-def test_only_bytes_are_read() -> None:
+def test_request_that_is_not_bytes_is_refused() -> None:
     for wrong in (None, "", bytearray(4), memoryview(b"")):
         for reader in (_core.read_roster, _core.read_lookup):
             with pytest.raises(TypeError):
@@ -612,7 +614,7 @@ LOOKUPS: dict[str, tuple[bytes, tuple[str | bytes, str, int] | None]] = {
 
 
 @pytest.mark.parametrize(("body", "expected"), LOOKUPS.values(), ids=LOOKUPS)
-def test_what_a_lookup_asks_is_read_in_the_core(
+def test_lookup_request_is_parsed_in_the_core(
     body: bytes, expected: tuple[str | bytes, str, int] | None
 ) -> None:
     assert _core.read_lookup(body) == expected
@@ -629,7 +631,7 @@ def test_what_a_lookup_asks_is_read_in_the_core(
     st.integers(-(2**31), 2**31 - 1),
     st.binary(max_size=3),
 )
-def test_random_lookups_are_read_alike(
+def test_random_lookup_is_parsed_as_by_protobuf(
     address: dict[str, Any], region_set: str, policy: int, more: bytes
 ) -> None:
     request = v1.LookupRequest(**address, region_set=region_set, policy=policy)
@@ -650,7 +652,7 @@ def lookup_of(address: str | bytes, region_set: str = "", policy: int = 0) -> by
 
 
 @every_isa
-def test_a_reply_is_for_all_requests_that_come_to_the_same(isa: str) -> None:
+def test_equivalent_requests_share_a_kept_reply(isa: str) -> None:
     shape = SHAPES["embedded forms"]
     fours = [(one.to_bytes(4, "big"), shape.claim4(one)) for one in shape.probes4()]
     sixes = [(one.to_bytes(16, "big"), shape.claim6(one)) for one in shape.probes6()]
@@ -676,7 +678,7 @@ def test_a_reply_is_for_all_requests_that_come_to_the_same(isa: str) -> None:
     assert len(replies) == len(expected)
 
 
-def test_of_requests_for_a_protobuf_runtime_no_reply_is_kept() -> None:
+def test_request_left_to_protobuf_keeps_no_reply() -> None:
     replies = _core.Replies(SHAPES["two halves"].table(), 10)
     for body, read in LOOKUPS.values():
         if read is None:
@@ -685,7 +687,7 @@ def test_of_requests_for_a_protobuf_runtime_no_reply_is_kept() -> None:
     assert len(replies) == 0
 
 
-def test_beyond_the_limit_all_replies_before_are_forgotten() -> None:
+def test_replies_beyond_the_limit_clear_the_cache() -> None:
     replies = _core.Replies(SHAPES["two halves"].table(), 3)
     bodies = [lookup_of("1.0.1.1", "EU", policy) for policy in range(5)]
     for number, body in enumerate(bodies):
@@ -695,7 +697,7 @@ def test_beyond_the_limit_all_replies_before_are_forgotten() -> None:
         _core.Replies(SHAPES["two halves"].table(), 0)
 
 
-def test_closed_replies_keep_nothing() -> None:
+def test_closed_replies_keep_no_reply() -> None:
     table = SHAPES["two halves"].table()
     before = sys.getrefcount(table)
     replies, body = _core.Replies(table, 3), lookup_of("1.0.1.1")
@@ -748,7 +750,7 @@ def requests() -> st.SearchStrategy[bytes]:
 
 
 @given(requests())
-def test_random_requests_are_answered_alike(body: bytes) -> None:
+def test_random_request_is_answered_as_by_protobuf(body: bytes) -> None:
     assert _core.read_roster(body) is not None
     compare_reader(body)
     compare(body, streamed=False)
@@ -756,7 +758,7 @@ def test_random_requests_are_answered_alike(body: bytes) -> None:
 
 
 @given(st.lists(requests(), min_size=2, max_size=3))
-def test_requests_that_follow_each_other_are_merged_alike(bodies: list[bytes]) -> None:
+def test_concatenated_requests_are_merged_as_by_protobuf(bodies: list[bytes]) -> None:
     """Protobuf takes what was concatenated for one message."""
     compare_reader(b"".join(bodies))
     compare_both(b"".join(bodies))
@@ -764,9 +766,7 @@ def test_requests_that_follow_each_other_are_merged_alike(bodies: list[bytes]) -
 
 
 @given(requests(), st.data())
-def test_requests_with_something_changed_are_answered_alike(
-    body: bytes, data: st.DataObject
-) -> None:
+def test_mutated_request_is_answered_as_by_protobuf(body: bytes, data: st.DataObject) -> None:
     changed = bytearray(body)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(changed)))
@@ -778,7 +778,7 @@ def test_requests_with_something_changed_are_answered_alike(
 
 
 @given(st.binary(max_size=40))
-def test_random_bytes_are_answered_alike(body: bytes) -> None:
+def test_random_bytes_are_answered_as_by_protobuf(body: bytes) -> None:
     compare_reader(body)
     compare_both(body)
 
@@ -787,7 +787,7 @@ SHORT = {name: body for name, body in (PLAIN | UNUSUAL).items() if len(body) < 1
 
 
 @pytest.mark.parametrize("body", SHORT.values(), ids=SHORT)
-def test_requests_cut_off_anywhere_are_answered_alike(body: bytes) -> None:
+def test_truncated_request_is_answered_as_by_protobuf(body: bytes) -> None:
     for length in range(len(body)):
         compare_reader(body[:length])
         compare(body[:length], streamed=False)
@@ -799,7 +799,7 @@ def test_requests_cut_off_anywhere_are_answered_alike(body: bytes) -> None:
 
 
 @every_form
-def test_a_deadline_is_asked_for_between_pieces(form: str) -> None:
+def test_deadline_is_checked_between_pieces(form: str) -> None:
     address = {"ipv4": bytes(4), "ipv6": bytes(16), "text": "::"}[form]
     for size, pauses in ((0, 0), (65_536, 0), (65_537, 1), (200_000, 3)):
         call = Noted()
@@ -811,7 +811,7 @@ def test_a_deadline_is_asked_for_between_pieces(form: str) -> None:
         assert call.answers == [(tuple(statuses), "CN", (0, 0, size))]
 
 
-def test_a_roster_that_nobody_waits_for_is_left_at_the_next_piece() -> None:
+def test_roster_of_a_cancelled_call_stops_at_the_next_piece() -> None:
     class Gone(Noted):
         def check_active(self) -> None:
             super().check_active()
@@ -827,7 +827,7 @@ def test_a_roster_that_nobody_waits_for_is_left_at_the_next_piece() -> None:
 
 @every_form
 @pytest.mark.parametrize("fields", [{}, {"region_set": "EU", "policy": 2, "record": True}])
-def test_large_rosters_are_answered_like_by_protobuf(form: str, fields: Any) -> None:
+def test_large_roster_is_answered_as_by_protobuf(form: str, fields: Any) -> None:
     draw = random.Random(11)
     pool: list[Any] = [
         "1.0.1.1",
@@ -857,7 +857,7 @@ def test_a_roster_over_the_limit_is_refused_before_it_is_classified() -> None:
         )
 
 
-def test_a_closed_dataset_answers_nothing() -> None:
+def test_closed_dataset_refuses_requests() -> None:
     dataset = Dataset.from_buffer(encode(small_dataset.content()))
     closed = Snapshot(dataset)
     handlers.lookup(closed, lookup_of("1.0.1.1"), RosterLimits())
