@@ -246,7 +246,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @settings(max_examples=200)
 @given(cases())
-def test_every_address_has_the_status_and_verdicts_that_its_sources_give_it(case: Case) -> None:
+def test_each_address_has_the_status_and_verdicts_of_its_sources(case: Case) -> None:
     compiled = case.compile()
     assert_well_formed(compiled)
     line = Line(compiled, case.version)
@@ -283,7 +283,7 @@ def covered(rows: Iterable[Row], at: int) -> bool:
 
 
 @given(cases(), st.randoms(use_true_random=False))
-def test_the_order_of_a_sources_rows_changes_no_byte(case: Case, order: random.Random) -> None:
+def test_row_order_of_a_source_changes_no_byte(case: Case, order: random.Random) -> None:
     one, two = case.compile(), case.compile(order)
     for name in (*COLUMNS, "claims", "metadata"):
         assert getattr(one, name) == getattr(two, name)
@@ -293,7 +293,7 @@ COLUMNS = ("ipv4_first", "ipv4_claims", "ipv6_first_high", "ipv6_first_low", "ip
 
 
 @given(cases())
-def test_what_each_source_says_stays_at_hand_for_explanations(case: Case) -> None:
+def test_statements_of_each_source_are_kept_for_explanations(case: Case) -> None:
     compiled = case.compile()
     for (_, rows), layer in zip(case.sources, compiled.sources, strict=True):
         family = layer.ranges.ipv4 if case.version == 4 else layer.ranges.ipv6
@@ -306,7 +306,7 @@ def test_what_each_source_says_stays_at_hand_for_explanations(case: Case) -> Non
 # --- sources -------------------------------------------------------------------------
 
 
-def test_claims_say_what_all_sources_say() -> None:
+def test_claims_combine_all_sources() -> None:
     compiled = compiler.compile(
         [
             (source("a"), ranges("1.0.0.0/24 DE", "1.0.1.0/24 DE", "1.0.2.0/24 DE")),
@@ -329,7 +329,7 @@ def test_claims_say_what_all_sources_say() -> None:
     assert claim_of(compiled, "1.0.5.1") == FIXED_CLAIMS[claims.UNASSIGNED]
 
 
-def test_sources_of_one_origin_are_one_vote_of_the_first_that_speaks() -> None:
+def test_sources_of_one_origin_have_one_vote() -> None:
     compiled = compiler.compile(
         [
             (source("a1", origin="A"), ranges("1.0.0.0/24 DE")),
@@ -375,14 +375,14 @@ def test_bounded_source_loses_what_lies_outside_and_it_is_listed() -> None:
     assert not {"within", "ranges_outside", "mute"} & described[0].keys()
 
 
-def test_a_code_that_is_no_country_inside_a_range_makes_a_hole_in_it() -> None:
+def test_range_of_a_reserved_code_makes_a_hole_in_a_wider_range() -> None:
     compiled = compiler.compile([(source("a"), ranges("1.0.0.0/16 DE", "1.0.1.0/24 EU"))])
     assert claim_of(compiled, "1.0.0.255").country == "DE"
     assert claim_of(compiled, "1.0.1.0").status is Status.UNASSIGNED
     assert claim_of(compiled, "1.0.2.0").country == "DE"
 
 
-def test_a_source_that_contradicts_itself_is_silent_there_and_it_is_reported() -> None:
+def test_contradictions_of_a_source_are_silence_and_reported() -> None:
     rows = ranges("1.0.0.0/24 DE", "1.0.0.0/23 DE", "1.0.0.0/24 FR", "2001:200::/32 JP",
                   "2001:200::/32 KR")  # fmt: skip
     compiled = compiler.compile([(source("a"), rows)])
@@ -396,9 +396,7 @@ def test_a_source_that_contradicts_itself_is_silent_there_and_it_is_reported() -
     )
 
 
-def test_overlaps_are_read_as_the_publisher_means_them_and_reported_where_that_is_not_known() -> (
-    None
-):
+def test_overlaps_are_resolved_by_format_and_otherwise_reported() -> None:
     rows = SourceRanges.of(
         (*read_range(where), code)
         for where, code in (
@@ -446,7 +444,7 @@ def test_more_claims_than_a_dataset_can_hold_are_refused(monkeypatch: pytest.Mon
         compiler.compile(given_sources)
 
 
-def test_nothing_at_all_compiles_to_what_the_registries_say() -> None:
+def test_no_sources_compile_to_the_special_purpose_registries() -> None:
     compiled = compiler.compile([], today=DAY)
     assert_well_formed(compiled)
     assert compiled.claims == FIXED_CLAIMS
@@ -470,7 +468,7 @@ def test_special_purpose_ranges_win_over_sources() -> None:
         assert claim_of(compiled, address).country == "DE", address
 
 
-def test_addresses_that_carry_ipv4_have_the_number_of_their_form() -> None:
+def test_ipv6_forms_that_carry_ipv4_have_the_claim_number_of_their_form() -> None:
     compiled = compiler.compile(
         [(source("a"), ranges("::/0 DE"))],
         nat64_prefixes=["2a00:1:2::/48", "64:ff9b:1:2::/96"],
@@ -501,7 +499,7 @@ def test_addresses_that_carry_ipv4_have_the_number_of_their_form() -> None:
         (["2002:1::/32"], "NAT64 prefix 1: overlaps another one \\(6to4\\)"),
     ],
 )
-def test_nat64_prefixes_that_make_no_sense_are_numbered(prefixes: list[str], what: str) -> None:
+def test_invalid_nat64_prefix_is_refused_with_its_number(prefixes: list[str], what: str) -> None:
     with pytest.raises(SourceError, match=what):
         compiler.compile([], nat64_prefixes=prefixes)
 
@@ -565,7 +563,7 @@ def test_overrides_that_contradict_each_other_are_refused() -> None:
     "where",
     ["::ffff:10.0.0.0/104", "::ffff:0:0/96", "2002::/16", "2001:0:1::/48", "2a00::1:0:0/128"],
 )
-def test_an_override_that_could_have_no_effect_is_refused(where: str) -> None:
+def test_override_without_effect_is_refused(where: str) -> None:
     with pytest.raises(SourceError, match=r"override 1: .* IPv4 address inside; override"):
         compiler.compile([], overrides=[override(where, "DE")], nat64_prefixes=["2a00::/32"])
 
@@ -622,7 +620,7 @@ def test_metadata_describes_the_sources_in_order() -> None:
         (("a", "MIT", DAY, "full", "", "", "", (("XK", ("EU",)),)), "mute: expected the codes"),
     ],
 )
-def test_a_source_that_makes_no_sense_is_refused(arguments: tuple[object, ...], what: str) -> None:
+def test_invalid_source_is_refused(arguments: tuple[object, ...], what: str) -> None:
     with pytest.raises(SourceError, match=what):
         Source(*arguments)
 
@@ -640,7 +638,7 @@ def digest(compiled: CompiledDataset) -> str:
     return found.hexdigest()
 
 
-def test_the_embedded_dataset_has_about_the_intervals_of_its_sources() -> None:
+def test_embedded_dataset_has_about_as_many_intervals_as_its_sources() -> None:
     compiled = embedded()
     assert_well_formed(compiled)
     assert [layer.rows for layer in compiled.sources] == [
@@ -714,7 +712,7 @@ def test_a_source_that_can_not_be_read_stops_the_compilation(tmp_path: Path) -> 
     assert str(caught.value) == f"{tmp_path / 'a.csv'}:2:19: 'QQ' is not a country code"
 
 
-def test_lenient_is_a_sources_own_setting_and_the_dataset_has_the_counts(tmp_path: Path) -> None:
+def test_lenient_is_set_per_source_and_counted_in_the_dataset(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1.0.0.0,1.0.0.255,DE\n1.0.1.0,1.0.1.255,QQ\n")
     (tmp_path / "feed.csv").write_text("1.0.0.0/24,DE,,\n1.0.1.1/24,DE,,\n")
     source = (
@@ -747,7 +745,7 @@ def a_claim(codes: tuple[str, ...], counts: list[int], abstentions: int) -> Clai
         max_size=6,
     )
 )
-def test_pooled_claims_have_no_verdict_that_one_of_them_lacks(
+def test_pooled_claims_have_only_verdicts_of_all_their_claims(
     drawn: list[tuple[list[int], int]],
 ) -> None:
     codes = ("AT", "DE", "FR")
@@ -762,7 +760,9 @@ def test_pooled_claims_have_no_verdict_that_one_of_them_lacks(
                 assert said is exact
 
 
-def test_claims_that_settle_different_sides_are_not_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claims_with_different_deciding_sources_are_not_pooled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows = [("1.0.0.0", "1.0.0.255", "DE"), ("2.0.0.0", "2.0.0.255", "DE")]
     other = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "AT")]
     third = [("1.0.0.0", "1.0.0.255", "AT"), ("2.0.0.0", "2.0.0.255", "DE")]
@@ -783,7 +783,7 @@ def test_claims_that_settle_different_sides_are_not_pooled(monkeypatch: pytest.M
         compiled()  # AT has a majority of one, and DE of the other
 
 
-def test_pooled_claims_keep_what_settles_a_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pooled_claims_keep_their_deciding_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     # Five sources: AT 3 and DE 2, AT 4 and DE 1, AT 2 with DE 2 and FR 1, AT 2 with DE 1 and FR 2.
     said = ("AT AT AT DE DE", "AT AT AT AT DE", "AT AT DE DE FR", "AT AT DE FR FR")
     tables = [
@@ -824,7 +824,7 @@ def many_sources(draw: st.DrawFn) -> tuple[list[reference.Source], list[list[str
 
 @settings(max_examples=150)
 @given(many_sources(), st.sampled_from(list(compiler._Pooling)))
-def test_pooling_leaves_out_no_verdict_but_of_majorities_that_nothing_settles(
+def test_pooling_loses_only_verdicts_of_undecided_majorities(
     case: tuple[list[reference.Source], list[list[str]]], pooling: compiler._Pooling
 ) -> None:
     sources, rows = case

@@ -90,7 +90,7 @@ def test_a_compiler_killed_at_any_step_leaves_a_whole_file(
     assert last["steps"].count("write") == crashing.PIECES
 
 
-def test_the_content_is_on_the_disk_before_the_name_is_and_then_the_name(
+def test_content_is_synced_before_the_rename_and_the_folder_after(
     manifest: Path, tmp_path: Path
 ) -> None:
     """After a power cut too: a killed process loses nothing that was written, a machine does."""
@@ -107,7 +107,7 @@ def test_the_content_is_on_the_disk_before_the_name_is_and_then_the_name(
     ]
 
 
-def test_what_a_killed_compiler_leaves_behind_is_hidden_and_hinders_nothing(
+def test_file_left_by_a_killed_compiler_is_hidden_and_ignored(
     manifest: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "in service"

@@ -42,7 +42,7 @@ def load(tmp_path: Path) -> Callable[[str], manifest.Manifest]:
     return load
 
 
-def test_everything_that_can_be_written_is_read(
+def test_every_key_of_a_manifest_is_read(
     load: Callable[[str], manifest.Manifest], tmp_path: Path
 ) -> None:
     found = load(
@@ -99,7 +99,7 @@ def test_everything_that_can_be_written_is_read(
     )
 
 
-def test_bounds_and_codes_that_a_source_cannot_know_are_read(
+def test_bounds_and_unknown_codes_of_a_source_are_read(
     load: Callable[[str], manifest.Manifest], tmp_path: Path
 ) -> None:
     (tmp_path / "own.txt").write_text("# ours\n192.0.2.0/24\n\n2001:db8::/32  # lab\n")
@@ -116,7 +116,7 @@ def test_bounds_and_codes_that_a_source_cannot_know_are_read(
     assert found.source.mute == (("AX", ()), ("XK", ("AL", "RS")))
 
 
-def test_what_is_left_out_has_a_default(load: Callable[[str], manifest.Manifest]) -> None:
+def test_missing_keys_have_defaults(load: Callable[[str], manifest.Manifest]) -> None:
     found = load(SOURCE)
     assert found.special_purpose
     assert found.nat64_prefixes == ()
@@ -296,7 +296,7 @@ MALFORMED = [
 @pytest.mark.parametrize(
     ("text", "what"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED]
 )
-def test_a_manifest_that_makes_no_sense_is_refused_with_file_and_key(
+def test_invalid_manifest_is_refused_with_file_and_key(
     text: str, what: str, load: Callable[[str], manifest.Manifest], tmp_path: Path
 ) -> None:
     with pytest.raises(SourceError) as caught:
@@ -310,7 +310,7 @@ def test_a_manifest_that_makes_no_sense_is_refused_with_file_and_key(
     "text",
     ['["192.0.2.1"]\n' * 2, '"192.0.2.1" = 1\n' * 2, 'a = {"192.0.2.1" = 1, "192.0.2.1" = 2}'],
 )
-def test_no_error_quotes_an_address_that_stands_for_a_key(
+def test_address_in_place_of_a_key_is_not_quoted(
     text: str, load: Callable[[str], manifest.Manifest]
 ) -> None:
     with pytest.raises(SourceError) as caught:
@@ -321,7 +321,7 @@ def test_no_error_quotes_an_address_that_stands_for_a_key(
         error = error.__cause__ or error.__context__
 
 
-def test_a_manifest_that_can_not_be_opened_is_named(tmp_path: Path) -> None:
+def test_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="No such file"):
         manifest.load(tmp_path / "missing.toml")
     (tmp_path / "latin1.toml").write_bytes(b"# \xe9\n")
@@ -346,12 +346,12 @@ def test_a_prefix_is_read_as_its_first_and_last_address(
 
 
 @pytest.mark.parametrize("text", ["fe80::%eth0/64", "/8", "1.2.3.4/", "1.2.3.4/+8", "1.2.3.4/٨"])
-def test_what_is_no_prefix_is_refused(text: str) -> None:
+def test_malformed_prefix_is_refused(text: str) -> None:
     with pytest.raises(SourceError):
         read_prefix(text)
 
 
 @pytest.mark.parametrize("text", ["-", "1.2.3.4-", "-1.2.3.4", "1.2.3.4-1.2.3.5-1.2.3.6", ""])
-def test_what_is_no_range_is_refused(text: str) -> None:
+def test_malformed_range_is_refused(text: str) -> None:
     with pytest.raises(SourceError):
         read_range(text)

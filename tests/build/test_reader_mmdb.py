@@ -92,7 +92,7 @@ def answers(ranges: SourceRanges, version: int) -> tuple[list[int], list[tuple[i
 
 
 @given(st.data(), st.sampled_from([4, 6]), st.sampled_from([24, 28, 32]))
-def test_every_boundary_is_answered_as_by_the_package(
+def test_mmdb_answers_at_each_boundary_agree_with_the_package(
     data: st.DataObject, version: int, size: int
 ) -> None:
     maxminddb = pytest.importorskip("maxminddb")

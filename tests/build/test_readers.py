@@ -124,7 +124,7 @@ def written(tmp_path: Path) -> Callable[[bytes], Path]:
 
 @pytest.mark.parametrize("how", COMPRESSORS)
 @pytest.mark.parametrize("format_name", ["range-csv", None])
-def test_compression_and_format_are_told_from_the_content(
+def test_compression_and_format_are_detected_from_the_content(
     how: str, format_name: str | None, written: Callable[[bytes], Path]
 ) -> None:
     path = written(COMPRESSORS[how](SAMPLE))
@@ -140,7 +140,7 @@ def test_compression_and_format_are_told_from_the_content(
     [SAMPLE.replace(b"\n", b"\r\n"), SAMPLE.rstrip(), SAMPLE.replace(b"\n", b"\r\n")[:-1]],
     ids=["CRLF", "no last line end", "half a last line end"],
 )
-def test_lines_may_end_either_way_and_the_last_one_not_at_all(
+def test_lines_with_each_line_ending_are_read(
     content: bytes, written: Callable[[bytes], Path]
 ) -> None:
     assert texts(readers.read([written(content)])) == EXPECTED
@@ -156,7 +156,7 @@ def test_a_source_has_the_ranges_of_all_its_files(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(0, len(SAMPLE)), max_size=6))
-def test_blocks_may_end_anywhere(cuts: list[int]) -> None:
+def test_block_boundary_at_any_byte_changes_nothing(cuts: list[int]) -> None:
     edges = sorted({0, *cuts, len(SAMPLE)})
     blocks = [SAMPLE[start:end] for start, end in itertools.pairwise(edges)]
     assert texts(from_lines(blocks)) == EXPECTED
@@ -187,7 +187,7 @@ def test_written_lines_are_read_back(rows: list[tuple[tuple[int, int], int, str]
 
 
 @pytest.mark.parametrize("code", sorted({"eu", "EU", "Ap", "ZZ", "--", "-", "None", "", "A1"}))
-def test_what_is_no_country_is_a_range_of_silence(code: str) -> None:
+def test_range_of_a_reserved_code_is_silence(code: str) -> None:
     ranges = from_lines(f"1.0.0.0,1.0.0.255,{code}\n".encode())
     assert list(ranges.ipv4) == [(0x01000000, 0x010000FF, readers.SILENCE)]
 
@@ -195,7 +195,7 @@ def test_what_is_no_country_is_a_range_of_silence(code: str) -> None:
 @pytest.mark.parametrize(("line", "column", "what"), [row[1:] for row in MALFORMED],
                          ids=[row[0] for row in MALFORMED])  # fmt: skip
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b""], ids=["LF", "CRLF", "end"])
-def test_a_line_that_can_not_be_read_is_named_with_its_place(
+def test_malformed_line_is_named_with_its_position(
     line: bytes, column: int, what: str, ending: bytes, written: Callable[[bytes], Path]
 ) -> None:
     path = written(SAMPLE + line + ending)
@@ -205,7 +205,7 @@ def test_a_line_that_can_not_be_read_is_named_with_its_place(
 
 
 @pytest.mark.parametrize("at", [1, 3, 5])
-def test_an_empty_line_is_no_line_of_a_source(at: int, written: Callable[[bytes], Path]) -> None:
+def test_empty_line_is_malformed(at: int, written: Callable[[bytes], Path]) -> None:
     lines = SAMPLE.splitlines(keepends=True)
     path = written(b"".join([*lines[:at], b"\n", *lines[at:]]))
     with pytest.raises(SourceError) as caught:
@@ -296,7 +296,7 @@ UNREADABLE = [
 @pytest.mark.parametrize(
     ("content", "what"), [row[1:] for row in UNREADABLE], ids=[row[0] for row in UNREADABLE]
 )
-def test_a_file_that_can_not_be_read_is_named(
+def test_unreadable_file_is_named(
     content: bytes, what: str, written: Callable[[bytes], Path]
 ) -> None:
     path = written(content)
@@ -305,7 +305,7 @@ def test_a_file_that_can_not_be_read_is_named(
     assert str(caught.value).startswith(what.format(path=path))
 
 
-def test_a_file_in_no_known_format_is_named_with_the_formats(
+def test_file_of_unknown_format_is_refused_with_the_formats(
     written: Callable[[bytes], Path],
 ) -> None:
     for content in (b"a,b,c\n1,2,3\n", b"\x89PNG\r\n", b"\n", b"\n\n", b"1.2.3.4 5.6.7.8 DE\n"):
@@ -316,7 +316,7 @@ def test_a_file_in_no_known_format_is_named_with_the_formats(
         assert str(caught.value) == f"{path}:1: in none of the known formats: {formats}"
 
 
-def test_a_missing_file_and_an_empty_folder_are_named(tmp_path: Path) -> None:
+def test_missing_file_and_empty_folder_are_named(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     for path, what in ((tmp_path / "missing", "No such file"), (empty, "holds no files")):
@@ -361,7 +361,7 @@ def packed(folder: Path, how: str, files: dict[str, bytes]) -> list[Path]:
     return [place]
 
 
-def test_a_pipe_is_said_to_be_one(tmp_path: Path) -> None:
+def test_pipe_and_device_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     for source in (path, Path("/dev/null")):
@@ -389,7 +389,7 @@ def test_progress_ends_at_the_size_of_all_files(tmp_path: Path, how: str) -> Non
     assert seen[-1] == sum(path.stat().st_size for path in paths)
 
 
-def test_blocks_are_small_however_much_a_file_unpacks_to(written: Callable[[bytes], Path]) -> None:
+def test_decompressed_blocks_are_bounded(written: Callable[[bytes], Path]) -> None:
     path = written(lzma.compress(bytes(5_000_000)))
     sizes = [len(block) for block in decompression.blocks(path)]
     assert sum(sizes) == 5_000_000
@@ -411,7 +411,7 @@ def test_faulty_lines_are_listed_up_to_the_number_allowed() -> None:
     assert len(ipv4) == 2, "after too many faults nothing is read"
 
 
-def test_an_error_that_is_no_fault_of_the_line_is_passed_on() -> None:
+def test_error_outside_of_a_line_is_passed_on() -> None:
     def broken(raw: str) -> int:
         raise KeyError(len(raw))
 
@@ -421,13 +421,13 @@ def test_an_error_that_is_no_fault_of_the_line_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 0xFFFF])
-def test_a_code_that_is_no_number_of_a_code_is_refused(number: int) -> None:
+def test_code_number_out_of_range_is_refused(number: int) -> None:
     lines = RangeLines(Ranges(32), Ranges(128), lambda _: number)
     with pytest.raises(OverflowError):
         lines.feed(b"1.0.0.0,1.0.0.1,DE\n")
 
 
-def test_lines_need_the_ranges_of_both_families_in_order() -> None:
+def test_range_lines_need_the_ranges_of_ipv4_and_ipv6() -> None:
     with pytest.raises(ValueError, match="IPv4"):
         RangeLines(Ranges(128), Ranges(32), lambda _: 1)
     with pytest.raises(ValueError, match="number"):
@@ -458,6 +458,6 @@ def test_ranges_can_be_given_as_packed_addresses() -> None:
         ((bytes(4), bytes(4), "QQ"), "'QQ' is not a country code"),
     ],
 )
-def test_rows_that_make_no_sense_are_numbered(row: tuple[bytes, bytes, str], what: str) -> None:
+def test_invalid_row_is_refused_with_its_number(row: tuple[bytes, bytes, str], what: str) -> None:
     with pytest.raises(SourceError, match=f"row 2: .*{what}"):
         SourceRanges.of([(bytes(4), bytes(4), "DE"), row])

@@ -374,7 +374,7 @@ def test_the_first_format_that_recognises_a_sample_is_its_own(what: str) -> None
         ("DEv4.networks.xz", b"1.0.0.0/24\n", "ipfire"),
     ],
 )
-def test_of_formats_that_look_alike_the_narrower_is_taken(
+def test_similar_formats_are_resolved_to_the_narrower(
     name: str, content: bytes, form: str, write: Write
 ) -> None:
     path = write(name, content)
@@ -496,7 +496,7 @@ MALFORMED = [
     [(row[0], row[2], f"3:{row[3]}", row[4]) for row in MALFORMED],
     ids=[f"{row[0]}-{row[1]}" for row in MALFORMED],
 )
-def test_a_line_that_can_not_be_read_is_named_with_its_place(
+def test_malformed_line_of_each_format_is_named_with_its_position(
     form: str, line: bytes, place: str, what: str, write: Write
 ) -> None:
     path = write(NAMES.get(form, "source.csv"), BEFORE[form] + line + b"\r\n")
@@ -520,7 +520,7 @@ def test_a_line_that_can_not_be_read_is_named_with_its_place(
     assert faults.found == [f"{text}; left out"]
 
 
-def test_bad_lines_of_a_geofeed_are_left_out_and_never_masked_into_something_wider(
+def test_malformed_geofeed_line_is_left_out_and_never_widened(
     write: Write,
 ) -> None:
     bad = (
@@ -732,7 +732,7 @@ def test_hostile_bytes_give_a_source_error_or_ranges(
 
 
 @given(st.binary(max_size=200))
-def test_a_look_at_any_beginning_never_fails(head: bytes) -> None:
+def test_detection_of_random_bytes_never_fails(head: bytes) -> None:
     for form in readers.FORMATS.values():
         assert form.recognises(head) in (True, False)
         assert form.is_table(head) in (True, False)
@@ -807,7 +807,7 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("how", COMPRESSIONS)
 @pytest.mark.parametrize("what", ["range CSV", "RIR delegated-extended", "a geofeed in UTF-16"])
-def test_any_format_may_be_compressed_in_any_way(how: str, what: str, write: Write) -> None:
+def test_each_format_is_read_in_each_compression(how: str, what: str, write: Write) -> None:
     _, content, _, expected = SAMPLES[what]
     path = write("source", COMPRESSIONS[how](content))
     seen: list[int] = []
@@ -871,7 +871,7 @@ def test_a_folder_of_ipfire_lists_is_one_source(tmp_path: Path) -> None:
     ]
 
 
-def test_a_prefix_list_needs_a_country(write: Write) -> None:
+def test_prefix_list_without_a_country_is_refused(write: Write) -> None:
     path = write("blocks.txt", LIST)
     assert texts(readers.read([path], options=Options(country="CN"))) == EXPECTED_LIST
     for name in ("blocks.txt", "my.txt", "qq.zone", "eu.zone"):
@@ -879,7 +879,7 @@ def test_a_prefix_list_needs_a_country(write: Write) -> None:
             readers.read([write(name, LIST)])
 
 
-def test_options_that_mean_nothing_for_a_format_are_refused(write: Write) -> None:
+def test_options_of_another_format_are_refused(write: Write) -> None:
     path = write("source.csv", RANGES)
     with pytest.raises(SourceError, match="country: means nothing for the format range-csv"):
         readers.read([path], options=Options(country="DE"))
@@ -1011,7 +1011,7 @@ def test_geolite2_locations_alone_hold_no_range(write: Write) -> None:
         (b"1,en\n", "8:1", "expected 7 fields"),
     ],
 )
-def test_a_faulty_location_is_named_with_its_place(
+def test_malformed_location_is_named_with_its_position(
     line: bytes, place: str, what: str, write: Write
 ) -> None:
     path = write("GeoLite2-Country-Locations-en.csv", LOCATIONS + line)
@@ -1093,9 +1093,7 @@ def search_tree(
         pytest.param(b"\x42AU", "its records hold no country", id="a text"),
     ],
 )
-def test_a_record_of_mmdb_that_makes_no_sense_is_an_error(
-    record: bytes, what: str, write: Write
-) -> None:
+def test_invalid_mmdb_record_is_an_error(record: bytes, what: str, write: Write) -> None:
     """The package's reader in C ended the process over the first of them."""
     pytest.importorskip("maxminddb")
     path = write("a.mmdb", search_tree([(17, 1)], record=record))
@@ -1104,7 +1102,7 @@ def test_a_record_of_mmdb_that_makes_no_sense_is_an_error(
     assert str(caught.value) == f"{path}: {what}"
 
 
-def test_mmdb_tells_of_its_progress(write: Write) -> None:
+def test_mmdb_reports_progress(write: Write) -> None:
     pytest.importorskip("maxminddb")
     nodes = 2**16 - 1  # of a whole tree, in which child i of node n is node 2n + i
     tree = [(2 * at + 1, 2 * at + 2) for at in range(nodes // 2)]
@@ -1132,7 +1130,7 @@ def test_mmdb_tells_of_its_progress(write: Write) -> None:
         pytest.param([(0xFFFFFF, 1)], {}, id="a record beyond the file"),
     ],
 )
-def test_mmdb_that_is_not_as_its_metadata_says_is_refused(
+def test_mmdb_that_contradicts_its_metadata_is_refused(
     nodes: list[tuple[int, int]], changed: dict[str, bytes], write: Write
 ) -> None:
     pytest.importorskip("maxminddb")
@@ -1142,7 +1140,7 @@ def test_mmdb_that_is_not_as_its_metadata_says_is_refused(
     assert str(caught.value) == f"{path}: no MMDB database, or a damaged one"
 
 
-def test_mmdb_may_say_more_of_itself_than_we_know(write: Write) -> None:
+def test_mmdb_with_unknown_metadata_is_read(write: Write) -> None:
     pytest.importorskip("maxminddb")
     path = write("a.mmdb", search_tree([(1, 17)], new_in_version_2_1=b"\x41t"))
     assert [code for _, _, code in texts(readers.read([path]))] == ["AU"]
@@ -1152,7 +1150,7 @@ def test_mmdb_may_say_more_of_itself_than_we_know(write: Write) -> None:
     ("pointers", "what"),
     [(10, "its records hold no country"), (127, "no MMDB database, or a damaged one")],
 )
-def test_records_of_mmdb_that_share_too_much_are_refused(
+def test_mmdb_records_over_the_work_budget_are_refused(
     pointers: int, what: str, write: Write
 ) -> None:
     """Each is a pointer to the same 3,000 values: some megabytes of it would take hours."""
@@ -1167,7 +1165,7 @@ def test_records_of_mmdb_that_share_too_much_are_refused(
     assert str(caught.value) == f"{path}: {what}"
 
 
-def test_a_prefix_of_mmdb_that_is_shorter_than_ipv4_answers_for_all_of_it(write: Write) -> None:
+def test_mmdb_prefix_above_the_ipv4_subtree_covers_ipv4(write: Write) -> None:
     pytest.importorskip("maxminddb")
     path = write("a.mmdb", search_tree([(17, 1)]))
     assert texts(readers.read([path])) == [
@@ -1176,7 +1174,7 @@ def test_a_prefix_of_mmdb_that_is_shorter_than_ipv4_answers_for_all_of_it(write:
     ]
 
 
-def test_a_search_tree_that_is_no_tree_is_refused(write: Write) -> None:
+def test_mmdb_search_tree_with_a_cycle_is_refused(write: Write) -> None:
     """Its networks would have more bits than addresses, or never come to an end."""
     pytest.importorskip("maxminddb")
 
@@ -1231,7 +1229,7 @@ def test_mmdb_of_any_schema_is_read(records: dict[str, object], how: str, write:
     assert ranges.location(ranges.ipv4, 0) == (str(path) if how != "zip" else f"{path}/source.csv")
 
 
-def test_mmdb_may_be_asked_for_the_country_of_registration(write: Write) -> None:
+def test_mmdb_registered_country_is_read_on_request(write: Write) -> None:
     path = write("a.mmdb", mmdb(MAXMIND))
     ranges = readers.read([path], options=Options(country_from="registered_country"))
     assert [code for _, _, code in texts(ranges)] == ["CN", "DE", "JP"]
@@ -1245,7 +1243,7 @@ def test_mmdb_may_be_asked_for_the_country_of_registration(write: Write) -> None
         ({"1.0.0.0/24": {"country": "Germany"}}, ": record 1: not a country code"),
     ],
 )
-def test_mmdb_that_says_nothing_of_countries_is_refused(
+def test_mmdb_without_countries_is_refused(
     records: dict[str, object], what: str, write: Write
 ) -> None:
     path = write("a.mmdb", mmdb(records))
@@ -1263,7 +1261,7 @@ def test_a_damaged_mmdb_is_named(cut: float, write: Write) -> None:
     assert str(caught.value) == f"{path}: no MMDB database, or a damaged one"
 
 
-def test_a_faulty_record_of_mmdb_is_one_fault_whatever_it_answers_for(write: Write) -> None:
+def test_malformed_mmdb_record_is_one_fault(write: Write) -> None:
     pytest.importorskip("maxminddb")
     record = b"\xe1\x4ccountry_code\x42QQ"
     path = write("a.mmdb", search_tree([(17, 17 + len(record))], record=record + AUSTRALIA))
@@ -1272,7 +1270,7 @@ def test_a_faulty_record_of_mmdb_is_one_fault_whatever_it_answers_for(write: Wri
     assert faults.found == [f"{path}: record 1: 'QQ' is not a country code; left out"]
 
 
-def test_mmdb_that_can_not_be_unpacked_is_an_error(
+def test_mmdb_that_cannot_be_decompressed_is_an_error(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("maxminddb")
@@ -1286,7 +1284,7 @@ def test_mmdb_that_can_not_be_unpacked_is_an_error(
     assert str(caught.value) == f"{path}: can't be unpacked into {folder}: No space left on device"
 
 
-def test_mmdb_asks_for_a_package_with_bounds(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mmdb_with_an_old_package_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pytest.importorskip("maxminddb"), "__version__", "2.8.2")
     path = write("a.mmdb", search_tree([(17, 1)]))
     with pytest.raises(MissingExtraError, match="pip install 'geolookup"):
@@ -1324,7 +1322,7 @@ def test_lenient_reading_leaves_out_as_many_lines_as_allowed(write: Write) -> No
     )
 
 
-def test_what_is_no_text_is_never_lenient(write: Write) -> None:
+def test_overlong_line_is_an_error_when_reading_leniently(write: Write) -> None:
     path = write("source.csv", RANGES + b"x" * 5000)
     with pytest.raises(SourceError, match=":3:1: the line is longer than 4,096 bytes"):
         readers.read([path], faults=Faults(10))
@@ -1379,7 +1377,7 @@ def _manifest(folder: Path, tor: bytes = TOR, tor6: bytes = TOR6, extra: bytes =
     return path
 
 
-def test_one_manifest_compiles_sources_of_all_kinds_together(tmp_path: Path) -> None:
+def test_manifest_compiles_sources_of_all_formats_together(tmp_path: Path) -> None:
     compiled = compiler.compile_manifest(manifest.load(_manifest(tmp_path)))
     file = tmp_path / "all.geolookup"
     dataset.write(compiled, file)
@@ -1406,7 +1404,7 @@ def test_a_lenient_compilation_lists_the_lines_it_left_out(tmp_path: Path) -> No
     ]
 
 
-def test_the_command_takes_a_number_of_lines_to_leave_out(tmp_path: Path) -> None:
+def test_command_takes_the_number_of_lines_to_leave_out(tmp_path: Path) -> None:
     path = _manifest(tmp_path, extra=b"nonsense\n")
     command = [sys.executable, "-m", "geolookup", "compile", str(path), "-o", str(tmp_path / "out")]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)

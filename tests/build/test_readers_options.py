@@ -45,7 +45,7 @@ def test_options_of_a_source_are_read_from_the_manifest(tmp_path: Path) -> None:
         ('country_from = "geoname_id"', "country_from: expected one of: country, registered_"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(tmp_path: Path, line: str, what: str) -> None:
+def test_invalid_options_are_refused(tmp_path: Path, line: str, what: str) -> None:
     (tmp_path / "one").touch()
     with pytest.raises(SourceError, match=f"source 1: {what}"):
         load(tmp_path, line + "\n")
@@ -69,14 +69,12 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path, line: str, what:
         ("delegations", {"least": 2}, "delegations have at least 2 fields, and at most 7 or more"),
     ],
 )
-def test_a_dialect_that_makes_no_sense_is_refused(
-    form: str, options: dict[str, object], what: str
-) -> None:
+def test_invalid_dialect_is_refused(form: str, options: dict[str, object], what: str) -> None:
     with pytest.raises(ValueError, match=what):
         Dialect(form, **options)
 
 
-def test_a_dialect_can_not_be_copied() -> None:
+def test_dialect_cannot_be_copied() -> None:
     with pytest.raises(TypeError):
         copy.copy(Dialect("ranges", least=3))
 

@@ -44,7 +44,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", special_purpose.REGISTRIES)
-def test_the_copies_are_byte_for_byte_what_iana_serves(name: str) -> None:
+def test_embedded_registries_are_the_files_of_iana(name: str) -> None:
     content = (reference.REGISTRIES / name).read_bytes()
     assert hashlib.sha256(content).hexdigest() == DIGESTS[name]
 
@@ -62,14 +62,14 @@ def test_every_row_is_read_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("prefix", KNOWN)
-def test_a_row_says_what_the_prefix_is_for(prefix: str) -> None:
+def test_registry_row_names_the_purpose(prefix: str) -> None:
     (row,) = (row for row in special_purpose.special_purpose_prefixes() if row.prefix == prefix)
     assert row.name == KNOWN[prefix]
     assert row.rfc.startswith("[RFC")
     assert len(row.allocated) == len("2010-01")
 
 
-def test_texts_of_rows_are_one_line_without_quotes() -> None:
+def test_row_texts_are_one_line_without_quotes() -> None:
     rows = special_purpose.special_purpose_prefixes()
     assert rows[0].name == "This network"
     assert {row.rfc for row in rows if row.prefix == "fc00::/7"} == {"[RFC4193] [RFC8190]"}
@@ -111,7 +111,7 @@ def test_a_nat64_prefix_may_have_no_other_length(length: int) -> None:
         ("", "not an IPv6 prefix"),
     ],
 )
-def test_what_is_no_nat64_prefix_is_refused_without_repeating_it(text: str, what: str) -> None:
+def test_malformed_nat64_prefix_is_refused_without_repeating_it(text: str, what: str) -> None:
     with pytest.raises(SourceError, match=what) as caught:
         embedded_ipv4.nat64_prefix(text)
     assert not text or text not in str(caught.value)

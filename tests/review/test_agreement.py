@@ -72,7 +72,7 @@ def addresses(measured: Agreement) -> dict[Status, int]:
 
 @settings(max_examples=60)
 @given(st.lists(row_lists, min_size=2, max_size=3))
-def test_pairs_are_what_the_sources_say_of_each_address(sources: list[Rows]) -> None:
+def test_pairs_agree_with_the_sources_at_each_address(sources: list[Rows]) -> None:
     dataset = built(*sources)
     measured = measure(dataset, 4, views=dataset.views())
     assert measured.pairs is not None
@@ -101,7 +101,7 @@ def test_pairs_follow_from_the_claims_of_two_full_sources(one: Rows, other: Rows
 
 @settings(max_examples=60)
 @given(st.lists(row_lists, min_size=1, max_size=3))
-def test_regions_are_what_the_sources_say_of_each_address(sources: list[Rows]) -> None:
+def test_regions_agree_with_the_sources_at_each_address(sources: list[Rows]) -> None:
     dataset = built(*sources)
     (region,) = measure(dataset, 4, [DACH]).regions
     agreed = split = unconfirmed = 0
@@ -159,7 +159,7 @@ def test_intervals_count_once_each() -> None:
         (3, {}, None),
     ],
 )
-def test_without_evidence_pairs_are_not_guessed(
+def test_dataset_without_evidence_has_no_pairs(
     count: int, options: dict[str, Any], known: tuple[Pair, ...] | None
 ) -> None:
     dataset = built(*[[(0, 3, "CN")]] * count, evidence=False, **options)
@@ -172,7 +172,7 @@ def test_an_unknown_region_set_is_refused() -> None:
         measure(built([(0, 1, "CN")]), 4, ["NOWHERE"])
 
 
-def test_the_embedded_sources_agree_as_published(dataset: Dataset) -> None:
+def test_embedded_sources_agree_as_the_page_says(dataset: Dataset) -> None:
     """Figures of docs/data.md; they change with the data, and the page with them."""
     measured = measure(dataset, 4, ["CN", "HK"], views=dataset.views())
     routable = measured.routable.addresses
@@ -199,7 +199,7 @@ def test_the_embedded_sources_agree_as_published(dataset: Dataset) -> None:
 
 
 @given(row_lists)
-def test_a_view_covers_the_line_and_says_what_the_source_said(rows: Rows) -> None:
+def test_source_view_covers_the_space_and_agrees_with_the_source(rows: Rows) -> None:
     (view,) = built(rows).views()
     assert view.name == "source 0"
     intervals = list(view.intervals(4))
@@ -213,7 +213,7 @@ def test_a_view_covers_the_line_and_says_what_the_source_said(rows: Rows) -> Non
     assert list(view.intervals(6)) == [(0, 2**128 - 1, None)]
 
 
-def test_views_say_of_ipv6_what_the_source_said() -> None:
+def test_source_view_of_ipv6_agrees_with_the_source() -> None:
     edge = 0x2A00 << 112
     rows = [((edge + 3).to_bytes(16), (edge + 2**70).to_bytes(16), "CN")]
     source = Source("one", "CC0-1.0", DAY)
@@ -273,7 +273,7 @@ def test_command_prints_json_for_programs(run: Any, small_file: Any) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [(("-r", "NOWHERE"), 2), (("missing",), 3)])
-def test_command_ends_with_the_codes_of_all_commands(
+def test_command_has_the_common_exit_codes(
     run: Any, small_file: Any, arguments: tuple[str, ...], expected: int
 ) -> None:
     assert run(*([small_file] if "-r" in arguments else []), *arguments)[0] == expected

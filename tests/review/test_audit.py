@@ -83,7 +83,7 @@ def other(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("policy", Policy)
 @pytest.mark.parametrize("region_set", ["CN", "EEA-NO", "ASIA+TW"])
-def test_what_was_decided_is_decided_again(
+def test_unchanged_record_holds(
     dataset: Dataset, tmp_path: Path, roster: Path, region_set: str, policy: Policy
 ) -> None:
     path = kept(tmp_path, made(dataset, region_set, policy=policy).with_reference("17/26"))
@@ -92,20 +92,22 @@ def test_what_was_decided_is_decided_again(
     assert list(checks) == ["record", "time", "region set", "dataset", "roster"]
 
 
-def test_it_is_told_to_people(dataset: Dataset, tmp_path: Path, roster: Path) -> None:
+def test_text_output_lists_the_outcomes(dataset: Dataset, tmp_path: Path, roster: Path) -> None:
     code, output = audit(kept(tmp_path, made(dataset)), "--roster", roster)
     assert code == 0
     assert output.endswith("1 record: 1 holds\n")
     assert all(line.endswith("holds") for line in output.splitlines()[1:6])
 
 
-def test_a_record_altered_by_accident(dataset: Dataset, tmp_path: Path) -> None:
+def test_record_with_a_changed_value_fails_its_digest(dataset: Dataset, tmp_path: Path) -> None:
     path = kept(tmp_path, made(dataset))
     path.write_text(path.read_text().replace('"CN"', '"TW"'))
     assert outcomes(path) == (1, {"record": FAILS})
 
 
-def test_a_record_altered_on_purpose(dataset: Dataset, tmp_path: Path, roster: Path) -> None:
+def test_record_with_a_recomputed_digest_fails_against_the_roster(
+    dataset: Dataset, tmp_path: Path, roster: Path
+) -> None:
     one = made(dataset)
     path = kept(tmp_path, one)
     altered(path, inside=one.inside + 1, outside=one.outside - 1)
@@ -116,7 +118,7 @@ def test_a_record_altered_on_purpose(dataset: Dataset, tmp_path: Path, roster: P
     assert f"inside: {one.inside + 1} recorded, {one.inside} counted" in output
 
 
-def test_a_region_set_that_stood_for_other_codes(dataset: Dataset, tmp_path: Path) -> None:
+def test_record_with_other_codes_fails(dataset: Dataset, tmp_path: Path) -> None:
     path = kept(tmp_path, made(dataset))
     altered(path, codes=["CN", "TW"])
     code, checks = outcomes(path)
@@ -126,20 +128,22 @@ def test_a_region_set_that_stood_for_other_codes(dataset: Dataset, tmp_path: Pat
 @pytest.mark.parametrize(
     "time", [datetime(2001, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1)]
 )
-def test_a_time_that_can_not_be(dataset: Dataset, tmp_path: Path, time: datetime) -> None:
+def test_record_of_an_impossible_time_fails(
+    dataset: Dataset, tmp_path: Path, time: datetime
+) -> None:
     path = kept(tmp_path, replace(made(dataset), time=time.replace(microsecond=0)))
     code, checks = outcomes(path)
     assert (code, checks["time"]) == (1, FAILS)
 
 
-def test_a_dataset_built_at_another_time(dataset: Dataset, tmp_path: Path) -> None:
+def test_record_of_another_build_time_fails(dataset: Dataset, tmp_path: Path) -> None:
     path = kept(tmp_path, made(dataset))
     altered(path, dataset_built="2020-01-01T00:00:00Z")
     code, checks = outcomes(path)
     assert (code, checks["dataset"]) == (1, FAILS)
 
 
-def test_a_record_of_another_dataset(
+def test_record_of_another_dataset_fails(
     dataset: Dataset, tmp_path: Path, roster: Path, other: Path
 ) -> None:
     with geolookup.open(other) as opened:
@@ -156,7 +160,7 @@ def test_a_record_of_another_dataset(
     assert (code, checks["dataset"]) == (1, FAILS)
 
 
-def test_an_operator_s_own_region_set(tmp_path: Path, roster: Path) -> None:
+def test_record_of_an_operators_region_set_holds(tmp_path: Path, roster: Path) -> None:
     sets = tmp_path / "sets.toml"
     sets.write_text(OWN)
     with geolookup.open(region_sets=sets) as dataset:
@@ -171,14 +175,16 @@ def test_an_operator_s_own_region_set(tmp_path: Path, roster: Path) -> None:
     assert "it was of version DACH 2026-01-01, here it is DACH 2026-02-02" in output
 
 
-def test_a_roster_may_be_a_csv_file(dataset: Dataset, tmp_path: Path) -> None:
+def test_roster_in_a_csv_file_is_replayed(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "roster.csv"
     path.write_text("name,ip\n" + "".join(f"p{i},{text}\n" for i, text in enumerate(ROSTER)))
     code, checks = outcomes(kept(tmp_path, made(dataset)), "--roster", path, "--column", "ip")
     assert (code, checks["roster"]) == (0, HOLDS)
 
 
-def test_another_roster_does_not_hold_and_is_not_shown(dataset: Dataset, tmp_path: Path) -> None:
+def test_record_of_another_roster_fails_without_showing_it(
+    dataset: Dataset, tmp_path: Path
+) -> None:
     path = tmp_path / "roster.txt"
     path.write_text("1.0.1.1\n")
     code, output = audit(kept(tmp_path, made(dataset)), "--roster", path)
@@ -187,7 +193,7 @@ def test_another_roster_does_not_hold_and_is_not_shown(dataset: Dataset, tmp_pat
     assert not any(address in output for address in ROSTER)
 
 
-def test_many_records_and_the_worst_of_them(dataset: Dataset, tmp_path: Path) -> None:
+def test_exit_code_is_that_of_the_worst_record(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     one = made(dataset)
     decision_record.write(path, [one, replace(one, time=datetime(2001, 1, 1, tzinfo=UTC)), one])
@@ -197,7 +203,7 @@ def test_many_records_and_the_worst_of_them(dataset: Dataset, tmp_path: Path) ->
     assert "records.jsonl:2\n" in output
 
 
-def test_a_file_that_is_no_json_does_not_hold(tmp_path: Path) -> None:
+def test_file_of_malformed_json_fails(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text("100.99.98.97")
     code, output = audit(path)
@@ -207,7 +213,7 @@ def test_a_file_that_is_no_json_does_not_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--column", "ip"), ("--roster", "-")])
-def test_what_does_not_go_together_is_a_usage_error(
+def test_contradictory_options_are_wrong_usage(
     dataset: Dataset, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     path = tmp_path / "records.jsonl"
@@ -216,13 +222,13 @@ def test_what_does_not_go_together_is_a_usage_error(
     assert done.exit_code == 2
 
 
-def test_an_empty_file_is_a_usage_error(tmp_path: Path) -> None:
+def test_empty_file_is_wrong_usage(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text("")
     assert CliRunner().invoke(command, ["audit", str(path)]).exit_code == 2
 
 
-def test_a_replay_goes_by_the_record_s_codes(dataset: Dataset) -> None:
+def test_replay_uses_the_codes_of_the_record(dataset: Dataset) -> None:
     """A name that means nothing here still replays: that is what the codes are kept for."""
     assert "DACH" not in {one.name for one in RegionSets.builtin()}
     own = RegionSet("DACH", frozenset({"DE", "AT", "CH"}))

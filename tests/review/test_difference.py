@@ -184,18 +184,18 @@ def check_family(old: Line, new: Line, family: Family, found: FamilyDifference) 
 
 
 @given(lines(4), lines(4))
-def test_ipv4_counts_are_those_of_slow_counting(old: Line, new: Line) -> None:
+def test_ipv4_counts_agree_with_counting_each_address(old: Line, new: Line) -> None:
     check_family(old, new, 4, compare(made(old), made(new)).families[0])
 
 
 @settings(max_examples=40)  # the slow counting is slow
 @given(lines(6), lines(6))
-def test_ipv6_counts_are_those_of_slow_counting(old: Line, new: Line) -> None:
+def test_ipv6_counts_agree_with_counting_each_address(old: Line, new: Line) -> None:
     check_family(old, new, 6, compare(made(None, old), made(None, new)).families[1])
 
 
 @given(lines(4))
-def test_a_dataset_differs_in_nothing_from_itself(one: Line) -> None:
+def test_dataset_compared_with_itself_has_no_difference(one: Line) -> None:
     found = ipv4(one, one)
     assert found.moved == found.newly_disputed == found.no_longer_disputed == Weight()
     assert found.largest == ()
@@ -205,7 +205,7 @@ def test_a_dataset_differs_in_nothing_from_itself(one: Line) -> None:
 # --- what counts as what --------------------------------------------------------------
 
 
-def test_gained_lost_and_where_to() -> None:
+def test_gains_and_losses_name_the_other_code() -> None:
     found = ipv4(
         line(("1.0.0.0/8", CN), ("2.0.0.0/8", DE)),
         line(("1.0.0.0/8", CN), ("1.0.0.0/16", DE), ("1.1.0.0/16", UNASSIGNED), ("3.0.0.0/8", CN)),
@@ -220,11 +220,11 @@ def test_gained_lost_and_where_to() -> None:
     assert "ZZ" not in found.codes
 
 
-def test_a_code_that_had_nothing_has_no_share() -> None:
+def test_new_code_has_no_share() -> None:
     assert ipv4(line(), line(("1.0.0.0/8", CN))).codes["CN"].change is None
 
 
-def test_a_dispute_among_more_codes_is_no_new_dispute() -> None:
+def test_dispute_with_more_codes_is_not_newly_disputed() -> None:
     found = ipv4(line(("1.0.0.0/8", CN_HK)), line(("1.0.0.0/8", AT_DE)))
     assert found.newly_disputed == Weight()
     assert found.moved.addresses == 1 << 24
@@ -257,7 +257,7 @@ def test_addresses_that_carry_others_are_not_counted() -> None:
     )
 
 
-def test_the_largest_moves_come_first_and_neighbours_that_move_alike_are_one() -> None:
+def test_moves_are_merged_and_sorted_by_size() -> None:
     singles = [(f"8.0.{i}.0/32", CN) for i in range(LARGEST + 5)]
     old = line(("1.0.0.0/8", AT_DE))
     new = line(("1.0.0.0/9", CN), ("1.128.0.0/9", CN_CN_US), *singles)
@@ -279,7 +279,7 @@ def exceeded(old: Line, new: Line, **limits: str) -> list[str]:
     return [one.about for one in compare(made(old), made(new)).exceeded(max_change)]
 
 
-def test_a_limit_is_passed_by_more_than_it() -> None:
+def test_limit_is_exceeded_above_its_value_only() -> None:
     old = line(("1.0.0.0/8", CN))
     new = line(("1.0.0.0/8", CN), ("1.0.0.0/16", DE))
     assert exceeded(old, new, CN="0.390625%") == []  # just 1/256
@@ -287,7 +287,7 @@ def test_a_limit_is_passed_by_more_than_it() -> None:
     assert exceeded(old, new, HK="0%") == []
 
 
-def test_a_limit_of_its_own_wins_over_that_of_every_code() -> None:
+def test_limit_of_one_code_overrides_that_of_every_code() -> None:
     old = line(("1.0.0.0/8", CN), ("2.0.0.0/8", DE))
     new = line(("1.0.0.0/8", DE), ("2.0.0.0/8", CN))
     assert exceeded(old, new, EVERY="0%") == ["CN", "DE"]
@@ -295,7 +295,7 @@ def test_a_limit_of_its_own_wins_over_that_of_every_code() -> None:
     assert exceeded(old, new, EVERY="200%", CN="100%") == ["CN"]
 
 
-def test_small_codes_count_as_larger_for_every_code_but_not_for_their_own() -> None:
+def test_limit_of_every_code_counts_small_codes_as_larger() -> None:
     old, new = line(("1.0.0.0/24", CN)), line(("1.0.0.0/24", CN), ("1.0.1.0/24", CN))
     assert SMALL == 256 * 256
     assert exceeded(old, new, EVERY="0.390625%") == []
@@ -304,7 +304,7 @@ def test_small_codes_count_as_larger_for_every_code_but_not_for_their_own() -> N
     assert exceeded(line(), old, CN="1000%") == ["CN"], "it appeared from nothing"
 
 
-def test_a_dispute_can_be_limited() -> None:
+def test_disputes_can_be_limited() -> None:
     old, new = line(("1.0.0.0/8", DE)), line(("1.0.0.0/8", DE), ("1.0.0.0/16", small_dataset.AT_DE))
     assert exceeded(old, new, DISPUTED="0.39%") == ["DISPUTED"]
     assert exceeded(new, old, DISPUTED="0.39%") == ["DISPUTED"]
@@ -333,7 +333,7 @@ def test_each_family_is_held_to_the_limit() -> None:
         ("0", Fraction(0)),
     ],
 )
-def test_shares(text: str, share: Fraction) -> None:
+def test_share_is_read(text: str, share: Fraction) -> None:
     assert read_share(text) == share
 
 
@@ -357,14 +357,14 @@ def test_shares(text: str, share: Fraction) -> None:
         "500",
     ],
 )
-def test_what_is_no_share(text: str) -> None:
+def test_malformed_share_is_refused(text: str) -> None:
     with pytest.raises(LimitError) as caught:
         read_share(text)
     assert "192.0.2.7" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["cn", "EU", "ZZ", "", "**", "disputed", "192.0.2.7"])
-def test_what_a_limit_can_not_be_about(text: str) -> None:
+def test_limit_on_an_invalid_code_is_refused(text: str) -> None:
     with pytest.raises(LimitError):
         read_limited(text)
 
@@ -382,7 +382,7 @@ def test_what_a_limit_can_not_be_about(text: str) -> None:
         (Fraction(20), "2,000 %"),
     ],
 )
-def test_percent(share: Fraction, text: str) -> None:
+def test_percent_is_formatted(share: Fraction, text: str) -> None:
     assert percent(share) == text
 
 
@@ -418,15 +418,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run_here
 
 
-def test_the_command_tells_and_exits_with_0_without_limits(
-    run: Run, files: tuple[str, str]
-) -> None:
+def test_command_without_limits_prints_and_exits_with_0(run: Run, files: tuple[str, str]) -> None:
     code, out, err = run(*files)
     assert (code, err) == (0, "")
     assert "2.0.0.0 - 2.255.255.255  DE      CN   16,777,216" in out
 
 
-def test_the_command_exits_with_1_when_a_limit_is_passed_and_still_tells(
+def test_command_with_an_exceeded_limit_prints_and_exits_with_1(
     run: Run, files: tuple[str, str]
 ) -> None:
     code, out, err = run(*files, "--max-change", "DE=99.5%", "--max-change", "US=0%")
@@ -439,7 +437,7 @@ def test_the_command_exits_with_1_when_a_limit_is_passed_and_still_tells(
     assert run(*files, "--max-change", "DE=100%")[0] == 0
 
 
-def test_the_json_says_all_of_it(run: Run, files: tuple[str, str]) -> None:
+def test_json_has_the_whole_difference(run: Run, files: tuple[str, str]) -> None:
     code, out, _ = run(*files, "--json", "--max-change", "DE=1%")
     found = json.loads(out)
     assert code == 1
@@ -458,7 +456,7 @@ def test_the_json_says_all_of_it(run: Run, files: tuple[str, str]) -> None:
     assert found["ipv6"]["codes"] == {}
 
 
-def test_limits_of_a_manifest_hold_unless_the_command_line_says_otherwise(
+def test_limits_of_the_command_line_override_the_manifest(
     run: Run, files: tuple[str, str], tmp_path: Path
 ) -> None:
     manifest = tmp_path / "geolookup.toml"
@@ -470,7 +468,7 @@ def test_limits_of_a_manifest_hold_unless_the_command_line_says_otherwise(
 @pytest.mark.parametrize(
     "text", ["CN", "=1%", "CN=", "cn=1%", "203.0.113.77=1%", "CN=203.0.113.77", "CN=5"]
 )
-def test_a_limit_that_makes_no_sense_is_usage(run: Run, files: tuple[str, str], text: str) -> None:
+def test_invalid_limit_is_wrong_usage(run: Run, files: tuple[str, str], text: str) -> None:
     code, _, err = run(*files, "--max-change", "DE=1%", "--max-change", text)
     assert code == 2
     assert "--max-change, number 2: " in err
@@ -478,7 +476,7 @@ def test_a_limit_that_makes_no_sense_is_usage(run: Run, files: tuple[str, str], 
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_bad_file_is_exit_code_3(run: Run, files: tuple[str, str], which: int) -> None:
+def test_damaged_file_is_exit_code_3(run: Run, files: tuple[str, str], which: int) -> None:
     Path(files[which]).write_bytes(b"no dataset")
     code, _, err = run(*files)
     assert code == 3
@@ -495,7 +493,7 @@ def test_two_embedded_datasets_are_compared_in_seconds(dataset: Dataset) -> None
     assert told[-1] == 0
 
 
-def test_the_real_process_ends_with_1(files: tuple[str, str]) -> None:
+def test_process_with_an_exceeded_limit_exits_with_1(files: tuple[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "geolookup", "diff", *files, "--max-change", "*=1%"],
         cwd=ROOT,
@@ -531,7 +529,7 @@ def test_the_real_process_ends_with_1(files: tuple[str, str]) -> None:
         ("canaries = []", "canaries: expected a text"),
     ],
 )
-def test_limits_and_canaries_that_make_no_sense_name_the_key(
+def test_invalid_limits_and_canaries_are_refused_with_the_key(
     tmp_path: Path, text: str, what: str
 ) -> None:
     path = tmp_path / "geolookup.toml"

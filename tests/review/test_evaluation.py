@@ -283,7 +283,7 @@ def test_statuses_have_the_share_of_right_countries() -> None:
     assert (both.status, both.amount.prefixes, both.right.prefixes) == (Status.UNCONFIRMED, 2, 1)
 
 
-def test_interval_is_that_of_operators_drawn_anew() -> None:
+def test_confidence_interval_is_that_of_resampled_operators() -> None:
     groups = [
         one_prefix(f"n{number}", "DE" if number % 3 else "FR", 100 * number, 1 + number % 5)
         for number in range(20)
@@ -338,7 +338,7 @@ def places(truth: Truth) -> dict[str, list[tuple[str, str, str]]]:
     }
 
 
-def test_truth_is_read_from_feeds_and_tables(tmp_path: Path) -> None:
+def test_ground_truth_is_read_from_feeds_and_tables(tmp_path: Path) -> None:
     (tmp_path / "north.csv").write_text(
         "# ours\n9.0.0.0/24,DE,DE-BE,Berlin,\n9.0.0.0/25,FR,,,\n9.0.1.7/24,DE,,,\n9.1.0.0/24,,,,\n"
     )
@@ -370,7 +370,7 @@ def test_truth_is_read_from_feeds_and_tables(tmp_path: Path) -> None:
     assert read_truth([tmp_path]).prefixes == 4, "a folder stands for the files in it"
 
 
-def test_truth_without_a_place_is_refused(tmp_path: Path) -> None:
+def test_ground_truth_without_a_country_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "nothing.csv"
     path.write_text("prefix,country,operator\n9.0.0.0/24,,north\n")
     with pytest.raises(SourceError, match="no place is known"):

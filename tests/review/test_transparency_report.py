@@ -80,7 +80,7 @@ def test_files_are_added_together(kept: Path, tmp_path: Path) -> None:
     assert rows[0]["addresses"] == rows[0]["inside"] + rows[0]["outside"] + rows[0]["undetermined"]
 
 
-def test_the_table_is_for_people(kept: Path) -> None:
+def test_table_lists_each_month(kept: Path) -> None:
     code, printed = run(kept)
     assert code == 0
     lines = printed.splitlines()
@@ -123,7 +123,7 @@ def test_legend_and_title_lie_apart(months: int, names: int) -> None:
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
-def test_file_without_a_record_is_said_to_have_none(tmp_path: Path) -> None:
+def test_file_without_a_record_is_wrong_usage(tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     for arguments in ((empty,), (empty, "--json"), (empty, "--plot", tmp_path / "out.png")):
@@ -151,7 +151,7 @@ def test_the_plot_shows_every_month_and_region_set(kept: Path, tmp_path: Path) -
     ("options", "told"),
     [(("--plot", "report.jpeg"), ".svg"), (("--plot", "missing/report.png"), "folder")],
 )
-def test_a_plot_that_cannot_be_written_is_told(
+def test_plot_that_cannot_be_written_is_an_error(
     kept: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], told: str
 ) -> None:
     monkeypatch.chdir(kept.parent)

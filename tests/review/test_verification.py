@@ -104,7 +104,7 @@ def test_info_names_overrides_that_have_expired(
     assert "office 2" not in shown
 
 
-def test_a_dataset_without_expiring_overrides_says_nothing_of_them(run: Run, path: Path) -> None:
+def test_dataset_without_expiring_overrides_lists_none(run: Run, path: Path) -> None:
     _, out, _ = run(str(path), "--min-coverage", "0")
     assert "expired" not in out
 
@@ -112,13 +112,13 @@ def test_a_dataset_without_expiring_overrides_says_nothing_of_them(run: Run, pat
 # --- the file -------------------------------------------------------------------------
 
 
-def test_what_is_sound_and_plausible_exits_with_0(run: Run, path: Path) -> None:
+def test_sound_dataset_exits_with_0(run: Run, path: Path) -> None:
     code, out, err = run(str(path), "--min-coverage", "2%")
     assert (code, err) == (0, "")
     assert "14 sections" in out
 
 
-def test_sections_that_opening_leaves_alone_are_checked_too(run: Run, path: Path) -> None:
+def test_sections_not_checked_on_opening_are_verified(run: Run, path: Path) -> None:
     image = bytearray(path.read_bytes())
     image[image.index(OPTIONAL["extra"]) + 500] ^= 1
     path.write_bytes(image)
@@ -164,7 +164,7 @@ TOP4, TOP6 = (1 << 32) - 1, (1 << 128) - 1
         ([(0, TOP4, 0xFFFF)], "interval 1 has a claim that there is not"),
     ],
 )
-def test_the_walk_finds_gaps_by_itself(
+def test_gap_between_intervals_is_found(
     small: Dataset, monkeypatch: pytest.MonkeyPatch, ipv4: list[tuple[int, int, int]], what: str
 ) -> None:
     """Opening refuses such files; this holds even where it should not."""
@@ -193,14 +193,14 @@ def test_coverage_is_the_share_of_the_space_that_can_have_a_country(small: Datas
     assert any("2001:200::/32" in prefix for prefix in PREFIXES)
 
 
-def test_a_dataset_that_knows_next_to_nothing_fails(run: Run, path: Path) -> None:
+def test_dataset_of_little_coverage_fails(run: Run, path: Path) -> None:
     code, out, err = run(str(path))
     assert code == 1
     assert "% of the IPv4 space has a country, expected are at least 50.00%" in err
     assert "IPv4" in out
 
 
-def test_the_least_coverage_can_be_met_exactly(small: Dataset) -> None:
+def test_coverage_equal_to_the_minimum_passes(small: Dataset) -> None:
     share = verify(small).coverage[0].share
     assert not verify(small, min_coverage=share).failures
     (failure,) = verify(small, min_coverage=share + Fraction(1, 1 << 64)).failures
@@ -209,7 +209,7 @@ def test_the_least_coverage_can_be_met_exactly(small: Dataset) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "half", "-1%", "80", "101%"])
-def test_a_coverage_that_makes_no_sense_is_usage(run: Run, path: Path, text: str) -> None:
+def test_invalid_coverage_is_wrong_usage(run: Run, path: Path, text: str) -> None:
     code, _, err = run(str(path), "--min-coverage", text)
     assert code == 2
     assert "--min-coverage" in err
@@ -259,13 +259,13 @@ def test_a_printed_canary_does_not_show_its_address(canaries: Callable[..., Path
     assert HIDDEN4 not in repr(canary)
 
 
-def test_canaries_that_live(run: Run, path: Path, canaries: Callable[..., Path]) -> None:
+def test_matching_canaries_pass(run: Run, path: Path, canaries: Callable[..., Path]) -> None:
     code, out, err = run(str(path), "--min-coverage", "0", "--canaries", str(canaries(ALIVE)))
     assert (code, err) == (0, "")
     assert "8 of 8 as expected" in out
 
 
-def test_a_canary_that_dies_is_named_by_its_line(
+def test_mismatched_canary_is_named_by_its_line(
     run: Run, path: Path, canaries: Callable[..., Path]
 ) -> None:
     file = canaries(f"# ours\n{HIDDEN4},US\n2.0.0.1,DE\n{HIDDEN6},ZZ\n3.0.0.1,ASSIGNED\n")
@@ -334,7 +334,7 @@ def test_canaries_in_toml_are_named_by_their_lines_too(
         ("c.toml", f'[["{HIDDEN4}"]]\n[["{HIDDEN4}"]]\n["{HIDDEN4}"]\n', "c.toml:3:"),
     ],
 )
-def test_canary_files_that_make_no_sense(
+def test_invalid_canary_file_is_refused(
     canaries: Callable[..., Path], name: str, content: str | bytes, what: str
 ) -> None:
     with pytest.raises(SourceError) as caught:
