@@ -186,7 +186,7 @@ def test_files_are_opened_in_few_places(path: Path) -> None:
     assert not calls, f"{path} opens a file in line {[call.lineno for call in calls]}"
 
 
-def test_no_module_is_a_drawer_for_leftovers() -> None:
+def test_module_names_say_what_they_hold() -> None:
     folders = ("geolookup", "tests", "bench", "ext")
     names = {path.stem for folder in folders for path in (ROOT / folder).rglob("*.py*")}
     assert names.isdisjoint({"utils", "util", "helpers", "helper", "common", "misc", "tools"})
@@ -224,7 +224,7 @@ def test_importing_geolookup_is_light() -> None:
     assert HEAVY.isdisjoint(loaded_by("import geolookup"))
 
 
-def test_answering_needs_nothing_heavy_either() -> None:
+def test_answering_is_light() -> None:
     loaded = loaded_by("import geolookup\nwith geolookup.open() as d: d.country('1.0.1.1')")
     assert "geolookup.answer.dataset" in loaded
     assert HEAVY.isdisjoint(loaded)

@@ -163,7 +163,7 @@ def test_lookup_json_has_no_verdict_without_a_region_set(run: Run) -> None:
     "address",
     ["01.2.3.4", "1.2.3", "1.2.3.4:80", " 1.2.3.4", "", "x", "\udcff\udcfe", "2001:db8::1%eth0"],
 )
-def test_what_is_no_address_is_answered_as_invalid(run: Run, address: str) -> None:
+def test_malformed_address_is_answered_as_invalid(run: Run, address: str) -> None:
     ended = run("lookup", "--json", "--region-set", "CN", "--", address)
     assert ended.code == 0
     assert ended.json["status"] == "INVALID"
@@ -184,7 +184,7 @@ def test_lookup_prints_an_aligned_table_and_the_dataset(run: Run, dataset: Datas
     )
 
 
-def test_an_argument_cannot_steer_the_terminal(run: Run) -> None:
+def test_control_characters_of_an_argument_are_escaped(run: Run) -> None:
     ended = run("lookup", "\x1b[31m\r\n")
     assert "\x1b" not in ended.out
     assert r"\x1b[31m\r\n" in ended.out
@@ -314,7 +314,7 @@ ADDRESSES = st.sampled_from(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(roster=st.lists(ADDRESSES, max_size=40), piece=st.integers(1, 12))
-def test_pieces_give_the_answer_of_the_whole(
+def test_roster_in_pieces_gets_the_answer_of_the_whole(
     run: Run, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, roster: list[str], piece: int
 ) -> None:
     monkeypatch.setattr(classify, "_PIECE", piece)
@@ -406,14 +406,12 @@ def test_the_exact_name_wins_over_other_case(run: Run, roster: Callable[[str], s
     assert run("classify", path, "--json", "--column", "ip").json["counts"] == {"US": 1}
 
 
-def test_a_column_makes_any_file_a_table(run: Run, roster: Callable[[str], str]) -> None:
+def test_column_option_reads_any_file_as_a_table(run: Run, roster: Callable[[str], str]) -> None:
     ended = run("classify", roster(f"whence\n{CHINA}\n"), "--json", "--column", "whence")
     assert ended.json["counts"] == {"CN": 1}
 
 
-def test_bytes_that_are_no_text_are_invalid_addresses(
-    run: Run, roster: Callable[[bytes], str]
-) -> None:
+def test_undecodable_bytes_are_invalid_addresses(run: Run, roster: Callable[[bytes], str]) -> None:
     ended = run("classify", roster(b"\xfe\xfa\n\x01\n"), "--json", "--max-invalid", "100%")
     assert ended.code == 0
     assert ended.json["statuses"] == {"INVALID": 2}
@@ -444,7 +442,7 @@ def test_long_texts_are_invalid_addresses(run: Run, roster: Callable[[str], str]
         ("", ("--column", "ip"), "is empty and has no column to read"),
     ],
 )
-def test_a_column_that_cannot_be_told_is_wrong_usage(
+def test_ambiguous_column_is_wrong_usage(
     run: Run, roster: Callable[[str], str], content: str, arguments: Sequence[str], expected: str
 ) -> None:
     ended = run("classify", roster(content), *arguments, "--json")
@@ -492,7 +490,7 @@ def test_info_shows_what_the_licences_ask_for(run: Run, dataset: Dataset) -> Non
         )
 
 
-def test_info_says_which_transport_serves_here(run: Run) -> None:
+def test_info_names_the_transport(run: Run) -> None:
     last = run("info").out.splitlines()[-1]
     assert last == f"transport  {build.description()}"
     assert ("native: libnghttp2 1." in last) is (build.missing() is None)
@@ -565,7 +563,7 @@ def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
     assert max(map(len, ended.out.splitlines())) <= 80
 
 
-def test_help_tells_the_exit_codes(run: Run) -> None:
+def test_help_lists_the_exit_codes(run: Run) -> None:
     ended = run("--help")
     assert ended.code == 0
     assert re.findall(r"^ +(\d)  \w", ended.out, re.MULTILINE) == list("0123456")
@@ -620,7 +618,7 @@ def test_a_failed_compilation_says_where_and_leaves_the_old_file(manifest: Path)
     assert sorted(path.name for path in manifest.parent.iterdir()) == before
 
 
-def test_compiling_reports_what_is_odd(run: Run, manifest: Path) -> None:
+def test_compile_reports_findings(run: Run, manifest: Path) -> None:
     manifest.with_name("ranges.csv").write_text("8.8.8.0,8.8.8.255,CN\n8.8.8.0,8.8.8.255,US\n")
     output = manifest.with_name("output")
     ended = run("compile", str(manifest), "-o", str(output))
@@ -649,7 +647,7 @@ def test_serve_announces_what_it_serves(small_service: Service, dataset: Dataset
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_stops_cleanly_when_told_to(tmp_path: Path, number: signal.Signals) -> None:
+def test_serve_stops_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     with serving("--listen", f"unix:{tmp_path}/socket") as running:
         assert running.target == f"unix:{tmp_path}/socket"
         assert (
@@ -659,7 +657,7 @@ def test_serve_stops_cleanly_when_told_to(tmp_path: Path, number: signal.Signals
         assert running.process.wait(PATIENCE) == 0
 
 
-def test_serve_where_another_listens_ends_with_1(small_service: Service) -> None:
+def test_serve_on_an_address_in_use_ends_with_1(small_service: Service) -> None:
     ended = process("serve", "--listen", small_service.target)
     assert ended.code == 1
     assert ended.out == ""
@@ -675,7 +673,7 @@ def test_serve_where_another_listens_ends_with_1(small_service: Service) -> None
         ("lookup", CHINA, "--json"),
     ],
 )
-def test_a_service_answers_like_this_process(
+def test_lookup_by_a_service_agrees_with_this_process(
     run: Run, small_service: Service, arguments: Sequence[str]
 ) -> None:
     local = run(*arguments)
@@ -834,7 +832,7 @@ def test_control_c_ends_quietly_with_130() -> None:
     assert err == b""
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+def test_closed_pipe_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "roster"
     path.write_text(f"{CHINA}\n" * 100_000)
     with (
@@ -849,7 +847,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert running.returncode == 141
 
 
-def test_a_full_disk_is_told_in_one_line() -> None:
+def test_full_disk_is_reported_in_one_line() -> None:
     with open("/dev/full", "wb") as full, started("region-sets", stdout=full) as running:
         assert running.stderr is not None
         err = running.stderr.read().decode()
@@ -900,7 +898,7 @@ def test_output_that_finds_no_space_is_named_and_old_file_stays(
         (0, 0, "-"),
     ],
 )
-def test_share_is_nothing_or_all_only_where_it_is(part: int, whole: int, text: str) -> None:
+def test_share_is_0_or_100_percent_only_when_exact(part: int, whole: int, text: str) -> None:
     assert share(part, whole) == text
 
 
@@ -930,7 +928,7 @@ def without(tmp_path: Path, *names: str) -> dict[str, str]:
         ("grpc_channelz", "channelz", ("serve", "--channelz", "--admin", "127.0.0.1:0")),
     ],
 )
-def test_missing_extra_ends_with_6_and_says_how_to_get_it(
+def test_missing_extra_ends_with_6_and_names_what_to_install(
     tmp_path: Path, module: str, extra: str, arguments: tuple[str, ...]
 ) -> None:
     given = [text.replace("OUT", str(tmp_path / "out")) for text in arguments]
@@ -1037,7 +1035,7 @@ def test_progress_that_is_finished_leaves_its_line(
 
 
 @pytest.mark.parametrize("start", ["command", "module"])
-def test_interrupt_while_modules_are_imported_says_nothing(tmp_path: Path, start: str) -> None:
+def test_interrupt_during_imports_prints_nothing(tmp_path: Path, start: str) -> None:
     # In the place of a library that all commands import.
     (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     command = "from geolookup_command import main; main()"
@@ -1101,7 +1099,9 @@ def test_closed_streams_end_without_a_traceback(closed: str, code: int, expected
         ("serve", "--max-roster", HIDDEN),
     ],
 )
-def test_an_address_in_the_wrong_place_is_not_repeated(run: Run, arguments: Sequence[str]) -> None:
+def test_address_in_place_of_another_argument_is_not_repeated(
+    run: Run, arguments: Sequence[str]
+) -> None:
     ended = run(*arguments, stdin=b"name,place\n")
     assert ended.code == 2
     # As numbers of their own: a setting's bounds (44,737,877) may have the same digits.
@@ -1168,7 +1168,7 @@ def test_progress_appears_on_a_terminal_after_two_seconds(
     assert ("100%" in terminal.getvalue()) is shown
 
 
-def test_progress_is_silent_where_nobody_looks(
+def test_progress_without_a_terminal_is_silent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter([100.0, 200.0])

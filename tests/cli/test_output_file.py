@@ -122,7 +122,7 @@ def test_hyphen_is_a_png_on_standard_output_of_map(
 
 @pytest.mark.parametrize("command", ["compile m.toml -o -", "map -o -", "export -f mmdb -o -"])
 @pytest.mark.usefixtures("place")
-def test_terminal_is_not_given_bytes(
+def test_binary_output_on_a_terminal_is_refused(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)

@@ -111,7 +111,9 @@ def path_of(folder: Path, content: bytes) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_classify_answers_the_same_for_each_kind(run: Run, tmp_path: Path, kind: str) -> None:
+def test_classify_gives_the_same_answer_for_each_kind_of_file(
+    run: Run, tmp_path: Path, kind: str
+) -> None:
     content, options = KINDS[kind]
     ended = run("classify", path_of(tmp_path, content), *options, "-r", "CN", "--json")
     found = json.loads(ended.out)
@@ -198,7 +200,7 @@ def test_annotate_has_no_verdict_without_a_region_set(run: Run, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["CSV", "JSON lines", "Parquet"])
-def test_annotate_does_not_hide_a_column(run: Run, tmp_path: Path, kind: str) -> None:
+def test_annotate_refuses_a_name_that_a_column_has(run: Run, tmp_path: Path, kind: str) -> None:
     content = {
         "CSV": b"ip,country\n1.0.1.1,x\n",
         "JSON lines": b'{"ip": "1.0.1.1", "country": "x"}\n',
@@ -273,7 +275,7 @@ NO_ROSTERS: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("what", NO_ROSTERS)
 @pytest.mark.parametrize("command", ["classify", "annotate"])
-def test_what_is_no_roster_ends_with_5_and_the_likely_reason(
+def test_file_without_addresses_ends_with_5_and_the_likely_reason(
     run: Run, tmp_path: Path, what: str, command: str
 ) -> None:
     content, said = NO_ROSTERS[what]
@@ -293,7 +295,7 @@ def test_share_of_invalid_addresses_is_accepted_up_to_the_limit(run: Run, tmp_pa
     assert run("classify", path, "--max-invalid", "5").code == 2
 
 
-def test_roster_that_ceases_to_be_one_ends_with_5(
+def test_file_that_ceases_to_have_addresses_ends_with_5(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geolookup.cli.annotate._BATCH", 2)
@@ -324,7 +326,7 @@ def test_roster_that_ceases_to_be_one_ends_with_5(
         ("address", 16843009, ""),
     ],
 )
-def test_forms_of_values(form: str, text: object, address: str) -> None:
+def test_values_are_read_in_each_form(form: str, text: object, address: str) -> None:
     assert Selection(form=form).address(text) == address
 
 
@@ -343,7 +345,7 @@ def test_forms_of_values(form: str, text: object, address: str) -> None:
     ],
     ids=" ".join,
 )
-def test_options_that_make_no_sense_are_usage(
+def test_contradictory_options_are_wrong_usage(
     run: Run, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     ended = run("classify", path_of(tmp_path, CSV.encode()), *arguments)
@@ -351,7 +353,7 @@ def test_options_that_make_no_sense_are_usage(
 
 
 @pytest.mark.parametrize("second", [b'{"ip": ', b"[1]", b"x"])
-def test_json_that_cannot_be_read_names_the_line(run: Run, tmp_path: Path, second: bytes) -> None:
+def test_malformed_json_is_named_by_its_line(run: Run, tmp_path: Path, second: bytes) -> None:
     path = path_of(tmp_path, b'{"ip": "1.0.1.1"}\n' + second + b"\n")
     ended = run("classify", path)
     assert ended.code == 1

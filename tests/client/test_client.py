@@ -146,7 +146,7 @@ def test_a_disputed_address_has_all_its_codes(source: Any) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "1.2.3", " 1.0.1.1", "\ud800", "x" * 10_000, b"", b"123"])
-def test_what_is_no_address_by_its_value_is_invalid(source: Any, address: Any) -> None:
+def test_malformed_address_is_invalid(source: Any, address: Any) -> None:
     assert source.country(address) == "ZZ"
     assert source.lookup(address, "CN").status is Status.INVALID
     assert source.lookup(address, "CN").verdict is Verdict.UNDETERMINED
@@ -212,7 +212,7 @@ def test_integers_in_host_order_are_addresses(source: Any) -> None:
         source.classify(ipv6=numbers)
 
 
-def test_what_iterates_over_something_else_is_no_roster(source: Any) -> None:
+def test_iterable_of_other_things_than_addresses_is_a_type_error(source: Any) -> None:
     with pytest.raises(TypeError, match=r"^roster: a dict iterates over its keys"):
         source.classify({"alice": CHINA})
 
@@ -246,7 +246,7 @@ def test_missing_values_are_invalid_at_their_positions(source: Any) -> None:
         (lambda s: s.lookup(CHINA, "CN", 1), TypeError, "policy"),
     ],
 )
-def test_mistakes_are_the_same_errors(
+def test_wrong_arguments_raise_the_errors_of_a_dataset(
     source: Any, dataset: Dataset, ask: Callable[[Any], object], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text) as raised:
@@ -267,12 +267,12 @@ def test_a_region_set_object_means_its_codes_and_not_its_name(source: Any) -> No
     assert result.region_set == "EU"
 
 
-def test_info_says_the_same(source: Any, dataset: Dataset) -> None:
+def test_info_agrees_with_the_dataset(source: Any, dataset: Dataset) -> None:
     assert source.info() == dataset.info()
 
 
 @pytest.mark.parametrize("name", ["id", "built", "sources", "attributions", "closed"])
-def test_properties_say_the_same(source: Any, dataset: Dataset, name: str) -> None:
+def test_properties_agree_with_the_dataset(source: Any, dataset: Dataset, name: str) -> None:
     assert getattr(source, name) == getattr(dataset, name)
 
 
@@ -293,7 +293,7 @@ def test_datasets_and_clients_have_the_same_verbs_and_properties() -> None:
             assert [one for one in taken if one not in extra] == expected
 
 
-def test_many_rosters_are_classified_alike(source: Any, dataset: Dataset) -> None:
+def test_classify_many_agrees_with_the_dataset(source: Any, dataset: Dataset) -> None:
     rosters = [[CHINA, AMERICA], [], ["no"]]
     results = list(source.classify_many(rosters, region_set="CN"))
     assert results == [dataset.classify(roster, region_set="CN") for roster in rosters]
@@ -320,7 +320,7 @@ mixed_rosters = st.lists(
 
 @settings(max_examples=60)
 @given(roster=mixed_rosters, region_set=st.sampled_from([None, "CN", "EUROPE"]))
-def test_random_rosters_are_classified_like_in_process(
+def test_random_roster_agrees_with_the_dataset(
     service: Service, dataset: Dataset, roster: list[Any], region_set: str | None
 ) -> None:
     client = shared_client(service)
@@ -366,11 +366,11 @@ def form_of(roster: Any) -> str:
         ([CHINA, b"no"], "text"),
     ],
 )
-def test_rosters_travel_packed_unless_something_is_no_address(roster: Any, form: str) -> None:
+def test_roster_is_sent_packed_unless_an_address_is_malformed(roster: Any, form: str) -> None:
     assert form_of(roster) == form
 
 
-def test_what_is_no_address_does_not_travel() -> None:
+def test_text_that_is_no_address_is_not_sent() -> None:
     question = wire.Question.of("CN", Policy.UNANIMOUS)
     typed = "my name is nobody"
     for body in (
@@ -414,7 +414,7 @@ def test_many_packed_rosters_are_answered(kind: Any, service: Service, width: in
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_rosters_are_taken_as_they_are_needed(kind: Any, service: Service, ahead: int) -> None:
+def test_rosters_of_a_stream_are_read_on_demand(kind: Any, service: Service, ahead: int) -> None:
     taken = 0
 
     def rosters() -> Iterator[list[str]]:
@@ -429,7 +429,7 @@ def test_rosters_are_taken_as_they_are_needed(kind: Any, service: Service, ahead
     assert taken == 50
 
 
-def test_an_error_of_the_caller_s_iterator_is_the_caller_s(
+def test_error_of_the_callers_iterator_is_raised_unchanged(
     kind: Any, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     def rosters() -> Iterator[list[str]]:
@@ -445,7 +445,7 @@ def test_an_error_of_the_caller_s_iterator_is_the_caller_s(
     assert "100.99.98.97" not in caplog.text
 
 
-def test_a_bad_roster_in_a_stream_is_an_error_after_the_results_before_it(
+def test_bad_roster_in_a_stream_is_an_error_after_earlier_results(
     kind: Any, service: Service
 ) -> None:
     with kind(service.target) as client:
@@ -468,14 +468,12 @@ def test_a_bad_roster_in_a_stream_is_an_error_after_the_results_before_it(
         ({"ipv4": [b""], "timeout": 0}, ValueError),
     ],
 )
-def test_mistakes_in_a_stream_s_arguments_are_errors_at_once(
-    named: Any, error: type[Exception]
-) -> None:
+def test_wrong_arguments_of_a_stream_are_errors_at_once(named: Any, error: type[Exception]) -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(error):
         client.classify_many(**named)
 
 
-def test_a_stream_that_is_left_is_ended(dataset: Dataset) -> None:
+def test_abandoned_stream_is_cancelled(dataset: Dataset) -> None:
     """On the server, too: its only place for streams is free again."""
     with serving_here(dataset, max_streams=1) as server, Client(str(server.address)) as client:
         for _ in range(20):
@@ -503,7 +501,7 @@ def test_an_asynchronous_iterator_of_rosters_is_taken(service: Service) -> None:
     assert asyncio.run(sizes()) == list(range(5))
 
 
-def test_many_tasks_share_a_client(service: Service, dataset: Dataset) -> None:
+def test_tasks_sharing_a_client_get_their_own_answers(service: Service, dataset: Dataset) -> None:
     addresses = [CHINA, AMERICA, DISPUTED, PRIVATE] * 50
 
     async def ask() -> list[Answer]:
@@ -513,7 +511,7 @@ def test_many_tasks_share_a_client(service: Service, dataset: Dataset) -> None:
     assert asyncio.run(ask()) == [dataset.lookup(address, "CN") for address in addresses]
 
 
-def test_many_threads_share_a_client(service: Service, dataset: Dataset) -> None:
+def test_threads_sharing_a_client_get_their_own_answers(service: Service, dataset: Dataset) -> None:
     addresses = [CHINA, AMERICA, DISPUTED, PRIVATE] * 50
     with Client(service.target, timeout=PATIENCE) as client, futures.ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda address: client.lookup(address, "CN"), addresses))
@@ -545,7 +543,7 @@ VERBS: dict[str, Callable[[Any, float], object]] = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_each_call_has_a_time_limit(kind: Any, silent: str, verb: str) -> None:
+def test_call_beyond_its_time_limit_is_an_error(kind: Any, silent: str, verb: str) -> None:
     with (
         kind(silent, timeout=SOON) as client,
         pytest.raises(ServiceUnavailableError, match=r"in 0\.2 s"),
@@ -553,7 +551,7 @@ def test_each_call_has_a_time_limit(kind: Any, silent: str, verb: str) -> None:
         VERBS[verb](client, SOON)
 
 
-def test_a_client_s_own_time_limit_is_for_each_call(kind: Any, silent: str) -> None:
+def test_time_limit_of_the_client_is_for_each_call(kind: Any, silent: str) -> None:
     with (
         kind(silent, timeout=0.1) as client,
         pytest.raises(ServiceUnavailableError, match=r"in 0\.1 s"),
@@ -562,7 +560,7 @@ def test_a_client_s_own_time_limit_is_for_each_call(kind: Any, silent: str) -> N
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
-def test_a_time_limit_that_is_none_is_refused(timeout: float) -> None:
+def test_invalid_time_limit_is_refused(timeout: float) -> None:
     with pytest.raises(ValueError, match="timeout"):
         Client("127.0.0.1:1", timeout=timeout)
     with pytest.raises(ValueError, match="timeout"):
@@ -572,7 +570,7 @@ def test_a_time_limit_that_is_none_is_refused(timeout: float) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_service_that_is_not_there_is_unavailable(kind: Any, verb: str) -> None:
+def test_absent_service_is_unavailable(kind: Any, verb: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         target = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -580,7 +578,7 @@ def test_a_service_that_is_not_there_is_unavailable(kind: Any, verb: str) -> Non
             VERBS[verb](client, PATIENCE)
 
 
-def test_a_client_connects_again_when_the_service_is_back(kind: Any, tmp_path: Any) -> None:
+def test_client_reconnects_after_a_restart_of_the_service(kind: Any, tmp_path: Any) -> None:
     listen = f"unix:{tmp_path}/socket"
     options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
     with kind(listen, options=options, timeout=PATIENCE) as client:
@@ -598,7 +596,7 @@ def test_a_client_connects_again_when_the_service_is_back(kind: Any, tmp_path: A
                 pytest.fail("never connected again")
 
 
-def test_a_roster_over_the_service_s_limit_is_too_large(kind: Any, dataset: Dataset) -> None:
+def test_roster_over_the_limit_of_the_service_is_too_large(kind: Any, dataset: Dataset) -> None:
     with (
         serving_here(dataset, limits=RosterLimits(roster=5)) as server,
         kind(str(server.address)) as client,
@@ -620,7 +618,7 @@ def test_an_answer_may_be_larger_than_grpc_allows_by_default(kind: Any, dataset:
         assert client.classify(ipv4=bytes(4 * size)).size == size
 
 
-def test_an_answer_over_the_client_s_limit_is_too_large(kind: Any, service: Service) -> None:
+def test_answer_over_the_limit_of_the_client_is_too_large(kind: Any, service: Service) -> None:
     options = [("grpc.max_receive_message_length", 1000)]
     with kind(service.target, options=options) as client, pytest.raises(RosterTooLargeError):
         client.classify([CHINA] * 1000)
@@ -649,7 +647,7 @@ def test_closing_ends_a_call_under_way(silent: str) -> None:
             call.result(PATIENCE)
 
 
-def test_cancelling_a_task_is_not_taken_for_a_failure(silent: str) -> None:
+def test_cancelled_task_raises_cancelled_error(silent: str) -> None:
     async def cancel(stream: bool) -> None:
         async with AsyncClient(silent, timeout=PATIENCE) as client:
 
@@ -670,7 +668,7 @@ def test_cancelling_a_task_is_not_taken_for_a_failure(silent: str) -> None:
     asyncio.run(cancel(stream=True))
 
 
-def test_cancelling_a_task_while_its_client_is_closed_cancels_it(silent: str) -> None:
+def test_task_cancelled_while_its_client_closes_is_cancelled(silent: str) -> None:
     async def cancel() -> None:
         client = AsyncClient(silent, timeout=PATIENCE)
         lookup = asyncio.create_task(client.lookup(CHINA))
@@ -742,7 +740,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("code", "details", "error", "text"), REFUSALS)
-def test_a_refusal_becomes_an_error_without_foreign_text(
+def test_refusal_is_an_error_without_the_text_of_the_server(
     kind: Any, code: grpc.StatusCode, details: str, error: type[Exception], text: str
 ) -> None:
     with impostor((code, details)) as target, kind(target) as client:
@@ -789,7 +787,7 @@ NO_ANSWERS: dict[str, Any] = {
         ("explain", "no protobuf"),
     ],
 )
-def test_an_answer_that_makes_no_sense_is_an_error(kind: Any, verb: str, answer: str) -> None:
+def test_malformed_answer_is_an_error(kind: Any, verb: str, answer: str) -> None:
     response = NO_ANSWERS[answer]
     if not isinstance(response, bytes):
         if verb == "classify_many":
@@ -818,7 +816,7 @@ class Clock:
         return self.now
 
 
-def test_nothing_is_late_while_no_answer_is_due() -> None:
+def test_stream_timeout_does_not_run_while_no_answer_is_due() -> None:
     clock = Clock()
     timeout = StreamTimeout(5.0, clock)
     timeout.on_wait()
@@ -832,7 +830,7 @@ def test_nothing_is_late_while_no_answer_is_due() -> None:
     assert timeout.remaining() == 0.0
 
 
-def test_nothing_is_late_while_nobody_waits() -> None:
+def test_stream_timeout_does_not_run_while_no_caller_waits() -> None:
     clock = Clock()
     timeout = StreamTimeout(5.0, clock)
     timeout.on_send()
@@ -844,7 +842,7 @@ def test_nothing_is_late_while_nobody_waits() -> None:
     assert timeout.remaining() == 2.0
 
 
-def test_each_answer_has_the_whole_time() -> None:
+def test_stream_timeout_starts_anew_for_each_answer() -> None:
     clock = Clock()
     timeout = StreamTimeout(5.0, clock)
     for _ in range(3):

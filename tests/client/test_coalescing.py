@@ -115,7 +115,7 @@ TestQueues.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 1}, {"waiting": 0}, {"calls": 0}])
-def test_bounds_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
+def test_invalid_bounds_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Coalescing(**wrong)
 
@@ -247,7 +247,7 @@ def gathered(service: Held, crowd: Crowd, asked: list[tuple[Any, ...]]) -> list[
     return waiting
 
 
-def test_an_idle_client_asks_at_once_and_alone(dataset: Dataset, kind: str) -> None:
+def test_lookup_of_an_idle_client_is_sent_at_once_alone(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind) as (service, crowd):
         service.gate.set()
         for address in (CHINA, AMERICA, DISPUTED):
@@ -255,7 +255,7 @@ def test_an_idle_client_asks_at_once_and_alone(dataset: Dataset, kind: str) -> N
         assert service.calls == [("Lookup", 1)] * 3
 
 
-def test_what_waits_goes_in_one_call(dataset: Dataset, kind: str) -> None:
+def test_waiting_lookups_are_sent_in_one_call(dataset: Dataset, kind: str) -> None:
     asked = [(address, "CN") for address in (CHINA, AMERICA, GERMANY6, CHINA, "::ffff:1.0.1.1")]
     with held(dataset, kind) as (service, crowd):
         answers = gathered(service, crowd, asked)
@@ -263,14 +263,14 @@ def test_what_waits_goes_in_one_call(dataset: Dataset, kind: str) -> None:
         assert service.calls == [("Lookup", 1), ("ClassifyRoster", 5)]
 
 
-def test_one_that_waits_alone_is_asked_for_alone(dataset: Dataset, kind: str) -> None:
+def test_single_waiting_lookup_is_sent_as_a_lookup(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind) as (service, crowd):
         (answer,) = gathered(service, crowd, [(DISPUTED, "CN")])
         assert answer.result(PATIENCE) == dataset.lookup(DISPUTED, "CN")
         assert service.calls == [("Lookup", 1)] * 2
 
 
-def test_disputed_ones_are_asked_for_again_once_each(dataset: Dataset, kind: str) -> None:
+def test_disputed_addresses_of_a_batch_are_looked_up_once_each(dataset: Dataset, kind: str) -> None:
     asked = [(address, "CN") for address in (DISPUTED, CHINA, DISPUTED, AMERICA)]
     with held(dataset, kind) as (service, crowd):
         answers = gathered(service, crowd, asked)
@@ -279,14 +279,14 @@ def test_disputed_ones_are_asked_for_again_once_each(dataset: Dataset, kind: str
         assert service.calls == [("Lookup", 1), ("ClassifyRoster", 4), ("Lookup", 1)]
 
 
-def test_a_batch_is_bounded(dataset: Dataset, kind: str) -> None:
+def test_batch_is_bounded(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind, coalesce=Coalescing(batch=4)) as (service, crowd):
         answers = gathered(service, crowd, [(CHINA, "CN")] * 10)
         assert {one.result(PATIENCE).country for one in answers} == {"CN"}
         assert [size for _, size in service.calls] == [1, 4, 4, 2]
 
 
-def test_who_is_too_many_fails_at_once_and_alone(dataset: Dataset, kind: str) -> None:
+def test_lookup_beyond_the_queue_bound_fails_at_once(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind, coalesce=Coalescing(waiting=3)) as (service, crowd):
         first = crowd.ask(CHINA, "CN")
         assert service.entered.acquire(timeout=PATIENCE)
@@ -298,7 +298,7 @@ def test_who_is_too_many_fails_at_once_and_alone(dataset: Dataset, kind: str) ->
         assert {one.result(PATIENCE).country for one in [first, *waiting]} == {"CN"}
 
 
-def test_questions_and_bad_addresses_are_asked_apart(dataset: Dataset, kind: str) -> None:
+def test_lookups_are_batched_by_question_and_validity(dataset: Dataset, kind: str) -> None:
     china = RegionSet("CHINA", frozenset(["CN"]))
     questions: list[tuple[Any, ...]] = [
         ("CN",),
@@ -321,9 +321,7 @@ def test_questions_and_bad_addresses_are_asked_apart(dataset: Dataset, kind: str
         assert sizes == {1: 3 * len(questions), len(BAD) + 1: len(questions)}
 
 
-def test_an_unknown_region_set_is_the_error_of_those_who_named_it(
-    dataset: Dataset, kind: str
-) -> None:
+def test_unknown_region_set_fails_its_own_lookups_only(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind) as (service, crowd):
         bad = [crowd.ask(CHINA, "NOWHERE") for _ in range(4)]
         assert service.entered.acquire(timeout=PATIENCE)
@@ -338,7 +336,7 @@ def test_an_unknown_region_set_is_the_error_of_those_who_named_it(
 
 
 @pytest.mark.parametrize("address", [5, None, ["1.0.1.1"]])
-def test_what_is_no_address_by_its_type_is_its_caller_s_error(
+def test_address_of_another_type_fails_its_own_lookup_only(
     dataset: Dataset, kind: str, address: Any
 ) -> None:
     with held(dataset, kind) as (service, crowd):
@@ -348,7 +346,7 @@ def test_what_is_no_address_by_its_type_is_its_caller_s_error(
         assert crowd.ask(CHINA).result(PATIENCE).country == "CN"
 
 
-def test_a_time_limit_is_its_caller_s_own(dataset: Dataset, kind: str) -> None:
+def test_time_limit_applies_to_its_own_lookup_only(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind) as (service, crowd):
         first = crowd.ask(CHINA, "CN")
         assert service.entered.acquire(timeout=PATIENCE)
@@ -363,7 +361,7 @@ def test_a_time_limit_is_its_caller_s_own(dataset: Dataset, kind: str) -> None:
         assert service.calls == [("Lookup", 1)] * 2
 
 
-def test_a_late_caller_in_a_batch_leaves_it_to_the_others(dataset: Dataset, kind: str) -> None:
+def test_expired_lookup_leaves_its_batch_to_the_others(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind) as (service, crowd):
         gates = [threading.Event(), threading.Event()]
         service.gate = gates[0]
@@ -383,7 +381,7 @@ def test_a_late_caller_in_a_batch_leaves_it_to_the_others(dataset: Dataset, kind
         assert [one.result(PATIENCE).country for one in others] == ["US", "US"]
 
 
-def test_a_cancelled_task_cancels_nobody_else(dataset: Dataset) -> None:
+def test_cancelled_task_cancels_no_other_lookup(dataset: Dataset) -> None:
     with held(dataset, "tasks") as (service, crowd):
         first = crowd.ask(CHINA, "CN")
         assert service.entered.acquire(timeout=PATIENCE)
@@ -398,9 +396,7 @@ def test_a_cancelled_task_cancels_nobody_else(dataset: Dataset) -> None:
         assert service.calls == [("Lookup", 1), ("ClassifyRoster", 3)]
 
 
-def test_a_failed_batch_is_a_failure_of_each_and_the_next_goes_on(
-    dataset: Dataset, kind: str
-) -> None:
+def test_failed_batch_fails_its_lookups_and_the_next_is_sent(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind) as (service, crowd):
         service.refuse = lambda method: (
             (grpc.StatusCode.UNAVAILABLE, "") if method == "ClassifyRoster" else None
@@ -413,7 +409,7 @@ def test_a_failed_batch_is_a_failure_of_each_and_the_next_goes_on(
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED])
-def test_who_may_not_ask_for_rosters_asks_for_each(
+def test_refused_rosters_are_sent_as_lookups(
     dataset: Dataset, kind: str, code: grpc.StatusCode
 ) -> None:
     with held(dataset, kind) as (service, crowd):
@@ -427,16 +423,14 @@ def test_who_may_not_ask_for_rosters_asks_for_each(
         assert service.calls[before:] == [("Lookup", 1)] * 8, "it does not try rosters again"
 
 
-def test_a_service_s_own_limit_is_learnt(dataset: Dataset, kind: str) -> None:
+def test_roster_limit_of_the_service_is_learnt(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind, RosterLimits(roster=3)) as (service, crowd):
         answers = gathered(service, crowd, [(CHINA, "CN")] * 12)
         assert {one.result(PATIENCE).country for one in answers} == {"CN"}
         assert [size for _, size in service.calls] == [1, 12, 6, 3, 3, 3, 3]
 
 
-def test_a_service_that_takes_one_address_a_roster_is_asked_for_each(
-    dataset: Dataset, kind: str
-) -> None:
+def test_roster_limit_of_one_address_sends_lookups(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind, RosterLimits(roster=1)) as (service, crowd):
         answers = gathered(service, crowd, [(CHINA, "CN")] * 3)
         assert {one.result(PATIENCE).country for one in answers} == {"CN"}
@@ -462,7 +456,7 @@ def test_an_answer_of_another_size_is_an_error(dataset: Dataset, kind: str) -> N
         assert crowd.ask(CHINA, "CN").result(PATIENCE).country == "CN"
 
 
-def test_closing_ends_all_who_wait(dataset: Dataset, kind: str) -> None:
+def test_closing_ends_all_waiting_lookups(dataset: Dataset, kind: str) -> None:
     with held(dataset, kind) as (service, crowd):
         first = crowd.ask(CHINA, "CN")
         assert service.entered.acquire(timeout=PATIENCE)
@@ -524,7 +518,7 @@ def crowd(request: pytest.FixtureRequest, service: Service) -> Iterator[Crowd]:
     region_set=st.sampled_from([None, "CN", "EU-DE", "EUROPE"]),
     policy=st.sampled_from(["UNANIMOUS", "MAJORITY", "PRIMARY"]),
 )
-def test_random_crowds_are_answered_like_each_alone(
+def test_random_concurrent_lookups_agree_with_single_ones(
     crowd: Crowd,
     dataset: Dataset,
     addresses: list[Any],
@@ -536,7 +530,7 @@ def test_random_crowds_are_answered_like_each_alone(
     assert got == [dataset.lookup(address, region_set, policy) for address in addresses]
 
 
-def test_a_great_crowd_is_answered(crowd: Crowd, dataset: Dataset) -> None:
+def test_many_concurrent_lookups_are_answered(crowd: Crowd, dataset: Dataset) -> None:
     rng = random.Random(5)
     addresses = [rng.randbytes(4) for _ in range(2_000)]
     asked = [crowd.ask(address, "EU") for address in addresses]

@@ -352,7 +352,7 @@ def test_target_that_grpc_takes_is_taken(target: str) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_target_that_is_none_is_refused_at_once(kind: type[Any], target: str, text: str) -> None:
+def test_malformed_target_is_refused_at_once(kind: type[Any], target: str, text: str) -> None:
     with pytest.raises(ValueError, match=f"^target: .*{text}"):
         kind(target)
 
@@ -365,7 +365,7 @@ def test_target_of_another_type_is_refused() -> None:
 # attempts
 
 
-def test_failure_of_an_address_that_listens_says_more_than_a_refused_one() -> None:
+def test_failure_of_a_listening_address_is_preferred_over_a_refused_one() -> None:
     """A name may have several addresses, and gRPC's text has the error of one of them."""
     unavailable = grpc.StatusCode.UNAVAILABLE
     refused = Failure(unavailable, "connect to remote host: Connection refused")
@@ -375,7 +375,7 @@ def test_failure_of_an_address_that_listens_says_more_than_a_refused_one() -> No
     assert refused.more_telling(None) is refused
 
 
-def test_what_stays_as_it_is_is_tried_once() -> None:
+def test_lasting_failure_is_tried_once() -> None:
     """By gRPC's texts, as each attempt is one connection at most and can't be counted."""
     texts = {
         "errors resolving a:1: [field:hostname lookup error:address lookup failed for a:1: "

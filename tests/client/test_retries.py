@@ -113,7 +113,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
-def test_calls_that_are_lost_at_once_are_all_made_again(ask: Ask, code: grpc.StatusCode) -> None:
+def test_calls_lost_together_are_all_retried(ask: Ask, code: grpc.StatusCode) -> None:
     """As when a worker is killed: all that are under way on its connection are lost."""
     together = threading.Barrier(AT_ONCE)
 
@@ -128,7 +128,7 @@ def test_calls_that_are_lost_at_once_are_all_made_again(ask: Ask, code: grpc.Sta
 
 
 @pytest.mark.parametrize("turn", range(8))
-def test_a_call_is_made_so_often_and_no_more(ask: Ask, turn: int) -> None:  # noqa: ARG001 - waits vary
+def test_call_is_attempted_up_to_the_limit(ask: Ask, turn: int) -> None:  # noqa: ARG001 - waits vary
     with counting(ending(grpc.StatusCode.UNAVAILABLE)) as (target, service):
         (error,) = ask(target, 1, retry=QUICK)
         assert isinstance(error, ServiceUnavailableError)
@@ -137,7 +137,7 @@ def test_a_call_is_made_so_often_and_no_more(ask: Ask, turn: int) -> None:  # no
         assert ask(target, 1, retry=QUICK) == []
 
 
-def test_it_lasts_longer_than_grpc_takes_to_connect_again() -> None:
+def test_retries_last_longer_than_grpc_takes_to_reconnect() -> None:
     """A connection to a listener that closes is lost at once, and none is made for a while."""
     options = dict(channel_options(()))
     wait = options["grpc.initial_reconnect_backoff_ms"]
@@ -151,7 +151,7 @@ def test_it_lasts_longer_than_grpc_takes_to_connect_again() -> None:
     assert 0.8 * sum(waits) > 2 * 1.2 * wait / 1_000
 
 
-def test_a_service_that_is_down_is_not_asked_several_times_as_often() -> None:
+def test_retry_budget_bounds_the_attempts_on_a_failing_service() -> None:
     calls = 4 * QUICK.budget
     with (
         counting(ending(grpc.StatusCode.UNAVAILABLE)) as (target, service),
@@ -172,7 +172,7 @@ NOT_AGAIN: dict[str, tuple[Behaviour, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", NOT_AGAIN)
-def test_others_are_made_once(ask: Ask, case: str) -> None:
+def test_other_failures_are_not_retried(ask: Ask, case: str) -> None:
     behaviour, options = NOT_AGAIN[case]
     with counting(behaviour) as (target, service):
         (error,) = ask(target, 1, **options)
@@ -186,7 +186,7 @@ SHED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("coalesce", [False, True])
-def test_shed_call_is_made_again_when_the_hint_says_so(ask: Ask, coalesce: bool) -> None:
+def test_shed_call_is_retried_after_the_hint(ask: Ask, coalesce: bool) -> None:
     """More often than one that fails, since somebody is there: until its time is over."""
     began: list[float] = []
 
@@ -202,7 +202,7 @@ def test_shed_call_is_made_again_when_the_hint_says_so(ask: Ask, coalesce: bool)
     assert all(wait >= 0.06 for wait in waits[1:])  # longer, as the load may last
 
 
-def test_coalesced_lookups_that_are_shed_are_made_again(ask: Ask) -> None:
+def test_shed_coalesced_lookups_are_retried(ask: Ask) -> None:
     with counting(ending(SHED, 3, "2")) as (target, service):
         errors = ask(target, AT_ONCE, coalesce=True)
     assert {type(error) for error in errors} <= {ServiceError}  # the answer is that of one
@@ -218,7 +218,7 @@ def test_shed_call_whose_time_ends_before_the_hint_fails_at_once(ask: Ask) -> No
     assert (error.code, error.retry_after, error.retryable) == ("RESOURCE_EXHAUSTED", 600, True)
 
 
-def test_shed_call_is_made_once_where_no_retry_is_wanted(ask: Ask) -> None:
+def test_shed_call_without_retry_is_made_once(ask: Ask) -> None:
     with counting(ending(SHED, hint="20")) as (target, service):
         (error,) = ask(target, 1, retry=None)
         assert service.attempts == 1
@@ -239,7 +239,7 @@ def test_shed_call_is_made_once_where_no_retry_is_wanted(ask: Ask) -> None:
         ("INTERNAL", None, None, False),
     ],
 )
-def test_error_carries_code_hint_and_whether_a_repetition_makes_sense(
+def test_error_has_code_hint_and_whether_to_retry(
     code: str, hint: str | None, retry_after: float | None, retryable: bool
 ) -> None:
     with counting(ending(grpc.StatusCode[code], hint=hint)) as (target, _):
@@ -289,7 +289,7 @@ def test_closing_ends_the_wait_of_a_shed_task() -> None:
             asyncio.run(close(target, coalesce))
 
 
-def test_streams_are_made_once() -> None:
+def test_stream_is_not_retried() -> None:
     with (
         counting(ending(grpc.StatusCode.UNAVAILABLE)) as (target, service),
         Client(target, timeout=PATIENCE) as client,
@@ -314,7 +314,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_values_that_grpc_would_not_keep_to_are_refused(case: str) -> None:
+def test_invalid_retry_values_are_refused(case: str) -> None:
     values, what = BAD[case]
     with pytest.raises(ValueError, match=what):
         Retry(**values)

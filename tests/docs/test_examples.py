@@ -185,7 +185,7 @@ def test_examples_print_what_the_page_shows(page: Path, tmp_path: Path) -> None:
             assert fits(joined(command.shown), lines), f"$ {command.text}\n{printed}"
 
 
-def test_the_comparison_sees_a_difference() -> None:
+def test_comparison_finds_a_difference() -> None:
     shown = ["dataset  0123456789ab0123", "...", "CN  1,234  INSIDE"]
     assert fits(shown, ["dataset  ba9876543210ba98", "any", "more", "CN 5 INSIDE"])
     assert not fits(shown, ["dataset  ba9876543210ba98", "CN 5 OUTSIDE"])

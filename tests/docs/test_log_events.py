@@ -68,12 +68,12 @@ def written(paths: list[Path]) -> tuple[set[str], set[str]]:
     return events, fields
 
 
-def test_every_event_is_written_and_no_other() -> None:
+def test_log_events_are_exactly_the_documented() -> None:
     events, _ = written(SOURCES)
     assert events == set(get_args(log.Event))
 
 
-def test_every_field_is_written() -> None:
+def test_each_documented_field_is_written() -> None:
     _, fields = written(SOURCES)
     assert set(log.Fields.__annotations__) - _BY_THE_FORMATTER <= fields
 
@@ -88,7 +88,7 @@ def test_every_field_is_written() -> None:
         ("event(name)", set(), set()),
     ],
 )
-def test_the_search_sees_each_form(
+def test_search_finds_each_form(
     tmp_path: Path, source: str, events: set[str], fields: set[str]
 ) -> None:
     path = tmp_path / "module.py"

@@ -42,7 +42,7 @@ def test_the_pages_are_found() -> None:
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_link_targets_exist(page: Path) -> None:
     for link in LINK.findall(read(page)):
         if link.startswith(("http://", "https://", "mailto:")):
             continue
@@ -174,7 +174,7 @@ def test_every_page_is_in_the_index() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({path.parts[0] for path in tracked()}))
-def test_files_that_the_code_names_exist(name: str) -> None:
+def test_files_named_in_code_exist(name: str) -> None:
     """Pages, tests and others, in comments, docstrings and texts; also without first folders."""
     names = [f"/{path}" for path in tracked()]
     for path in tracked():
@@ -185,7 +185,7 @@ def test_files_that_the_code_names_exist(name: str) -> None:
 
 
 @each_page
-def test_what_is_shown_as_toml_can_be_read(page: Path) -> None:
+def test_toml_blocks_can_be_read(page: Path) -> None:
     import tomllib  # noqa: PLC0415
 
     for fence in fences(page):

@@ -76,7 +76,7 @@ def names(meeting: Meeting) -> list[str]:
     return [person.id for person in meeting.participants]
 
 
-def test_exactly_those_inside_leave_and_the_meeting_goes_on(enforcement: Enforcement) -> None:
+def test_measure_removes_exactly_participants_inside(enforcement: Enforcement) -> None:
     meeting = meeting_of(
         enforcement, host=AMERICA, anna=CHINA, ben=PRIVATE, carla=GERMANY, dong=CHINA
     )
@@ -86,7 +86,7 @@ def test_exactly_those_inside_leave_and_the_meeting_goes_on(enforcement: Enforce
     assert meeting.host.id == "host"
 
 
-def test_a_meeting_whose_host_left_belongs_to_the_next(enforcement: Enforcement) -> None:
+def test_removed_host_is_succeeded_by_the_next_participant(enforcement: Enforcement) -> None:
     meeting = meeting_of(enforcement, host=CHINA, anna=AMERICA, host_two=AMERICA)
     enforcement.impose(measure())
     assert meeting.host is not None
@@ -97,7 +97,7 @@ def test_a_meeting_whose_host_left_belongs_to_the_next(enforcement: Enforcement)
     ("mode", "region_set", "stay"),
     [(Mode.DENY_INSIDE, "CN", ["b", "c", "d"]), (Mode.ADMIT_INSIDE, "EEA", ["c", "d"])],
 )
-def test_undetermined_people_stay(
+def test_undetermined_participants_stay(
     enforcement: Enforcement, mode: Mode, region_set: str, stay: list[str]
 ) -> None:
     meeting = meeting_of(enforcement, a=CHINA, b=AMERICA, c=GERMANY, d=PRIVATE)
@@ -116,7 +116,7 @@ def test_undetermined_people_stay(
         (Mode.ADMIT_INSIDE, PRIVATE, False),
     ],
 )
-def test_every_later_join_is_checked(
+def test_later_join_is_checked(
     enforcement: Enforcement, mode: Mode, address: str, joins: bool
 ) -> None:
     meeting = meeting_of(enforcement)
@@ -139,7 +139,7 @@ def test_a_measure_acts_from_its_start_to_its_expiry(
     assert enforcement.review() == []
 
 
-def test_the_records_hold_counts_and_no_people(
+def test_decision_records_have_counts_and_no_participants(
     enforcement: Enforcement, records: Path, dataset: Dataset
 ) -> None:
     meeting_of(enforcement, anna=CHINA, ben=AMERICA, carla=PRIVATE)
@@ -153,7 +153,7 @@ def test_the_records_hold_counts_and_no_people(
         assert secret not in written
 
 
-def test_while_geolookup_is_down_nobody_leaves_and_the_mode_decides_who_joins(
+def test_unavailable_service_removes_no_participant_and_the_mode_decides_joins(
     records: Path, clock: Clock
 ) -> None:
     with serving() as service, Client(service.target, timeout=5) as client:
@@ -170,7 +170,7 @@ def test_while_geolookup_is_down_nobody_leaves_and_the_mode_decides_who_joins(
         assert enforcement.join(meeting, Participant("dong", CHINA)) is not None
 
 
-def test_a_new_dataset_is_a_new_classification(tmp_path: Path, records: Path, clock: Clock) -> None:
+def test_new_dataset_classifies_again(tmp_path: Path, records: Path, clock: Clock) -> None:
     served, changed = tmp_path / "served.geolookup", tmp_path / "changed.geolookup"
     shutil.copy(ROOT / "geolookup" / "data" / "embedded.geolookup", served)
     manifest = tmp_path / "changed.toml"
@@ -211,7 +211,7 @@ def test_a_new_dataset_is_a_new_classification(tmp_path: Path, records: Path, cl
     assert [(kept.size, kept.inside) for kept in decision_record.read(records)] == [(2, 0), (3, 1)]
 
 
-def test_the_example_runs_as_its_readme_says(service: Service, tmp_path: Path) -> None:
+def test_example_runs_as_its_readme_says(service: Service, tmp_path: Path) -> None:
     kept = tmp_path / "records.jsonl"
     done = subprocess.run(
         [sys.executable, str(EXAMPLE), service.target, str(kept)],

@@ -116,7 +116,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize(
     "address", ["1.0.1.1", "8.8.8.8", "43.102.0.1", "10.0.0.1", "2a00:1450::1"]
 )
-def test_a_join_is_answered_like_by_the_library(
+def test_join_agrees_with_the_library(
     client: Run, service: Service, dataset: Dataset, address: str
 ) -> None:
     known = dataset.lookup(address, "CN")
@@ -131,7 +131,7 @@ def test_a_join_is_answered_like_by_the_library(
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000])
-def test_a_takedown_names_exactly_those_inside(
+def test_takedown_names_exactly_participants_inside(
     client: Run, service: Service, dataset: Dataset, size: int
 ) -> None:
     # More than 65,536: sets of positions that have more than one container.
@@ -150,7 +150,7 @@ def test_a_takedown_names_exactly_those_inside(
     assert size < 70_000 or len(inside) > 1000
 
 
-def test_refusals_are_told_and_repeat_no_address(client: Run, service: Service) -> None:
+def test_refusal_is_reported_without_an_address(client: Run, service: Service) -> None:
     done = client(service.target, "takedown", "NOWHERE", given="anna 8.8.8.8\n")
     assert done.returncode == 1
     assert "region_set" in done.stderr
@@ -195,7 +195,7 @@ def losing(
 
 
 @pytest.mark.parametrize("size", [20_000, 1_300_000])
-def test_roster_of_any_size_is_requested_again_when_it_was_lost_or_shed(
+def test_lost_or_shed_roster_of_each_size_is_requested_again(
     client: Run, dataset: Dataset, size: int
 ) -> None:
     """The larger one's answer has more than 4 MiB."""

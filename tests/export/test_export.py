@@ -89,7 +89,7 @@ def expected(dataset: Dataset, family: int, value: int, disputed: Mode) -> dict[
 
 @FAMILIES
 @DISPUTED
-def test_rows_cover_the_line_and_say_what_lookup_says(
+def test_rows_cover_the_space_and_agree_with_lookup(
     small: Dataset, family: Family, disputed: Mode
 ) -> None:
     rows = list(Rows(small, disputed=disputed).of(family))
@@ -117,7 +117,7 @@ def test_primary_gives_the_country_that_lookup_gives(small: Dataset) -> None:
 
 
 @FAMILIES
-def test_spans_are_the_addresses_with_a_country_and_as_few_as_can_be(
+def test_spans_are_the_fewest_that_cover_the_addresses_with_a_country(
     small: Dataset, family: Family
 ) -> None:
     rows = Rows(small, disputed="primary")
@@ -134,7 +134,7 @@ def test_spans_are_the_addresses_with_a_country_and_as_few_as_can_be(
 
 
 @given(st.data())
-def test_prefixes_make_up_the_range_and_no_fewer_would(data: st.DataObject) -> None:
+def test_prefixes_are_the_fewest_that_make_up_the_range(data: st.DataObject) -> None:
     family: Family = data.draw(st.sampled_from((4, 6)))
     bits = 32 if family == 4 else 128
     first, last = sorted(data.draw(st.tuples(*[st.integers(0, 2**bits - 1)] * 2)))
@@ -195,19 +195,19 @@ def check_everywhere(dataset: Dataset, reader: Any, disputed: Mode) -> int:
 
 
 @DISPUTED
-def test_mmdb_answers_like_the_small_dataset(
+def test_mmdb_of_the_small_dataset_agrees_with_lookup(
     small: Dataset, read_mmdb: Callable[..., Any], disputed: Mode
 ) -> None:
     assert check_everywhere(small, read_mmdb(disputed=disputed), disputed) > 50
 
 
-def test_mmdb_answers_like_the_embedded_dataset_in_every_interval(
+def test_mmdb_of_the_embedded_dataset_agrees_with_each_interval(
     dataset: Dataset, read_mmdb: Callable[..., Any]
 ) -> None:
     assert check_everywhere(dataset, read_mmdb(dataset), "omit") > 1_000_000
 
 
-def test_mmdb_answers_ipv6_that_carries_ipv4_by_what_is_inside(
+def test_mmdb_answers_carried_ipv4_by_the_address_inside(
     small: Dataset, read_mmdb: Callable[..., Any]
 ) -> None:
     reader = read_mmdb()
@@ -219,7 +219,7 @@ def test_mmdb_answers_ipv6_that_carries_ipv4_by_what_is_inside(
                 assert inside == reader.get(text(6, 0x2002 << 112 | value << 80 | rest))
 
 
-def test_mmdb_says_no_country_of_teredo_clients(read_mmdb: Callable[..., Any]) -> None:
+def test_mmdb_has_no_country_for_teredo_clients(read_mmdb: Callable[..., Any]) -> None:
     """Where other databases have an alias, the answer would be that of the server's address."""
     reader = read_mmdb()
     server_in_germany = "2001:0:200:1::"
@@ -257,7 +257,7 @@ def test_mmdb_aliases_adjacent_nat64_prefixes_each(read_mmdb: Callable[..., Any]
 
 
 @pytest.mark.parametrize("length", [40, 48, 56, 64])
-def test_mmdb_says_no_country_where_nat64_has_bits_in_between(
+def test_mmdb_has_no_country_for_nat64_with_bits_in_between(
     read_mmdb: Callable[..., Any], length: int
 ) -> None:
     with with_nat64(f"2a00:1::/{length}") as dataset:
@@ -267,9 +267,7 @@ def test_mmdb_says_no_country_where_nat64_has_bits_in_between(
             assert reader.get(text(6, value)) == {"status": "EMBEDDED_IPV4", "claimed": []}
 
 
-def test_mmdb_readers_that_walk_the_whole_tree_come_to_an_end(
-    small: Dataset, read_mmdb: Callable[..., Any]
-) -> None:
+def test_mmdb_tree_walk_ends(small: Dataset, read_mmdb: Callable[..., Any]) -> None:
     walked = list(read_mmdb())
     assert 20 < len(walked) < 2_000
     for network, record in walked:
@@ -277,7 +275,7 @@ def test_mmdb_readers_that_walk_the_whole_tree_come_to_an_end(
             assert record == expected(small, 4, int(network[0]), "omit")
 
 
-def test_mmdb_is_read_as_its_package_walks_it(small: Dataset, tmp_path: Path) -> None:
+def test_mmdb_is_read_back_as_its_package_walks_it(small: Dataset, tmp_path: Path) -> None:
     """Aliases of IPv4 with it, which neither follows."""
     pytest.importorskip("mmdb_writer")
     maxminddb = pytest.importorskip("maxminddb")
@@ -335,7 +333,7 @@ def as_csv(rows: Rows) -> list[dict[str, str]]:
 
 
 @DISPUTED
-def test_csv_has_a_line_a_row(small: Dataset, tmp_path: Path, disputed: Mode) -> None:
+def test_csv_has_one_line_per_row(small: Dataset, tmp_path: Path, disputed: Mode) -> None:
     content = exported(small, tmp_path / "out", "csv", disputed=disputed)
     assert content.startswith(b"first,last,code,status,claimed\n")
     assert b"\r" not in content
@@ -420,7 +418,7 @@ def sets_of(script: str) -> dict[str, list[str]]:
 
 
 @DISPUTED
-def test_nftables_has_a_set_a_country_and_family(
+def test_nftables_has_one_set_per_country_and_family(
     small: Dataset, tmp_path: Path, disputed: Mode
 ) -> None:
     script = exported(small, tmp_path / "out", "nftables", disputed=disputed).decode()
@@ -548,7 +546,7 @@ def test_progress_ends_at_the_end(small: Dataset, tmp_path: Path, format_name: s
     ("format_name", "options"),
     [("json", {}), ("mmdb", {"codes": ["CN"]}), ("csv", {"table": "filter"})],
 )
-def test_what_makes_no_sense_is_refused_before_anything_is_written(
+def test_invalid_options_are_refused_before_anything_is_written(
     small: Dataset, format_name: str, options: dict[str, Any]
 ) -> None:
     file = io.BytesIO()
@@ -594,7 +592,7 @@ def small_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_command_writes_the_file_and_says_so(
+def test_command_writes_the_file_and_reports_it(
     small: Dataset, small_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.csv"
@@ -655,7 +653,7 @@ def test_command_writes_countries_of_a_region_set(
         ((), "--format"),
     ],
 )
-def test_command_refuses_what_makes_no_sense(
+def test_command_refuses_invalid_options(
     small_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -54,7 +54,7 @@ def test_the_curve_visits_every_cell_and_never_jumps(order: int) -> None:
     assert (np.abs(np.diff(column)) + np.abs(np.diff(row)) == 1).all()
 
 
-def test_the_curve_is_the_one_of_other_maps_of_the_ipv4_space() -> None:
+def test_curve_is_the_usual_one_of_ipv4_maps() -> None:
     """0 upper left, 255 upper right, 127 and 128 side by side in the middle."""
     column, row = (axis.tolist() for axis in curve(4))
     places = list(zip(column, row, strict=True))
@@ -91,7 +91,7 @@ def test_a_tally_counts_each_address_once_where_it_is(edges: list[int], values: 
 # --- subjects ------------------------------------------------------------------------
 
 
-def test_countries_are_those_that_all_sources_name(small: Dataset) -> None:
+def test_map_colours_countries_that_all_sources_name(small: Dataset) -> None:
     totals = by_category(subjects.codes(small))
     assert totals["DE  Germany"] == 2**24
     assert totals["CN  China"] == 2**8
@@ -173,7 +173,7 @@ NOWHERE = Claim(Status.OVERRIDE, "ZZ")
         (SPECIAL, SPECIAL, "special-purpose"),
     ],
 )
-def test_what_kind_of_change_it_is(old: Claim, new: Claim, label: str) -> None:
+def test_change_has_its_kind(old: Claim, new: Claim, label: str) -> None:
     before, after = Dataset.from_buffer(everywhere(old)), Dataset.from_buffer(everywhere(new))
     subject = subjects.difference(before, after)
     changed = [name for name, total in by_category(subject).items() if total == SPACE]
@@ -202,7 +202,7 @@ def test_changes_are_listed_by_size(small: Dataset) -> None:
     assert [total for _, total in rows] == sorted((total for _, total in rows), reverse=True)
 
 
-def test_nothing_changed_between_a_dataset_and_itself(dataset: Dataset) -> None:
+def test_dataset_compared_with_itself_has_no_change(dataset: Dataset) -> None:
     subject = subjects.difference(dataset, dataset)
     totals = by_category(subject).items()
     assert sum(total for label, total in totals if "unchanged" in label) == SPACE
@@ -249,7 +249,7 @@ def seen(colour: str, vision: str) -> Any:
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-def test_kinds_can_be_told_apart_with_each_colour_vision(
+def test_colours_are_distinct_in_each_colour_vision(
     small: Dataset, dataset: Dataset, vision: str
 ) -> None:
     for subject in (
@@ -286,7 +286,7 @@ def colour_of(picture: Any, address: int) -> str:
 
 
 @pytest.mark.parametrize("prefix_length", [16, 20])
-def test_addresses_have_their_kinds_colour_at_their_place(
+def test_address_has_the_colour_of_its_kind_at_its_position(
     small: Dataset, prefix_length: int
 ) -> None:
     subject = subjects.agreement(small)
@@ -299,7 +299,7 @@ def test_addresses_have_their_kinds_colour_at_their_place(
     assert colour_of(picture, 0x80808000) == kinds["no source speaks"]
 
 
-def test_a_small_part_of_what_the_picture_is_about_shows_pale(small: Dataset) -> None:
+def test_cell_with_a_small_part_is_pale(small: Dataset) -> None:
     subject = subjects.one_region_set(
         small, small.region_sets.resolve("CN")
     )  # a /24 in the cell of 1.0.0.0/16
@@ -313,7 +313,7 @@ def test_the_same_picture_has_the_same_bytes(small: Dataset) -> None:
     assert png(subjects.codes(small)) == png(subjects.codes(small))
 
 
-def test_svg_is_xml_without_the_day_it_was_drawn(small: Dataset) -> None:
+def test_svg_is_xml_without_a_date(small: Dataset) -> None:
     files = []
     for _ in range(2):
         file = io.BytesIO()
@@ -365,7 +365,7 @@ def test_command_draws_each_picture(
         (("-o", "missing/map.png"), "folder"),
     ],
 )
-def test_command_refuses_what_makes_no_sense(
+def test_command_refuses_invalid_options(
     *,
     small_file: Path,
     tmp_path: Path,

@@ -142,7 +142,7 @@ def loading(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("134744072:443", True),
     ],
 )
-def test_public_is_all_but_loopback_and_private(address: str, public: bool) -> None:
+def test_address_is_public_unless_loopback_or_private(address: str, public: bool) -> None:
     assert targets.is_public(address) is public
 
 
@@ -171,7 +171,7 @@ def test_public_is_all_but_loopback_and_private(address: str, public: bool) -> N
         "a..b:1",
     ],
 )
-def test_what_is_no_target_is_refused(address: str) -> None:
+def test_malformed_target_is_refused(address: str) -> None:
     with pytest.raises(TargetError):
         targets.is_public(address)
 
@@ -184,7 +184,7 @@ def test_a_name_with_one_public_address_is_public(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("said", [(), ("--public",), ("--i-may-load-this-service",)])
 @pytest.mark.parametrize("form", [("8.8.8.8:1",), ("--compare", "127.0.0.1:1", "8.8.8.8:1")])
-def test_a_public_target_is_refused_unless_told_twice(
+def test_public_target_without_confirmation_is_refused(
     said: tuple[str, ...], form: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -193,7 +193,7 @@ def test_a_public_target_is_refused_unless_told_twice(
     assert "8.8.8.8:1 is not on this machine" in capsys.readouterr().err
 
 
-def test_a_public_target_is_taken_when_told_twice() -> None:
+def test_public_target_with_confirmation_is_accepted() -> None:
     chosen = options.read(["8.8.8.8:1", "--public", "--i-may-load-this-service"])
     assert chosen.targets == (Target("8.8.8.8:1"),)
 
@@ -230,7 +230,7 @@ def test_a_public_target_is_taken_when_told_twice() -> None:
         (["127.0.0.1:1", "--cores", "4095"], "there is no core 4095"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_refused(
+def test_contradictory_command_line_is_refused(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -279,13 +279,15 @@ def test_addresses_are_drawn_by_weight_from_what_is_assigned(
     assert v4.counts()["US"] / len(v4) > 0.25
 
 
-def test_the_same_process_draws_the_same_and_another_one_others(
+def test_draws_are_reproducible_and_differ_between_processes(
     drawn: Callable[..., Drawing],
 ) -> None:
     assert drawn(1).several(50) == drawn(1).several(50) != drawn(2).several(50)
 
 
-def test_bad_input_has_its_share_and_travels_as_text(drawn: Callable[..., Drawing]) -> None:
+def test_invalid_addresses_have_their_share_and_are_sent_as_text(
+    drawn: Callable[..., Drawing],
+) -> None:
     requests = [
         v1.LookupRequest.FromString(work.lookup_call(one).body) for one in [drawn(bad=0.3)] * 800
     ]
@@ -305,7 +307,7 @@ def test_bad_input_has_its_share_and_travels_as_text(drawn: Callable[..., Drawin
         ({"text": True, "ipv6": 0.5}, "text"),
     ],
 )
-def test_rosters_have_the_form_that_was_asked_for(
+def test_rosters_have_the_requested_form(
     drawn: Callable[..., Drawing], dataset: Dataset, blend: dict[str, Any], column: str
 ) -> None:
     request = work.roster(drawn(**blend), 100)
@@ -317,7 +319,7 @@ def test_rosters_have_the_form_that_was_asked_for(
     assert Status.INVALID not in result.statuses
 
 
-def test_a_mix_has_each_of_its_parts_by_weight(drawn: Callable[..., Drawing]) -> None:
+def test_mix_has_its_parts_by_weight(drawn: Callable[..., Drawing]) -> None:
     made = work.calls("mix", drawn(), {"joins": 9, "roster-10": 1})
     counts = Counter((call.method, call.addresses) for call in made)
     assert set(counts) == {(wire.LOOKUP, 1), (wire.CLASSIFY_ROSTER, 10)}
@@ -325,7 +327,7 @@ def test_a_mix_has_each_of_its_parts_by_weight(drawn: Callable[..., Drawing]) ->
 
 
 @pytest.mark.parametrize("weights", [{}, {"joins": 0.0}, {"mix": 1.0}, {"coalesced": 1.0}])
-def test_a_mix_without_sense_is_refused(weights: dict[str, float]) -> None:
+def test_malformed_mix_is_refused(weights: dict[str, float]) -> None:
     with pytest.raises(WorkError):
         work.parsed_mix(weights)
 
@@ -341,11 +343,11 @@ def test_a_mix_without_sense_is_refused(weights: dict[str, float]) -> None:
         (RosterTooLargeError("roster: larger than one message may be"), "RESOURCE_EXHAUSTED"),
     ],
 )
-def test_errors_of_the_own_clients_are_counted_by_status(error: Any, status: str) -> None:
+def test_errors_of_geolookups_clients_are_counted_by_status(error: Any, status: str) -> None:
     assert status_of(error) == status
 
 
-def test_calls_are_due_at_random_and_at_the_rate_that_was_asked_for() -> None:
+def test_calls_are_due_at_random_at_the_requested_rate() -> None:
     due = list(poisson(1_000, "a", 5.0, 15.0))
     assert due == sorted(due) == list(poisson(1_000, "a", 5.0, 15.0))
     assert due != list(poisson(1_000, "b", 5.0, 15.0))
@@ -368,7 +370,7 @@ def times(*milliseconds: float) -> Latencies:
     return found
 
 
-def test_percentiles_that_no_call_lies_beyond_are_not_told() -> None:
+def test_percentile_beyond_all_calls_is_not_reported() -> None:
     few = times(*range(1, 101)).percentiles()
     assert few["p50"] == pytest.approx(50_000, rel=1e-3)
     assert few["p99"] == pytest.approx(99_000, rel=1e-3)
@@ -381,7 +383,7 @@ def test_percentiles_that_no_call_lies_beyond_are_not_told() -> None:
     assert set(Latencies().percentiles().values()) == {None}
 
 
-def test_histograms_travel_and_add_up_and_are_read_elsewhere() -> None:
+def test_histograms_are_merged_and_read_by_hdrhistogram() -> None:
     one, other = times(1, 2, 3), times(4, 1_000_000)
     one.add(pickle.loads(pickle.dumps(other)))  # noqa: S301 - our own
     assert one.count == 5
@@ -391,7 +393,7 @@ def test_histograms_travel_and_add_up_and_are_read_elsewhere() -> None:
     assert pickle.loads(pickle.dumps(Latencies())).count == 0  # noqa: S301
 
 
-def test_the_curve_rises_to_the_longest() -> None:
+def test_percentile_curve_ends_at_the_maximum() -> None:
     points = times(*range(1, 2_001)).curve()
     assert points == sorted(points)
     assert points[-1] == (100.0, pytest.approx(2e6, rel=1e-3))
@@ -399,7 +401,7 @@ def test_the_curve_rises_to_the_longest() -> None:
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 9, 10, 19, 29, 30])
-def test_the_quantiles_are_those_of_students_distribution(freedom: int) -> None:
+def test_quantiles_are_those_of_students_t(freedom: int) -> None:
     def density(at: float) -> float:
         scale = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2)
         return scale / math.sqrt(freedom * math.pi) * (1 + at**2 / freedom) ** (-(freedom + 1) / 2)
@@ -431,7 +433,7 @@ def test_ratios_have_an_interval_about_them(
     assert found.differs is differs
 
 
-def test_the_interval_holds_the_true_ratio_as_often_as_it_says() -> None:
+def test_interval_covers_the_true_ratio_at_its_level() -> None:
     rng = random.Random(6)
 
     def found() -> Ratio:
@@ -460,7 +462,7 @@ def measured(plan: Plan, *milliseconds: float, completed: int | None = None, **o
     return Run(plan, result)
 
 
-def test_runs_that_took_turns_are_compared() -> None:
+def test_alternating_runs_are_compared() -> None:
     one = Plan(TARGET, "joins", seconds=1.0)
     first = [measured(one, *[pace] * 200) for pace in (1.0, 4.0)]
     second = [measured(one, *[2 * pace] * 100) for pace in (1.0, 4.0)]
@@ -496,7 +498,7 @@ class Queue:
 
 
 @pytest.mark.parametrize("guess", [300.0, 1_000.0, 4_000.0])
-def test_the_knee_is_found_below_what_the_service_bears(guess: float) -> None:
+def test_knee_is_found_below_the_capacity(guess: float) -> None:
     queue = Queue(1_000)
     found = knee.search(queue.run, guess, 20_000.0)
     assert found.held is not None
@@ -508,18 +510,18 @@ def test_the_knee_is_found_below_what_the_service_bears(guess: float) -> None:
     assert rates == sorted(queue.offered)
 
 
-def test_a_disturbance_is_not_taken_for_the_knee() -> None:
+def test_single_disturbance_is_not_the_knee() -> None:
     assert knee.search(Queue(1_000, [1]).run, 1_000, 20_000.0).held == pytest.approx(
         knee.search(Queue(1_000).run, 1_000, 20_000.0).held
     )
 
 
-def test_without_a_limit_it_is_taken_from_the_light_load() -> None:
+def test_missing_limit_is_taken_from_the_light_load() -> None:
     assert knee.search(Queue(100).run, 100).limit > knee.search(Queue(10_000).run, 10_000).limit
     assert knee.search(Queue(10_000).run, 10_000).limit == knee.LEAST_LIMIT
 
 
-def test_a_service_that_holds_no_load_has_no_knee() -> None:
+def test_service_that_holds_no_load_has_no_knee() -> None:
     found = knee.search(Queue(1_000).run, 1_000, 0.1)
     assert found.held is None
     assert found.broke is not None
@@ -561,14 +563,14 @@ CLOSED, OPEN = Plan(TARGET, "joins", seconds=1.0), Plan(TARGET, "joins", rate=10
         (replace(measured(CLOSED, *[1.0] * 999), spent=Spent(1.0, 1_500)), "answered 1,500 addr"),
     ],
 )
-def test_a_figure_that_is_not_the_services_alone_is_warned_of(run: Run, said: str | None) -> None:
+def test_figure_limited_by_the_generator_is_warned_of(run: Run, said: str | None) -> None:
     warnings = run.warnings()
     assert [said is not None and said in warning for warning in warnings] == [True] * (
         said is not None
     )
 
 
-def test_processor_time_is_the_difference_and_a_restarted_worker_begins_anew() -> None:
+def test_processor_time_of_a_restarted_worker_counts_from_zero() -> None:
     before = Reading({"0": 10.0, "1": 5.0}, 100.0)
     assert metrics.spent(before, Reading({"0": 11.0, "1": 5.5}, 160.0)) == Spent(1.5, 60.0)
     assert metrics.spent(before, Reading({"0": 11.0, "1": 0.25, "2": 1.0}, 40.0)) == Spent(2.25, 40)
@@ -642,13 +644,13 @@ def metered(service: Service, dataset: Dataset) -> Iterator[Pages]:
         (200, b"<html>{ \xff", "not in Prometheus's text format"),
     ],
 )
-def test_metrics_that_are_not_the_services_are_refused(status: int, body: bytes, said: str) -> None:
+def test_metrics_of_another_program_are_refused(status: int, body: bytes, said: str) -> None:
     with Pages(lambda: (status, body)) as pages, pytest.raises(MetricsError, match=said):
         metrics.read(pages.url)
 
 
 @pytest.mark.parametrize("url", ["", "none", "ftp://127.0.0.1/", "http://:1/", "http://a:x/"])
-def test_what_is_no_url_of_metrics_is_refused(url: str) -> None:
+def test_malformed_metrics_url_is_refused(url: str) -> None:
     with pytest.raises(MetricsError, match="expected http://HOST"):
         metrics.read(url)
 
@@ -662,11 +664,11 @@ def test_what_is_no_url_of_metrics_is_refused(url: str) -> None:
         ("unix:/run/50051", None),
     ],
 )
-def test_metrics_are_looked_for_where_they_usually_are(address: str, url: str | None) -> None:
+def test_metrics_url_defaults_to_the_usual_port(address: str, url: str | None) -> None:
     assert command.usual_metrics(Target(address)) == url
 
 
-def test_metrics_that_are_not_there_are_refused() -> None:
+def test_absent_metrics_are_refused() -> None:
     with pytest.raises(MetricsError, match="ConnectionRefusedError"):
         metrics.read("http://127.0.0.1:1/metrics")
 
@@ -706,7 +708,7 @@ def test_every_scenario_is_answered(
 
 
 @pytest.mark.parametrize("scenario", ["joins", "coalesced", "roster-10", "stream-10", "mix"])
-def test_an_open_loop_offers_what_was_asked_for(
+def test_open_loop_offers_the_requested_rate(
     client_processes: ClientProcesses, service: Service, scenario: str
 ) -> None:
     one = plan(service, scenario, rate=100.0, seconds=1.5, under_way=1_000)
@@ -740,7 +742,7 @@ def test_failures_are_counted_by_status(
         assert result.latencies.count == result.completed == 0
 
 
-def test_what_is_due_beyond_the_bound_waits_and_its_time_runs(
+def test_call_due_beyond_the_bound_waits_and_is_timed_from_when_due(
     client_processes: ClientProcesses, service: Service
 ) -> None:
     """One call under way to each process, and far more due than can be answered so."""
@@ -793,7 +795,7 @@ def slow(result: Result) -> float:
     return 1 - within / 100
 
 
-def test_a_stalled_service_shows_in_an_open_loop_and_hides_in_a_closed_one(
+def test_stall_is_measured_by_an_open_loop_and_hidden_by_a_closed_one(
     client_processes: ClientProcesses,
 ) -> None:
     """Of what is due in a stall of a second, three quarters wait for longer than a quarter."""
@@ -813,12 +815,12 @@ def test_a_stalled_service_shows_in_an_open_loop_and_hides_in_a_closed_one(
     assert closed.latencies.longest > 0.9 * STALL * 1e6
 
 
-def test_a_service_that_is_not_there_is_counted_as_such(client_processes: ClientProcesses) -> None:
+def test_absent_service_is_counted_as_unavailable(client_processes: ClientProcesses) -> None:
     one = Plan(TARGET, "joins", rate=50.0, seconds=0.5, warm_up=0.1, under_way=100)
     assert set(client_processes.run(one).statuses) == {"UNAVAILABLE"}
 
 
-def test_a_client_process_that_ends_is_told_of(service: Service) -> None:
+def test_client_process_that_ends_is_an_error(service: Service) -> None:
     before = multiprocessing.active_children()
     with ClientProcesses(2) as own:
         (process, *_) = [one for one in multiprocessing.active_children() if one not in before]
@@ -827,7 +829,7 @@ def test_a_client_process_that_ends_is_told_of(service: Service) -> None:
 
 
 @pytest.mark.parametrize("when", ["within a message", "between two"])
-def test_ctrl_c_tears_no_message(
+def test_ctrl_c_truncates_no_message(
     service: Service, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In client processes of its own: none may run another plan after it."""
@@ -860,7 +862,7 @@ def test_ctrl_c_tears_no_message(
     assert 0 < result.seconds < 60
 
 
-def test_ctrl_c_for_the_second_time_does_not_wait(service: Service) -> None:
+def test_second_ctrl_c_does_not_wait(service: Service) -> None:
     with ClientProcesses(2) as own, pytest.raises(KeyboardInterrupt):
         own.run(
             plan(service, seconds=60.0),
@@ -883,7 +885,7 @@ def test_the_services_processor_time_is_taken_from_its_metrics(
     assert not session.notes
 
 
-def test_metrics_that_fail_meanwhile_are_noted_once(
+def test_metrics_that_fail_during_a_run_are_noted_once(
     client_processes: ClientProcesses, service: Service
 ) -> None:
     session = Session(
@@ -895,9 +897,7 @@ def test_metrics_that_fail_meanwhile_are_noted_once(
 
 
 @pytest.mark.parametrize("scenario", ["joins", "coalesced", "roster-1000", "stream-10", "mix"])
-def test_the_empty_server_is_asked_as_a_real_one(
-    client_processes: ClientProcesses, scenario: str
-) -> None:
+def test_empty_server_takes_each_scenario(client_processes: ClientProcesses, scenario: str) -> None:
     with empty_servers(2) as server:
         one = Plan(server, scenario, seconds=0.3, warm_up=0.1)
         found = ceiling.measure(client_processes, one, server, 2)
@@ -907,7 +907,7 @@ def test_the_empty_server_is_asked_as_a_real_one(
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000])
-def test_the_empty_servers_answers_are_right_in_form(size: int) -> None:
+def test_empty_server_answers_are_well_formed(size: int) -> None:
     question = wire.Question.of("EU", Policy.UNANIMOUS)
     for result in (
         wire.classify([], None, None, question).read(ceiling.roster_answer(size)),
@@ -962,14 +962,14 @@ def test_json_has_what_was_measured(reported: tuple[Any, Path], dataset: Dataset
         assert run["server_cpu_per_call"] is None
 
 
-def test_the_page_needs_nothing_beside_it(reported: tuple[Any, Path]) -> None:
+def test_page_is_one_self_contained_file(reported: tuple[Any, Path]) -> None:
     page = (reported[1] / "page.html").read_text(encoding="utf-8")
     assert page.count("<svg") == page.count("</svg>") == 1
     assert "What the clients saw" in page
     assert not re.search(r"<(link|script|img|iframe|object)\b|@import|url\(http|src=", page)
 
 
-def test_the_picture_has_a_panel_for_each_work_and_one_of_percentiles(
+def test_picture_has_a_panel_for_each_scenario_and_one_of_percentiles(
     reported: tuple[Any, Path],
 ) -> None:
     text = (reported[1] / "plot.svg").read_text(encoding="utf-8")
@@ -978,7 +978,7 @@ def test_the_picture_has_a_panel_for_each_work_and_one_of_percentiles(
     assert len(titles) == 3
 
 
-def test_two_targets_take_turns(service: Service, metered: Pages) -> None:
+def test_two_targets_are_measured_alternately(service: Service, metered: Pages) -> None:
     done = loading(
         "--compare",
         service.target,
@@ -1008,7 +1008,7 @@ def test_two_targets_take_turns(service: Service, metered: Pages) -> None:
     assert all(run["server_cpu_per_call"] > 0 for run in found["runs"])
 
 
-def test_the_knee_of_a_real_service_is_looked_for(service: Service, tmp_path: Path) -> None:
+def test_knee_of_a_real_service_is_searched(service: Service, tmp_path: Path) -> None:
     """With a limit that no service holds: the search goes down, and a light load is soon run."""
     done = loading(
         service.target,
@@ -1040,20 +1040,20 @@ def test_the_knee_is_drawn_where_it_was_found() -> None:
     assert not any("keep up" in text for text in report.cautions(study))
 
 
-def test_a_service_that_is_not_there_ends_it_with_1() -> None:
+def test_absent_service_ends_with_1() -> None:
     done = loading("127.0.0.1:1")
     assert (done.returncode, done.stdout) == (command.NOTHING, "")
     assert done.stderr == "127.0.0.1:1: UNAVAILABLE\n"
 
 
-def test_calls_that_fail_end_it_with_3(service: Service) -> None:
+def test_failed_calls_end_with_3(service: Service) -> None:
     done = loading(service.target, "--region-set", "NOWHERE", "--no-ceiling", *SHORT)
     assert done.returncode == command.FAILED
     assert "| INVALID_ARGUMENT |" in done.stdout
     assert "100.00%" in done.stdout
 
 
-def test_a_file_that_is_no_dataset_ends_it_with_1(service: Service, tmp_path: Path) -> None:
+def test_file_that_is_no_dataset_ends_with_1(service: Service, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"no dataset")
     done = loading(service.target, "--dataset", str(tmp_path / "x"))
     assert done.returncode == command.NOTHING
@@ -1071,9 +1071,7 @@ def until(descriptor: int, text: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("loop", [(), ("--rate", "100")], ids=["closed", "open"])
-def test_ctrl_c_ends_it_and_what_was_measured_is_reported(
-    service: Service, loop: tuple[str, ...]
-) -> None:
+def test_ctrl_c_reports_what_was_measured(service: Service, loop: tuple[str, ...]) -> None:
     """On a terminal, where progress is shown and Ctrl-C goes to all processes."""
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
@@ -1157,7 +1155,7 @@ def test_targets_may_be_behind_tls(authority: trustme.CA, tmp_path: Path, mutual
         assert refused.stderr == f"{target}: UNAVAILABLE\n"
 
 
-def test_a_report_says_what_was_asked_and_where() -> None:
+def test_report_names_scenario_and_target() -> None:
     study = Study({"cores": "2"}, [("127.0.0.1:1", "ab" * 32)], "addresses packed", 1)
     study.runs.append(measured(CLOSED, *[1.0] * 100, statuses=Counter({OK: 100, "UNAVAILABLE": 1})))
     told = report.text(study)

@@ -45,7 +45,7 @@ def test_an_exception_leaves_what_was_there(tmp_path: Path, existing: bytes | No
     assert existing is None or path.read_bytes() == existing
 
 
-def test_the_file_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+def test_new_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         with replacing(tmp_path / "file"):
@@ -77,7 +77,7 @@ def test_new_content_keeps_owner_and_group_of_old_file(tmp_path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
 
 
-def test_owner_that_may_not_be_kept_is_the_writer(
+def test_owner_that_may_not_be_set_is_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
@@ -127,7 +127,7 @@ def test_symbolic_link_stays_and_its_target_is_replaced(
     assert names(folder) == ["2026.file"]
 
 
-def test_circle_of_links_is_the_operating_systems_error(tmp_path: Path) -> None:
+def test_circular_links_are_the_operating_systems_error(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="symbolic links"), replacing(tmp_path / "a"):
@@ -158,7 +158,7 @@ def test_folder_that_cannot_be_written_names_the_file(
     assert caught.value.strerror == "can't be written in its folder: Permission denied"
 
 
-def test_another_files_error_keeps_its_name(tmp_path: Path) -> None:
+def test_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "file"):
         (tmp_path / "missing").read_bytes()
     assert caught.value.filename == str(tmp_path / "missing")
@@ -181,7 +181,7 @@ def test_a_missing_folder_is_the_operating_systems_error(tmp_path: Path) -> None
         pass
 
 
-def test_it_is_on_the_disk_before_it_has_its_name(
+def test_new_file_is_synced_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []

@@ -122,14 +122,14 @@ def refused(server: Server, path: str = PATH, **options: Any) -> UpdateError:
     return caught.value
 
 
-def test_a_file_comes_as_it_is_with_its_validators(server: Server) -> None:
+def test_file_is_downloaded_with_its_validators(server: Server) -> None:
     server.plan(PATH, content(BODY, etag='W/"one"'))
     got = get(server)
     assert got.body == BODY
     assert got.reply == transfer.Reply(False, Validators('W/"one"', publishers.MODIFIED))
 
 
-def test_the_project_is_named_and_no_encoding_asked_for(server: Server) -> None:
+def test_request_names_the_project_and_asks_for_no_encoding(server: Server) -> None:
     server.plan(PATH, content(BODY))
     get(server)
     (request,) = server.asked_for(PATH)
@@ -138,7 +138,7 @@ def test_the_project_is_named_and_no_encoding_asked_for(server: Server) -> None:
     assert "If-None-Match" not in request.headers
 
 
-def test_a_known_version_is_not_sent_again(server: Server) -> None:
+def test_known_version_is_not_downloaded_again(server: Server) -> None:
     server.plan(PATH, content(BODY))
     known = get(server).reply.validators
     again = get(server, known=known)
@@ -148,12 +148,12 @@ def test_a_known_version_is_not_sent_again(server: Server) -> None:
     assert by_date.reply.unchanged
 
 
-def test_a_query_is_part_of_what_is_asked_for(server: Server) -> None:
+def test_query_of_a_url_is_sent(server: Server) -> None:
     server.plan("/file?month=11", content(BODY))
     assert get(server, "/file?month=11").body == BODY
 
 
-def test_progress_counts_to_the_length(server: Server) -> None:
+def test_progress_ends_at_the_length(server: Server) -> None:
     server.plan(PATH, content(BODY))
     steps: list[tuple[int, int | None]] = []
     get(server, on_progress=lambda done, total: steps.append((done, total)))
@@ -190,19 +190,21 @@ def test_progress_counts_to_the_length(server: Server) -> None:
         (redirect("https://me:secret@127.0.0.1:1/"), "the URL names a user"),
     ],
 )
-def test_what_is_wrong_is_told(server: Server, behaviour: Behaviour, expected: str) -> None:
+def test_failed_download_says_what_is_wrong(
+    server: Server, behaviour: Behaviour, expected: str
+) -> None:
     server.plan(PATH, behaviour)
     limits = SHORT if expected == "the server stalled" else ONCE
     assert str(refused(server, largest=1_000, limits=limits)).startswith(expected)
 
 
 @pytest.mark.parametrize("length", ["-3", "many", ""])
-def test_a_length_that_is_none_counts_for_nothing(server: Server, length: str) -> None:
+def test_malformed_length_is_ignored(server: Server, length: str) -> None:
     server.plan(PATH, bare(BODY, Content_Length=length))
     assert get(server).body == BODY
 
 
-def test_a_server_that_is_not_there_is_told() -> None:
+def test_absent_server_is_an_error() -> None:
     with publishing() as server:
         pass
     assert str(refused(server, limits=ONCE)) == "the server can't be reached"
@@ -220,7 +222,7 @@ def test_a_server_that_is_not_there_is_told() -> None:
     ],
     ids=["headers", "a header", "no length", "a length", "chunks", "the size of a chunk"],
 )
-def test_a_server_that_trickles_is_given_up(server: Server, behaviour: Behaviour) -> None:
+def test_slow_server_is_abandoned(server: Server, behaviour: Behaviour) -> None:
     server.plan(PATH, behaviour)
     limits = TransferLimits(stall=20, total=0.3, attempts=1)
     assert str(refused(server, limits=limits)) == "not complete within 0.3 s"
@@ -231,26 +233,26 @@ def test_a_server_that_trickles_is_given_up(server: Server, behaviour: Behaviour
     [status(500), status(503), status(429), status(408), bare(b"abc", length=9), stall()],
     ids=["500", "503", "429", "408", "truncated", "stalled"],
 )
-def test_what_may_pass_is_tried_again(server: Server, failure: Behaviour) -> None:
+def test_transient_failure_is_retried(server: Server, failure: Behaviour) -> None:
     server.plan(PATH, failure, failure, content(BODY))
     got = get(server, limits=TransferLimits(stall=1, attempts=3, pause=2))
     assert got.body == BODY
     assert got.waits == [2, 4]
 
 
-def test_nothing_of_a_broken_attempt_is_left(server: Server) -> None:
+def test_broken_attempt_leaves_nothing(server: Server) -> None:
     server.plan(PATH, bare(bytes(5000), length=9000), content(BODY))
     assert get(server).body == BODY
 
 
-def test_attempts_come_to_an_end(server: Server) -> None:
+def test_attempts_are_bounded(server: Server) -> None:
     server.plan(PATH, status(500))
     assert str(refused(server)) == "HTTP status 500 in 4 attempts"
     assert len(server.asked_for(PATH)) == 4
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
-def test_what_will_not_pass_is_not_tried_again(server: Server, code: int) -> None:
+def test_lasting_failure_is_not_retried(server: Server, code: int) -> None:
     server.plan(PATH, status(code))
     assert isinstance(refused(server), MissingError) == (code in (404, 410))
     assert len(server.asked_for(PATH)) == 1
@@ -260,19 +262,17 @@ def test_what_will_not_pass_is_not_tried_again(server: Server, code: int) -> Non
     ("after", "expected"),
     [("7", 7), ("1", 2), ("Tue, 17 Nov 2026 06:00:00 GMT", 2), ("-9", 2), ("nan", 2)],
 )
-def test_a_server_that_asks_for_a_pause_gets_it(
-    server: Server, after: str, expected: float
-) -> None:
+def test_retry_after_is_waited_for(server: Server, after: str, expected: float) -> None:
     server.plan(PATH, status(503, Retry_After=after), content(BODY))
     assert get(server).waits == [expected]
 
 
-def test_a_server_that_asks_for_minutes_is_left_to_the_next_update(server: Server) -> None:
+def test_retry_after_of_minutes_ends_the_download(server: Server) -> None:
     server.plan(PATH, status(503, Retry_After="120"), content(BODY))
     assert str(refused(server)) == "HTTP status 503"
 
 
-def test_no_pause_goes_beyond_the_total(server: Server) -> None:
+def test_pauses_end_at_the_total_time(server: Server) -> None:
     server.plan(PATH, status(500), content(BODY))
     assert str(refused(server, limits=TransferLimits(total=10, pause=11))) == "HTTP status 500"
 
@@ -300,9 +300,7 @@ def test_no_pause_goes_beyond_the_total(server: Server) -> None:
         ("https://user:secret@example.org/", False, "names a user"),
     ],
 )
-def test_only_what_nobody_can_change_on_the_way_is_asked(
-    url: str, insecure: bool, why: str
-) -> None:
+def test_url_without_encryption_is_refused(url: str, insecure: bool, why: str) -> None:
     found = transfer.unsafe_reason(url, insecure=insecure)
     assert found.startswith(why) if why else found == ""
     if why:  # and so nothing is asked
@@ -361,7 +359,7 @@ def test_redirects_are_followed_from_https_to_https(trusted: trustme.CA) -> None
         assert get(server, "/a").body == BODY
 
 
-def test_redirects_end(trusted: trustme.CA) -> None:
+def test_redirects_are_bounded(trusted: trustme.CA) -> None:
     with publishing(server_context(trusted, "127.0.0.1")) as server:
         server.plan(PATH, redirect(PATH))
         assert str(refused(server)) == "redirected more than 5 times"
@@ -376,7 +374,7 @@ def test_a_redirect_from_https_to_http_is_refused(trusted: trustme.CA, server: S
     assert not server.requests
 
 
-def test_a_handshake_that_does_not_come_is_given_up() -> None:
+def test_stalled_handshake_is_abandoned() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and says nothing
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
         limits = TransferLimits(stall=20, total=0.3, attempts=1)
@@ -386,7 +384,7 @@ def test_a_handshake_that_does_not_come_is_given_up() -> None:
         assert time.monotonic() - before < 10
 
 
-def test_a_server_without_tls_is_told(server: Server) -> None:
+def test_server_without_tls_is_an_error(server: Server) -> None:
     url = server.url.replace("http:", "https:")
     with pytest.raises(UpdateError, match=r"^the encryption failed$"):
         fetch(url, io.BytesIO(), largest=1, limits=ONCE)
@@ -431,7 +429,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def test_the_files_come_into_the_cache_as_they_are(server: Server, cache: Cache) -> None:
+def test_downloads_are_kept_unchanged(server: Server, cache: Cache) -> None:
     server.publish()
     found = refreshed(server, cache, "dbip", "registry", "iptoasn")
     assert all(states(found).values())
@@ -455,7 +453,7 @@ def test_sources_keep_the_order_of_their_names(server: Server, cache: Cache) -> 
     assert [one.publisher.name for one in found] == ["iptoasn", "dbip"]
 
 
-def test_dates_are_those_of_the_data(server: Server, cache: Cache) -> None:
+def test_dates_are_read_from_the_data(server: Server, cache: Cache) -> None:
     server.publish()
     dbip, registry, iptoasn = refreshed(server, cache, "dbip", "registry", "iptoasn")
     assert dbip.date == date(2026, 11, 1)
@@ -463,7 +461,7 @@ def test_dates_are_those_of_the_data(server: Server, cache: Cache) -> None:
     assert iptoasn.date == date(2026, 11, 17)  # when the server says it was modified
 
 
-def test_what_is_at_hand_is_not_sent_again(server: Server, cache: Cache) -> None:
+def test_cached_files_are_not_downloaded_again(server: Server, cache: Cache) -> None:
     server.publish()
     refreshed(server, cache, "dbip", "registry")
     before = snapshot(cache.folder)
@@ -489,7 +487,7 @@ def test_progress_names_the_file(server: Server, cache: Cache) -> None:
     assert steps[-1] == ("dbip-country-lite.csv.gz", size, size)
 
 
-def test_a_newer_file_takes_the_place_of_the_old_one(server: Server, cache: Cache) -> None:
+def test_newer_file_replaces_the_cached_one(server: Server, cache: Cache) -> None:
     server.publish()
     refreshed(server, cache)
     newer = AFRINIC.replace(b"|20261117|00000", b"|20261118|00000")
@@ -500,9 +498,7 @@ def test_a_newer_file_takes_the_place_of_the_old_one(server: Server, cache: Cach
     assert cache.path("delegated-afrinic-extended-latest").read_bytes() == newer
 
 
-def test_a_server_without_validators_sends_again_what_is_known(
-    server: Server, cache: Cache
-) -> None:
+def test_file_without_validators_is_downloaded_again(server: Server, cache: Cache) -> None:
     server.publish()
     server.plan(dbip_path("2026-11"), bare(gzip.compress(DBIP, mtime=0)))
     refreshed(server, cache, "dbip")
@@ -523,7 +519,7 @@ def test_a_server_without_validators_sends_again_what_is_known(
     ],
     ids=["file cut", "file gone", "state gone", "state not JSON", "state a list", "state no date"],
 )
-def test_a_cache_that_was_damaged_is_filled_again(
+def test_damaged_cache_is_filled_again(
     server: Server, tmp_path: Path, damage: Callable[[Cache], object]
 ) -> None:
     server.publish()
@@ -538,7 +534,7 @@ def test_a_cache_that_was_damaged_is_filled_again(
     assert "If-Modified-Since" not in last.headers
 
 
-def test_one_file_that_fails_does_not_keep_the_others_away(server: Server, cache: Cache) -> None:
+def test_failed_file_does_not_stop_the_others(server: Server, cache: Cache) -> None:
     server.publish()
     server.plan(registry_path("arin"), status(404))
     server.plan(registry_path("apnic"), status(403))
@@ -577,7 +573,7 @@ GOOD = gzip.compress(DBIP, mtime=0)
         (date(2027, 3, 31), "2027-03", date(2027, 3, 1)),
     ],
 )
-def test_early_in_a_month_the_file_of_the_month_before_will_do(
+def test_file_of_last_month_is_accepted_early_in_a_month(
     server: Server, cache: Cache, today: date, published: str, expected: date
 ) -> None:
     server.publish(month=published)
@@ -585,14 +581,14 @@ def test_early_in_a_month_the_file_of_the_month_before_will_do(
     assert dbip.date == expected
 
 
-def test_later_in_a_month_its_file_is_missed(server: Server, cache: Cache) -> None:
+def test_file_of_this_month_is_required_later_in_a_month(server: Server, cache: Cache) -> None:
     server.publish(month="2026-10")
     with pytest.raises(UpdateError, match=r"^dbip: dbip-country-lite\.csv\.gz: HTTP status 404$"):
         refreshed(server, cache, "dbip", today=date(2026, 11, 8))
     assert not server.asked_for(dbip_path("2026-10"))
 
 
-def test_a_server_that_fails_is_no_reason_for_last_months_file(
+def test_failing_server_is_not_asked_for_the_file_of_last_month(
     server: Server, cache: Cache
 ) -> None:
     server.publish(month="2026-10")
@@ -602,14 +598,14 @@ def test_a_server_that_fails_is_no_reason_for_last_months_file(
     assert not server.asked_for(dbip_path("2026-10"))
 
 
-def test_last_months_file_is_not_sent_twice(server: Server, cache: Cache) -> None:
+def test_file_of_last_month_is_not_downloaded_twice(server: Server, cache: Cache) -> None:
     server.publish(month="2026-10")
     refreshed(server, cache, "dbip", today=date(2026, 10, 20))
     found = refreshed(server, cache, "dbip", today=date(2026, 11, 2))
     assert states(found) == {"dbip-country-lite.csv.gz": False}
 
 
-def test_validators_of_one_month_are_not_used_for_another(server: Server, cache: Cache) -> None:
+def test_validators_belong_to_their_month(server: Server, cache: Cache) -> None:
     """Two files may well have the same Last-Modified date."""
     server.plan(dbip_path("2026-10"), content(GOOD, etag='"same"'))
     refreshed(server, cache, "dbip", today=date(2026, 10, 20))
@@ -662,7 +658,7 @@ def bomb() -> bytes:
     ],
 )
 @pytest.mark.parametrize("first", [True, False], ids=["first", "again"])
-def test_a_download_that_is_not_plausible_changes_nothing(
+def test_implausible_download_changes_nothing(
     server: Server, cache: Cache, first: bool, behaviour: Behaviour, expected: str
 ) -> None:
     server.publish()
@@ -675,7 +671,7 @@ def test_a_download_that_is_not_plausible_changes_nothing(
     assert snapshot(cache.folder) == before
 
 
-def test_a_publisher_that_stalls_changes_nothing(server: Server, cache: Cache) -> None:
+def test_stalled_publisher_changes_nothing(server: Server, cache: Cache) -> None:
     server.publish()
     refreshed(server, cache, "dbip")
     before = snapshot(cache.folder)
@@ -718,7 +714,7 @@ def test_a_file_that_is_older_than_the_one_at_hand_is_refused(server: Server, ca
         (b"2.3|arin|1|3|19700101|2026-11-1|-0400", "the date of its data can't be read"),
     ],
 )
-def test_statistics_are_of_a_day_that_can_be(
+def test_statistics_of_an_impossible_day_are_refused(
     server: Server, cache: Cache, header: bytes, expected: str
 ) -> None:
     server.publish()
@@ -742,7 +738,7 @@ def test_statistics_are_of_a_day_that_can_be(
         (status(404), "its published checksum: HTTP status 404"),
     ],
 )
-def test_a_file_that_differs_from_its_checksum_is_refused(
+def test_file_with_another_checksum_is_refused(
     server: Server, cache: Cache, published: Behaviour, expected: str
 ) -> None:
     server.publish()
@@ -762,9 +758,7 @@ def test_checksums_are_read_in_all_their_forms(server: Server, cache: Cache, for
     assert all(states(refreshed(server, cache, "registry")).values())
 
 
-def test_the_day_of_the_download_is_the_date_where_nothing_says_one(
-    server: Server, cache: Cache
-) -> None:
+def test_date_defaults_to_the_day_of_the_download(server: Server, cache: Cache) -> None:
     server.publish()
     for family in "46":
         lines = publishers.IPTOASN4 if family == "4" else publishers.IPTOASN6
@@ -773,7 +767,7 @@ def test_the_day_of_the_download_is_the_date_where_nothing_says_one(
     assert iptoasn.date == TODAY
 
 
-def test_a_server_that_does_not_know_the_day_is_refused(server: Server, cache: Cache) -> None:
+def test_data_with_an_unreadable_date_is_refused(server: Server, cache: Cache) -> None:
     server.publish()
     body = gzip.compress(publishers.IPTOASN4)
     server.plan("/data/ip2country-v4.tsv.gz", content(body, modified="yesterday"))
@@ -821,7 +815,7 @@ def exported(found: Sequence[RefreshedSource]) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("location")
-def test_ipfires_database_becomes_lists(server: Server, cache: Cache) -> None:
+def test_ipfire_database_is_exported_to_lists(server: Server, cache: Cache) -> None:
     server.plan(IPFIRE, content(NOVEMBER))
     found = refreshed(server, cache, "ipfire")
     assert exported(found) == {
@@ -834,7 +828,9 @@ def test_ipfires_database_becomes_lists(server: Server, cache: Cache) -> None:
 
 
 @pytest.mark.usefixtures("location")
-def test_lists_are_made_again_only_for_another_database(server: Server, cache: Cache) -> None:
+def test_ipfire_lists_are_exported_again_for_another_database_only(
+    server: Server, cache: Cache
+) -> None:
     server.plan(IPFIRE, content(NOVEMBER))
     (before,) = refreshed(server, cache, "ipfire")[0].downloads
     (again,) = refreshed(server, cache, "ipfire")[0].downloads
@@ -849,7 +845,7 @@ def test_lists_are_made_again_only_for_another_database(server: Server, cache: C
 
 
 @pytest.mark.usefixtures("location")
-def test_lists_that_are_gone_are_made_again(server: Server, cache: Cache) -> None:
+def test_missing_ipfire_lists_are_exported_again(server: Server, cache: Cache) -> None:
     server.plan(IPFIRE, content(NOVEMBER))
     (before,) = refreshed(server, cache, "ipfire")[0].downloads
     shutil.rmtree(before.path)
@@ -858,7 +854,7 @@ def test_lists_that_are_gone_are_made_again(server: Server, cache: Cache) -> Non
     assert (again.path / "DEv4.networks").read_text() == "2.16.6.0/23\n"
 
 
-def test_a_signature_that_is_not_ipfires_is_refused(
+def test_ipfire_database_of_another_signature_is_refused(
     server: Server, cache: Cache, location: Path
 ) -> None:
     server.plan(IPFIRE, content(NOVEMBER))
@@ -885,7 +881,7 @@ def test_a_signature_that_is_not_ipfires_is_refused(
     ids=["no lists", "future", "other version", "truncated", "trailing", "bomb", "memory"],
 )
 @pytest.mark.usefixtures("location")
-def test_an_ipfire_database_that_is_not_plausible_is_refused(
+def test_implausible_ipfire_database_is_refused(
     server: Server, cache: Cache, body: bytes, expected: str
 ) -> None:
     server.plan(IPFIRE, content(body))
@@ -894,7 +890,7 @@ def test_an_ipfire_database_that_is_not_plausible_is_refused(
     assert snapshot(cache.folder) == {".lock": b""}
 
 
-def test_without_ipfires_tool_nothing_is_downloaded(
+def test_missing_ipfire_tool_stops_before_the_download(
     server: Server, cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -911,19 +907,19 @@ def test_a_cache_is_used_by_one_update_at_a_time(cache: Cache) -> None:
         pass
 
 
-def test_a_cache_can_be_used_again(tmp_path: Path) -> None:
+def test_cache_is_unlocked_after_an_update(tmp_path: Path) -> None:
     for _ in range(2):
         with Cache(tmp_path / "new" / "cache"):
             pass
 
 
-def test_a_cache_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+def test_cache_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UpdateError, match="Not a directory"), Cache(tmp_path / "file" / "cache"):
         pass
 
 
-def test_what_a_killed_update_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_a_killed_update_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     (folder / ".geolookup-x").mkdir(parents=True)
     (folder / ".geolookup-x" / "location.db").write_text("half of it")
@@ -935,7 +931,7 @@ def test_what_a_killed_update_left_is_removed(tmp_path: Path) -> None:
 # --- the catalogue --------------------------------------------------------------------
 
 
-def test_the_built_in_catalogue_asks_publishers_over_https_alone() -> None:
+def test_built_in_catalogue_has_https_urls_only() -> None:
     found = catalogue.load().publishers
     assert [publisher.name for publisher in found] == [
         "dbip", "geo-whois-asn", "registry", "iptoasn", "ipfire",
@@ -948,7 +944,7 @@ def test_the_built_in_catalogue_asks_publishers_over_https_alone() -> None:
             assert file.checksum in ("", f"{file.url}.md5")
 
 
-def test_share_alike_is_no_default() -> None:
+def test_share_alike_source_is_no_default() -> None:
     for publisher in catalogue.load().publishers:
         if "SA" in publisher.licence:
             assert not publisher.default
@@ -1016,7 +1012,7 @@ def test_a_small_catalogue_is_read() -> None:
         ("smallest", 'checksum = "http://a.example/"\nsmallest', "file 1: checksum: http: is not"),
     ],
 )
-def test_a_catalogue_that_makes_no_sense_is_told(old: str, new: str, expected: str) -> None:
+def test_invalid_catalogue_is_an_error(old: str, new: str, expected: str) -> None:
     assert old in SMALL
     with pytest.raises(UpdateError) as caught:
         catalogue.read(SMALL.replace(old, new, 1), "mirrors.toml")
@@ -1024,13 +1020,13 @@ def test_a_catalogue_that_makes_no_sense_is_told(old: str, new: str, expected: s
     assert expected in str(caught.value)
 
 
-def test_a_mirror_without_encryption_is_used_when_the_catalogue_says_so() -> None:
+def test_mirror_without_encryption_is_used_when_the_catalogue_allows_it() -> None:
     text = SMALL.replace("https:", "http:").replace('origin = ""', 'origin = ""\ninsecure = true')
     (publisher,) = catalogue.read(text, "c").publishers
     assert publisher.insecure
 
 
-def test_a_catalogue_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_catalogue_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UpdateError, match="No such file"):
         catalogue.load(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_bytes(b"\xff")
@@ -1039,7 +1035,7 @@ def test_a_catalogue_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("dbip", "maxmind"), ("dbip", "dbip")])
-def test_sources_that_are_not_in_the_catalogue_are_told(names: tuple[str, ...]) -> None:
+def test_source_not_in_the_catalogue_is_an_error(names: tuple[str, ...]) -> None:
     with pytest.raises(UpdateError, match=r"no source of that name|named twice"):
         catalogue.load().chosen(names)
 
@@ -1062,7 +1058,7 @@ def put_in_place(
     return replace(target, lambda: compiler.compile_manifest(loaded), **options)
 
 
-def test_downloads_become_a_dataset(server: Server, cache: Cache, target: Path) -> None:
+def test_downloads_are_compiled_to_a_dataset(server: Server, cache: Cache, target: Path) -> None:
     server.publish()
     names = ["dbip", "geo-whois-asn", "registry", "iptoasn"]
     replaced = put_in_place(server, cache, target, *names)
@@ -1082,7 +1078,7 @@ def test_downloads_become_a_dataset(server: Server, cache: Cache, target: Path) 
 
 
 @pytest.mark.usefixtures("location")
-def test_ipfires_lists_become_a_dataset(server: Server, cache: Cache, target: Path) -> None:
+def test_ipfire_lists_are_compiled_to_a_dataset(server: Server, cache: Cache, target: Path) -> None:
     server.publish()
     server.plan(IPFIRE, content(NOVEMBER))
     put_in_place(server, cache, target, "ipfire")
@@ -1092,7 +1088,7 @@ def test_ipfires_lists_become_a_dataset(server: Server, cache: Cache, target: Pa
         assert opened.country("1.0.0.1") == "ZZ"
 
 
-def test_nothing_new_leaves_the_file_alone(server: Server, cache: Cache, target: Path) -> None:
+def test_unchanged_data_leaves_the_file_alone(server: Server, cache: Cache, target: Path) -> None:
     server.publish()
     first = put_in_place(server, cache, target)
     before = target.stat()
@@ -1112,7 +1108,7 @@ def test_new_data_replaces_the_dataset(server: Server, cache: Cache, target: Pat
         assert opened.lookup("1.0.1.1").claimed == ("CN", "HK")
 
 
-def test_a_dataset_that_is_open_stays_whole(server: Server, cache: Cache, target: Path) -> None:
+def test_open_dataset_outlives_its_replacement(server: Server, cache: Cache, target: Path) -> None:
     server.publish()
     put_in_place(server, cache, target)
     server.plan(dbip_path("2026-11"), content(gzip.compress(DBIP.replace(b"CN", b"HK"))))
@@ -1121,7 +1117,7 @@ def test_a_dataset_that_is_open_stays_whole(server: Server, cache: Cache, target
         assert opened.country("1.0.1.1") == "CN"
 
 
-def test_a_check_sees_both_datasets_and_can_refuse_the_new_one(
+def test_check_gets_both_datasets_and_can_refuse_the_new_one(
     server: Server, cache: Cache, target: Path
 ) -> None:
     server.publish()
@@ -1152,7 +1148,7 @@ def test_a_check_sees_both_datasets_and_can_refuse_the_new_one(
     assert again.id == again.before
 
 
-def test_a_refused_dataset_goes_when_a_later_one_passes(
+def test_refused_dataset_is_removed_when_a_later_one_passes(
     server: Server, cache: Cache, target: Path
 ) -> None:
     server.publish()
@@ -1172,7 +1168,7 @@ def test_a_refused_dataset_goes_when_a_later_one_passes(
     [(socket.EAI_NONAME, "the server's name does not exist", 1),
      (socket.EAI_AGAIN, "the server's name is not known in 4 attempts", 4)],
 )  # fmt: skip
-def test_name_that_does_not_exist_is_asked_for_once(
+def test_name_that_does_not_exist_is_resolved_once(
     monkeypatch: pytest.MonkeyPatch, number: int, expected: str, attempts: int
 ) -> None:
     asked = []
@@ -1216,7 +1212,7 @@ def test_link_to_dataset_stays_and_its_target_keeps_its_mode(
     assert os.listdir(versions) == ["2026.geolookup"]
 
 
-def test_checks_are_asked_in_order_and_not_for_what_is_the_same(
+def test_checks_run_in_order_and_not_for_an_equal_dataset(
     server: Server, cache: Cache, target: Path
 ) -> None:
     server.publish()
@@ -1227,9 +1223,7 @@ def test_checks_are_asked_in_order_and_not_for_what_is_the_same(
     assert asked == ["one", "two"]
 
 
-def test_a_dataset_that_covers_little_is_refused(
-    server: Server, cache: Cache, target: Path
-) -> None:
+def test_dataset_of_little_coverage_is_refused(server: Server, cache: Cache, target: Path) -> None:
     server.publish()
     with pytest.raises(UpdateError, match=r"of the IPv4 space has a country, expected are at"):
         put_in_place(server, cache, target, checks=[acceptance(ChangeLimits())])
@@ -1308,7 +1302,7 @@ def empty() -> compiler.CompiledDataset:
     ],
 )
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_failure_leaves_everything_as_it_was(
+def test_failure_changes_no_file(
     target: Path,
     exists: bool,
     compiled: Callable[[], compiler.CompiledDataset],
@@ -1360,21 +1354,21 @@ def manifest(tmp_path: Path) -> Path:
     return folder / "geolookup.toml"
 
 
-def test_a_manifest_says_which_sources_are_downloaded(server: Server, manifest: Path) -> None:
+def test_manifest_names_the_sources_to_download(server: Server, manifest: Path) -> None:
     assert [one.name for one in used_by(manifest, catalogue_of(server))] == ["dbip"]
     manifest.write_text(MANIFEST.replace('"own.csv"', '"own.csv", "ip2country-v6.tsv.gz"'))
     assert [one.name for one in used_by(manifest, catalogue_of(server))] == ["dbip", "iptoasn"]
 
 
 @pytest.mark.parametrize("text", ["source = 1", "source = [1]", "[[source]]\nfiles = 1", ""])
-def test_a_manifest_of_another_shape_names_no_source(
+def test_manifest_of_another_shape_names_no_download(
     server: Server, manifest: Path, text: str
 ) -> None:
     manifest.write_text(text)
     assert used_by(manifest, catalogue_of(server)) == ()
 
 
-def test_a_manifest_that_can_not_be_read_is_told(server: Server, manifest: Path) -> None:
+def test_unreadable_manifest_is_an_error(server: Server, manifest: Path) -> None:
     manifest.write_text("[")
     with pytest.raises(UpdateError, match=r"geolookup\.toml: Invalid initial"):
         used_by(manifest, catalogue_of(server))
@@ -1382,7 +1376,7 @@ def test_a_manifest_that_can_not_be_read_is_told(server: Server, manifest: Path)
         used_by(manifest.with_name("none.toml"), catalogue_of(server))
 
 
-def test_names_of_downloads_in_a_manifest_stand_for_the_downloads(
+def test_download_name_in_a_manifest_is_its_download(
     server: Server, cache: Cache, manifest: Path, target: Path
 ) -> None:
     server.publish()
@@ -1452,9 +1446,7 @@ def test_the_command_replaces_a_dataset(run: Callable[..., Ended], target: Path)
     assert "nothing new" in again.out
 
 
-def test_the_command_says_what_each_licence_asks_for_once(
-    run: Callable[..., Ended], tmp_path: Path
-) -> None:
+def test_command_prints_each_licence_notice_once(run: Callable[..., Ended], tmp_path: Path) -> None:
     ended = run("dbip", "iptoasn", "--cache", tmp_path / "c")
     assert ended.err.count("CC BY 4.0") == 1
     assert ended.err.count("https://db-ip.com") == 1
@@ -1474,7 +1466,7 @@ def test_the_command_keeps_downloads_in_the_users_cache(
     assert list(loaded) == ["dbip-country-lite.csv.gz"]
 
 
-def test_a_relative_cache_folder_of_the_environment_does_not_count(
+def test_relative_cache_folder_of_the_environment_is_ignored(
     run: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
@@ -1525,7 +1517,7 @@ def test_the_command_compiles_a_manifest(
         (["--manifest", "/nowhere.toml"], "does not exist"),
     ],
 )
-def test_the_command_tells_wrong_usage(
+def test_command_refuses_wrong_usage(
     run: Callable[..., Ended], server: Server, manifest: Path, arguments: list[str], expected: str
 ) -> None:
     ended = run(*(str(manifest) if one == "MANIFEST" else one for one in arguments))
@@ -1534,7 +1526,7 @@ def test_the_command_tells_wrong_usage(
     assert not server.requests
 
 
-def test_the_command_refuses_what_passes_a_limit(
+def test_command_refuses_a_dataset_that_exceeds_a_limit(
     run: Callable[..., Ended], server: Server, target: Path
 ) -> None:
     ended = run("--dataset", target)
@@ -1569,9 +1561,7 @@ def test_the_command_takes_limits_and_canaries_from_the_manifest(
     assert run(*arguments, "--max-change", "CN=100%").code == 0
 
 
-def test_the_command_keeps_what_each_source_says_unless_told_otherwise(
-    run: Callable[..., Ended], target: Path
-) -> None:
+def test_command_keeps_evidence_by_default(run: Callable[..., Ended], target: Path) -> None:
     run(*LITTLE, "--dataset", target)
     with geolookup.open(target) as opened:
         full = set(opened.check_sections())
@@ -1587,7 +1577,7 @@ def test_the_command_shows_the_built_in_catalogue(run: Callable[..., Ended]) -> 
     assert catalogue.read(ended.out, "shown") == catalogue.load()
 
 
-def test_no_test_asks_a_publisher() -> None:
+def test_test_catalogue_has_no_url_of_a_publisher() -> None:
     """`publishers.Server.catalogue` leaves no URL of a publisher in what is downloaded."""
     with publishing() as server:
         for publisher in catalogue_of(server).publishers:
