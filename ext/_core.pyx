@@ -570,6 +570,117 @@ def roaring_partition(bytes claims not None, bytes verdicts not None, /, *, isa=
     return _split(claims, verdicts, isa, _roaring)
 
 
+cdef size_t _count_sizes(bytes sizes) except? 0:
+    """Return how many participants there are."""
+    if PyBytes_GET_SIZE(sizes) % 4:
+        raise ValueError(f"sizes: {PyBytes_GET_SIZE(sizes)} bytes are no multiple of 4")
+    return PyBytes_GET_SIZE(sizes) // 4
+
+
+def group_sizes(groups, /):
+    """Return numbers as uint32: a list or tuple of int."""
+    cdef PyObject **objects
+    cdef size_t n, i
+    cdef long long size
+    cdef int overflow
+    cdef bytes result
+    cdef uint32_t *out
+    if not (PyList_Check(groups) or PyTuple_Check(groups)):
+        raise TypeError(f"groups: expected list or tuple, not {type(groups).__name__}")
+    objects = PySequence_Fast_ITEMS(groups)
+    n = PySequence_Fast_GET_SIZE(groups)
+    result = _reserve(4 * n)
+    out = <uint32_t *>PyBytes_AS_STRING(result)
+    for i in range(n):
+        if not PyLong_CheckExact(objects[i]):
+            raise TypeError(
+                f"groups: expected int at position {i}, not {type(<object>objects[i]).__name__}")
+        size = PyLong_AsLongLongAndOverflow(objects[i], &overflow)
+        if overflow or not 0 <= size <= 0xFFFFFFFF:
+            raise OverflowError(f"groups: not in 0..4294967295 at position {i}")
+        out[i] = <uint32_t>size
+    return result
+
+
+def group_total(bytes sizes not None, /):
+    """Return the sum of sizes, and the position of the first that is 0 (-1: none is)."""
+    cdef size_t n = _count_sizes(sizes), zero
+    cdef const uint32_t *source = <const uint32_t *>PyBytes_AS_STRING(sizes)
+    zero = gl_find_zero(source, n)
+    return gl_sum_sizes(source, n), -1 if zero == n else zero
+
+
+def flatten(lists, /):
+    """Return the items of lists and tuples as one list, and how many each of them has."""
+    cdef PyObject **objects
+    cdef PyObject **items
+    cdef size_t n, i, k, size, total = 0, at = 0
+    cdef bytes sizes
+    cdef uint32_t *out
+    cdef list result
+    if not (PyList_Check(lists) or PyTuple_Check(lists)):
+        raise TypeError(f"lists: expected list or tuple, not {type(lists).__name__}")
+    objects = PySequence_Fast_ITEMS(lists)
+    n = PySequence_Fast_GET_SIZE(lists)
+    sizes = _reserve(4 * n)
+    out = <uint32_t *>PyBytes_AS_STRING(sizes)
+    for i in range(n):
+        if not (PyList_Check(<object>objects[i]) or PyTuple_Check(<object>objects[i])):
+            raise TypeError(
+                f"lists: expected list or tuple at position {i}, "
+                f"not {type(<object>objects[i]).__name__}")
+        size = PySequence_Fast_GET_SIZE(<object>objects[i])
+        if size > 0xFFFFFFFF:
+            raise OverflowError(f"lists: too many items at position {i}")
+        out[i] = <uint32_t>size
+        total += size
+    result = PyList_New(<Py_ssize_t>total)
+    for i in range(n):
+        # Memory for the list may have been made by a garbage collection, which runs finalisers.
+        if PySequence_Fast_GET_SIZE(<object>objects[i]) != <Py_ssize_t>out[i]:
+            raise RuntimeError(f"lists: that at position {i} changed meanwhile")
+        items = PySequence_Fast_ITEMS(<object>objects[i])
+        for k in range(<size_t>out[i]):
+            Py_INCREF(<object>items[k])
+            PyList_SET_ITEM(result, <Py_ssize_t>at, <object>items[k])
+            at += 1
+    return result, sizes
+
+
+def participant_outcomes(
+    bytes claims not None, bytes outcomes not None, bytes sizes not None, /
+):
+    """Return one outcome for each participant, given how many of the claims are theirs."""
+    cdef size_t n = _count_claims(claims, PyBytes_GET_SIZE(outcomes))
+    cdef size_t count = _count_sizes(sizes)
+    cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(claims)
+    cdef const uint8_t *column = <const uint8_t *>PyBytes_AS_STRING(outcomes)
+    cdef gl_participants p = gl_participants(
+        <const uint32_t *>PyBytes_AS_STRING(sizes), 0, 0, NULL)
+    cdef bytes result
+    if gl_find_zero(p.sizes, count) < count or gl_sum_sizes(p.sizes, count) != n:
+        raise ValueError(f"sizes: not those of {n} claims in groups")
+    result = _reserve(count)
+    p.out = <uint8_t *>PyBytes_AS_STRING(result)
+    if n > <size_t>QUICK:
+        with nogil:
+            _add_all(&p, column, source, n)
+    else:
+        _add_all(&p, column, source, n)
+    return result
+
+
+cdef void _add_all(
+    gl_participants *p, const uint8_t *outcomes, const uint16_t *claims, size_t n
+) noexcept nogil:
+    cdef size_t part
+    while n > 0:
+        part = min(n, <size_t>GL_MARKS)
+        gl_add_addresses(p, outcomes, claims, part)
+        claims += part
+        n -= part
+
+
 # Of two-letter codes there are few, and a str made once serves for every roster.
 cdef PyObject *_pairs[0x10000]
 

@@ -30,6 +30,8 @@ cdef extern from *:
     bint PyBytes_CheckExact(PyObject *o)
     const char *bytes_data "PyBytes_AS_STRING"(PyObject *o)
     Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *o)
+    bint PyLong_CheckExact(PyObject *o)
+    long long PyLong_AsLongLongAndOverflow(PyObject *o, int *overflow)
     PyObject **PySequence_Fast_ITEMS(object o)
     Py_ssize_t PySequence_Fast_GET_SIZE(object o)
     size_t PY_SSIZE_T_MAX

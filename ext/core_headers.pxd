@@ -84,6 +84,23 @@ cdef extern from "columns.h" nogil:
     void gl_count16(const uint16_t *column, size_t n, uint64_t *counts) noexcept
 
 
+cdef extern from "participants.h" nogil:
+    ctypedef struct gl_participants:
+        const uint32_t *sizes
+        size_t left
+        unsigned marks
+        uint8_t *out
+
+    enum:
+        GL_MARKS
+
+    uint64_t gl_sum_sizes(const uint32_t *sizes, size_t n) noexcept
+    size_t gl_find_zero(const uint32_t *sizes, size_t n) noexcept
+    void gl_add_addresses(
+        gl_participants *p, const uint8_t *outcome_by_claim, const uint16_t *claims,
+        size_t n) noexcept
+
+
 cdef extern from "roaring.h" nogil:
     ctypedef struct gl_container:
         uint32_t size

@@ -151,6 +151,36 @@ def roaring_partition(
 ) -> tuple[bytes, bytes, bytes]:
     """Split 0..N-1 by verdict as partition does, into bitmaps as of roaring8."""
 
+def group_sizes(groups: Sequence[int], /) -> bytes:
+    """Return the numbers in a list or tuple of int as uint32 in native byte order.
+
+    TypeError, OverflowError: the text names the position of an item that is no int, or not
+    in 0..4294967295.
+    """
+
+def group_total(sizes: bytes, /) -> tuple[int, int]:
+    """Return the sum of uint32 sizes, and the position of the first that is 0 (-1: none is)."""
+
+def flatten(lists: Sequence[Sequence[Any]], /) -> tuple[list[Any], bytes]:
+    """Return the items of a list or tuple of lists or tuples as one list, and their sizes.
+
+    Sizes are uint32 in native byte order. TypeError names the position of what is no list.
+    """
+
+def participant_outcomes(claims: bytes, outcomes: bytes, sizes: bytes, /) -> bytes:
+    """Return one outcome for each participant; ext/participants.h has the rule.
+
+    An outcome is a byte: the number of a `Verdict`, and that of a `Reason` from bit 2 on.
+
+    Args:
+        claims: of the participants' addresses, one participant after the other.
+        outcomes: one byte for each claim.
+        sizes: addresses of each participant: uint32 in native byte order, at least 1.
+
+    Raises:
+        ValueError: a claim beyond the outcomes, a size of 0, or another sum than there are claims.
+    """
+
 def pairs(column: bytes, /) -> list[str]:
     """Return each 2 ASCII bytes of a column as a str; the same two are one object."""
 

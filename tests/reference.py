@@ -375,6 +375,37 @@ class Oracle:
         return sorted(at for at in near if 0 <= at <= top)
 
 
+REASONS_IN_ORDER = (
+    "INVALID",
+    "SPECIAL_PURPOSE",
+    "STALE",
+    "NO_COUNTRY",
+    "UNASSIGNED",
+    "COVERED",
+    "DISPUTED",
+    "UNCONFIRMED",
+    "SUBDIVISION_UNKNOWN",
+)
+"""Where several reasons apply, the first of these is given."""
+
+
+def participant(addresses: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Return verdict and reason of somebody whose addresses have these (verdict, reason).
+
+    The reason of what has a verdict is DECIDED.
+    """
+    counting = [one for one in addresses if one[1] not in ("INVALID", "SPECIAL_PURPOSE")]
+    if not counting:
+        counting = list(addresses)
+    verdicts = {verdict for verdict, _ in counting}
+    if verdicts in ({INSIDE}, {OUTSIDE}):
+        return verdicts.pop(), "DECIDED"
+    reasons = {reason for _, reason in counting} - {"DECIDED"}
+    if INSIDE in verdicts and OUTSIDE in verdicts:
+        reasons.add("DISPUTED")
+    return UNDETERMINED, min(reasons, key=REASONS_IN_ORDER.index)
+
+
 NO_KOSOVO = {"XK": ["AL", "RS"]}
 EMBEDDED: tuple[tuple[str, str, str, dict[str, list[str]], str], ...] = (
     ("dbip", "full", "DB-IP", NO_KOSOVO, "dbip-country-2026-10-{}.csv.xz"),
