@@ -200,6 +200,20 @@ def test_every_folder_of_tests_is_collected(pytestconfig: pytest.Config) -> None
         assert not any(fnmatch(part, pattern) for part in folder.parts for pattern in left_out)
 
 
+def test_no_test_module_is_imported_by_another_file() -> None:
+    """What tests share lies in modules of its own: an imported test module is collected twice."""
+    files = {
+        path.relative_to(ROOT)
+        for name in ("tests", "bench")
+        for path in (ROOT / name).rglob("*.py")
+    }
+    modules = {path.stem for path in files if path.name.startswith("test_")}
+    assert "test_layout" in modules
+    for path in files:
+        imported = {part for name in imports(path, parse(path)) for part in name.split(".")}
+        assert imported.isdisjoint(modules), path
+
+
 def test_ext_is_no_python_package() -> None:
     assert not list((ROOT / "ext").rglob("__init__.py*"))
 

@@ -27,8 +27,6 @@ import geolookup
 from geolookup import Dataset, DatasetError, Policy, Status
 from geolookup.answer.claims import MAX_CLAIMS, Claim, verdict_column
 from geolookup.answer.dataset import encode, write
-from geolookup.build.compiler import compile_manifest
-from geolookup.build.manifest import load
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "geolookup" / "data" / "embedded.geolookup"
@@ -811,14 +809,6 @@ def test_a_dataset_may_have_as_many_claims_as_there_are_numbers() -> None:
 
 
 # --- the embedded dataset ------------------------------------------------------------
-
-
-def test_the_embedded_file_is_what_its_sources_compile_to() -> None:
-    compiled = compile_manifest(load(ROOT / "data" / "geolookup.toml"))
-    assert encode(compiled, optional=compiled.optional) == embedded(), (
-        "compile it again: geolookup compile data/geolookup.toml "
-        "-o geolookup/data/embedded.geolookup"
-    )
 
 
 def test_threads_open_and_drop_the_embedded_file_at_once() -> None:

@@ -6,7 +6,6 @@ import bisect
 import dataclasses
 import datetime
 import functools
-import hashlib
 import ipaddress
 import itertools
 import os
@@ -26,6 +25,7 @@ from hypothesis import strategies as st
 
 from geolookup.answer import claims, embedded_ipv4
 from geolookup.answer.claims import FIXED_CLAIMS, Claim, Policy, Status, Verdict
+from geolookup.answer.dataset import encode
 from geolookup.build import compiler, manifest
 from geolookup.build.compiler import CompiledDataset
 from geolookup.build.readers import SourceRanges
@@ -34,6 +34,7 @@ from geolookup.errors import SourceError
 
 DAY = datetime.date(2026, 6, 1)
 ROOT = Path(__file__).resolve().parents[2]
+EMBEDDED = ROOT / "geolookup" / "data" / "embedded.geolookup"
 
 Row = tuple[int, int, str]
 
@@ -626,16 +627,9 @@ def test_invalid_source_is_refused(arguments: tuple[object, ...], what: str) -> 
 
 
 @functools.cache
+@functools.cache
 def embedded() -> CompiledDataset:
     return compiler.compile_manifest(manifest.load(ROOT / "data" / "geolookup.toml"))
-
-
-def digest(compiled: CompiledDataset) -> str:
-    found = hashlib.sha256()
-    for name in COLUMNS:
-        found.update(getattr(compiled, name))
-    found.update(repr((compiled.claims, compiled.metadata, compiled.findings)).encode())
-    return found.hexdigest()
 
 
 def test_embedded_dataset_has_about_as_many_intervals_as_its_sources() -> None:
@@ -669,24 +663,25 @@ def test_the_embedded_dataset_agrees_with_its_raw_files(version: int) -> None:
         assert (claim.status, claim.country) == (answer.status, answer.country)
 
 
-def test_compiling_again_in_another_process_gives_the_same_bytes() -> None:
-    code = (
-        "import test_compiler as t, sys\n"
-        "sys.stdout.write(t.digest(t.embedded()))"
-    )  # fmt: skip
-    environment = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati"}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
+def test_embedded_file_is_what_its_sources_compile_to() -> None:
+    compiled = embedded()
+    assert encode(compiled, optional=compiled.optional) == EMBEDDED.read_bytes(), (
+        "compile it again: geolookup compile data/geolookup.toml "
+        "-o geolookup/data/embedded.geolookup"
     )
-    again = subprocess.run(
-        [sys.executable, "-c", code],
+
+
+def test_compiling_in_another_process_gives_the_embedded_file(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati"}
+    path = tmp_path / "again.geolookup"
+    subprocess.run(
+        [sys.executable, "-m", "geolookup", "compile", "data/geolookup.toml", "-o", str(path)],
+        cwd=ROOT,
         env=environment,
-        capture_output=True,
-        text=True,
         check=True,
         timeout=120,
     )
-    assert again.stdout == digest(embedded())
+    assert path.read_bytes() == EMBEDDED.read_bytes()
 
 
 def test_progress_names_each_source_and_ends_at_the_whole() -> None:

@@ -12,7 +12,7 @@ import pytest
 import strategies  # noqa: F401 - loads the hypothesis profile
 from hypothesis import given
 from hypothesis import strategies as st
-from test_readers_formats import search_tree
+from source_samples import search_tree
 
 from geolookup.build import readers
 from geolookup.build.readers import SourceRanges

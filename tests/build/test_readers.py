@@ -18,6 +18,7 @@ import pytest
 import strategies
 from hypothesis import given
 from hypothesis import strategies as st
+from source_samples import texts
 
 from geolookup._sweep import RangeLines, Ranges
 from geolookup.build import readers
@@ -99,17 +100,6 @@ def from_lines(content: bytes | list[bytes]) -> SourceRanges:
     assert lines.finish()
     assert lines.faults == []
     return ranges
-
-
-def texts(ranges: SourceRanges) -> list[tuple[str, str, str]]:
-    return [
-        (str(make(first)), str(make(last)), readers.code_text(code) if code else "")
-        for family, make in (
-            (ranges.ipv4, ipaddress.IPv4Address),
-            (ranges.ipv6, ipaddress.IPv6Address),
-        )
-        for first, last, code in family
-    ]
 
 
 @pytest.fixture

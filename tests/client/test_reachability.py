@@ -17,8 +17,8 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from counting_service import Ask, by_tasks, by_threads, counting
 from servers import PATIENCE, ROOT, serving
-from test_retries import Ask, by_tasks, by_threads, counting
 
 from geolookup import ServiceUnavailableError
 from geolookup.client import AsyncClient, Client, CredentialsError, tls_credentials

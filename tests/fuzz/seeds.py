@@ -17,17 +17,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-for folder in (HERE.parent, HERE.parent / "build", HERE.parent / "core"):
-    sys.path.insert(0, str(folder))  # where tests find each other
+sys.path.insert(0, str(HERE.parent))  # where tests find what they share
 
-import test_readers_formats as formats  # noqa: E402 - needs the path above
+import source_samples as samples  # noqa: E402 - needs the path above
+from address_texts import MALFORMED, VALID  # noqa: E402
 from core_tables import packed4, packed6  # noqa: E402
 from mmdb_writer import MMDBWriter  # noqa: E402
 from netaddr import IPSet  # noqa: E402
 from pyroaring import BitMap  # noqa: E402
+from roster_requests import PLAIN, STREAMED, UNUSUAL, sized  # noqa: E402
 from servers import OWN_REGION_SETS  # noqa: E402
-from test_core_text import MALFORMED, VALID  # noqa: E402
-from test_wire import PLAIN, STREAMED, UNUSUAL, sized  # noqa: E402
 
 from fuzz import connections, datasets, sources  # noqa: E402
 from fuzz.addresses import NAMES, SHAPES  # noqa: E402
@@ -170,31 +169,34 @@ def reader(name: str) -> Seeds:
     if name == "mmdb":
         yield "small", b"\x07" + mmdb()
         for size in (24, 28, 32):
-            tree = formats.search_tree([(1, 18), (18, 2)], size)
+            tree = samples.search_tree([(1, 18), (18, 2)], size)
             yield f"tree-{size}", b"\x07" + tree
-        four = formats.search_tree([(1, 18), (18, 2)], record=b"\xe1\x47country\x20\x0b\x42DE")
+        four = samples.search_tree([(1, 18), (18, 2)], record=b"\xe1\x47country\x20\x0b\x42DE")
         yield "tree-ipv4", b"\x07" + four.replace(b"ip_version\xa1\6", b"ip_version\xa1\4")
     elif name == "geoip-legacy":
-        yield "ipv4", b"\x07" + formats.legacy_database({"1.0.0.0/24": 16, "9.0.0.0/8": 225})
-        yield "ipv6", b"\x07" + formats.legacy_database({"2001:200::/32": 111}, 12)
+        yield "ipv4", b"\x07" + samples.legacy_database({"1.0.0.0/24": 16, "9.0.0.0/8": 225})
+        yield "ipv6", b"\x07" + samples.legacy_database({"2001:200::/32": 111}, 12)
     elif name == "geolite2":
-        for number, blocks in enumerate((formats.BLOCKS, formats.BLOCKS6)):
-            both = formats.LOCATIONS + sources.SEPARATOR[1:] + blocks
+        for number, blocks in enumerate((samples.BLOCKS, samples.BLOCKS6)):
+            both = samples.LOCATIONS + sources.SEPARATOR[1:] + blocks
             yield f"blocks-{number}", b"\x07" + both
     else:
         like = "range-csv" if name == "dbip" else name
-        found = [content for _, content, form, _ in formats.SAMPLES.values() if form == like]
+        found = [content for _, content, form, _ in samples.SAMPLES.values() if form == like]
         for number, content in enumerate(found[:4]):
             yield f"sample-{number}", b"\x07" + content
 
 
 def source_files() -> Seeds:
-    yield "range-csv", b"\0" + formats.RANGES
-    yield "gzip", b"\0" + gzip.compress(formats.TOR, mtime=0)
-    yield "xz", b"\0" + lzma.compress(formats.RIR)
+    yield "range-csv", b"\0" + samples.RANGES
+    yield "gzip", b"\0" + gzip.compress(samples.TOR, mtime=0)
+    yield "xz", b"\0" + lzma.compress(samples.RIR)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as opened:
-        for name, content in (("a.csv", formats.BLOCKS), ("b.csv", formats.LOCATIONS)):
+        for name, content in (
+            ("a.csv", samples.BLOCKS),
+            ("b.csv", samples.LOCATIONS),
+        ):
             opened.writestr(zipfile.ZipInfo(name), content)
     yield "zip", b"\3" + archive.getvalue()
 

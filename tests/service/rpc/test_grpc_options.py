@@ -14,72 +14,23 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
 import http2
 import pytest
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
+from grpc_servers import PATIENCE, Running, serving, start
 from http2 import Connection
 from hyperframe.frame import Frame, GoAwayFrame
+from servers import ROOT
 
 from geolookup.service.rpc import grpc_options
 from geolookup.service.rpc.grpc_options import channel_options
 from geolookup.service.settings import RosterLimits, Settings, SettingsError
 
-PATIENCE = 30
-"""Seconds; less than any of gRPC's own limits on time, so what ends within it, our option ended."""
 NEVER = 2**31 - 1
 ECHO, COUNT, WAIT = "/test/Echo", "/test/Count", "/test/Wait"
-
-
-@dataclass
-class Running:
-    """A server with three methods: one repeats, one counts bytes, one waits to be told."""
-
-    port: int
-    go_on: threading.Event = field(default_factory=threading.Event)
-    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-
-    @property
-    def target(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-
-def start(options: list[tuple[str, int]], target: str = "127.0.0.1:0") -> tuple[Any, Running]:
-    running = Running(0)
-
-    def wait(request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.add_callback(running.go_on.set)
-        running.begun.release()
-        assert running.go_on.wait(PATIENCE)
-        return request
-
-    server = grpc.server(ThreadPoolExecutor(20), options=options)
-    methods = {
-        "Echo": lambda request, _: request,
-        "Count": lambda request, _: str(len(request)).encode(),
-        "Wait": wait,
-    }
-    server.add_registered_method_handlers(
-        "test", {name: grpc.unary_unary_rpc_method_handler(one) for name, one in methods.items()}
-    )
-    running.port = server.add_insecure_port(target)
-    server.start()
-    return server, running
-
-
-@contextlib.contextmanager
-def serving(**settings: Any) -> Iterator[Running]:
-    server, running = start(channel_options(Settings(**settings), share_port=False))
-    try:
-        yield running
-    finally:
-        running.go_on.set()
-        server.stop(0).wait(PATIENCE)
 
 
 def ask(
@@ -234,14 +185,13 @@ def test_a_message_that_unpacks_to_more_than_the_limit_is_refused() -> None:
         assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-HERE = Path(__file__).parent
-
 SERVE = """
 import resource, sys
 sys.path[:0] = sys.argv[1:]
 from geolookup.service import log
 log.silence_grpc()
-from test_grpc_options import RosterLimits, serving
+from geolookup.service.settings import RosterLimits
+from grpc_servers import serving
 with serving(compression=True, limits=RosterLimits(roster=1)) as running:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(running.port, flush=True)
@@ -254,7 +204,7 @@ with serving(compression=True, limits=RosterLimits(roster=1)) as running:
 def growing_by(most: int) -> Iterator[int]:
     """Serve, in a process of its own that may take so many bytes more; yields its port."""
     with subprocess.Popen(
-        [sys.executable, "-c", SERVE, *map(str, (HERE, HERE.parents[1]))],
+        [sys.executable, "-c", SERVE, str(ROOT / "tests")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
