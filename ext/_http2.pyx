@@ -85,7 +85,7 @@ cdef extern from "event_loop.h" nogil:
         uint8_t *identities
         size_t metadata_bytes
         size_t identities_bytes
-        int cancelled
+        int gone
         gl_snapshot *snapshot
         gl_perspective *perspective
         int code
@@ -126,6 +126,7 @@ cdef extern from "event_loop.h" nogil:
         uint32_t streams
         uint64_t connections
         uint64_t handshake_timeout
+        uint64_t transfer_timeout
         uint64_t idle
         uint64_t keepalive
         uint64_t age
@@ -172,7 +173,7 @@ cdef extern from "event_loop.h" nogil:
     gl_job *gl_jobs_get(gl_job_queue *q) noexcept
     void gl_jobs_put(gl_job_queue *q, gl_job *job) noexcept
     void gl_jobs_close(gl_job_queue *q) noexcept
-    bint gl_job_is_cancelled(const gl_job *job) noexcept
+    int gl_job_gone(const gl_job *job) noexcept
     void gl_job_free(gl_job *job) noexcept
     void gl_snapshot_drop(gl_server *s, gl_snapshot *snapshot) noexcept
     void gl_snapshot_free(gl_snapshot *snapshot) noexcept
@@ -299,9 +300,9 @@ cdef class Job:
                 found.setdefault(kind.decode(), []).append(name)
         return found
 
-    def is_cancelled(self):
-        """Say whether the client has gone, or cancelled the call."""
-        return self.job == NULL or gl_job_is_cancelled(self.job)
+    def gone(self):
+        """Return the status code of a call whose client has gone, and 0 while it waits."""
+        return 1 if self.job == NULL else gl_job_gone(self.job)
 
     def learn(self, bytes region_set not None, int32_t policy, unsigned int number,
               bytes verdicts not None):

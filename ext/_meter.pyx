@@ -170,6 +170,7 @@ cdef class Meter:
             "sizes_sum": c.sizes_sum,
             "other_verdicts": _numbers(c.other_verdicts, 3),
             "handshakes": c.handshakes,
+            "transfer_timeouts": c.transfer_timeouts,
             "certificate_reads": _numbers(c.certificate_reads, 2),
             "region_sets": region_sets,
         }

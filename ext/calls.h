@@ -46,6 +46,7 @@ static inline gl_call *gl_call_new(gl_connection *c, int32_t stream)
     memset(call, 0, offsetof(gl_call, small));
     call->connection = c;
     call->stream = stream;
+    call->since = s->now;
     call->next = c->calls;
     if (c->calls != NULL)
         c->calls->previous = call;
@@ -123,8 +124,8 @@ static inline gl_job *gl_job_new(gl_call *call, gl_job_kind kind, const uint8_t 
     return job;
 }
 
-/* Tells Python that a stream is over. */
-static inline void gl_end_in_python(gl_server *s, unsigned method, uint64_t serial, int cancelled)
+/* Tells Python that a stream is over; `gone` as in gl_job. */
+static inline void gl_end_in_python(gl_server *s, unsigned method, uint64_t serial, int gone)
 {
     gl_job *job = calloc(1, sizeof *job);
 
@@ -133,9 +134,24 @@ static inline void gl_end_in_python(gl_server *s, unsigned method, uint64_t seri
     job->kind = GL_JOB_END;
     job->method = method;
     job->serial = serial;
-    job->cancelled = cancelled;
+    job->gone = gone;
     s->out++;
     gl_jobs_put(&s->rare, job);
+}
+
+/* The code of a call whose client has gone. One that gives up at its deadline does so a little
+ * before this side's clock says so: clients round grpc-timeout up (gRPC's C core to three digits). */
+static inline int gl_gone_code(const gl_call *call)
+{
+    uint64_t slack;
+
+    if (!call->timed)
+        return GL_CANCELLED;
+    if (call->deadline == GL_NEVER) /* it has passed: see gl_expire */
+        return GL_DEADLINE_EXCEEDED;
+    slack = (call->deadline - call->accepted) / 64 + 5 * GL_MILLISECOND;
+    return call->deadline <= call->connection->server->now + slack ? GL_DEADLINE_EXCEEDED
+                                                                   : GL_CANCELLED;
 }
 
 /* Whatever the call has goes back. libnghttp2 has closed its stream, or is about to go. */
@@ -155,17 +171,19 @@ static inline void gl_call_over(gl_call *call)
         gl_slots_give_back(call->slots);
     if (call->counted) {
         int watch = call->method->kind == GL_HEALTH_WATCH;
-        gl_count_end(call, call->ended_here || call->ending || watch ? call->code : GL_CANCELLED);
+        gl_count_end(call, call->ended_here || call->ending || watch ? call->code
+                                                                     : gl_gone_code(call));
     }
     if (call->job != NULL) {
         call->job->call = NULL;
         call->job->charged = call->charged;
         call->job->slots = call->slots;
-        gl_job_cancel(call->job);
+        gl_job_cancel(call->job, gl_gone_code(call));
     } else {
         s->large -= call->charged;
         if (call->python)
-            gl_end_in_python(s, call->method->number, call->serial, !call->ended_here);
+            gl_end_in_python(s, call->method->number, call->serial,
+                             call->ended_here ? 0 : gl_gone_code(call));
     }
     if (call->in_pump)
         for (gl_call **at = &c->pump; *at != NULL; at = &(*at)->pumped)
@@ -251,6 +269,7 @@ static ssize_t gl_read_answer(nghttp2_session *session, int32_t stream, uint8_t 
     if (n > 0) {
         memcpy(out, call->out + call->sent, n);
         call->sent += n;
+        call->since = call->connection->server->now;
     }
     if (call->sent < call->out_bytes)
         return (ssize_t)n;
@@ -284,6 +303,7 @@ static inline void gl_send(gl_call *call)
     nghttp2_data_provider provider = {{.ptr = call}, gl_read_answer};
 
     call->sent = 0;
+    call->since = call->connection->server->now;
     if (call->begun) {
         nghttp2_session_resume_data(session, call->stream);
         return;
@@ -455,8 +475,8 @@ static inline int gl_classify(gl_server *s, const gl_snapshot *snapshot,
         int code = GL_OK;
         if (job != NULL && job->deadline && gl_clock() >= job->deadline)
             code = GL_DEADLINE_EXCEEDED;
-        else if (job != NULL && gl_job_is_cancelled(job))
-            code = GL_CANCELLED;
+        else if (job != NULL)
+            code = gl_job_gone(job);
         if (code != GL_OK) {
             s->core->end(a);
             return code;
@@ -617,10 +637,9 @@ static inline int gl_work(gl_server *s, gl_job *job)
         job->code = GL_DEADLINE_EXCEEDED;
         return 1;
     }
-    if (gl_job_is_cancelled(job)) {
-        job->code = GL_CANCELLED;
+    job->code = gl_job_gone(job);
+    if (job->code != GL_OK)
         return 1;
-    }
     if (!(job->wrapped ? gl_read_stream_request(job->body, job->size, &request)
                        : gl_read_roster_request(job->body, job->size, &request)) ||
         (n = gl_count_addresses(s, &request)) == SIZE_MAX) {
@@ -817,6 +836,26 @@ static inline uint64_t gl_largest_message(const gl_call *call)
     return health && most > GL_HEALTH_REQUEST ? GL_HEALTH_REQUEST : most;
 }
 
+/* Charges a call with what a message of these bytes takes, as far as it has come, and its answer.
+ * 0: there is no room for it, and the call ends instead. */
+static inline int gl_charge(gl_call *call, uint64_t bytes)
+{
+    gl_server *s = call->connection->server;
+    uint64_t charge = 2 * bytes, others = s->large - call->charged;
+
+    if (others > 0 && others + charge > GL_LARGE_MEMORY) {
+        if (call->counted)
+            gl_count_end(call, GL_RESOURCE_EXHAUSTED);
+        gl_shed(call, call->method);
+        s->large -= call->charged;
+        call->charged = 0;
+        return 0;
+    }
+    s->large += charge - call->charged;
+    call->charged = charge;
+    return 1;
+}
+
 /* Begins a message whose prefix was read; 0: the call ends instead. */
 static inline int gl_begin_message(gl_call *call)
 {
@@ -835,19 +874,9 @@ static inline int gl_begin_message(gl_call *call)
     }
     call->have = 0;
     call->size = size;
-    if (size > GL_LARGE) {
-        uint64_t charge = 2 * (uint64_t)size;
-        s->large -= call->charged;
-        call->charged = 0;
-        if (s->large > 0 && s->large + charge > GL_LARGE_MEMORY) {
-            if (call->counted)
-                gl_count_end(call, GL_RESOURCE_EXHAUSTED);
-            gl_shed(call, call->method);
-            return 0;
-        }
-        s->large += charge;
-        call->charged = charge;
-    }
+    s->large -= call->charged; /* of the message before */
+    call->charged = 0;
+    /* The system gives memory to what is written: see gl_charge. */
     call->body = malloc(size ? size : 1);
     if (call->body == NULL) {
         gl_fail(call, GL_RESOURCE_EXHAUSTED);
@@ -885,6 +914,8 @@ static inline size_t gl_feed(gl_call *call, const uint8_t *data, size_t size)
             continue;
         }
         if (call->have_prefix < GL_PREFIX) {
+            if (call->have_prefix == 0 && !gl_is_unary(call))
+                call->since = call->connection->server->now;
             call->prefix[call->have_prefix++] = data[at++];
             if (call->have_prefix < GL_PREFIX)
                 continue;
@@ -895,6 +926,11 @@ static inline size_t gl_feed(gl_call *call, const uint8_t *data, size_t size)
         n = call->size - call->have;
         if (n > size - at)
             n = size - at;
+        if (call->size > GL_LARGE && !gl_charge(call, call->have + n)) {
+            free(call->body);
+            call->body = NULL;
+            break;
+        }
         memcpy(call->body + call->have, data + at, n);
         call->have += n;
         at += n;
@@ -994,6 +1030,37 @@ static inline int gl_keep(gl_call *call, const uint8_t *data, size_t size)
     return 1;
 }
 
+/* --- clients that stop in the middle of something */
+
+/* Whether a call waits for its client to send the rest of a request, or to take an answer. */
+static inline int gl_waits_for_client(const gl_call *call)
+{
+    if (call->reset)
+        return 0;
+    if (call->stage == GL_SENDING)
+        return 1;
+    /* Between two messages a stream may take its time. */
+    return call->stage == GL_READING &&
+           (!call->accepted || call->method == NULL || gl_is_unary(call) || call->have_prefix > 0);
+}
+
+/* Ends a call whose client has made no progress for too long. */
+static inline void gl_end_stalled(gl_call *call)
+{
+    static const char text[] = "the request did not come whole within transfer_timeout";
+
+    gl_add(&call->connection->server->meter->counters.transfer_timeouts, 1);
+    if (call->stage == GL_SENDING || call->method == NULL)
+        gl_reset(call, NGHTTP2_CANCEL);
+    else if (gl_is_unary(call))
+        gl_turn_away(call, GL_DEADLINE_EXCEEDED, text);
+    else {
+        if (call->counted)
+            gl_count_end(call, GL_DEADLINE_EXCEEDED);
+        gl_end(call, GL_DEADLINE_EXCEEDED, text);
+    }
+}
+
 /* --- admission */
 
 /* Begins a call whose headers are whole. */
@@ -1065,7 +1132,7 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
         if (job->slots != NULL)
             gl_slots_give_back(job->slots);
         if (job->python)
-            gl_end_in_python(s, job->method, job->serial, 1);
+            gl_end_in_python(s, job->method, job->serial, job->gone);
     } else {
         int code = job->code;
         call->job = NULL;
@@ -1076,16 +1143,9 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
         call->stage = GL_READING;
         if (job->kind == GL_JOB_UNPACK && code == GL_OK) {
             uint8_t *body = job->answer;
-            uint64_t charge = job->answer_bytes > GL_LARGE ? 2 * (uint64_t)job->answer_bytes : 0;
-            s->large -= call->charged; /* what came was smaller than what it holds */
-            call->charged = 0;
-            if (charge > 0 && s->large > 0 && s->large + charge > GL_LARGE_MEMORY) {
-                if (call->counted)
-                    gl_count_end(call, GL_RESOURCE_EXHAUSTED);
-                gl_shed(call, call->method); /* what was unpacked is freed with the job */
-            } else {
-                s->large += charge;
-                call->charged = charge;
+            /* What came was smaller than what it holds. Without room for it that is freed with
+             * the job. */
+            if (gl_charge(call, job->answer_bytes > GL_LARGE ? job->answer_bytes : 0)) {
                 job->answer = NULL;
                 gl_message(call, 0, body, job->answer_bytes, body);
             }

@@ -231,10 +231,13 @@ static void gl_flush(gl_connection *c)
         return;
     }
     if (c->closing ||
-        (!nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session)))
+        (!nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session))) {
         gl_goodbye(c);
-    else
-        gl_look_for(c, EPOLLIN);
+        return;
+    }
+    gl_look_for(c, EPOLLIN);
+    if (c->unread)
+        gl_again(c);
 }
 
 /* Goes on with a TLS handshake; 0: it is not done, or has failed. */
@@ -262,6 +265,7 @@ static void gl_read(gl_connection *c)
 {
     gl_server *s = c->server;
     size_t most = c->large ? GL_LARGE_TURN : GL_TURN, total = 0;
+    int blocked = 0;
 
     if (c->closed || (c->handshaking && !gl_shake_hands(c)))
         return;
@@ -272,13 +276,17 @@ static void gl_read(gl_connection *c)
         return;
     }
     c->large = 0;
+    c->unread = c->tls != NULL; /* until it says that there is no more */
     while (total < most && !c->closing && c->pending_bytes == 0) {
         ssize_t n = c->tls == NULL ? recv(c->descriptor, s->input, most - total, 0)
                                    : gl_tls_read(c->tls, s->input, most - total);
         if (n <= 0) {
             if (c->tls == NULL ? n < 0 && (errno == EAGAIN || errno == EINTR)
-                               : n == GL_TLS_AGAIN || n == GL_TLS_WANTS_WRITE)
+                               : n == GL_TLS_AGAIN || n == GL_TLS_WANTS_WRITE) {
+                c->unread = 0;
+                blocked = n == GL_TLS_WANTS_WRITE;
                 break;
+            }
             gl_close(c);
             return;
         }
@@ -293,9 +301,9 @@ static void gl_read(gl_connection *c)
             break;
         total += (size_t)n;
     }
-    if (total >= most && c->tls != NULL && gl_tls_has_more(c->tls))
-        gl_again(c);
     gl_flush(c);
+    if (blocked && !c->closed && c->closing != 2)
+        gl_look_for(c, EPOLLOUT); /* what TLS itself has to send comes before what it reads */
 }
 
 static void gl_add_connection(gl_server *s, int descriptor)
@@ -380,6 +388,36 @@ static inline void gl_first(uint64_t *due, uint64_t one)
         *due = one;
 }
 
+/* Ends calls whose clients stopped in the middle of something, and returns when the next one has
+ * done so for too long. A look at each `transfer_timeout` finds all in time. */
+static uint64_t gl_look_at_calls(gl_connection *c)
+{
+    gl_server *s = c->server;
+    uint64_t due = gl_after(s->now, s->settings.transfer_timeout);
+
+    if (due == GL_NEVER || c->closing)
+        return GL_NEVER;
+    for (gl_call *call = c->calls, *next; call != NULL; call = next) {
+        uint64_t one = gl_after(call->since, s->settings.transfer_timeout);
+        next = call->next;
+        if (!gl_waits_for_client(call))
+            continue;
+        if (one > s->now) {
+            gl_first(&due, one);
+            continue;
+        }
+        if (!call->accepted) { /* in the middle of its headers, so nothing else can come */
+            gl_add(&s->meter->counters.transfer_timeouts, 1);
+            gl_expel(c, NGHTTP2_ENHANCE_YOUR_CALM, "transfer_timeout");
+            gl_again(c);
+            return due;
+        }
+        gl_end_stalled(call);
+        gl_again(c);
+    }
+    return due;
+}
+
 /* Does what is due on a connection, and returns when it is to be looked at again. */
 static uint64_t gl_look_at(gl_connection *c)
 {
@@ -414,6 +452,7 @@ static uint64_t gl_look_at(gl_connection *c)
         if (c->handshaking)
             return due;
     }
+    gl_first(&due, gl_look_at_calls(c));
     if (t->keepalive && t->keepalive < answer)
         answer = t->keepalive;
     if (c->probing) {

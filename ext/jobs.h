@@ -2,7 +2,7 @@
  *
  * A job belongs to one thread at a time: to the loop, then, by way of a queue, to a thread that
  * works on it, and by way of the list of those that are done to the loop again. The one exception
- * is `cancelled`, which the loop sets while a thread works.
+ * is `gone`, which the loop sets while a thread works.
  */
 #ifndef GEOLOOKUP_JOBS_H
 #define GEOLOOKUP_JOBS_H
@@ -43,7 +43,7 @@ typedef struct gl_job {
     gl_slots *slots;  /* of which it holds one, when its call is over */
     uint8_t *metadata, *identities;
     size_t metadata_bytes, identities_bytes;
-    int cancelled;
+    int gone; /* GL_CANCELLED or GL_DEADLINE_EXCEEDED: no client waits; 0: one does */
     /* What came of it: an answer after room for its prefix, or a code and a text. */
     int code;
     int shed;
@@ -53,14 +53,14 @@ typedef struct gl_job {
     size_t answer_bytes;
 } gl_job;
 
-static inline int gl_job_is_cancelled(const gl_job *job)
+static inline int gl_job_gone(const gl_job *job)
 {
-    return __atomic_load_n(&job->cancelled, __ATOMIC_RELAXED);
+    return __atomic_load_n(&job->gone, __ATOMIC_RELAXED);
 }
 
-static inline void gl_job_cancel(gl_job *job)
+static inline void gl_job_cancel(gl_job *job, int code)
 {
-    __atomic_store_n(&job->cancelled, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&job->gone, code, __ATOMIC_RELAXED);
 }
 
 /* Frees a job whose snapshot was released. */

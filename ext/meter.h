@@ -26,7 +26,7 @@ enum {
 };
 
 /* Changes with the layout, so that no process reads another release's memory. */
-#define GL_METER_MAGIC UINT64_C(0x324d4c47) /* "GLM2" */
+#define GL_METER_MAGIC UINT64_C(0x334d4c47) /* "GLM3" */
 
 /* Upper bounds, inclusive, of all buckets but the last: 50 us to 10 s, in nanoseconds. */
 static const uint64_t gl_duration_bounds[GL_DURATIONS] = {
@@ -62,6 +62,7 @@ typedef struct {
     uint64_t sizes_sum;
     uint64_t other_verdicts[3]; /* of region sets without counters of their own */
     uint64_t handshakes;
+    uint64_t transfer_timeouts;
     uint64_t certificate_reads[2]; /* refused, taken */
 } gl_counters;
 

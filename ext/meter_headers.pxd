@@ -33,6 +33,7 @@ cdef extern from "meter.h" nogil:
         uint64_t sizes_sum
         uint64_t other_verdicts[3]
         uint64_t handshakes
+        uint64_t transfer_timeouts
         uint64_t certificate_reads[2]
 
     ctypedef struct gl_meter:

@@ -45,7 +45,7 @@ typedef struct {
     uint64_t metadata_bytes;
     uint32_t streams; /* of one connection at a time */
     uint64_t connections;
-    uint64_t handshake_timeout, idle, keepalive, age, grace;
+    uint64_t handshake_timeout, transfer_timeout, idle, keepalive, age, grace;
     uint32_t policies; /* a bit for each number of a policy */
     int unanimous;     /* the number that 0 stands for */
     int compression;
@@ -91,6 +91,7 @@ struct gl_call {
     int code;
     gl_slots *slots;    /* which it holds one of */
     uint64_t accepted, deadline;
+    uint64_t since; /* when its request, a message of it began, or some of an answer was taken */
     uint64_t metadata_bytes;
     uint64_t position, serial;
     uint64_t charged;   /* of GL_LARGE_MEMORY */
@@ -134,6 +135,7 @@ struct gl_connection {
     uint8_t probing;  /* a probe was not answered yet */
     uint8_t strikes;
     uint8_t pinged;
+    uint8_t unread;   /* OpenSSL may hold bytes that epoll does not know of */
     unsigned open;      /* calls */
     unsigned answered;  /* of these answered in place, whose slots were given back */
     int32_t last_stream; /* that its client has opened */

@@ -174,8 +174,11 @@ class Job:
     def auth_context(self) -> dict[str, list[bytes]]:
         """Return who calls as gRPC's auth context has it: alternative names by kind."""
 
-    def is_cancelled(self) -> bool:
-        """Return whether the client has gone, or cancelled the call."""
+    def gone(self) -> int:
+        """Return the status code of a call whose client has gone, and 0 while it waits.
+
+        That is CANCELLED, or DEADLINE_EXCEEDED if the client gave up at its deadline.
+        """
 
     def learn(self, region_set: bytes, policy: int, number: int, verdicts: bytes) -> None:
         """Have calls like this one answered without Python from now on.

@@ -117,6 +117,7 @@ class Reading(TypedDict):
     sizes_sum: int
     other_verdicts: tuple[int, int, int]
     handshakes: int
+    transfer_timeouts: int
     certificate_reads: tuple[int, int]
     region_sets: dict[str, tuple[int, int, int]]
 

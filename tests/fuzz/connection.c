@@ -118,7 +118,7 @@ static gl_server *new_server(void)
                         methods[i].slots,        "shed", "refused"};
     s->settings = (gl_server_settings){
         .message_bytes = 200000, .roster = 20000, .metadata_bytes = 1024, .streams = 20,
-        .connections = 2,        .handshake_timeout = 60000, .idle = 60000, .keepalive = 60000,
+        .connections = 2,        .handshake_timeout = 60000, .transfer_timeout = 60000, .idle = 60000, .keepalive = 60000,
         .policies = 15,          .unanimous = 1,  .compression = 1, .metadata = 1,
         .service = "service"};
     s->snapshot = new_snapshot();
@@ -137,7 +137,7 @@ static void do_jobs(gl_server *s)
     for (gl_job *job = gl_jobs_take(&s->rare); job != NULL; job = next) {
         next = job->next;
         CHECK(job->kind != GL_JOB_DROP);
-        CHECK(job->kind == GL_JOB_UNARY || !gl_job_is_cancelled(job) || job->call == NULL);
+        CHECK(job->kind == GL_JOB_UNARY || !gl_job_gone(job) || job->call == NULL);
         if (job->kind != GL_JOB_BEGIN && job->kind != GL_JOB_END) {
             size_t room = job->kind == GL_JOB_UNPACK ? 0 : GL_PREFIX;
             job->code = job->size % 4 == 3 ? GL_INTERNAL : GL_OK;

@@ -135,6 +135,7 @@ class Totals:
         sizes_sum: addresses in rosters.
         verdicts: inside, outside and undetermined, by region set.
         handshakes: TLS handshakes that clients began.
+        transfer_timeouts: calls that `transfer_timeout` has ended.
         certificate_reads: readings of certificates that failed, and that succeeded.
         certificate_end: when the first certificate in use ends, as Unix time; 0: none.
         certificate_stale: workers that keep an old certificate, since the new one is bad.
@@ -152,6 +153,7 @@ class Totals:
     sizes_sum: int = 0
     verdicts: dict[str, list[int]] = field(default_factory=lambda: {OTHER: [0, 0, 0]})
     handshakes: int = 0
+    transfer_timeouts: int = 0
     certificate_reads: list[int] = field(default_factory=lambda: [0, 0])
     certificate_end: int = 0
     certificate_stale: int = 0
@@ -178,6 +180,7 @@ def total(all_counters: Iterable[_meter.Meter]) -> Totals:
             _add(totals.verdicts.setdefault(name, [0, 0, 0]), verdicts)
         totals.sizes_sum += reading["sizes_sum"]
         totals.handshakes += reading["handshakes"]
+        totals.transfer_timeouts += reading["transfer_timeouts"]
         totals.certificate_stale += reading["certificate_stale"]
         ends = [end for end in (totals.certificate_end, reading["certificate_end"]) if end]
         totals.certificate_end = min(ends, default=0)

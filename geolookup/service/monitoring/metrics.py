@@ -107,6 +107,11 @@ def _calls(totals: Totals) -> Iterator[Metric]:
         in_flight.add_metric((label,), max(0, totals.in_flight[method]))
         shed.add_metric((label,), totals.shed[method])
     yield from (calls, durations, in_flight, shed)
+    yield CounterMetricFamily(
+        "geolookup_transfer_timeouts",
+        "Calls ended because their client stopped sending or reading for transfer_timeout.",
+        value=totals.transfer_timeouts,
+    )
 
 
 def _answers(totals: Totals) -> Iterator[Metric]:

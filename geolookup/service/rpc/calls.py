@@ -146,7 +146,7 @@ class Calls:
         accepted: int,
         deadline: float | None = None,
         metadata: Metadata = (),
-        is_cancelled: Callable[[], bool] | None = None,
+        gone: Callable[[], int] | None = None,
     ) -> ActiveCall:
         """Begin a call.
 
@@ -155,11 +155,11 @@ class Calls:
             accepted: `time.monotonic_ns` when the call arrived.
             deadline: `time.monotonic` after which the client no longer waits.
             metadata: of the call.
-            is_cancelled: returns whether the client has cancelled the call, for a transport
-                that learns it while another thread answers.
+            gone: returns CANCELLED or DEADLINE_EXCEEDED if the client no longer waits, else 0;
+                for a transport that learns it while another thread answers.
         """
         call = ActiveCall(self, method, accepted, deadline, metadata)
-        call.is_cancelled = is_cancelled
+        call.gone = gone
         return call
 
     def begin_stream(
@@ -191,7 +191,7 @@ class ActiveCall(Call):
         "_span",
         "cancelled",
         "code",
-        "is_cancelled",
+        "gone",
     )
 
     def __init__(
@@ -214,8 +214,8 @@ class ActiveCall(Call):
         """gRPC's status code that the call ends with."""
         self.cancelled = False
         """Whether the client has cancelled the call. The transport sets it, ..."""
-        self.is_cancelled: Callable[[], bool] | None = None
-        """... or this returns it."""
+        self.gone: Callable[[], int] | None = None
+        """... or this returns the code with which it did: see `Calls.begin`."""
 
     def __enter__(self) -> ActiveCall:
         self._counters.begin(self._method)
@@ -268,8 +268,10 @@ class ActiveCall(Call):
         # The deadline first: gRPC cancels a call whose deadline has passed.
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise _DEADLINE_PASSED.copy()
-        if self.cancelled or (self.is_cancelled is not None and self.is_cancelled()):
-            raise _CANCELLED_BY_CLIENT.copy()
+        code = _CANCELLED if self.cancelled else 0 if self.gone is None else self.gone()
+        if code:
+            gone = _CANCELLED_BY_CLIENT if code == _CANCELLED else _DEADLINE_PASSED
+            raise gone.copy()
 
     def record_lookup(self, status: int, region_set: str, verdict: int) -> None:
         """See `Call.record_lookup`."""
@@ -331,10 +333,10 @@ class Stream:
         """See `ActiveCall.refusal`."""
         return self._call.refusal(error)
 
-    def cancel(self) -> None:
-        """Note that the client has cancelled the stream."""
+    def cancel(self, code: int = _CANCELLED) -> None:
+        """Note that the client no longer waits: CANCELLED, or DEADLINE_EXCEEDED."""
         self._call.cancelled = True
-        self._call.code = _CANCELLED
+        self._call.code = code
 
     def answer(self, body: bytes) -> bytes:
         """Answer the next roster.

@@ -323,6 +323,13 @@ class Settings:
         Seconds(0.1, 300),
         "Time that a new connection has for its TLS and HTTP/2 handshake",
     )
+    transfer_timeout: float = _setting(
+        60.0,
+        _CONNECTIONS,
+        Seconds(1, _LONGEST, "never"),
+        "Time in which a request has to come whole, and for which an answer may wait for a client"
+        " that takes nothing of it (native only)",
+    )
 
     tls_certificate: Path | None = _setting(
         None,

@@ -214,7 +214,7 @@ class NativeTransport:
             accepted=job.accepted,
             deadline=job.deadline,
             metadata=job.metadata,
-            is_cancelled=job.is_cancelled,
+            gone=job.gone,
         )
         # The loop's: after an answer from a new dataset there is none from the old one.
         answer = answering.answer(job.body, job.auth_context, job.snapshot)
@@ -232,7 +232,7 @@ class NativeTransport:
             Method.STREAM_ROSTERS,
             accepted=job.accepted,
             deadline=job.deadline,
-            is_cancelled=job.is_cancelled,
+            gone=job.gone,
         )
         try:
             answering.check_active()
@@ -289,13 +289,14 @@ class NativeTransport:
     def _end(self, job: _http2.Job) -> None:
         answering = self._streams.pop(job.stream, None)
         if answering is not None:
-            if job.is_cancelled() and isinstance(answering, Stream):
-                answering.cancel()
+            code = job.gone()
+            if code and isinstance(answering, Stream):
+                answering.cancel(code)
             answering.__exit__(None, None, None)
 
     def _unpack(self, job: _http2.Job) -> bytes:
         """Unpack a message by gzip, no further than the limit."""
-        if job.is_cancelled():
+        if job.gone():
             raise RequestError(Code.CANCELLED, "the client has cancelled the call")
         limit = self._settings.limits.message_bytes
         unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -324,6 +325,7 @@ def _server_settings(settings: Settings, *, traced: bool) -> dict[str, object]:
         "streams": 4 * (settings.max_calls + settings.max_streams),
         "connections": settings.max_connections,
         "handshake_timeout": _milliseconds(settings.handshake_timeout),
+        "transfer_timeout": _milliseconds(settings.transfer_timeout),
         "idle": _milliseconds(settings.max_connection_idle),
         "keepalive": _milliseconds(settings.keepalive),
         "age": _milliseconds(settings.max_connection_age),
