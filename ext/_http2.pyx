@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strdup
 
@@ -108,6 +108,7 @@ cdef extern from "event_loop.h" nogil:
         size_t tail_bytes
         const uint8_t *named
         size_t named_bytes
+        int64_t stale_from
 
     ctypedef struct gl_method:
         char *path
@@ -178,7 +179,7 @@ cdef extern from "event_loop.h" nogil:
     void gl_snapshot_drop(gl_server *s, gl_snapshot *snapshot) noexcept
     void gl_snapshot_free(gl_snapshot *snapshot) noexcept
     gl_perspective *gl_perspective_new(
-        const uint8_t *expression, size_t size, int32_t policy, unsigned number,
+        const uint8_t *expression, size_t size, int32_t policy, bint stale, unsigned number,
         const uint8_t *verdicts, size_t claims) noexcept
     gl_tls_context *gl_tls_context_new(
         const char *chain, int chain_bytes, const char *key, int key_bytes,
@@ -305,7 +306,7 @@ cdef class Job:
         return 1 if self.job == NULL else gl_job_gone(self.job)
 
     def learn(self, bytes region_set not None, int32_t policy, unsigned int number,
-              bytes verdicts not None):
+              bytes verdicts not None, *, bint stale=False):
         """Have calls like this one answered without Python from now on."""
         self._check()
         if <size_t>PyBytes_GET_SIZE(verdicts) != self.job.snapshot.claims:
@@ -313,7 +314,7 @@ cdef class Job:
         if self.job.perspective == NULL:
             self.job.perspective = gl_perspective_new(
                 <const uint8_t *>PyBytes_AS_STRING(region_set), PyBytes_GET_SIZE(region_set),
-                policy, number, <const uint8_t *>PyBytes_AS_STRING(verdicts),
+                policy, stale, number, <const uint8_t *>PyBytes_AS_STRING(verdicts),
                 self.job.snapshot.claims)
 
     def answer(self, bytes message not None):
@@ -405,7 +406,7 @@ cdef class Server:
 
     def set_snapshot(self, owner not None, *, table, results, bytes statuses not None,
                      bytes heads not None, bytes begin not None, bytes tail not None,
-                     bytes named not None):
+                     bytes named not None, int64_t stale_from=0):
         """Answer calls that come from now on from this dataset."""
         cdef gl_snapshot *snapshot
         cdef gl_snapshot *before
@@ -434,6 +435,7 @@ cdef class Server:
         snapshot.tail_bytes = PyBytes_GET_SIZE(tail)
         snapshot.named = <const uint8_t *>PyBytes_AS_STRING(named)
         snapshot.named_bytes = PyBytes_GET_SIZE(named)
+        snapshot.stale_from = stale_from
         Py_INCREF(kept)
         snapshot.owner = <void *>kept
         if not self.ran:

@@ -421,7 +421,8 @@ static inline int gl_find_perspective(const gl_server *s, gl_snapshot *snapshot,
         return !request->record;
     if (policy == 0)
         policy = s->settings.unanimous;
-    *found = gl_snapshot_find(snapshot, request->region_set, request->region_set_bytes, policy);
+    *found = gl_snapshot_find(snapshot, request->region_set, request->region_set_bytes, policy,
+                              gl_snapshot_is_stale(snapshot));
     return *found != NULL;
 }
 

@@ -11,12 +11,14 @@
 #include "http2_limits.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 /* The verdicts of a region set under a policy. */
 typedef struct gl_perspective {
     int users;
     uint64_t used; /* when it was used last, in calls */
     int32_t policy;
+    int stale;   /* whether they are those of a dataset that is too old */
     size_t size; /* of the expression */
     uint8_t expression[GL_EXPRESSION];
     unsigned number;    /* under which the meter counts it */
@@ -40,6 +42,8 @@ typedef struct gl_snapshot {
     /* Of a ClassifyRosterResponse what follows its bitmaps. */
     const uint8_t *named;
     size_t named_bytes;
+    /* Seconds since 1970 UTC from which other verdicts apply, since it is too old; 0: never. */
+    int64_t stale_from;
     uint64_t asked;
     size_t count;
     gl_perspective *perspectives[GL_PERSPECTIVES];
@@ -59,7 +63,7 @@ static inline gl_perspective *gl_perspective_hold(gl_perspective *p)
 
 /* Returns NULL for an expression that is too long, or when there is no memory. */
 static inline gl_perspective *gl_perspective_new(const uint8_t *expression, size_t size,
-                                                 int32_t policy, unsigned number,
+                                                 int32_t policy, int stale, unsigned number,
                                                  const uint8_t *verdicts, size_t claims)
 {
     gl_perspective *p = NULL;
@@ -71,6 +75,7 @@ static inline gl_perspective *gl_perspective_new(const uint8_t *expression, size
     p->users = 1;
     p->used = 0;
     p->policy = policy;
+    p->stale = stale;
     p->size = size;
     memcpy(p->expression, expression, size);
     p->number = number;
@@ -78,15 +83,27 @@ static inline gl_perspective *gl_perspective_new(const uint8_t *expression, size
     return p;
 }
 
-/* The perspective of a region set under a policy; NULL: it is not at hand. The ones that are
- * asked for most stand first. */
+/* Whether it is too old by now. By the calendar's clock, so that it becomes so while it is in
+ * service, and after the machine has slept. */
+static inline int gl_snapshot_is_stale(const gl_snapshot *s)
+{
+    struct timespec now;
+
+    if (s->stale_from == 0)
+        return 0;
+    clock_gettime(CLOCK_REALTIME, &now); /* time() would be some milliseconds behind Python's */
+    return (int64_t)now.tv_sec >= s->stale_from;
+}
+
+/* The perspective of a region set under a policy, as a fresh or a stale dataset has it; NULL: it
+ * is not at hand. The ones that are asked for most stand first. */
 static inline gl_perspective *gl_snapshot_find(gl_snapshot *s, const uint8_t *expression,
-                                               size_t size, int32_t policy)
+                                               size_t size, int32_t policy, int stale)
 {
     s->asked++;
     for (size_t i = 0; i < s->count; i++) {
         gl_perspective *p = s->perspectives[i];
-        if (p->size != size || p->policy != policy ||
+        if (p->size != size || p->policy != policy || p->stale != stale ||
             memcmp(p->expression, expression, size) != 0)
             continue;
         p->used = s->asked;
@@ -105,7 +122,7 @@ static inline void gl_snapshot_add(gl_snapshot *s, gl_perspective *p)
 {
     size_t oldest = 0;
 
-    if (gl_snapshot_find(s, p->expression, p->size, p->policy) != NULL) {
+    if (gl_snapshot_find(s, p->expression, p->size, p->policy, p->stale) != NULL) {
         gl_perspective_release(p);
         return;
     }

@@ -79,6 +79,7 @@ class Server:
         begin: bytes,
         tail: bytes,
         named: bytes,
+        stale_from: int = 0,
     ) -> None:
         """Answer calls that come from now on from this dataset.
 
@@ -91,6 +92,8 @@ class Server:
             begin: where each begins, and the end: uint32, of this machine.
             tail: of a LookupResponse what stands behind its verdict.
             named: of a ClassifyRosterResponse what stands behind its bitmaps.
+            stale_from: seconds since 1970, UTC, from which the verdicts apply that were learnt
+                as stale, and no others; 0: never.
 
         Raises:
             ValueError: the lengths don't fit.
@@ -180,7 +183,15 @@ class Job:
         That is CANCELLED, or DEADLINE_EXCEEDED if the client gave up at its deadline.
         """
 
-    def learn(self, region_set: bytes, policy: int, number: int, verdicts: bytes) -> None:
+    def learn(
+        self,
+        region_set: bytes,
+        policy: int,
+        number: int,
+        verdicts: bytes,
+        *,
+        stale: bool = False,
+    ) -> None:
         """Have calls like this one answered without Python from now on.
 
         Args:
@@ -188,6 +199,7 @@ class Job:
             policy: its number.
             number: under which the meter counts it.
             verdicts: one byte for each claim.
+            stale: whether they are those of a dataset that is too old.
         """
 
     def answer(self, message: bytes) -> None:

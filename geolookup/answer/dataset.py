@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 
 from geolookup import _core
+from geolookup.answer import age as ages
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
 from geolookup.answer.claims import Policy, Status, Verdict, read_policy
 from geolookup.answer.file_format import (
@@ -26,6 +27,7 @@ from geolookup.answer.file_format import (
     SourceInfo,
     assemble,
     header_digest,
+    read_age_limit,
     read_expiring,
     read_metadata,
 )
@@ -55,7 +57,7 @@ _UNANIMOUS: Final = Policy.UNANIMOUS
 _FOR_USERS: Final = (
     *("country", "lookup", "classify", "classify_many", "explain"),
     *("id", "built", "sources", "attributions", "region_sets", "info"),
-    *("expired_overrides", "from_buffer", "close", "closed"),
+    *("age", "expired_overrides", "kept_too_long", "from_buffer", "close", "closed"),
 )
 
 
@@ -84,6 +86,7 @@ class Dataset(metaclass=_Listed):
     "EEA-NO"; `policy` a `Policy` or its name in any letter case.
     """
 
+    _age_limit: ages.AgeLimit
     _answers: tuple[list[Answer | None], ...]
     _built: datetime
     _claim: Callable[[Address], int]
@@ -100,6 +103,8 @@ class Dataset(metaclass=_Listed):
     _region_sets: RegionSets
     _replies: _core.Replies
     _sources: tuple[SourceInfo, ...]
+    _stale_from: int | None
+    _stale_replies: _core.Replies
     _table: _core.Table
 
     def __init__(self) -> None:
@@ -107,7 +112,13 @@ class Dataset(metaclass=_Listed):
 
     @classmethod
     def from_buffer(
-        cls, buffer: Buffer, name: str = "dataset", *, region_sets: RegionSets | None = None
+        cls,
+        buffer: Buffer,
+        name: str = "dataset",
+        *,
+        region_sets: RegionSets | None = None,
+        max_age: int | None = None,
+        stale: ages.Stale | None = None,
     ) -> Dataset:
         """Return the dataset whose file is in *buffer*.
 
@@ -116,19 +127,28 @@ class Dataset(metaclass=_Listed):
                 used in place; anything else, which may change, is copied.
             name: how error texts call it, such as the path.
             region_sets: what `region_set` may name; the built-in sets if None.
+            max_age: see `open`.
+            stale: see `open`.
 
         Raises:
             DatasetError: damaged, or of an unknown format. The text begins with
                 *name* and says what and where.
+            ValueError: *max_age* or *stale* is out of bounds.
         """
         view = memoryview(buffer)
         if not (view.readonly and type(buffer) in (bytes, mmap.mmap)):
             view = memoryview(view.tobytes())
         self = cls.__new__(cls)
-        self._read(Image(view, name), region_sets or RegionSets.builtin())
+        self._read(Image(view, name), region_sets or RegionSets.builtin(), max_age, stale)
         return self
 
-    def _read(self, image: Image, region_sets: RegionSets) -> None:
+    def _read(
+        self,
+        image: Image,
+        region_sets: RegionSets,
+        max_age: int | None,
+        stale: ages.Stale | None,
+    ) -> None:
         claims = ClaimTable(image)
         ipv4_first = image.section("ipv4.first")
         ipv6_high = image.section("ipv6.high")
@@ -145,12 +165,18 @@ class Dataset(metaclass=_Listed):
         except ValueError as error:
             image.fail(str(error))
         metadata, built, sources = read_metadata(image)
+        limit = _age_limit(read_age_limit(image, metadata), max_age, stale)
+        stale_from = ages.stale_from(built, limit, sources)
         plain = Perspective(image.id, claims.countries, claims.statuses)
+        # A cache holds the replies of one state alone.
+        replies = _core.Replies(table, _KEPT_REPLIES)
+        withholds = stale_from is not None and limit.stale == "undetermined"
         # The labels are the codes.
         country = cast("Callable[[Address], str]", table.label)
         self._set(
             # Before the method of this name, whose call would take as long as the answer.
             country=country,
+            _age_limit=limit,
             # By verdict, and there by claim; verdict 0: no region set was asked for.
             _answers=tuple([None] * len(claims) for _ in range(len(Verdict) + 1)),
             _built=built,
@@ -163,11 +189,15 @@ class Dataset(metaclass=_Listed):
             _claim_results=_core.ClaimResults(claims.countries, claims.statuses),
             _intervals=(len(ipv4_first) // 4, len(ipv6_high) // 8),
             _metadata=metadata,
-            _perspective_of=_cached_perspectives(claims, plain, region_sets),
+            _perspective_of=_cached_perspectives(
+                claims, plain, region_sets, stale_from if withholds else None
+            ),
             _plain=plain,
             _region_sets=region_sets,
-            _replies=_core.Replies(table, _KEPT_REPLIES),
+            _replies=replies,
             _sources=sources,
+            _stale_from=stale_from,
+            _stale_replies=_core.Replies(table, _KEPT_REPLIES) if withholds else replies,
             _table=table,
         )
 
@@ -349,11 +379,24 @@ class Dataset(metaclass=_Listed):
 
     @property
     def replies(self) -> _core.Replies:
-        """Where the service keeps what it answers to lookups.
+        """Where the service keeps what it answers to lookups, for now.
 
-        They are found by claim: the dataset's answers never change, and no address is kept.
+        They are found by claim, and no address is kept. The dataset's answers change once at
+        most, at `withholds_from`, and then it is another cache. Who keeps a reply asks for the
+        cache before the answer, so that no earlier answer gets into the later one.
         """
-        return self._replies
+        return self._stale_replies if self.withholds_verdicts else self._replies
+
+    @property
+    def withholds_from(self) -> int | None:
+        """The second since 1970, UTC, from which each verdict is UNDETERMINED; None: never."""
+        return self._stale_from if self._age_limit.stale == "undetermined" else None
+
+    @property
+    def withholds_verdicts(self) -> bool:
+        """Whether each verdict is UNDETERMINED, because the dataset is too old."""
+        at = self.withholds_from
+        return at is not None and ages.clock() >= at
 
     def record(
         self,
@@ -439,6 +482,20 @@ class Dataset(metaclass=_Listed):
         return self._built
 
     @property
+    def age(self) -> ages.Age:
+        """How old it is now, how old it may be, and whether it is stale."""
+        return ages.age_of(self._built, self._age_limit, self._sources)
+
+    def kept_too_long(self, today: date | None = None) -> tuple[ages.KeptSource, ...]:
+        """Return the sources whose licences forbid to keep data that old.
+
+        Args:
+            today: the day that decides. Default: the present day, UTC.
+        """
+        today = today or datetime.fromtimestamp(ages.clock(), UTC).date()
+        return ages.kept_too_long(self._sources, today)
+
+    @property
     def sources(self) -> tuple[SourceInfo, ...]:
         """What it was built from, in order of precedence."""
         return self._sources
@@ -483,7 +540,8 @@ class Dataset(metaclass=_Listed):
         Keys: "id", "format", "built" (RFC 3339), "ipv4_intervals",
         "ipv6_intervals", "claims" (their number), "sources" (a dict each, with
         the attributes of `SourceInfo`), "attributions", "expired_overrides" (a
-        dict each, with the attributes of `ExpiringOverride`, as of today), and
+        dict each, with the attributes of `ExpiringOverride`, as of today), "age" (a dict
+        with the attributes of `Age`), "kept_too_long" (a dict each, as `KeptSource`), and
         what else the compiler noted, such as "special_purpose", "nat64_prefixes",
         and "expiring_overrides" where there are some.
         """
@@ -497,6 +555,8 @@ class Dataset(metaclass=_Listed):
             "claims": len(self._claims),
             "attributions": list(self.attributions),
             "expired_overrides": [one.as_json() for one in self.expired_overrides()],
+            "age": self.age.as_json(),
+            "kept_too_long": [one.as_json() for one in self.kept_too_long()],
         }
 
     def intervals(self, family: Family) -> Iterator[tuple[int, int, int]]:
@@ -615,6 +675,7 @@ class Dataset(metaclass=_Listed):
         the dataset (`id`, `sources`, `info` and so on) stays.
         """
         self._replies.close()
+        self._stale_replies.close()
         self._set(
             _claim=_refuse,
             _evidence_read=None,
@@ -682,15 +743,26 @@ def _claims_of_roster(table: _core.Table, roster: object) -> bytes:
 
 
 def _cached_perspectives(
-    claims: ClaimTable, plain: Perspective, region_sets: RegionSets
+    claims: ClaimTable, plain: Perspective, region_sets: RegionSets, withholds_from: int | None
 ) -> Callable[[str | RegionSet, Policy], Perspective]:
+    """Return what finds a perspective.
+
+    Args:
+        claims: of the dataset.
+        plain: the perspective without a region set.
+        region_sets: by name.
+        withholds_from: see `Dataset.withholds_from`.
+    """
+
     # Of a service's clients each may send expressions of its own, hence the bounds.
     @lru_cache(_CACHED_REGION_SETS)
     def column(codes: frozenset[str], policy: Policy) -> bytes:
         return claims.verdicts(codes, policy)
 
     @lru_cache(_CACHED_REGION_SETS)
-    def perspective(region_set: str | RegionSet, policy: Policy) -> Perspective:
+    def perspective(
+        region_set: str | RegionSet, policy: Policy, withheld: bool = False
+    ) -> Perspective:
         if isinstance(region_set, str):
             region_set = region_sets.resolve(region_set)
         return Perspective(
@@ -699,10 +771,32 @@ def _cached_perspectives(
             plain.statuses,
             region_set=region_set.name,
             policy=policy,
-            verdicts=column(region_set.codes, policy),
+            verdicts=undetermined if withheld else column(region_set.codes, policy),
         )
 
-    return perspective
+    if withholds_from is None:
+        return perspective
+    undetermined = bytes((Verdict.UNDETERMINED.number,)) * len(claims)
+
+    def current(region_set: str | RegionSet, policy: Policy) -> Perspective:
+        # At each request, since the day may come while the dataset is open.
+        return perspective(region_set, policy, ages.clock() >= withholds_from)
+
+    return current
+
+
+def _age_limit(
+    compiled: ages.AgeLimit, max_age: int | None, stale: ages.Stale | None
+) -> ages.AgeLimit:
+    """Return the limit on a dataset's age: the caller's where given, else as compiled."""
+    if max_age is not None and not (type(max_age) is int and 0 <= max_age <= ages.MAX_DAYS):
+        raise ValueError(f"max_age: expected a whole number of days up to {ages.MAX_DAYS:,}")
+    if stale is not None and stale not in ages.STALE:
+        raise ValueError(f"stale: expected one of {', '.join(ages.STALE)}")
+    return ages.AgeLimit(
+        compiled.max_age if max_age is None else max_age,
+        compiled.stale if stale is None else stale,
+    )
 
 
 # --- opening -------------------------------------------------------------------------
@@ -718,6 +812,8 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
     *,
     region_sets: str | os.PathLike[str] | None = None,
     public_key: str | os.PathLike[str] | None = None,
+    max_age: int | None = None,
+    stale: ages.Stale | None = None,
 ) -> Dataset:
     """Open a dataset file; without a path the one that came with geolookup.
 
@@ -731,6 +827,11 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         public_key: a file with one or more Ed25519 public keys (PEM). The dataset must
             be signed with one of them, in a file of its name and ``.sig``. Needs the
             package `cryptography`.
+        max_age: days after which the dataset is stale; 0: never. None: as its manifest
+            says. Counted from `Dataset.built`; the limits of single sources stay.
+        stale: "undetermined": from then on each verdict is UNDETERMINED, also while the
+            dataset stays open. "warn": `Dataset.age` says so, and no more. None: as its
+            manifest says.
 
     Raises:
         DatasetError: damaged, unreadable or of an unknown format, or not signed as
@@ -746,7 +847,7 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         raise DatasetError(f"{name}: can't be read: {error.strerror}") from error
     except ValueError as error:  # no path, or the file shrinks meanwhile
         raise DatasetError(f"{name!r}: can't be read: {error}") from error
-    dataset = Dataset.from_buffer(mapped, name, region_sets=sets)
+    dataset = Dataset.from_buffer(mapped, name, region_sets=sets, max_age=max_age, stale=stale)
     if public_key is not None:
         from geolookup.answer import signature  # noqa: PLC0415
 

@@ -26,6 +26,7 @@ from typing import (
 )
 
 from geolookup import _core
+from geolookup.answer.age import MAX_DAYS, STALE, AgeLimit
 from geolookup.answer.claims import (
     COVERAGES,
     FIXED_CLAIMS,
@@ -494,6 +495,8 @@ class SourceInfo:
         within: number of prefixes that bound what it may speak of; 0: it has no bounds.
         ranges_outside: how many of its ranges lie, at least in part, outside of these.
         lines_left_out: number of lines of its files that could not be read.
+        max_age: days after its date from which the dataset is stale; 0: none.
+        keep_days: days for which its licence allows to keep the data; 0: any time.
     """
 
     name: str
@@ -508,6 +511,8 @@ class SourceInfo:
     within: int = 0
     ranges_outside: int = 0
     lines_left_out: int = 0
+    max_age: int = 0
+    keep_days: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -574,7 +579,21 @@ def _read_expiring(number: object, expires: object, comment: object) -> Expiring
     return ExpiringOverride(number, date.fromisoformat(expires), comment)
 
 
-_COUNTS_OF_SOURCE: Final = ("within", "ranges_outside", "lines_left_out")
+def read_age_limit(image: Image, metadata: Mapping[str, Any]) -> AgeLimit:
+    """Return how old the dataset may be, of which the metadata may say nothing."""
+    days, stale = metadata.get("max_age", 0), metadata.get("stale", "warn")
+    if type(days) is not int or not 0 <= days <= MAX_DAYS or stale not in STALE:
+        image.fail("section metadata: max_age or stale of the wrong form")
+    return AgeLimit(days, stale)
+
+
+_COUNTS_OF_SOURCE: Final = (
+    "within",
+    "ranges_outside",
+    "lines_left_out",
+    "max_age",
+    "keep_days",
+)
 _NEEDED_OF_SOURCE: Final = (
     "name",
     "licence",
@@ -608,4 +627,8 @@ def read_source(source: dict[str, Any]) -> SourceInfo:
     for number in (info.ranges, *counts.values()):
         if type(number) is not int or number < 0:
             raise ValueError("a count")
+    if info.max_age or info.keep_days:
+        date.fromisoformat(info.date)
+        if max(info.max_age, info.keep_days) > MAX_DAYS:
+            raise ValueError("days")
     return info

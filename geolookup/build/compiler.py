@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Any, Final
 
 from geolookup._sweep import Ranges, merge_ipv4, merge_ipv6, renumber
+from geolookup.answer.age import AgeLimit
 from geolookup.answer.claims import (
     FIXED_CLAIMS,
     MAX_CLAIMS,
@@ -135,6 +136,7 @@ def compile_manifest(
         nat64_prefixes=manifest.nat64_prefixes,
         special_purpose=manifest.special_purpose,
         with_evidence=with_evidence,
+        age_limit=manifest.age_limit,
     )
     return replace(compiled, findings=(*faults.found, *faults.notes, *listed, *compiled.findings))
 
@@ -148,6 +150,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
     built: date | None = None,
     today: date | None = None,
     with_evidence: bool = True,
+    age_limit: AgeLimit | None = None,
 ) -> CompiledDataset:
     """Compile sources, in order of precedence: the first that speaks names the country.
 
@@ -164,6 +167,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
         today: the day that decides which overrides have expired, and the build
             date if there are no sources. Default: the present day, UTC.
         with_evidence: whether to keep what each source says, for explanations.
+        age_limit: how old the dataset may be, and what follows; None: any age.
 
     Raises:
         SourceError: the input contradicts itself, or has too many different claims.
@@ -223,6 +227,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
             "nat64_prefixes": [nat64_prefix(text).prefix for text in nat64_prefixes],
             "overrides": override.rows,
             **_expiring(overrides, today),
+            **_limited(age_limit or AgeLimit()),
         },
         sources=tuple(layers),
         overrides=override,
@@ -466,7 +471,17 @@ def _description(source: Source, layer: Layer) -> dict[str, object]:
     if source.within:
         described["within"] = len(source.within)
         described["ranges_outside"] = layer.outside
+    if source.max_age:
+        described["max_age"] = source.max_age
+    if source.keep_days:
+        described["keep_days"] = source.keep_days
     return described
+
+
+def _limited(limit: AgeLimit) -> dict[str, Any]:
+    """Return what the metadata says of how old the dataset may be; nothing where that is any."""
+    described: dict[str, Any] = {"max_age": limit.max_age} if limit.max_age else {}
+    return described | ({"stale": limit.stale} if limit.stale != AgeLimit().stale else {})
 
 
 def _expiring(overrides: Sequence[Override], today: date) -> dict[str, Any]:

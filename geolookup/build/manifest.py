@@ -4,6 +4,8 @@
 
     nat64_prefixes = []              # an operator's own; the well-known one is built in
     special_purpose = true           # the IANA registries
+    max_age = 60                     # days after which the dataset is stale
+    stale = "undetermined"           # what follows then; or "warn"
     canaries = "canaries.csv"        # addresses with the codes expected; see docs/trust.md
 
     [limits]                         # what is accepted of a new dataset
@@ -25,6 +27,8 @@
     mute = { XK = ["AL", "RS"] }     # what it cannot know, and what it says instead; or ["XK"]
     lenient = 20                     # number of its lines that may be unreadable
     overlaps = "smallest"            # which of its ranges decides; or "last-begins"
+    max_age = 120                    # days after its date from which the dataset is stale
+    keep_days = 30                   # for which its licence allows to keep the data
     within = ["192.0.2.0/24"]        # what it may speak of; or a file of prefixes, one per line
 
     [[override]]
@@ -46,6 +50,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
+from geolookup.answer.age import MAX_DAYS, STALE, AgeLimit
 from geolookup.answer.claims import COVERAGES, Mute
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.embedded_ipv4 import nat64_prefix
@@ -94,6 +99,7 @@ class Manifest:
         special_purpose: whether the IANA registries count.
         limits: what is accepted of a dataset that is compiled from it.
         canaries: a file of addresses with the codes expected, or None.
+        age_limit: how old a dataset may be that is compiled from it, and what follows.
     """
 
     path: Path
@@ -103,6 +109,7 @@ class Manifest:
     special_purpose: bool
     limits: ChangeLimits = field(default_factory=ChangeLimits)
     canaries: Path | None = None
+    age_limit: AgeLimit = field(default_factory=AgeLimit)
 
     def files(self) -> tuple[Path, ...]:
         """Return the files and folders that it names: what compiling it reads."""
@@ -141,6 +148,10 @@ def load(
         special_purpose=table.value("special_purpose", bool, True),
         limits=_limits(table),
         canaries=_canaries(table, path.parent),
+        age_limit=AgeLimit(
+            _days(table, "max_age"),
+            table.choice("stale", STALE) if table.has("stale") else AgeLimit().stale,
+        ),
     )
 
 
@@ -222,6 +233,8 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         "mute": read_mute(table),
         "within": _within(table, folder),
         "overlaps": table.choice("overlaps", OVERLAPS) if table.has("overlaps") else None,
+        "max_age": _days(table, "max_age"),
+        "keep_days": _days(table, "keep_days"),
     }
     with table.locating():
         source = Source(**described)
@@ -232,6 +245,16 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         _options(table),
         _lenient(table),
     )
+
+
+def _days(table: Table, key: str) -> int:
+    """Return a number of days; 0 where the table does not have the key."""
+    if not table.has(key):
+        return 0
+    days = table.value(key, int)
+    if isinstance(days, bool) or not 1 <= days <= MAX_DAYS:
+        raise table.error(f"{key}: expected a number of days from 1 to {MAX_DAYS:,}")
+    return days
 
 
 def _lenient(table: Table) -> int | None:
@@ -293,11 +316,13 @@ def _override(table: Table) -> Override:
 
 
 _MANIFEST_KEYS = (
-    "source", "override", "nat64_prefixes", "special_purpose", "limits", "canaries",
+    "source", "override", "nat64_prefixes", "special_purpose", "limits", "canaries", "max_age",
+    "stale",
 )  # fmt: skip
 _SOURCE_KEYS = (
     "name", "files", "format", "licence", "attribution", "url", "date", "coverage", "origin",
     "country", "country_from", "mute", "within", "overlaps", "lenient",
+    "max_age", "keep_days",
 )  # fmt: skip
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
 OVERLAPS: tuple[Overlaps, ...] = get_args(Overlaps)

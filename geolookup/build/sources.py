@@ -33,6 +33,8 @@ class Source:
         mute: the codes that it cannot know; see `claims.Mute`.
         overlaps: which of its own ranges that hold an address decides; see `Overlaps`.
             None: the smallest, and those that overlap in part are reported.
+        max_age: days after its date from which the dataset is stale; 0: none.
+        keep_days: days for which its licence allows to keep the data; 0: any time.
         within: first and last address (packed) of each prefix that it may speak of. What it
             says of others is left out. Empty: of any, which an authoritative source may not.
     """
@@ -47,6 +49,8 @@ class Source:
     mute: Mute = ()
     within: tuple[tuple[bytes, bytes], ...] = ()
     overlaps: Overlaps | None = None
+    max_age: int = 0
+    keep_days: int = 0
 
     def __post_init__(self) -> None:
         if not self.name:

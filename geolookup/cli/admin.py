@@ -162,6 +162,8 @@ def _plain_status(status: ServiceStatus) -> dict[str, object]:
         "last_reload_time": status.last_reload_time and _time(status.last_reload_time),
         "reloads": {str(outcome): count for outcome, count in status.reloads.items()},
         "expired_overrides": [one.as_json() for one in status.expired_overrides],
+        "age": status.age and status.age.as_json(),
+        "kept_too_long": [one.as_json() for one in status.kept_too_long],
         "workers": [_plain_worker(worker) for worker in status.workers],
     }
 
@@ -182,6 +184,7 @@ def _status_text(status: ServiceStatus) -> str:
     facts = [
         ["health", "SERVING" if status.serving else "NOT_SERVING"],
         ["dataset", status.dataset],
+        *([["age", printable(str(status.age))]] if status.age is not None else []),
         ["previous", status.previous or "none"],
         ["started", _time(status.started)],
     ]
@@ -189,7 +192,8 @@ def _status_text(status: ServiceStatus) -> str:
         reason = f": {printable(status.last_reload.reason)}" if status.last_reload.reason else ""
         when = _time(status.last_reload_time)
         facts.append(["last reload", f"{status.last_reload.outcome} at {when}{reason}"])
-    facts += [["warning", printable(str(one))] for one in status.expired_overrides]
+    warnings = (*status.expired_overrides, *status.kept_too_long)
+    facts += [["warning", printable(str(one))] for one in warnings]
     rows = [["WORKER", "PID", "STATE", "DATASET", "STARTED", "RESTARTS", "IN FLIGHT"]]
     rows += [
         [

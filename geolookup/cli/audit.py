@@ -8,20 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from geolookup.answer.claims import Verdict
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.answer.decision_record import RecordError, from_mapping, scan
 from geolookup.answer.region_sets import RegionSet
-from geolookup.cli.options import dataset_options, json_option
+from geolookup.cli.options import dataset_options, json_option, stale_of
 from geolookup.cli.output import printable
 from geolookup.cli.records import RecordFile, Selection
 from geolookup.errors import RegionSetError
 
 if TYPE_CHECKING:
-    from geolookup.answer.claims import Status, Verdict
+    from geolookup.answer.claims import Status
     from geolookup.answer.dataset import Dataset
     from geolookup.answer.decision_record import DecisionRecord
 
@@ -142,12 +144,19 @@ def audit_records(
         raise click.UsageError("there is no record in the files")
     if roster == "-" and len(found) > 1:
         raise click.UsageError("a roster from standard input is for one record")
-    with open_dataset(
+    open_with = partial(
+        open_dataset,
         answerer["dataset"],
         region_sets=answerer["region_sets"],
         public_key=answerer["public_key"],
-    ) as dataset:
-        audit = _Audit(dataset, answerer["dataset"] is not None, roster, column)
+    )
+    max_age = answerer["max_age"]
+    with open_with(max_age=max_age, stale=stale_of(max_age)) as limited:
+        withholds_from = limited.withholds_from
+    # How old it is today says nothing about the day of a decision.
+    with open_with(stale="warn") as dataset:
+        named = answerer["dataset"] is not None
+        audit = _Audit(dataset, named, roster, column, withholds_from)
         audited = [_AuditedRecord(place, list(audit.checks(values))) for place, values in found]
     if as_json:
         click.echo(json.dumps([_plain(one) for one in audited]))
@@ -168,12 +177,14 @@ class _Audit:
         chosen: whether it was named, so that a record of another does not hold.
         roster: file of addresses to replay; None: no replay.
         column: of a CSV roster.
+        withholds_from: see `Dataset.withholds_from`.
     """
 
     dataset: Dataset
     chosen: bool
     roster: str | None
     column: str | None
+    withholds_from: int | None
 
     def checks(self, values: object) -> Iterator[_Check]:
         try:
@@ -247,6 +258,9 @@ class _Audit:
                 for verdict, count in result.verdict_counts().items():
                     totals[verdict] += count
                 statuses.update(result.status_counts())
+        if self.withholds_from is not None and record.time.timestamp() >= self.withholds_from:
+            size = sum(totals.values())
+            totals = dict.fromkeys(totals, 0) | {Verdict.UNDETERMINED: size}
         return totals, statuses
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from geolookup.answer.age import Age, KeptSource
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.region_sets import RegionSets
 from geolookup.cli.options import (
@@ -65,6 +67,7 @@ def _print_info(described: dict[str, Any]) -> None:
     facts = [
         ["dataset", described["id"]],
         ["built", described["built"]],
+        *_age_row(described),
         ["IPv4", f"{described['ipv4_intervals']:,} intervals"],
         ["IPv6", f"{described['ipv6_intervals']:,} intervals"],
         ["claims", f"{described['claims']:,}"],
@@ -75,9 +78,20 @@ def _print_info(described: dict[str, Any]) -> None:
         rows = [["EXPIRED OVERRIDE", "LAST DAY", "COMMENT"]]
         rows += [[str(one["number"]), one["expires"], printable(one["comment"])] for one in expired]
         blocks.append(table(rows))
+    kept = [KeptSource(**one) for one in described.get("kept_too_long", ())]
+    if kept:
+        blocks.append("\n".join(f"warning: {printable(str(one))}" for one in kept))
     if described["attributions"]:
         blocks.append("\n".join(printable(text) for text in described["attributions"]))
     click.echo("\n\n".join(blocks))
+
+
+def _age_row(described: dict[str, Any]) -> list[list[str]]:
+    age = described.get("age")  # not of a service that is older than this
+    if age is None:
+        return []
+    known = Age(**{name: age[name] for name in ("days", "max_age", "stale", "is_stale")})
+    return [["age", printable(str(replace(known, stale_sources=tuple(age["stale_sources"]))))]]
 
 
 @click.command(name="region-sets", short_help="List the region sets, or what is in one.")

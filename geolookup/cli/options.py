@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from geolookup.answer.age import WARN_DAYS, age_warning
+from geolookup.answer.age import MAX_DAYS, WARN_DAYS, Stale, age_warning
 from geolookup.answer.claims import Policy
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
@@ -100,7 +100,18 @@ def dataset_options(function: _Function) -> _Function:
     dataset = click.option(
         "--dataset", metavar="FILE", help="Answer from this dataset, not from the embedded one."
     )
-    return dataset(region_sets_option(public_key_option(function)))
+    max_age = click.option(
+        "--max-age",
+        type=click.IntRange(1, MAX_DAYS),
+        metavar="DAYS",
+        help="A dataset that was built earlier gives no verdicts: each is UNDETERMINED.",
+    )
+    return dataset(region_sets_option(public_key_option(max_age(function))))
+
+
+def stale_of(max_age: int | None) -> Stale | None:
+    """Return what --max-age has follow: where it is not given, the manifest says."""
+    return None if max_age is None else "undetermined"
 
 
 server_options = connection_options(
@@ -140,6 +151,7 @@ def open_answerer(
     dataset: str | None,
     region_sets: str | None,
     public_key: str | None,
+    max_age: int | None,
     connection: Connection | None,
     default_timeout: float,
 ) -> Iterator[Dataset | Client]:
@@ -148,14 +160,20 @@ def open_answerer(
     Both have the same verbs.
     """
     if connection is None:
-        with open_dataset(dataset, region_sets=region_sets, public_key=public_key) as opened:
+        with open_dataset(
+            dataset,
+            region_sets=region_sets,
+            public_key=public_key,
+            max_age=max_age,
+            stale=stale_of(max_age),
+        ) as opened:
             warn_of_age(opened)
             yield opened
         return
-    if (dataset, region_sets, public_key) != (None, None, None):
+    if (dataset, region_sets, public_key, max_age) != (None, None, None, None):
         raise click.UsageError(
             "--server answers from its own --dataset and --region-sets, and checks its own"
-            " --public-key"
+            " --public-key and --max-age"
         )
     with connect(connection, default_timeout) as client:
         yield client

@@ -64,9 +64,11 @@ def verify_dataset(
       geolookup verify countries.geolookup --canaries canaries.csv --min-coverage 80%
 
     Overrides that expired since the file was compiled are named. They still decide:
-    compile again.
+    compile again. So are a dataset that is older than its manifest allows, and sources
+    whose licences forbid to keep data that old.
 
-    With --json: dataset, sections, ipv4, ipv6, canaries, mismatched, expired_overrides, failures.
+    With --json: dataset, sections, ipv4, ipv6, canaries, mismatched, expired_overrides, age,
+    kept_too_long, failures.
     """
     least = read_coverage(min_coverage)
     # Only this command needs them.
@@ -119,7 +121,10 @@ def _text(found: Verification) -> str:
         ],
         ["dataset", found.dataset],
     ]
-    facts += [["warning", printable(str(one))] for one in found.expired_overrides]
+    warnings = [*found.expired_overrides, *found.kept_too_long]
+    if found.age is not None and found.age.is_stale:
+        warnings.insert(0, f"the dataset is too old: {found.age}")
+    facts += [["warning", printable(str(one))] for one in warnings]
     return f"{table(rows, right=(1, 2, 3))}\n\n{table(facts)}"
 
 
@@ -149,5 +154,7 @@ def _record(found: Verification) -> dict[str, Any]:
             for one in found.mismatched
         ],
         "expired_overrides": [one.as_json() for one in found.expired_overrides],
+        "age": found.age and found.age.as_json(),
+        "kept_too_long": [one.as_json() for one in found.kept_too_long],
         "failures": list(found.failures),
     }

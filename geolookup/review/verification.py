@@ -15,6 +15,7 @@ from typing import Final
 
 from geolookup import tomlfile
 from geolookup._core import parse
+from geolookup.answer.age import Age, KeptSource
 from geolookup.answer.claims import MAX_CLAIMS, NO_COUNTRY, Status
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.dataset import Dataset
@@ -117,6 +118,8 @@ class Verification:
         mismatched: those whose answer differs from the expected one.
         expired_overrides: those that still decide after their last day. They are no
             failure: the file is as it was compiled.
+        age: how old it is; None: not known. To be too old is no failure of the file either.
+        kept_too_long: its sources whose licences forbid to keep data that old.
     """
 
     dataset: str
@@ -126,6 +129,8 @@ class Verification:
     canaries: int
     mismatched: tuple[Mismatch, ...]
     expired_overrides: tuple[ExpiringOverride, ...] = ()
+    age: Age | None = None
+    kept_too_long: tuple[KeptSource, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -191,6 +196,8 @@ def verify(
         canaries=len(canaries),
         mismatched=tuple(mismatched),
         expired_overrides=dataset.expired_overrides(),
+        age=dataset.age,
+        kept_too_long=dataset.kept_too_long(),
     )
 
 

@@ -27,6 +27,8 @@ Event = Literal[
     "start",  # the service begins; nothing is open yet
     "ready",  # it answers calls
     "old_dataset",  # the dataset in service is older than the setting allows
+    "stale_dataset",  # it is older than it may be: verdicts may be UNDETERMINED
+    "kept_too_long",  # the licence of one of its sources forbids to keep data that old
     "reload",  # a reload or rollback ended
     "shed",  # calls were refused because of the load
     "denied",  # calls were refused since `allow` does not name the client

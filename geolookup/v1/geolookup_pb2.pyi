@@ -322,7 +322,7 @@ class GetDatasetRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetDatasetResponse(_message.Message):
-    __slots__ = ("id", "build_time", "sources", "ipv4_intervals", "ipv6_intervals", "claims", "attributions", "info_json")
+    __slots__ = ("id", "build_time", "sources", "ipv4_intervals", "ipv6_intervals", "claims", "attributions", "info_json", "age", "kept_too_long")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUILD_TIME_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -331,6 +331,8 @@ class GetDatasetResponse(_message.Message):
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     INFO_JSON_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_TOO_LONG_FIELD_NUMBER: _ClassVar[int]
     id: str
     build_time: _timestamp_pb2.Timestamp
     sources: _containers.RepeatedCompositeFieldContainer[Source]
@@ -339,10 +341,26 @@ class GetDatasetResponse(_message.Message):
     claims: int
     attributions: _containers.RepeatedScalarFieldContainer[str]
     info_json: str
-    def __init__(self, id: _Optional[str] = ..., build_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., ipv4_intervals: _Optional[int] = ..., ipv6_intervals: _Optional[int] = ..., claims: _Optional[int] = ..., attributions: _Optional[_Iterable[str]] = ..., info_json: _Optional[str] = ...) -> None: ...
+    age: DatasetAge
+    kept_too_long: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., build_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., ipv4_intervals: _Optional[int] = ..., ipv6_intervals: _Optional[int] = ..., claims: _Optional[int] = ..., attributions: _Optional[_Iterable[str]] = ..., info_json: _Optional[str] = ..., age: _Optional[_Union[DatasetAge, _Mapping]] = ..., kept_too_long: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DatasetAge(_message.Message):
+    __slots__ = ("days", "max_age", "is_stale", "withholds_verdicts", "stale_sources")
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    WITHHOLDS_VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    STALE_SOURCES_FIELD_NUMBER: _ClassVar[int]
+    days: int
+    max_age: int
+    is_stale: bool
+    withholds_verdicts: bool
+    stale_sources: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, days: _Optional[int] = ..., max_age: _Optional[int] = ..., is_stale: bool = ..., withholds_verdicts: bool = ..., stale_sources: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges", "mute", "within", "ranges_outside", "lines_left_out")
+    __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges", "mute", "within", "ranges_outside", "lines_left_out", "max_age", "keep_days")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     DATE_FIELD_NUMBER: _ClassVar[int]
@@ -353,6 +371,8 @@ class Source(_message.Message):
     WITHIN_FIELD_NUMBER: _ClassVar[int]
     RANGES_OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     LINES_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_DAYS_FIELD_NUMBER: _ClassVar[int]
     name: str
     licence: str
     date: str
@@ -363,7 +383,9 @@ class Source(_message.Message):
     within: int
     ranges_outside: int
     lines_left_out: int
-    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., date: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., origin: _Optional[str] = ..., ranges: _Optional[int] = ..., mute: _Optional[_Iterable[_Union[MuteCode, _Mapping]]] = ..., within: _Optional[int] = ..., ranges_outside: _Optional[int] = ..., lines_left_out: _Optional[int] = ...) -> None: ...
+    max_age: int
+    keep_days: int
+    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., date: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., origin: _Optional[str] = ..., ranges: _Optional[int] = ..., mute: _Optional[_Iterable[_Union[MuteCode, _Mapping]]] = ..., within: _Optional[int] = ..., ranges_outside: _Optional[int] = ..., lines_left_out: _Optional[int] = ..., max_age: _Optional[int] = ..., keep_days: _Optional[int] = ...) -> None: ...
 
 class MuteCode(_message.Message):
     __slots__ = ("country", "filed_as")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import reference
 
+from geolookup.answer.age import AgeLimit
 from geolookup.build import manifest
 from geolookup.build.readers import FORMATS
 from geolookup.build.sources import Override, Source, read_prefix, read_range
@@ -49,6 +50,8 @@ def test_every_key_of_a_manifest_is_read(
         """
         nat64_prefixes = ["2001:db8::/96"]
         special_purpose = false
+        max_age = 60
+        stale = "undetermined"
         [[source]]
         name = "one"
         files = ["one.csv", "two.csv"]
@@ -59,6 +62,8 @@ def test_every_key_of_a_manifest_is_read(
         date = 2026-06-01
         coverage = "partial"
         origin = "One"
+        max_age = 90
+        keep_days = 30
         [[source]]
         name = "two"
         files = ["two.csv"]
@@ -78,6 +83,7 @@ def test_every_key_of_a_manifest_is_read(
     assert found.path == tmp_path / "geolookup.toml"
     assert found.nat64_prefixes == ("2001:db8::/96",)
     assert not found.special_purpose
+    assert found.age_limit == AgeLimit(60, "undetermined")
     one, two = found.sources
     assert one.source == Source(
         "one",
@@ -87,6 +93,8 @@ def test_every_key_of_a_manifest_is_read(
         "One",
         "by One",
         "https://one.example",
+        max_age=90,
+        keep_days=30,
     )
     assert one.files == (tmp_path / "one.csv", tmp_path / "two.csv")
     assert one.format == "range-csv"
@@ -285,6 +293,10 @@ MALFORMED = [
         'nat64_prefixes = ["2001:db8::/96", "2001:db8::/33"]' + SOURCE,
         ": nat64_prefixes: entry 2: a NAT64 prefix has 32, 40, 48, 56, 64 or 96 bits",
     ),
+    ("no days", "max_age = 0" + SOURCE, ": max_age: expected a number of days from 1"),
+    ("days as a switch", "max_age = true" + SOURCE, ": max_age: expected"),
+    ("another word for stale", 'stale = "inside"' + SOURCE, ": stale: expected"),
+    ("days of a source", SOURCE + "keep_days = -1", ": source 1: keep_days: expected a number"),
     (
         "a text for a switch",
         'special_purpose = "no"' + SOURCE,

@@ -146,7 +146,7 @@ static void do_jobs(gl_server *s)
             job->answer_bytes = job->size / 2;
             job->answer = calloc(1, room + job->answer_bytes + 1);
             if (job->kind != GL_JOB_UNPACK && job->perspective == NULL)
-                job->perspective = gl_perspective_new((const uint8_t *)"EU", 2, 1, 0,
+                job->perspective = gl_perspective_new((const uint8_t *)"EU", 2, 1, 0, 0,
                                                       (const uint8_t *)"\0\1\2\3", CLAIMS);
         }
         gl_jobs_put(&s->done, job);

@@ -69,7 +69,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("serving", "dataset", "previous", "start_time", "last_reload", "last_reload_time", "workers", "reload_counts", "expired_overrides")
+    __slots__ = ("serving", "dataset", "previous", "start_time", "last_reload", "last_reload_time", "workers", "reload_counts", "expired_overrides", "age", "kept_too_long")
     SERVING_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,8 @@ class GetStatusResponse(_message.Message):
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     RELOAD_COUNTS_FIELD_NUMBER: _ClassVar[int]
     EXPIRED_OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_TOO_LONG_FIELD_NUMBER: _ClassVar[int]
     serving: bool
     dataset: str
     previous: str
@@ -88,7 +90,33 @@ class GetStatusResponse(_message.Message):
     workers: _containers.RepeatedCompositeFieldContainer[Worker]
     reload_counts: _containers.RepeatedCompositeFieldContainer[ReloadCount]
     expired_overrides: _containers.RepeatedCompositeFieldContainer[ExpiredOverride]
-    def __init__(self, serving: bool = ..., dataset: _Optional[str] = ..., previous: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_reload: _Optional[_Union[Reload, _Mapping]] = ..., last_reload_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., reload_counts: _Optional[_Iterable[_Union[ReloadCount, _Mapping]]] = ..., expired_overrides: _Optional[_Iterable[_Union[ExpiredOverride, _Mapping]]] = ...) -> None: ...
+    age: DatasetAge
+    kept_too_long: _containers.RepeatedCompositeFieldContainer[KeptSource]
+    def __init__(self, serving: bool = ..., dataset: _Optional[str] = ..., previous: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_reload: _Optional[_Union[Reload, _Mapping]] = ..., last_reload_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., reload_counts: _Optional[_Iterable[_Union[ReloadCount, _Mapping]]] = ..., expired_overrides: _Optional[_Iterable[_Union[ExpiredOverride, _Mapping]]] = ..., age: _Optional[_Union[DatasetAge, _Mapping]] = ..., kept_too_long: _Optional[_Iterable[_Union[KeptSource, _Mapping]]] = ...) -> None: ...
+
+class DatasetAge(_message.Message):
+    __slots__ = ("days", "max_age", "is_stale", "withholds_verdicts", "stale_sources")
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    WITHHOLDS_VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    STALE_SOURCES_FIELD_NUMBER: _ClassVar[int]
+    days: int
+    max_age: int
+    is_stale: bool
+    withholds_verdicts: bool
+    stale_sources: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, days: _Optional[int] = ..., max_age: _Optional[int] = ..., is_stale: bool = ..., withholds_verdicts: bool = ..., stale_sources: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class KeptSource(_message.Message):
+    __slots__ = ("name", "date", "keep_days")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_DAYS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    date: str
+    keep_days: int
+    def __init__(self, name: _Optional[str] = ..., date: _Optional[str] = ..., keep_days: _Optional[int] = ...) -> None: ...
 
 class ExpiredOverride(_message.Message):
     __slots__ = ("number", "expires", "comment")

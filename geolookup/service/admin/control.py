@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from geolookup.answer.age import Age, KeptSource
     from geolookup.answer.file_format import ExpiringOverride
 
 
@@ -98,6 +99,8 @@ class ServiceStatus:
         reloads: reloads and rollbacks since the start, by how they ended.
         expired_overrides: the operator's overrides in the dataset in service that still
             decide after their last day.
+        age: of the dataset in service; None while the first one is loaded.
+        kept_too_long: its sources whose licences forbid to keep data that old.
     """
 
     serving: bool
@@ -109,6 +112,8 @@ class ServiceStatus:
     workers: Sequence[WorkerStatus]
     reloads: Mapping[Outcome, int] = field(default_factory=dict)
     expired_overrides: Sequence[ExpiringOverride] = ()
+    age: Age | None = None
+    kept_too_long: Sequence[KeptSource] = ()
 
 
 class Control(Protocol):

@@ -8,6 +8,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
+from geolookup.answer.age import Age, KeptSource
 from geolookup.answer.file_format import ExpiringOverride
 from geolookup.service.admin.control import (
     Outcome,
@@ -76,6 +77,10 @@ def status_message(status: ServiceStatus) -> admin_v1.GetStatusResponse:
         message.expired_overrides.add(
             number=expired.number, expires=expired.expires.isoformat(), comment=expired.comment
         )
+    if status.age is not None:
+        message.age.CopyFrom(_age_message(status.age))
+    for kept in status.kept_too_long:
+        message.kept_too_long.add(name=kept.name, date=kept.date, keep_days=kept.keep_days)
     for worker in status.workers:
         message.workers.add(
             number=worker.number,
@@ -121,6 +126,30 @@ def status_of(message: admin_v1.GetStatusResponse) -> ServiceStatus:
             ExpiringOverride(one.number, date.fromisoformat(one.expires), one.comment)
             for one in message.expired_overrides
         ],
+        age=_age(message.age) if message.HasField("age") else None,
+        kept_too_long=[
+            KeptSource(one.name, one.date, one.keep_days) for one in message.kept_too_long
+        ],
+    )
+
+
+def _age_message(age: Age) -> admin_v1.DatasetAge:
+    return admin_v1.DatasetAge(
+        days=age.days,
+        max_age=age.max_age,
+        is_stale=age.is_stale,
+        withholds_verdicts=age.withholds_verdicts,
+        stale_sources=age.stale_sources,
+    )
+
+
+def _age(message: admin_v1.DatasetAge) -> Age:
+    return Age(
+        days=message.days,
+        max_age=message.max_age,
+        is_stale=message.is_stale,
+        stale="undetermined" if message.withholds_verdicts else "warn",
+        stale_sources=tuple(message.stale_sources),
     )
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_DAY: Final = 86_400
 
 
 class ServiceCollector(Collector):
@@ -170,6 +171,22 @@ def _dataset(dataset: Dataset) -> Iterator[Metric]:
         "When the dataset in service was built.",
         value=dataset.built.timestamp(),
     )
+    age = dataset.age
+    yield GaugeMetricFamily(
+        "geolookup_dataset_max_age_seconds",
+        "The age from which the dataset in service is stale; 0: it has no limit.",
+        value=age.max_age * _DAY,
+    )
+    yield GaugeMetricFamily(
+        "geolookup_dataset_stale",
+        "1 while the dataset in service is older than it may be, or one of its sources, else 0.",
+        value=age.is_stale,
+    )
+    yield GaugeMetricFamily(
+        "geolookup_verdicts_withheld",
+        "1 while each verdict is UNDETERMINED because the dataset is stale, else 0.",
+        value=age.withholds_verdicts,
+    )
     sources = GaugeMetricFamily(
         "geolookup_dataset_source_timestamp_seconds",
         "The date of a source's data, at 00:00 UTC.",
@@ -178,6 +195,15 @@ def _dataset(dataset: Dataset) -> Iterator[Metric]:
     for source in dataset.sources:
         sources.add_metric((source.name,), _midnight(source.date))
     yield sources
+    kept = GaugeMetricFamily(
+        "geolookup_dataset_source_kept_too_long",
+        "1 while a source's data is older than its licence allows to keep it, else 0.",
+        labels=("source",),
+    )
+    overdue = {one.name for one in dataset.kept_too_long()}
+    for source in dataset.sources:
+        kept.add_metric((source.name,), source.name in overdue)
+    yield kept
 
 
 def _service(status: ServiceStatus) -> Iterator[Metric]:
@@ -330,5 +356,8 @@ class MetricsServer:
         return Page(200, answered, body)
 
     def _healthz(self, _headers: Mapping[str, str]) -> Page:
-        serving = self._control.status().serving
-        return text_page(200, "serving") if serving else text_page(503, "not serving")
+        status = self._control.status()
+        text = "serving" if status.serving else "not serving"
+        if status.age is not None and status.age.is_stale:
+            text += f"\nstale dataset: {status.age}"
+        return text_page(200 if status.serving else 503, text)

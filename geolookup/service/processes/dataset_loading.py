@@ -105,7 +105,7 @@ def _load(settings: Settings, name: str, before: LoadedDataset | None) -> Loaded
         undo.callback(file.close)
         region_sets = _seal_text(settings.region_sets, RegionSetError, undo)
         rules = _seal_text(settings.authz_rules, RuleError, undo)
-        dataset = open_sealed(file, region_sets)
+        dataset = open_sealed(file, region_sets, settings)
         undo.callback(dataset.close)
         # Opening a dataset skips the sections that only explanations need. A service checks
         # them, or damage there would stay hidden until a decision has to be explained.
@@ -123,8 +123,8 @@ def _load(settings: Settings, name: str, before: LoadedDataset | None) -> Loaded
     return LoadedDataset(dataset, file, region_sets, rules, identity)
 
 
-def open_sealed(file: SealedCopy, region_sets: SealedCopy | None) -> Dataset:
-    """Return the dataset in a sealed copy, mapped in place.
+def open_sealed(file: SealedCopy, region_sets: SealedCopy | None, settings: Settings) -> Dataset:
+    """Return the dataset in a sealed copy, mapped in place; its age is limited as set.
 
     Raises:
         DatasetError: damaged, or of an unknown format.
@@ -134,7 +134,10 @@ def open_sealed(file: SealedCopy, region_sets: SealedCopy | None) -> Dataset:
     sets = None
     if region_sets is not None:
         sets = RegionSets.builtin().extended(bytes(region_sets.map()), region_sets.name)
-    return Dataset.from_buffer(file.map(), file.name, region_sets=sets)
+    max_age, stale = settings.age_limit
+    return Dataset.from_buffer(
+        file.map(), file.name, region_sets=sets, max_age=max_age, stale=stale
+    )
 
 
 def open_rules(rules: SealedCopy | None, dataset: Dataset) -> Rules:

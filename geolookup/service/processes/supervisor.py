@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _REPORT_INTERVAL: Final = 1.0
 """Seconds between checks for refused calls."""
+_AGE_INTERVAL: Final = 60.0
+"""Seconds between checks of the dataset's age."""
 
 
 def serve(settings: Settings) -> None:
@@ -122,6 +124,8 @@ class Supervisor:
         self._last_reload: Reload | None = None
         self._last_reload_time: datetime | None = None
         self._outcomes: Counter[Outcome] = Counter()
+        # What was logged of the age of the dataset in service.
+        self._reported_ages: set[str] = set()
         self._serving = False
         self._drained = False
         self._stopping = False
@@ -212,7 +216,7 @@ class Supervisor:
         if self._metrics is not None:
             fields["metrics"] = str(self._metrics.address)
         log.event("ready", **fields)
-        self._report_age()
+        self._check_age()
         for report in (
             log.CountReport("shed", self._shed),
             log.CountReport("denied", self._denied),
@@ -225,11 +229,25 @@ class Supervisor:
         sys.stdout.flush()
 
     def _report_age(self) -> None:
+        """Log what is to say of the age of the dataset in service, each time once."""
         assert self._current is not None  # noqa: S101 - the workers answer from it
         dataset = self._current.dataset
+
+        def is_new(what: str) -> bool:
+            known = what in self._reported_ages
+            self._reported_ages.add(what)
+            return not known
+
         reason = age_warning(dataset.built, self._settings.warn_age)
-        if reason is not None:
+        if reason is not None and is_new("old"):
             log.event("old_dataset", "warning", dataset=dataset.id, reason=reason)
+        age = dataset.age
+        if age.is_stale and is_new("stale"):
+            reason = f"the dataset is too old: {age}"
+            log.event("stale_dataset", "warning", dataset=dataset.id, reason=reason)
+        for kept in dataset.kept_too_long():
+            if is_new(f"kept {kept.name}"):
+                log.event("kept_too_long", "warning", dataset=dataset.id, reason=str(kept))
 
     def _announcement(self, loaded: LoadedDataset) -> Iterator[str]:
         for address in self._listen_address.addresses:
@@ -288,6 +306,8 @@ class Supervisor:
             workers=self._workers.statuses(),
             reloads=dict(self._outcomes),
             expired_overrides=() if current is None else current.dataset.expired_overrides(),
+            age=None if current is None else current.dataset.age,
+            kept_too_long=() if current is None else current.dataset.kept_too_long(),
         )
 
     def drain(self) -> None:
@@ -353,6 +373,7 @@ class Supervisor:
         fields["seconds"] = self._loop.clock() - change.started
         log.event("reload", "error" if reload.outcome is Outcome.REFUSED else "info", **fields)
         if reload.outcome is Outcome.SWAPPED:
+            self._reported_ages.clear()
             self._report_age()
         change.future.set_result(reload)
         self._changing = None
@@ -444,6 +465,11 @@ class Supervisor:
         if self._changing is None and self._watch.poll():
             self._change(_Change(self._reload))
         self._loop.call_later(self._settings.watch, self._check_files)
+
+    def _check_age(self) -> None:
+        if not self._stopping:
+            self._report_age()
+            self._loop.call_later(_AGE_INTERVAL, self._check_age)
 
     def _report_refusals(self, report: log.CountReport) -> None:
         report.update()

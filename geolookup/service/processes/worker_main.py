@@ -179,7 +179,7 @@ class _Worker:
         try:
             if not message.is_complete:
                 raise GeoLookupError("no file descriptor is free")
-            dataset = open_sealed(message.file, message.region_sets)
+            dataset = open_sealed(message.file, message.region_sets, self._settings)
             snapshot = Snapshot(dataset, open_rules(message.rules, dataset))
             self._loaded = _LoadedSnapshot(message.generation, snapshot)
         except GeoLookupError as error:

@@ -8,6 +8,7 @@ names field and position and never repeats a value.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -44,10 +45,15 @@ class Snapshot:
         """The rules of Envoy's authorization, if it is enabled."""
         self.named = v1.ClassifyRosterResponse(dataset=dataset.id).SerializeToString()
         """The field `dataset` of a `ClassifyRosterResponse`, serialised with its tag."""
-        self.replies = dataset.replies
-        """A cache of replies to lookups, by request."""
         self.find: Callable[[bytes], _Reply | None] = dataset.replies.find
         """Return the reply to a `LookupRequest`, if it is in the cache."""
+        if dataset.withholds_from is not None:  # the cache changes with the day
+            self.find = partial(_find, dataset)
+
+
+def _find(dataset: Dataset, body: bytes) -> _Reply | None:
+    reply: _Reply | None = dataset.replies.find(body)
+    return reply
 
 
 _Reply = tuple[bytes, int, str, int]
@@ -64,6 +70,7 @@ def lookup(snapshot: Snapshot, body: bytes, _limits: RosterLimits, call: Call = 
 def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
     address, region_set, number = _core.read_lookup(body) or _read_lookup(body)
     policy = policy_of(number)
+    replies = snapshot.dataset.replies
     try:
         answer = snapshot.dataset.lookup(address, region_set or None, policy)
     except RegionSetError as error:
@@ -74,7 +81,7 @@ def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
         region_set,
         _verdict_number(answer),
     )
-    snapshot.replies.keep(body, reply)
+    replies.keep(body, reply)
     return reply
 
 
@@ -179,6 +186,12 @@ def get_dataset(
         attributions=dataset.attributions,
         info_json=json.dumps(info, ensure_ascii=False),
     )
+    age = dataset.age
+    response.age.days, response.age.max_age = age.days, age.max_age
+    response.age.is_stale = age.is_stale
+    response.age.withholds_verdicts = age.withholds_verdicts
+    response.age.stale_sources.extend(age.stale_sources)
+    response.kept_too_long.extend(kept.name for kept in dataset.kept_too_long())
     for source in dataset.sources:
         response.sources.add(
             name=source.name,
@@ -191,6 +204,8 @@ def get_dataset(
             within=source.within,
             ranges_outside=source.ranges_outside,
             lines_left_out=source.lines_left_out,
+            max_age=source.max_age,
+            keep_days=source.keep_days,
         )
     return response.SerializeToString()
 

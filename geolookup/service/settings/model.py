@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from geolookup.answer.age import WARN_DAYS
+from geolookup.answer.age import MAX_DAYS, STALE, WARN_DAYS, Stale
 from geolookup.service.methods import Method
 from geolookup.service.settings.cores import available_cores
 from geolookup.service.settings.kinds import (
@@ -133,6 +133,8 @@ class RosterLimits:
         return self.roster * MAX_TEXT_BYTES + _OTHER_FIELDS
 
 
+_AS_COMPILED = "as-compiled"
+
 _LISTEN = "Listeners"
 _DATA = "Data"
 _WORK = "Workers"
@@ -233,8 +235,21 @@ class Settings:
     warn_age: int = _setting(
         WARN_DAYS,
         _DATA,
-        WholeNumber(0, 36_500),
+        WholeNumber(0, MAX_DAYS),
         "Days after which the age of the dataset is logged as a warning; 0: never",
+    )
+    max_age: int = _setting(
+        0,
+        _DATA,
+        WholeNumber(0, MAX_DAYS),
+        "Days after which the dataset is stale; 0: as its manifest says",
+    )
+    stale: str = _setting(
+        _AS_COMPILED,
+        _DATA,
+        Choice(_AS_COMPILED, *STALE),
+        "What follows where it is: warn says so, undetermined makes each verdict UNDETERMINED,"
+        f" too; {_AS_COMPILED}: as its manifest says",
     )
 
     workers: int = _setting(
@@ -394,6 +409,12 @@ class Settings:
         Seconds(0, _LONGEST),
         "Time that calls in flight have to finish when the service stops",
     )
+
+    @property
+    def age_limit(self) -> tuple[int | None, Stale | None]:
+        """The arguments `max_age` and `stale` of `Dataset.from_buffer`."""
+        stale = None if self.stale == _AS_COMPILED else cast("Stale", self.stale)
+        return self.max_age or None, stale
 
     def __post_init__(self) -> None:
         for row in table():

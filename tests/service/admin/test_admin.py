@@ -27,6 +27,7 @@ from servers import no_thread_starts
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
+from geolookup.answer.age import Age, KeptSource
 from geolookup.answer.file_format import ExpiringOverride
 from geolookup.client import tls_credentials
 from geolookup.errors import MissingExtraError, ServiceError, ServiceUnavailableError
@@ -83,6 +84,8 @@ class MemoryControl:
             ],
             reloads={Outcome.SWAPPED: 3, Outcome.REFUSED: 1},
             expired_overrides=[ExpiringOverride(2, date(2026, 6, 1), "office")],
+            age=Age(90, 60, "undetermined", True, ("lite",)),
+            kept_too_long=[KeptSource("lite", "2026-06-01", 30)],
         )
 
     def drain(self) -> None:
@@ -470,6 +473,8 @@ def test_the_command_shows_the_status(admin: AdminServer) -> None:
     assert "SERVING" in done.stdout
     assert NEW in done.stdout
     assert "override 2 (office): expired after 2026-06-01" in done.stdout
+    assert "90 days, at most 60 are allowed, too old is lite; verdicts are" in done.stdout
+    assert "source lite: its data of 2026-06-01 is older than the 30 days" in done.stdout
     done = command("status", "--admin", str(admin.address), "--json")
     told = json.loads(done.stdout)
     assert told["dataset"] == NEW

@@ -133,6 +133,7 @@ class NativeTransport:
                 begin=begin,
                 tail=v1.LookupResponse(dataset=snapshot.dataset.id).SerializeToString(),
                 named=snapshot.named,
+                stale_from=snapshot.dataset.withholds_from or 0,
             )
 
     def _set_certificates(self) -> tls.Certificates | None:
@@ -252,9 +253,12 @@ class NativeTransport:
         """Have the loop answer by itself what is asked about a region set that it did not know."""
         if region_set:
             policy = handlers.policy_of(number)
-            verdicts = job.snapshot.dataset.verdict_column(region_set, policy)
+            dataset = job.snapshot.dataset
+            stale = dataset.withholds_verdicts
+            verdicts = dataset.verdict_column(region_set, policy)
             counted = self._calls.counters.region_set(region_set)
-            job.learn(region_set.encode(), int(policy), counted, verdicts)
+            if dataset.withholds_verdicts is stale:  # and not in between
+                job.learn(region_set.encode(), int(policy), counted, verdicts, stale=stale)
 
     def _begin(self, job: _http2.Job) -> None:
         calls, method = self._calls, _METHODS[job.method]
