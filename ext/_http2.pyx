@@ -16,6 +16,8 @@ from libc.string cimport memcpy, strdup
 
 cimport cython
 
+from binascii import a2b_base64, b2a_base64
+
 
 cdef extern from "event_loop.h" nogil:
     """
@@ -34,6 +36,8 @@ cdef extern from "event_loop.h" nogil:
     const bint gl_has_tls
     size_t GL_PREFIX
     size_t GL_ALLOW_METHODS
+    size_t GL_OWN_FIELDS
+    size_t GL_OWN_FIELD_BYTES
     uint64_t GL_NEVER
 
     ctypedef struct gl_core_api:
@@ -59,6 +63,8 @@ cdef extern from "event_loop.h" nogil:
         GL_JOB_MESSAGE
         GL_JOB_BEGIN
         GL_JOB_NEXT
+        GL_JOB_MORE
+        GL_JOB_LAST
         GL_JOB_END
         GL_JOB_UNPACK
         GL_JOB_DROP
@@ -72,9 +78,14 @@ cdef extern from "event_loop.h" nogil:
         GL_PYTHON
         GL_PYTHON_STREAM
 
+    ctypedef struct gl_fields:
+        uint8_t *at
+        size_t bytes
+
     ctypedef struct gl_job:
         gl_job_kind kind
         unsigned method
+        const char *path
         uint64_t serial
         uint64_t position
         uint64_t accepted
@@ -90,9 +101,13 @@ cdef extern from "event_loop.h" nogil:
         gl_perspective *perspective
         int code
         int shed
+        int finished
+        int more
         char *text
         uint8_t *answer
         size_t answer_bytes
+        gl_fields headers
+        gl_fields trailers
 
     ctypedef struct gl_snapshot:
         int users
@@ -204,8 +219,45 @@ UNARY = <int>GL_JOB_UNARY
 MESSAGE = <int>GL_JOB_MESSAGE
 BEGIN = <int>GL_JOB_BEGIN
 NEXT = <int>GL_JOB_NEXT
+MORE = <int>GL_JOB_MORE
+LAST = <int>GL_JOB_LAST
 END = <int>GL_JOB_END
 UNPACK = <int>GL_JOB_UNPACK
+
+
+cdef int _set_fields(gl_fields *fields, pairs) except -1:
+    """Keep header fields in the form of gl_fields."""
+    cdef uint32_t[2] sizes
+    cdef bytes kept
+    pieces = []
+    for name, value in pairs:
+        name = name.encode("ascii")
+        if name.endswith(b"-bin"):
+            value = b2a_base64(value, newline=False).rstrip(b"=")
+        elif isinstance(value, str):
+            value = value.encode("latin-1")
+        sizes = [len(name), len(value)]
+        pieces += [(<char *>sizes)[:sizeof(sizes)], name, value]
+    if not pieces:
+        return 0
+    kept = b"".join(pieces)
+    if <size_t>len(pieces) > 3 * GL_OWN_FIELDS or <size_t>len(kept) > GL_OWN_FIELD_BYTES:
+        raise ValueError("header fields: too many, or too large")
+    free(fields.at)
+    fields.bytes = len(kept)
+    fields.at = <uint8_t *>malloc(fields.bytes)
+    if fields.at == NULL:
+        raise MemoryError
+    memcpy(fields.at, PyBytes_AS_STRING(kept), fields.bytes)
+    return 0
+
+
+def _decoded(value):
+    """Return the bytes of a "-bin" field; several in one are joined by commas."""
+    try:
+        return a2b_base64(value + b"=" * (-len(value) % 4))
+    except ValueError:
+        return b""
 
 
 @cython.final
@@ -234,7 +286,7 @@ cdef class Job:
 
     @property
     def kind(self):
-        """UNARY, MESSAGE, BEGIN, NEXT, END or UNPACK."""
+        """UNARY, MESSAGE, BEGIN, NEXT, MORE, LAST, END or UNPACK."""
         self._check()
         return <int>self.job.kind
 
@@ -243,6 +295,12 @@ cdef class Job:
         """The meter's number of the method."""
         self._check()
         return self.job.method
+
+    @property
+    def path(self):
+        """The method's path."""
+        self._check()
+        return self.job.path.decode()
 
     @property
     def stream(self):
@@ -288,7 +346,10 @@ cdef class Job:
             at += sizes[0]
             value = (<char *>self.job.metadata)[at:at + sizes[1]]
             at += sizes[1]
-            found.append((name, value if name.endswith("-bin") else value.decode("latin-1")))
+            if name.endswith("-bin"):
+                found.extend((name, _decoded(one)) for one in value.split(b","))
+            else:
+                found.append((name, value.decode("latin-1")))
         return tuple(found)
 
     def auth_context(self):
@@ -317,10 +378,15 @@ cdef class Job:
                 policy, stale, number, <const uint8_t *>PyBytes_AS_STRING(verdicts),
                 self.job.snapshot.claims)
 
-    def answer(self, bytes message not None):
+    def answer(self, bytes message not None, *, headers=(), trailers=(), bint more=False,
+               bint finished=False):
         """Send an answer."""
         cdef size_t room = 0
         self._check()
+        _set_fields(&self.job.headers, headers)
+        _set_fields(&self.job.trailers, trailers)
+        self.job.more = more
+        self.job.finished = finished
         if self.job.kind != GL_JOB_UNPACK:
             room = GL_PREFIX
         self.job.answer_bytes = PyBytes_GET_SIZE(message)
@@ -330,16 +396,22 @@ cdef class Job:
         memcpy(self.job.answer + room, PyBytes_AS_STRING(message), self.job.answer_bytes)
         self._done()
 
-    def done(self):
-        """Say that there is nothing to send."""
+    def done(self, *, headers=(), trailers=(), bint more=False, bint finished=False):
+        """End the job without an answer."""
         self._check()
+        _set_fields(&self.job.headers, headers)
+        _set_fields(&self.job.trailers, trailers)
+        self.job.more = more
+        self.job.finished = finished
         self._done()
 
-    def refuse(self, int code, str text not None, bint shed=False):
+    def refuse(self, int code, str text not None, bint shed=False, *, headers=(), trailers=()):
         """End the call with a status code other than 0, and its text."""
         self._check()
         if not 0 < code <= 16:
             raise ValueError("code: not one of gRPC's, or OK")
+        _set_fields(&self.job.headers, headers)
+        _set_fields(&self.job.trailers, trailers)
         encoded = text.encode()
         self.job.text = strdup(encoded)
         self.job.code = code

@@ -106,6 +106,7 @@ static inline gl_job *gl_job_new(gl_call *call, gl_job_kind kind, const uint8_t 
     }
     job->kind = kind;
     job->method = call->method->number;
+    job->path = call->method->path;
     job->snapshot = gl_snapshot_hold(snapshot);
     job->serial = call->serial;
     job->position = call->position;
@@ -125,7 +126,8 @@ static inline gl_job *gl_job_new(gl_call *call, gl_job_kind kind, const uint8_t 
 }
 
 /* Tells Python that a stream is over; `gone` as in gl_job. */
-static inline void gl_end_in_python(gl_server *s, unsigned method, uint64_t serial, int gone)
+static inline void gl_end_in_python(gl_server *s, unsigned method, const char *path,
+                                    uint64_t serial, int gone)
 {
     gl_job *job = calloc(1, sizeof *job);
 
@@ -133,6 +135,7 @@ static inline void gl_end_in_python(gl_server *s, unsigned method, uint64_t seri
         return; /* it stays in Python's list */
     job->kind = GL_JOB_END;
     job->method = method;
+    job->path = path;
     job->serial = serial;
     job->gone = gone;
     s->out++;
@@ -182,7 +185,7 @@ static inline void gl_call_over(gl_call *call)
     } else {
         s->large -= call->charged;
         if (call->python)
-            gl_end_in_python(s, call->method->number, call->serial,
+            gl_end_in_python(s, call->method->number, call->method->path, call->serial,
                              call->ended_here ? 0 : gl_gone_code(call));
     }
     if (call->in_pump)
@@ -215,6 +218,8 @@ static inline void gl_call_over(gl_call *call)
     free(call->owned);
     free(call->text);
     free(call->metadata);
+    free(call->headers.at);
+    free(call->trailers.at);
     gl_snapshot_drop(s, call->snapshot);
     if (s->spare_count < GL_SPARE_CALLS) {
         call->next = s->spare;
@@ -256,6 +261,20 @@ static inline size_t gl_add_status(const gl_call *call, const char *text, nghttp
     return n;
 }
 
+/* Adds the fields that a handler gave; libnghttp2 copies them. */
+static inline size_t gl_add_fields(gl_fields given, nghttp2_nv *fields, size_t n)
+{
+    uint32_t sizes[2];
+
+    for (size_t at = 0; at < given.bytes; at += sizes[0] + sizes[1], n++) {
+        memcpy(sizes, given.at + at, sizeof sizes);
+        at += sizeof sizes;
+        fields[n] = (nghttp2_nv){given.at + at, given.at + at + sizes[0], sizes[0], sizes[1],
+                                 NGHTTP2_NV_FLAG_NONE};
+    }
+    return n;
+}
+
 static ssize_t gl_read_answer(nghttp2_session *session, int32_t stream, uint8_t *out,
                               size_t length, uint32_t *flags, nghttp2_data_source *source,
                               void *unused)
@@ -274,8 +293,9 @@ static ssize_t gl_read_answer(nghttp2_session *session, int32_t stream, uint8_t 
     if (call->sent < call->out_bytes)
         return (ssize_t)n;
     if (call->ending) {
-        nghttp2_nv fields[GL_FIELDS];
+        nghttp2_nv fields[GL_FIELDS + GL_OWN_FIELDS];
         uint8_t room[3 * GL_TEXT_BYTES];
+        size_t count;
         *flags |= NGHTTP2_DATA_FLAG_EOF;
         if (!call->grpc) {
             call->ended_here = 1;
@@ -283,8 +303,9 @@ static ssize_t gl_read_answer(nghttp2_session *session, int32_t stream, uint8_t 
         }
         *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
         call->ended_here = 1;
-        if (nghttp2_submit_trailer(session, stream, fields,
-                                   gl_add_status(call, call->text, fields, 0, room)) != 0)
+        count = gl_add_status(call, call->text, fields, 0, room);
+        count = gl_add_fields(call->trailers, fields, count);
+        if (nghttp2_submit_trailer(session, stream, fields, count) != 0)
             return NGHTTP2_ERR_CALLBACK_FAILURE;
         return (ssize_t)n;
     }
@@ -310,11 +331,12 @@ static inline void gl_send(gl_call *call)
     }
     call->begun = 1;
     if (call->grpc) {
-        nghttp2_nv fields[] = {
+        nghttp2_nv fields[2 + GL_OWN_FIELDS] = {
             GL_NV(":status", "200", 3, GL_STATIC),
             GL_NV("content-type", "application/grpc", 16, GL_STATIC),
         };
-        nghttp2_submit_response(session, call->stream, fields, 2, &provider);
+        nghttp2_submit_response(session, call->stream, fields,
+                                gl_add_fields(call->headers, fields, 2), &provider);
     } else {
         nghttp2_nv fields[] = {
             GL_NV(":status", "415", 3, GL_STATIC),
@@ -332,12 +354,15 @@ static inline void gl_end(gl_call *call, int code, const char *text)
     call->code = code;
     call->stage = GL_SENDING;
     call->ending = 1;
-    if (call->begun) {
+    if (call->begun || call->headers.at != NULL) {
         if (text != NULL)
             call->text = strdup(text);
-        nghttp2_session_resume_data(call->connection->session, call->stream);
+        if (call->begun)
+            nghttp2_session_resume_data(call->connection->session, call->stream);
+        else
+            gl_send(call);
     } else {
-        nghttp2_nv fields[GL_FIELDS];
+        nghttp2_nv fields[GL_FIELDS + GL_OWN_FIELDS];
         uint8_t room[3 * GL_TEXT_BYTES];
         size_t n = 2;
         fields[0] = GL_NV(":status", "200", 3, GL_STATIC);
@@ -348,6 +373,7 @@ static inline void gl_end(gl_call *call, int code, const char *text)
                                 gzip ? 13u : 8u, GL_STATIC);
         }
         n = gl_add_status(call, text, fields, n, room);
+        n = gl_add_fields(call->trailers, fields, n);
         call->begun = call->ended_here = 1;
         nghttp2_submit_response(call->connection->session, call->stream, fields, n, NULL);
     }
@@ -886,6 +912,16 @@ static inline int gl_begin_message(gl_call *call)
     return 1;
 }
 
+/* Takes the message that was put together. */
+static inline void gl_whole_message(gl_call *call)
+{
+    uint8_t *body = call->body;
+
+    call->body = NULL;
+    call->whole = 0;
+    gl_message(call, call->prefix[0], body, call->size, body);
+}
+
 static inline int gl_is_unary(const gl_call *call)
 {
     return call->method->kind != GL_ROSTERS && call->method->kind != GL_PYTHON_STREAM;
@@ -893,19 +929,27 @@ static inline int gl_is_unary(const gl_call *call)
 
 static const char gl_one_message[] = "exactly one request message is required";
 
-/* Takes bytes of messages, until one is being answered; returns how many it took. */
-static inline size_t gl_feed(gl_call *call, const uint8_t *data, size_t size)
+/* Takes bytes of messages, until one is being answered; returns how many it took. `last`: they
+ * end what the client has to say. A unary call is answered then, since a client that sends more
+ * than one message must not get an answer to the first. */
+static inline size_t gl_feed(gl_call *call, const uint8_t *data, size_t size, int last)
 {
+    int unary = gl_is_unary(call);
     size_t at = 0;
 
     while (call->stage == GL_READING && at < size) {
         size_t n;
+        if (call->whole) {
+            gl_end(call, GL_UNIMPLEMENTED, gl_one_message);
+            break;
+        }
         if (call->have_prefix == 0 && size - at >= GL_PREFIX &&
-            (n = gl_read_be32(data + at + 1)) <= size - at - GL_PREFIX) {
+            (n = gl_read_be32(data + at + 1)) <= size - at - GL_PREFIX &&
+            (!unary || last || at + GL_PREFIX + n < size)) {
             const uint8_t *message = data + at + GL_PREFIX;
             int compressed = data[at];
             at += GL_PREFIX + n;
-            if (gl_is_unary(call) && at < size)
+            if (unary && at < size)
                 gl_end(call, GL_UNIMPLEMENTED, gl_one_message);
             else if (n > gl_largest_message(call)) {
                 memcpy(call->prefix, message - GL_PREFIX, GL_PREFIX);
@@ -936,10 +980,10 @@ static inline size_t gl_feed(gl_call *call, const uint8_t *data, size_t size)
         call->have += n;
         at += n;
         if (call->have == call->size) {
-            uint8_t *body = call->body;
-            call->body = NULL;
             call->have_prefix = 0;
-            gl_message(call, call->prefix[0], body, call->size, body);
+            call->whole = unary;
+            if (!unary || (last && at == size))
+                gl_whole_message(call);
         }
     }
     return at;
@@ -966,12 +1010,17 @@ static inline void gl_all_read(gl_call *call)
         gl_answer_other(call);
         return;
     }
-    if (call->have_prefix > 0) {
+    if (call->whole) {
+        gl_whole_message(call);
+    } else if (call->have_prefix > 0) {
         if (call->counted)
             gl_count_end(call, GL_INTERNAL);
         gl_end(call, GL_INTERNAL, "the last message is not whole");
     } else if (gl_is_unary(call)) {
         gl_end(call, GL_UNIMPLEMENTED, gl_one_message);
+    } else if (call->python && !call->all_given) {
+        call->all_given = 1;
+        gl_to_python(call, GL_JOB_LAST, NULL, 0, NULL);
     } else {
         if (call->counted)
             gl_count_end(call, GL_OK);
@@ -995,10 +1044,15 @@ static void gl_pump(gl_call *call)
     call->out_bytes = call->sent = 0;
     call->connection->server->large -= call->charged; /* request and answer are gone */
     call->charged = 0;
+    if (call->more) {
+        call->more = 0;
+        gl_to_python(call, GL_JOB_MORE, NULL, 0, NULL);
+        return;
+    }
     call->stage = GL_READING;
     if (call->ahead_bytes > 0) {
         gl_connection *c = call->connection;
-        size_t taken = gl_feed(call, call->ahead, call->ahead_bytes);
+        size_t taken = gl_feed(call, call->ahead, call->ahead_bytes, 0);
         nghttp2_session_consume(c->session, call->stream, taken);
         memmove(call->ahead, call->ahead + taken, call->ahead_bytes - taken);
         call->ahead_bytes -= taken;
@@ -1086,6 +1140,8 @@ static inline void gl_admit(gl_call *call)
         gl_end_for_good(call, text);
     } else if (method == NULL) {
         gl_end(call, GL_UNIMPLEMENTED, "Method not found!");
+    } else if (call->grpc == GL_GRPC_OTHER) {
+        gl_end(call, GL_UNIMPLEMENTED, "content-type: only application/grpc+proto is read here");
     } else if (call->encoding == 2 || (call->encoding == 1 && !s->settings.compression)) {
         call->encoding = 2;
         gl_end(call, GL_UNIMPLEMENTED, "grpc-encoding: this one is not read here");
@@ -1118,6 +1174,16 @@ static inline void gl_admit(gl_call *call)
 
 /* --- what came of a job */
 
+/* Has the call send the header fields that a handler gave. */
+static inline void gl_take_fields(gl_fields *own, gl_fields *given)
+{
+    if (given->at == NULL)
+        return;
+    free(own->at);
+    *own = *given;
+    given->at = NULL;
+}
+
 /* Gives the call, if it still is, what a thread made of its job. */
 static inline void gl_job_done(gl_server *s, gl_job *job)
 {
@@ -1133,7 +1199,7 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
         if (job->slots != NULL)
             gl_slots_give_back(job->slots);
         if (job->python)
-            gl_end_in_python(s, job->method, job->serial, job->gone);
+            gl_end_in_python(s, job->method, job->path, job->serial, job->gone);
     } else {
         int code = job->code;
         call->job = NULL;
@@ -1142,6 +1208,9 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
             call->counted = 0;
         }
         call->stage = GL_READING;
+        call->more = job->more != 0;
+        gl_take_fields(&call->headers, &job->headers);
+        gl_take_fields(&call->trailers, &job->trailers);
         if (job->kind == GL_JOB_UNPACK && code == GL_OK) {
             uint8_t *body = job->answer;
             /* What came was smaller than what it holds. Without room for it that is freed with
@@ -1156,12 +1225,18 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
             if (job->shed)
                 gl_set_retry(call, call->method);
             gl_end(call, code, job->text ? job->text : gl_text_of(code));
-        } else if (job->kind == GL_JOB_BEGIN) {
-            call->stage = GL_SENDING; /* of nothing: what came meanwhile is taken up */
-            gl_pump(call);
+        } else if (job->answer == NULL && job->finished) {
+            gl_end(call, GL_OK, NULL);
+        } else if (job->answer == NULL) {
+            call->stage = GL_SENDING; /* of headers or nothing: what came meanwhile is taken up */
+            if (call->headers.at != NULL && !call->begun)
+                gl_send(call);
+            else
+                gl_pump(call);
         } else {
             uint8_t *answer = job->answer;
             job->answer = NULL;
+            call->ending |= job->finished != 0;
             if (call->counted && gl_is_unary(call))
                 gl_count_end(call, GL_OK);
             gl_reply(call, answer, job->answer_bytes);

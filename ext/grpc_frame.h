@@ -99,14 +99,27 @@ static inline size_t gl_percent_encode(const char *text, size_t n, uint8_t *out)
     return (size_t)(out - begin);
 }
 
-/* Whether a content type is gRPC's: "application/grpc", alone or with "+format" or ";parameter". */
-static inline int gl_is_grpc(const uint8_t *value, size_t n)
-{
-    static const char type[] = "application/grpc";
-    size_t k = sizeof type - 1;
+/* What a content type says of messages. */
+enum {
+    GL_NOT_GRPC = 0,
+    GL_GRPC_PROTO = 1, /* "application/grpc" or "application/grpc+proto", or with ";parameter" */
+    GL_GRPC_OTHER = 2, /* "application/grpc+" and another format */
+};
 
-    return n >= k && memcmp(value, type, k) == 0 &&
-           (n == k || value[k] == '+' || value[k] == ';');
+static inline int gl_read_content_type(const uint8_t *value, size_t n)
+{
+    static const char type[] = "application/grpc+proto";
+    size_t most = sizeof type - 1, least = most - 6;
+
+    if (n < least || memcmp(value, type, least) != 0)
+        return GL_NOT_GRPC;
+    if (n == least || value[least] == ';')
+        return GL_GRPC_PROTO;
+    if (value[least] != '+')
+        return GL_NOT_GRPC;
+    return n >= most && memcmp(value, type, most) == 0 && (n == most || value[most] == ';')
+               ? GL_GRPC_PROTO
+               : GL_GRPC_OTHER;
 }
 
 /* Reads a varint in any form; 0: there is no whole one. */

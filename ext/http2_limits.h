@@ -68,6 +68,10 @@ enum {
 
     /* Bytes of a health check's request, which holds no slot. */
     GL_HEALTH_REQUEST = 4096,
+    /* Header fields that a handler in Python may add to headers and to trailers, and bytes of
+     * their names and values. */
+    GL_OWN_FIELDS = 64,
+    GL_OWN_FIELD_BYTES = 16384,
     /* Bytes of an answer that are kept in the call itself. */
     GL_SMALL_ANSWER = 160,
     /* Region sets with a policy whose verdicts a dataset keeps at hand. */

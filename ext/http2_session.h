@@ -193,7 +193,7 @@ static int gl_on_header(nghttp2_session *session, const nghttp2_frame *frame, co
     else if (GL_IS(":method"))
         call->post = value_bytes == 4 && memcmp(value, "POST", 4) == 0;
     else if (GL_IS("content-type"))
-        call->grpc = gl_is_grpc(value, value_bytes) != 0;
+        call->grpc = (uint8_t)gl_read_content_type(value, value_bytes);
     else if (GL_IS("grpc-timeout"))
         call->deadline = gl_read_timeout(value, value_bytes);
     else if (GL_IS("grpc-encoding")) {
@@ -214,11 +214,10 @@ static int gl_on_data(nghttp2_session *session, uint8_t flags, int32_t stream,
     gl_call *call = nghttp2_session_get_stream_user_data(session, stream);
     size_t taken = size;
 
-    (void)flags;
     if (call != NULL && !call->ending && !c->closing) {
         taken = 0;
         if (call->ahead_bytes == 0 && call->method != NULL)
-            taken = gl_feed(call, bytes, size);
+            taken = gl_feed(call, bytes, size, flags & NGHTTP2_FLAG_END_STREAM);
         if (taken < size) {
             if (call->ending || call->method == NULL || gl_is_unary(call))
                 taken = size; /* nobody wants it */

@@ -18,10 +18,18 @@ typedef enum {
     GL_JOB_MESSAGE, /* a message of a call of StreamRosters that is counted here */
     GL_JOB_BEGIN,   /* a stream that Python counts begins, */
     GL_JOB_NEXT,    /* has a message, */
+    GL_JOB_MORE,    /* has sent an answer that is to be followed by another, */
+    GL_JOB_LAST,    /* has all its client's messages, */
     GL_JOB_END,     /* and has ended */
     GL_JOB_UNPACK,  /* a compressed message */
     GL_JOB_DROP,    /* a snapshot that nobody uses any more */
 } gl_job_kind;
+
+/* Header fields: of each two sizes (4 bytes each, of this machine), its name and its value. */
+typedef struct {
+    uint8_t *at;
+    size_t bytes;
+} gl_fields;
 
 struct gl_call;
 
@@ -32,6 +40,7 @@ typedef struct gl_job {
     gl_perspective *perspective;
     gl_job_kind kind;
     unsigned method;   /* the meter's number */
+    const char *path;  /* the method's */
     uint64_t serial;   /* of the stream */
     uint64_t position; /* of the message in its stream */
     uint64_t accepted, deadline;
@@ -48,9 +57,11 @@ typedef struct gl_job {
     int code;
     int shed;
     int finished; /* the call ends with it, though it is a stream */
+    int more;     /* it is asked for another answer when this one was taken */
     char *text;
     uint8_t *answer;
     size_t answer_bytes;
+    gl_fields headers, trailers;
 } gl_job;
 
 static inline int gl_job_gone(const gl_job *job)
@@ -72,6 +83,8 @@ static inline void gl_job_free(gl_job *job)
     free(job->identities);
     free(job->text);
     free(job->answer);
+    free(job->headers.at);
+    free(job->trailers.at);
     free(job);
 }
 

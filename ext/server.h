@@ -79,6 +79,8 @@ struct gl_call {
     uint8_t ended;      /* the client has said all */
     uint8_t begun;      /* response headers are on their way */
     uint8_t ending;     /* after what is being sent comes the end */
+    uint8_t more;       /* after what is being sent Python has another answer */
+    uint8_t all_given;  /* Python knows that the client has said all */
     uint8_t ended_here; /* the end is on its way */
     uint8_t reset;      /* by us */
     uint8_t in_place;   /* answered, and its slot given back before that was sent */
@@ -100,6 +102,7 @@ struct gl_call {
     /* The message that is being read. */
     uint8_t prefix[GL_PREFIX];
     uint8_t have_prefix;
+    uint8_t whole; /* a unary call's message, which is answered when its client has said all */
     uint8_t *body;
     size_t have, size;
     /* What came while the one before was answered; not yet taken from the windows. */
@@ -110,6 +113,7 @@ struct gl_call {
     size_t out_bytes, sent;
     uint8_t *owned; /* where it is not `small` or static */
     char *text;     /* of the status */
+    gl_fields headers, trailers; /* of a handler's own */
     uint8_t *metadata; /* for Python: name, 0, value, 0, ... as sizes and bytes */
     size_t metadata_kept, metadata_room;
     uint8_t small[GL_SMALL_ANSWER];

@@ -4,7 +4,8 @@ There where geolookup was built with libnghttp2. `geolookup.service.rpc.transpor
 it; ext/server.h says what belongs to which thread.
 """
 
-from typing import Any, Final, final
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias, final
 
 from typing_extensions import disjoint_base
 
@@ -26,9 +27,13 @@ UNARY: Final[int]
 MESSAGE: Final[int]
 BEGIN: Final[int]
 NEXT: Final[int]
+MORE: Final[int]
+LAST: Final[int]
 END: Final[int]
 UNPACK: Final[int]
 """What a job is."""
+
+_Fields: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 @disjoint_base
 class Server:
@@ -134,8 +139,19 @@ class Server:
 class Job:
     """Work for Python: one message of a call, or a stream's beginning or end.
 
+    A unary call is one job, UNARY. A stream is BEGIN, then NEXT for each message, LAST when its
+    client has sent all, and END when the call is over, however it ended. There is one job of a
+    call at a time, and the next one comes when the answer to the one before was sent. So a
+    handler can answer each message, or some, or none until LAST; with *more*, it is asked for
+    another answer (MORE) before the client's next message.
+
     One of `answer`, `done` and `refuse` is called once. A job that is dropped without one ends
     its call with INTERNAL. RuntimeError: it was ended before.
+
+    Headers and trailers are pairs of a name in lower case and its value: bytes where the name
+    ends with "-bin", else a string or bytes of printable ASCII. Headers are sent once, with the
+    first answer or before it; the trailers that were given last are sent. Of each there are at
+    most 64 (16 KiB); ValueError: there are more.
     """
 
     @property
@@ -144,11 +160,15 @@ class Job:
 
     @property
     def kind(self) -> int:
-        """UNARY, MESSAGE (of a stream that is counted in C), BEGIN, NEXT, END or UNPACK."""
+        """UNARY, MESSAGE (of a stream counted in C), BEGIN, NEXT, MORE, LAST, END or UNPACK."""
 
     @property
     def method(self) -> int:
         """The meter's number of the method."""
+
+    @property
+    def path(self) -> str:
+        """The method's path, as given to `Server`."""
 
     @property
     def stream(self) -> int:
@@ -172,7 +192,10 @@ class Job:
 
     @property
     def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """The call's metadata, if the server was to keep it."""
+        """The call's metadata, if the server was to keep it: of a stream at BEGIN alone.
+
+        Values are bytes where the name ends with "-bin", else strings.
+        """
 
     def auth_context(self) -> dict[str, list[bytes]]:
         """Return who calls as gRPC's auth context has it: alternative names by kind."""
@@ -202,11 +225,50 @@ class Job:
             stale: whether they are those of a dataset that is too old.
         """
 
-    def answer(self, message: bytes) -> None:
-        """Send an answer."""
+    def answer(
+        self,
+        message: bytes,
+        *,
+        headers: _Fields = (),
+        trailers: _Fields = (),
+        more: bool = False,
+        finished: bool = False,
+    ) -> None:
+        """Send an answer.
 
-    def done(self) -> None:
-        """End the job without an answer."""
+        Args:
+            message: the response.
+            headers: see `Job`.
+            trailers: see `Job`.
+            more: there is another answer before the stream's next message.
+            finished: the stream ends with it, with OK.
+        """
 
-    def refuse(self, code: int, text: str, shed: bool = False) -> None:
-        """End the call with a status code other than 0."""
+    def done(
+        self,
+        *,
+        headers: _Fields = (),
+        trailers: _Fields = (),
+        more: bool = False,
+        finished: bool = False,
+    ) -> None:
+        """End the job without an answer; see `answer`. Headers are sent at once."""
+
+    def refuse(
+        self,
+        code: int,
+        text: str,
+        shed: bool = False,
+        *,
+        headers: _Fields = (),
+        trailers: _Fields = (),
+    ) -> None:
+        """End the call with a status code other than 0.
+
+        Args:
+            code: gRPC's.
+            text: for the client.
+            shed: for want of a slot: the client is sent a time after which to come again.
+            headers: see `Job`.
+            trailers: see `Job`; status details are `grpc-status-details-bin`.
+        """

@@ -125,6 +125,16 @@ static gl_server *new_server(void)
     return s;
 }
 
+static void give_field(gl_fields *fields)
+{
+    static const uint32_t sizes[2] = {3, 5};
+
+    fields->bytes = sizeof sizes + 8;
+    fields->at = malloc(fields->bytes);
+    memcpy(fields->at, sizes, sizeof sizes);
+    memcpy(fields->at + sizeof sizes, "x-avalue", 8);
+}
+
 /* Does what threads would: rosters as they do, and for Python an answer, a refusal or nothing. */
 static void do_jobs(gl_server *s)
 {
@@ -138,11 +148,16 @@ static void do_jobs(gl_server *s)
         next = job->next;
         CHECK(job->kind != GL_JOB_DROP);
         CHECK(job->kind == GL_JOB_UNARY || !gl_job_gone(job) || job->call == NULL);
-        if (job->kind != GL_JOB_BEGIN && job->kind != GL_JOB_END) {
+        if (job->kind == GL_JOB_LAST) {
+            job->finished = 1;
+        } else if (job->kind != GL_JOB_BEGIN && job->kind != GL_JOB_END) {
             size_t room = job->kind == GL_JOB_UNPACK ? 0 : GL_PREFIX;
             job->code = job->size % 4 == 3 ? GL_INTERNAL : GL_OK;
             job->shed = job->size % 8 == 7;
             job->text = job->code ? strdup("no\xC3\xA4") : NULL;
+            job->more = job->kind == GL_JOB_NEXT && job->size % 4 == 2;
+            if (job->size % 4 == 1)
+                give_field(job->size % 8 == 1 ? &job->headers : &job->trailers);
             job->answer_bytes = job->size / 2;
             job->answer = calloc(1, room + job->answer_bytes + 1);
             if (job->kind != GL_JOB_UNPACK && job->perspective == NULL)

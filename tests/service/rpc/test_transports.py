@@ -480,6 +480,87 @@ def test_a_call_without_a_message_is_refused(dataset: Dataset) -> None:
             assert "exactly one request message" in str(error.value.details())
 
 
+@needs_native
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        (f"/{SERVICE}/Lookup", 0),
+        (f"/{SERVICE}/ClassifyRoster", 0),
+        (f"/{SERVICE}/ClassifyRoster", 70_000),
+        (f"/{SERVICE}/Explain", 10),
+        ("/grpc.health.v1.Health/Check", 0),
+        ("/grpc.health.v1.Health/Watch", 0),
+    ],
+)
+def test_client_that_sends_a_second_message_gets_no_answer_to_the_first(
+    dataset: Dataset, path: str, size: int
+) -> None:
+    """The first is whole before the second is sent."""
+    with (
+        serving_here(dataset, transport="native") as server,
+        http2.Connection(server.address.port) as connection,
+    ):
+        connection.open(1, path)
+        connection.data(1, http2.message(bytes(size)), end=False)
+        connection.send(http2.PING, 0, 0, bytes(8))
+        connection.expect(http2.PING)
+        connection.data(1, http2.message(b""))
+        connection.rest(1)
+        assert connection.fields[1]["grpc-status"] == "12"
+
+
+@needs_native
+@pytest.mark.parametrize("separate_end", [False, True])
+@pytest.mark.parametrize("size", [8, 4_000, 80_000])
+def test_roster_is_answered_however_its_client_ends(
+    dataset: Dataset, separate_end: bool, size: int
+) -> None:
+    roster = v1.ClassifyRosterRequest(ipv4=bytes(size)).SerializeToString()
+    with (
+        serving_here(dataset, transport="native") as server,
+        http2.Connection(server.address.port) as connection,
+    ):
+        connection.open(1, f"/{SERVICE}/ClassifyRoster")
+        connection.data(1, http2.message(roster), end=not separate_end)
+        if separate_end:
+            connection.send(http2.DATA, http2.END_STREAM, 1)
+        answer = connection.body(1)
+        assert connection.fields[1]["grpc-status"] == "0"
+        assert v1.ClassifyRosterResponse.FromString(answer[5:]).size == size // 4
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/grpc", "0"),
+        ("application/grpc+proto", "0"),
+        ("application/grpc;charset=utf-8", "0"),
+        ("application/grpc+proto;charset=utf-8", "0"),
+        ("application/grpc+json", "12"),
+        ("application/grpc+prot", "12"),
+        ("application/grpc+protojson", "12"),
+        ("application/grpc+", "12"),
+        ("application/grpc-web", None),
+        ("application/grp", None),
+    ],
+)
+def test_messages_in_another_format_are_not_read(
+    dataset: Dataset, content_type: str, status: str | None
+) -> None:
+    fields = dict(http2.request(f"/{SERVICE}/Lookup")) | {"content-type": content_type}
+    with (
+        serving_here(dataset, transport="native") as server,
+        http2.Connection(server.address.port) as connection,
+    ):
+        connection.send(http2.HEADERS, http2.END_HEADERS, 1, http2.block(fields.items()))
+        connection.data(1, http2.message(LOOKUP))
+        connection.rest(1)
+        found = connection.fields[1]
+        assert found.get("grpc-status") == status
+        assert found[":status"] == ("415" if status is None else "200")
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -13,7 +13,9 @@ import socket
 import threading
 import zlib
 from array import array
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from grpc_reflection.v1alpha import reflection_pb2
@@ -47,12 +49,33 @@ _METHODS: Final = tuple(Method)
 _NATIVE: Final = {Method.LOOKUP: _http2.LOOKUP, Method.CLASSIFY_ROSTER: _http2.ROSTER}
 
 
+Handler = Callable[["_http2.Job"], None]
+"""Ends a job by `answer`, `done` or `refuse`, or raises `RequestError`."""
+
+
 class NativeTransport:
-    """See `Transport`."""
+    """See `Transport`.
+
+    Args:
+        settings: the limits, and the certificate.
+        calls: answers the calls.
+        address: to listen on.
+        share_port: see `open_transport`.
+        more: methods beside the service's own, by path: whether their calls are
+            `_http2.PYTHON` or `_http2.PYTHON_STREAM`, and what does their jobs. They need slots
+            as the service's own, and are not counted.
+    """
 
     def __init__(
-        self, settings: Settings, calls: Calls, address: ListenAddress, *, share_port: bool
+        self,
+        settings: Settings,
+        calls: Calls,
+        address: ListenAddress,
+        *,
+        share_port: bool,
+        more: Mapping[str, tuple[int, Handler]] = MappingProxyType({}),
     ) -> None:
+        self._more = more
         self._settings = settings
         self._calls = calls
         self._reflection = Reflection(calls.services)
@@ -62,8 +85,8 @@ class NativeTransport:
         self._server = _http2.Server(
             api=_core.api(),
             meter=calls.counters.handle(),
-            settings=_server_settings(settings, traced=calls.traced),
-            methods=_methods(calls),
+            settings=_server_settings(settings, metadata=calls.traced or bool(more)),
+            methods=_methods(calls, more),
             allow=_allow(settings),
         )
         self._stopped = threading.Event()
@@ -190,6 +213,9 @@ class NativeTransport:
 
     def _do(self, job: _http2.Job) -> None:
         try:
+            if job.path in self._more and job.kind != _http2.UNPACK:
+                self._more[job.path][1](job)
+                return
             match job.kind:
                 case _http2.BEGIN:
                     self._begin(job)
@@ -203,6 +229,8 @@ class NativeTransport:
                     job.answer(self._message(job))
                 case _http2.NEXT:
                     job.answer(self._next(job))
+                case _http2.LAST:
+                    job.done(finished=True)
                 case _:
                     job.answer(self._unpack(job))
         except RequestError as error:
@@ -318,7 +346,7 @@ class NativeTransport:
         return body
 
 
-def _server_settings(settings: Settings, *, traced: bool) -> dict[str, object]:
+def _server_settings(settings: Settings, *, metadata: bool) -> dict[str, object]:
     """Return the fields of gl_server_settings; times in milliseconds, 0 is never."""
     return {
         "message_bytes": settings.limits.message_bytes,
@@ -337,7 +365,7 @@ def _server_settings(settings: Settings, *, traced: bool) -> dict[str, object]:
         "policies": 1 | sum(1 << int(policy) for policy in Policy),
         "unanimous": int(Policy.UNANIMOUS),
         "compression": int(settings.compression),
-        "metadata": int(traced),
+        "metadata": int(metadata),
         "identities": int(bool(settings.allow)),
         "service": GEOLOOKUP.encode(),
     }
@@ -350,7 +378,7 @@ def _milliseconds(seconds: float) -> int:
 _Method = tuple[bytes, int, int, bool, object, bytes, bytes]
 
 
-def _methods(calls: Calls) -> list[_Method]:
+def _methods(calls: Calls, more: Mapping[str, tuple[int, Handler]]) -> list[_Method]:
     """Return all methods as `_http2.Server` takes them."""
 
     def row(
@@ -368,14 +396,11 @@ def _methods(calls: Calls) -> list[_Method]:
         return path.encode(), int(method), kind, is_long_lived, handle, shed, refused
 
     native = {} if calls.traced else _NATIVE
-    streams = calls.stream_slots
+    unary, streams = calls.unary_slots, calls.stream_slots
     rosters = _http2.PYTHON_STREAM if calls.traced else _http2.ROSTERS
     reflection = Method.SERVER_REFLECTION_INFO
     return [
-        *(
-            row(method, native.get(method, _http2.PYTHON), calls.unary_slots)
-            for method in calls.unary
-        ),
+        *(row(method, native.get(method, _http2.PYTHON), unary) for method in calls.unary),
         row(Method.STREAM_ROSTERS, rosters, streams),
         row(Method.CHECK, _http2.HEALTH_CHECK, None),
         row(Method.WATCH, _http2.HEALTH_WATCH, streams, is_long_lived=True),
@@ -388,6 +413,10 @@ def _methods(calls: Calls) -> list[_Method]:
                 is_long_lived=True,
             )
             for path in reflection.paths
+        ),
+        *(
+            row(reflection, kind, streams if kind == _http2.PYTHON_STREAM else unary, path=path)
+            for path, (kind, _) in more.items()
         ),
     ]
 

@@ -1,0 +1,1 @@
+"""Outside judges of the native transport; see `run` in this folder."""
