@@ -263,7 +263,7 @@ def write_inputs(dataset: Dataset, folder: Path) -> None:
         content = dataset.optional_section(section)
         assert content is not None
         (folder / name).write_bytes(content)
-    (folder / "verdicts").write_bytes(dataset.verdict_column("EU"))
+    (folder / "outcomes").write_bytes(dataset.outcome_column("EU"))
     for version in (4, 6):
         for kind in DRAWS:
             packed = draw(dataset, version, kind, ROSTER).packed

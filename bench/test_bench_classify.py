@@ -94,7 +94,7 @@ def test_a_region_set_seen_for_the_first_time(
     # More pairs of codes than any cache keeps, so that each is new.
     pairs = iter([f"{one}+{other}" for one in codes for other in codes if one < other])
     benchmark.pedantic(
-        lambda pair: dataset.verdict_column(pair, policy),
+        lambda pair: dataset.outcome_column(pair, policy),
         setup=lambda: ((next(pairs),), {}),
         rounds=20,
     )

@@ -827,6 +827,11 @@ cdef class WireRoster:
         """Whether a decision record is requested."""
         return self.request.record
 
+    @property
+    def reasons(self):
+        """Whether the column of reasons is requested."""
+        return self.request.reasons
+
 
 def read_roster(bytes body not None, bint wrapped=False, /):
     """Return the roster in a request; None for what a protobuf runtime must read."""
@@ -888,14 +893,14 @@ cdef class RosterAnswer:
     cdef gl_answer answer
     cdef Table table
     cdef ClaimResults results
-    cdef bytes verdicts_of
+    cdef bytes outcomes_of
     cdef WireRoster roster
     cdef bint busy  # a step is under way, perhaps without the GIL
     cdef bint complete  # the last one is done
     cdef bint written  # which can't be repeated, as it uses up what was measured
 
     def __cinit__(
-        self, Table table not None, ClaimResults results not None, bytes verdicts,
+        self, Table table not None, ClaimResults results not None, bytes outcomes,
         WireRoster roster not None, /,
     ):
         cdef gl_answer *a = &self.answer
@@ -904,18 +909,18 @@ cdef class RosterAnswer:
             raise ValueError("roster: its last address is not whole")
         if results.results.claims < limit:
             raise ValueError(f"results: {results.results.claims} claims, but the table has {limit}")
-        if verdicts is not None and <size_t>PyBytes_GET_SIZE(verdicts) < limit:
+        if outcomes is not None and <size_t>PyBytes_GET_SIZE(outcomes) < limit:
             raise ValueError(
-                f"verdicts: {PyBytes_GET_SIZE(verdicts)} claims, but the table has {limit}")
+                f"outcomes: {PyBytes_GET_SIZE(outcomes)} claims, but the table has {limit}")
         self.table = table
         self.results = results
-        self.verdicts_of = verdicts
+        self.outcomes_of = outcomes
         self.roster = roster
         a.isa = table.isa
         a.table = &table.table
         a.results = &results.results
-        if verdicts is not None:
-            a.verdict = <const uint8_t *>PyBytes_AS_STRING(verdicts)
+        if outcomes is not None:
+            a.outcome = <const uint8_t *>PyBytes_AS_STRING(outcomes)
         if not gl_answer_begin(a, &roster.request, roster.size):
             raise MemoryError
 
@@ -954,7 +959,15 @@ cdef class RosterAnswer:
         """Addresses inside, outside and undetermined; None: no region set was requested."""
         cdef uint64_t *n = self.answer.by_verdict
         self._check_complete()
-        return None if self.verdicts_of is None else (n[0], n[1], n[2])
+        return None if self.outcomes_of is None else (n[0], n[1], n[2])
+
+    @property
+    def reasons(self):
+        """Undetermined addresses of each reason, by its number; None as verdicts."""
+        self._check_complete()
+        if self.outcomes_of is None:
+            return None
+        return tuple([self.answer.by_reason[i] for i in range(GL_REASONS)])
 
     def finish(self, bytes rest not None, bint wrapped=False, /):
         """Return the response, serialised."""

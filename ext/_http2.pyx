@@ -195,7 +195,7 @@ cdef extern from "event_loop.h" nogil:
     void gl_snapshot_free(gl_snapshot *snapshot) noexcept
     gl_perspective *gl_perspective_new(
         const uint8_t *expression, size_t size, int32_t policy, bint stale, unsigned number,
-        const uint8_t *verdicts, size_t claims) noexcept
+        const uint8_t *outcomes, size_t claims) noexcept
     gl_tls_context *gl_tls_context_new(
         const char *chain, int chain_bytes, const char *key, int key_bytes,
         const char *authorities, int authorities_bytes) noexcept
@@ -367,15 +367,15 @@ cdef class Job:
         return 1 if self.job == NULL else gl_job_gone(self.job)
 
     def learn(self, bytes region_set not None, int32_t policy, unsigned int number,
-              bytes verdicts not None, *, bint stale=False):
+              bytes outcomes not None, *, bint stale=False):
         """Have calls like this one answered without Python from now on."""
         self._check()
-        if <size_t>PyBytes_GET_SIZE(verdicts) != self.job.snapshot.claims:
-            raise ValueError("verdicts: not one for each claim")
+        if <size_t>PyBytes_GET_SIZE(outcomes) != self.job.snapshot.claims:
+            raise ValueError("outcomes: not one for each claim")
         if self.job.perspective == NULL:
             self.job.perspective = gl_perspective_new(
                 <const uint8_t *>PyBytes_AS_STRING(region_set), PyBytes_GET_SIZE(region_set),
-                policy, stale, number, <const uint8_t *>PyBytes_AS_STRING(verdicts),
+                policy, stale, number, <const uint8_t *>PyBytes_AS_STRING(outcomes),
                 self.job.snapshot.claims)
 
     def answer(self, bytes message not None, *, headers=(), trailers=(), bint more=False,

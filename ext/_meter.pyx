@@ -81,31 +81,34 @@ cdef class Meter:
         gl_add(&self.m.counters.shed[method], 1)
 
     def address(
-        self, unsigned int status, unsigned int region_set=0, unsigned int verdict=0, /
+        self, unsigned int status, unsigned int region_set=0, unsigned int outcome=0, /
     ):
-        """Count one address by its status, and its verdict."""
+        """Count one address by its status, and its outcome."""
         _check(status - 1, GL_STATUSES - 1, "status")
         _check(region_set, GL_NAMES + 1, "region_set")
-        _check(verdict, 4, "verdict")
+        _check(outcome, GL_REASONS << 2, "outcome")
+        if outcome:
+            _check(gl_outcome_verdict(outcome) - 1, 3, "outcome")
         gl_add(&self.m.counters.addresses[status], 1)
-        if verdict:
-            gl_add(&gl_meter_verdicts(self.m, region_set)[verdict - 1], 1)
+        if outcome:
+            gl_meter_add_outcome(self.m, region_set, outcome)
 
     def roster(
-        self, tuple statuses not None, unsigned int region_set=0, tuple verdicts=None, /
+        self, tuple statuses not None, unsigned int region_set=0, tuple verdicts=None,
+        tuple reasons=None, /
     ):
-        """Count a roster: its size, its addresses by status, and their verdicts."""
+        """Count a roster: its size, its addresses by status, and their verdicts and reasons."""
         cdef uint64_t counts[GL_STATUSES]
         cdef uint64_t split[3]
-        cdef unsigned i
+        cdef uint64_t why[GL_REASONS]
         _read(statuses, "statuses", counts, GL_STATUSES)
         if counts[0]:
             raise ValueError("statuses: addresses without a status")
         _check(region_set, GL_NAMES + 1, "region_set")
         if verdicts is not None:
             _read(verdicts, "verdicts", split, 3)
-            for i in range(3):
-                gl_add(&gl_meter_verdicts(self.m, region_set)[i], split[i])
+            _read(reasons or (0,) * GL_REASONS, "reasons", why, GL_REASONS)
+            gl_meter_add_outcomes(self.m, region_set, split, why)
         gl_meter_add_roster(self.m, counts)
 
     def number(self, bytes name not None, unsigned int limit, /):
@@ -152,10 +155,12 @@ cdef class Meter:
             if m.region_sets[i].state:
                 name = (<char *>m.region_sets[i].name)[:GL_NAME_BYTES]
                 text = name.rstrip(b"\0").decode()
-                before = region_sets.get(text, (0, 0, 0))
-                verdicts = _numbers(m.region_sets[i].verdicts, 3)
-                # Two processes may have named it at once.
-                region_sets[text] = tuple([a + b for a, b in zip(before, verdicts)])
+                numbers = _outcomes(&m.region_sets[i].outcomes)
+                if text in region_sets:  # two processes named it at once
+                    numbers = tuple([
+                        tuple([a + b for a, b in zip(*both)])
+                        for both in zip(region_sets[text], numbers)])
+                region_sets[text] = numbers
         return {
             "in_flight": tuple([<int64_t>m.in_flight[i] for i in range(GL_METHODS)]),
             "certificate_end": m.certificate_end,
@@ -168,7 +173,7 @@ cdef class Meter:
             "addresses": _numbers(c.addresses, GL_STATUSES),
             "sizes": _numbers(c.sizes, GL_SIZES + 1),
             "sizes_sum": c.sizes_sum,
-            "other_verdicts": _numbers(c.other_verdicts, 3),
+            "other_region_sets": _outcomes(&c.other_outcomes),
             "handshakes": c.handshakes,
             "transfer_timeouts": c.transfer_timeouts,
             "certificate_reads": _numbers(c.certificate_reads, 2),
@@ -213,6 +218,10 @@ cdef int _read(tuple numbers, str name, uint64_t *slots, Py_ssize_t n) except -1
     for i in range(n):
         slots[i] = numbers[i]
     return 0
+
+
+cdef tuple _outcomes(const gl_outcome_counts *counts):
+    return _numbers(counts.verdicts, 3), _numbers(counts.reasons, GL_REASONS)
 
 
 cdef tuple _numbers(const uint64_t *slots, unsigned int n):

@@ -459,7 +459,7 @@ static inline int gl_lookup(gl_call *call, const uint8_t *data, size_t size)
     gl_snapshot *snapshot = s->snapshot;
     gl_perspective *perspective;
     gl_request request;
-    unsigned claim, verdict, status;
+    unsigned claim, outcome, status;
     uint8_t *message;
     size_t bytes;
 
@@ -468,15 +468,15 @@ static inline int gl_lookup(gl_call *call, const uint8_t *data, size_t size)
         return 0;
     claim = s->core->claim(snapshot->table, &request);
     status = snapshot->statuses[claim];
-    verdict = perspective == NULL ? 0 : perspective->verdicts[claim];
-    bytes = gl_lookup_bytes(snapshot, claim, verdict);
+    outcome = perspective == NULL ? 0 : perspective->outcomes[claim];
+    bytes = gl_lookup_bytes(snapshot, claim, outcome);
     message = GL_PREFIX + bytes <= GL_SMALL_ANSWER ? call->small : malloc(GL_PREFIX + bytes);
     if (message == NULL)
         return 0;
-    gl_write_lookup(snapshot, claim, verdict, message + GL_PREFIX);
+    gl_write_lookup(snapshot, claim, outcome, message + GL_PREFIX);
     gl_add(&s->meter->counters.addresses[status], 1);
-    if (verdict)
-        gl_add(&gl_meter_verdicts(s->meter, perspective->number)[verdict - 1], 1);
+    if (outcome)
+        gl_meter_add_outcome(s->meter, perspective->number, outcome);
     gl_reply(call, message, bytes);
     return 1;
 }
@@ -490,8 +490,8 @@ static inline int gl_classify(gl_server *s, const gl_snapshot *snapshot,
                               size_t n, int wrapped, const gl_job *job, uint8_t **answer,
                               size_t *bytes)
 {
-    const uint8_t *verdicts = perspective == NULL ? NULL : perspective->verdicts;
-    gl_answer *a = s->core->begin(snapshot->table, snapshot->results, verdicts, request, n);
+    const uint8_t *outcomes = perspective == NULL ? NULL : perspective->outcomes;
+    gl_answer *a = s->core->begin(snapshot->table, snapshot->results, outcomes, request, n);
     size_t inner, total;
     uint8_t *out;
 
@@ -522,11 +522,9 @@ static inline int gl_classify(gl_server *s, const gl_snapshot *snapshot,
     out = s->core->write(a, out);
     memcpy(out, snapshot->named, snapshot->named_bytes);
     *bytes = total;
-    if (perspective != NULL) {
-        uint64_t *counters = gl_meter_verdicts(s->meter, perspective->number);
-        for (unsigned i = 0; i < 3; i++)
-            gl_add(&counters[i], s->core->verdicts(a)[i]);
-    }
+    if (perspective != NULL)
+        gl_meter_add_outcomes(s->meter, perspective->number, s->core->verdicts(a),
+                              s->core->reasons(a));
     gl_meter_add_roster(s->meter, s->core->statuses(a));
     s->core->end(a);
     return GL_OK;
@@ -578,6 +576,8 @@ static inline int gl_peek_request(const uint8_t *at, size_t bytes, int wrapped,
             break;
         case GL_TAG_VARINT(6):
             request->record = number != 0;
+            break;
+        case GL_TAG_VARINT(7):
             break;
         default:
             return 0;

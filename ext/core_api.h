@@ -21,16 +21,17 @@ typedef struct gl_answer gl_answer;
 typedef struct {
     /* The claim of a lookup's address. */
     unsigned (*claim)(const gl_table_handle *table, const gl_request *request);
-    /* Begins the answer to a request whose addresses have whole lengths; `verdicts` has a byte
+    /* Begins the answer to a request whose addresses have whole lengths; `outcomes` has a byte
      * for each claim, or is NULL where no region set was asked for. NULL: there is no memory. */
     gl_answer *(*begin)(const gl_table_handle *table, const gl_results *results,
-                        const uint8_t *verdicts, const gl_request *request, size_t n);
+                        const uint8_t *outcomes, const gl_request *request, size_t n);
     /* Classifies the next piece, a millisecond at most; 0: that was the last one. */
     int (*step)(gl_answer *answer);
-    /* After the last step: addresses of each status, and of each verdict. */
+    /* After the last step: addresses of each status, of each verdict, and of each reason. */
     const uint64_t *(*statuses)(const gl_answer *answer);
     const uint64_t *(*verdicts)(const gl_answer *answer);
-    /* Bytes of the ClassifyRosterResponse up to its bitmaps, and these bytes; to be written once. */
+    const uint64_t *(*reasons)(const gl_answer *answer);
+    /* Bytes of the ClassifyRosterResponse without what names its dataset, and these bytes; to be written once. */
     size_t (*size)(const gl_answer *answer);
     uint8_t *(*write)(gl_answer *answer, uint8_t *out);
     void (*end)(gl_answer *answer);

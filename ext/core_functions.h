@@ -20,7 +20,7 @@ static unsigned gl_api_claim(const gl_table_handle *table, const gl_request *req
 }
 
 static gl_answer *gl_api_begin(const gl_table_handle *table, const gl_results *results,
-                               const uint8_t *verdicts, const gl_request *request, size_t n)
+                               const uint8_t *outcomes, const gl_request *request, size_t n)
 {
     gl_answer *answer = calloc(1, sizeof *answer);
 
@@ -29,7 +29,7 @@ static gl_answer *gl_api_begin(const gl_table_handle *table, const gl_results *r
     answer->isa = table->isa;
     answer->table = table->table;
     answer->results = results;
-    answer->verdict = verdicts;
+    answer->outcome = outcomes;
     if (gl_answer_begin(answer, request, n))
         return answer;
     free(answer->memory);
@@ -53,6 +53,11 @@ static const uint64_t *gl_api_verdicts(const gl_answer *answer)
     return answer->by_verdict;
 }
 
+static const uint64_t *gl_api_reasons(const gl_answer *answer)
+{
+    return answer->by_reason;
+}
+
 static size_t gl_api_size(const gl_answer *answer)
 {
     return gl_answer_bytes(answer);
@@ -70,8 +75,8 @@ static void gl_api_end(gl_answer *answer)
 }
 
 static const gl_core_api gl_core_functions = {
-    gl_api_claim, gl_api_begin, gl_api_step,  gl_api_statuses,
-    gl_api_verdicts, gl_api_size, gl_api_write, gl_api_end,
+    gl_api_claim,   gl_api_begin, gl_api_step,  gl_api_statuses, gl_api_verdicts,
+    gl_api_reasons, gl_api_size,  gl_api_write, gl_api_end,
 };
 
 #endif

@@ -147,6 +147,7 @@ cdef extern from "wire.h" nogil:
         size_t region_set_bytes
         int32_t policy
         bint record
+        bint reasons
 
     enum:
         GL_TEXT
@@ -159,6 +160,11 @@ cdef extern from "wire.h" nogil:
     uint8_t *gl_put_field(uint8_t *out, unsigned field, size_t bytes) noexcept
 
 
+cdef extern from "outcome.h" nogil:
+    enum:
+        GL_REASONS
+
+
 cdef extern from "roster_answer.h" nogil:
     ctypedef struct gl_results:
         size_t claims
@@ -168,12 +174,13 @@ cdef extern from "roster_answer.h" nogil:
         const gl_isa *isa
         const gl_table *table
         const gl_results *results
-        const uint8_t *verdict
+        const uint8_t *outcome
         size_t n
         size_t done
         void *memory
         uint64_t *by_status
         uint64_t *by_verdict
+        uint64_t *by_reason
 
     enum:
         GL_STATUSES

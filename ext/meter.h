@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "outcome.h"
+
 enum {
     GL_METHODS = 10,
     GL_CODES = 17,   /* gRPC's status codes, 0 to 16 */
@@ -45,10 +47,16 @@ static const uint64_t gl_size_bounds[GL_SIZES] = {
     10000, 20000, 50000, 100000, 200000, 500000, 1000000,
 };
 
+/* Addresses seen from a region set, by verdict (INSIDE first), and the undetermined by reason. */
+typedef struct {
+    uint64_t verdicts[3];
+    uint64_t reasons[GL_REASONS];
+} gl_outcome_counts;
+
 typedef struct {
     uint64_t state; /* 0: free; 1: being named; 2: named */
     uint64_t name[GL_NAME_BYTES / 8]; /* padded with zeros */
-    uint64_t verdicts[3];
+    gl_outcome_counts outcomes;
 } gl_region_set;
 
 /* Numbers that the successor of a dead worker continues. */
@@ -60,7 +68,7 @@ typedef struct {
     uint64_t addresses[GL_STATUSES];
     uint64_t sizes[GL_SIZES + 1];
     uint64_t sizes_sum;
-    uint64_t other_verdicts[3]; /* of region sets without counters of their own */
+    gl_outcome_counts other_outcomes; /* of region sets without counters of their own */
     uint64_t handshakes;
     uint64_t transfer_timeouts;
     uint64_t certificate_reads[2]; /* refused, taken */
@@ -134,10 +142,35 @@ static inline void gl_meter_add_roster(gl_meter *m, const uint64_t *statuses)
     gl_add(&m->counters.sizes_sum, size);
 }
 
-/* The three counters of a region set; with number GL_NAMES those of all others. */
-static inline uint64_t *gl_meter_verdicts(gl_meter *m, unsigned number)
+/* The counters of a region set; with number GL_NAMES those of all others. */
+static inline gl_outcome_counts *gl_meter_outcomes(gl_meter *m, unsigned number)
 {
-    return number < GL_NAMES ? m->region_sets[number].verdicts : m->counters.other_verdicts;
+    return number < GL_NAMES ? &m->region_sets[number].outcomes : &m->counters.other_outcomes;
+}
+
+/* Counts one address that has a verdict or a reason. */
+static inline void gl_meter_add_outcome(gl_meter *m, unsigned number, unsigned outcome)
+{
+    gl_outcome_counts *counts = gl_meter_outcomes(m, number);
+    unsigned reason = gl_outcome_reason(outcome);
+
+    gl_add(&counts->verdicts[gl_outcome_verdict(outcome) - 1], 1);
+    if (reason)
+        gl_add(&counts->reasons[reason], 1);
+}
+
+/* Counts addresses by verdict and by reason. */
+static inline void gl_meter_add_outcomes(gl_meter *m, unsigned number, const uint64_t *verdicts,
+                                         const uint64_t *reasons)
+{
+    gl_outcome_counts *counts = gl_meter_outcomes(m, number);
+
+    for (unsigned i = 0; i < 3; i++)
+        if (verdicts[i])
+            gl_add(&counts->verdicts[i], verdicts[i]);
+    for (unsigned reason = 1; reason < GL_REASONS; reason++)
+        if (reasons[reason])
+            gl_add(&counts->reasons[reason], reasons[reason]);
 }
 
 /* The number of a name (padded with zeros). A name without one gets a free one of the first
@@ -173,13 +206,14 @@ static inline void gl_meter_absorb(gl_meter *m, const gl_meter *other)
         gl_add(&to[i], gl_load(&from[i]));
     for (unsigned number = 0; number < GL_NAMES; number++) {
         const gl_region_set *set = &other->region_sets[number];
-        uint64_t *verdicts;
+        uint64_t *sums;
 
         if (__atomic_load_n(&set->state, __ATOMIC_ACQUIRE) != 2)
             continue;
-        verdicts = gl_meter_verdicts(m, gl_meter_number(m, set->name, GL_NAMES));
-        for (unsigned i = 0; i < 3; i++)
-            gl_add(&verdicts[i], gl_load(&set->verdicts[i]));
+        sums = (uint64_t *)gl_meter_outcomes(m, gl_meter_number(m, set->name, GL_NAMES));
+        from = (const uint64_t *)&set->outcomes;
+        for (size_t i = 0; i < sizeof set->outcomes / 8; i++)
+            gl_add(&sums[i], gl_load(&from[i]));
     }
 }
 
@@ -200,8 +234,10 @@ static inline void gl_meter_read(const gl_meter *m, gl_meter *copy)
         gl_region_set *kept = &copy->region_sets[number];
         for (unsigned i = 0; i < GL_NAME_BYTES / 8; i++)
             kept->name[i] = kept->state ? gl_load(&set->name[i]) : 0;
-        for (unsigned i = 0; i < 3; i++)
-            kept->verdicts[i] = kept->state ? gl_load(&set->verdicts[i]) : 0;
+        from = (const uint64_t *)&set->outcomes;
+        to = (uint64_t *)&kept->outcomes;
+        for (size_t i = 0; i < sizeof set->outcomes / 8; i++)
+            to[i] = kept->state ? gl_load(&from[i]) : 0;
     }
 }
 

@@ -17,11 +17,15 @@ cdef extern from "meter.h" nogil:
     const uint64_t gl_duration_bounds[]
     const uint64_t gl_size_bounds[]
 
+    ctypedef struct gl_outcome_counts:
+        uint64_t verdicts[3]
+        uint64_t reasons[10]
+
     # Only what is used here; meter.h has the layout.
     ctypedef struct gl_region_set:
         uint64_t state
         uint64_t name[8]
-        uint64_t verdicts[3]
+        gl_outcome_counts outcomes
 
     ctypedef struct gl_counters:
         uint64_t calls[10][17]
@@ -31,7 +35,7 @@ cdef extern from "meter.h" nogil:
         uint64_t addresses[8]
         uint64_t sizes[20]
         uint64_t sizes_sum
-        uint64_t other_verdicts[3]
+        gl_outcome_counts other_outcomes
         uint64_t handshakes
         uint64_t transfer_timeouts
         uint64_t certificate_reads[2]
@@ -48,7 +52,16 @@ cdef extern from "meter.h" nogil:
     bint gl_meter_open(gl_meter *m)
     void gl_meter_end_call(gl_meter *m, unsigned method, unsigned code, uint64_t nanoseconds)
     void gl_meter_add_roster(gl_meter *m, const uint64_t *statuses)
-    uint64_t *gl_meter_verdicts(gl_meter *m, unsigned number)
+    void gl_meter_add_outcome(gl_meter *m, unsigned number, unsigned outcome)
+    void gl_meter_add_outcomes(gl_meter *m, unsigned number, const uint64_t *verdicts,
+                               const uint64_t *reasons)
     unsigned gl_meter_number(gl_meter *m, const uint64_t *name, unsigned limit)
     void gl_meter_absorb(gl_meter *m, const gl_meter *other)
     void gl_meter_read(const gl_meter *m, gl_meter *copy)
+
+
+cdef extern from "outcome.h" nogil:
+    enum:
+        GL_REASONS
+
+    unsigned gl_outcome_verdict(unsigned outcome)

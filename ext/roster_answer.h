@@ -8,6 +8,7 @@
 #define GEOLOOKUP_ROSTER_ANSWER_H
 
 #include "cpu_dispatch.h"
+#include "outcome.h"
 #include "wire.h"
 
 /* Numbers of a Status are below this. */
@@ -100,31 +101,33 @@ typedef struct gl_answer {
     const gl_isa *isa;
     const gl_table *table;
     const gl_results *results;
-    const uint8_t *verdict; /* by claim; NULL: no region set was requested */
+    const uint8_t *outcome; /* by claim; NULL: no region set was requested */
+    int reasons; /* whether the column of reasons is requested */
     unsigned form;
     const uint8_t *at, *end; /* the addresses that are still to be read */
     size_t n, done;
     void *memory;
     uint16_t *countries; /* the columns, one item for each address: two letters, ... */
     uint8_t *statuses;
-    uint8_t *verdicts;
+    uint8_t *outcomes;
     uint32_t *tally[2]; /* addresses of each result, in two parts */
     /* Complete after the last step. tally[0] has the letters of the countries that occur then,
      * tally[1] the number of addresses of each. */
     size_t country_count;
     uint64_t by_status[GL_STATUSES]; /* addresses */
     uint64_t by_verdict[3]; /* addresses: inside, outside, undetermined */
+    uint64_t by_reason[GL_REASON_BYTES]; /* undetermined addresses */
     size_t bitmap_bytes[3];
     gl_container *containers[3];
     uint64_t *words[3];
 } gl_answer;
 
-/* Begins the answer to a request of `n` whole addresses. `results` and `verdict` have all claims
+/* Begins the answer to a request of `n` whole addresses. `results` and `outcome` have all claims
  * of `table`. Returns 0 when there is no memory; free(a->memory) is due in either case. */
 static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_t n)
 {
     size_t containers = (n + GL_CONTAINER - 1) / GL_CONTAINER;
-    size_t bitmaps = a->verdict != NULL ? 3 : 0;
+    size_t bitmaps = a->outcome != NULL ? 3 : 0;
     size_t words = bitmaps * GL_CONTAINER_WORDS * sizeof(uint64_t);
     size_t tally = 2 * a->results->count * sizeof(uint32_t);
     /* The widest items first, so that all are aligned. */
@@ -135,6 +138,7 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     if (next == NULL)
         return 0;
     a->form = request->form;
+    a->reasons = request->reasons && bitmaps;
     a->at = request->addresses;
     a->end = request->addresses + request->bytes;
     a->n = n;
@@ -147,7 +151,7 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     a->tally[1] = a->tally[0] + a->results->count;
     a->countries = (uint16_t *)(next + tally);
     a->statuses = (uint8_t *)(a->countries + n);
-    a->verdicts = a->statuses + n;
+    a->outcomes = a->statuses + n;
     return 1;
 }
 
@@ -179,8 +183,8 @@ static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *restrict 
     uint32_t *restrict even = a->tally[0], *restrict odd = a->tally[1];
     size_t i = 0;
 
-    if (a->verdict != NULL)
-        gl_map8(claims, n, a->verdict, a->verdicts + a->done);
+    if (a->outcome != NULL)
+        gl_map8(claims, n, a->outcome, a->outcomes + a->done);
     GL_UNROLL
     for (; i + 2 <= n; i += 2) {
         gl_result one = by_claim[claims[i]], two = by_claim[claims[i + 1]];
@@ -201,11 +205,38 @@ static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *restrict 
 
 static inline gl_selection gl_answer_selection(const gl_answer *a, unsigned verdict)
 {
-    gl_selection selection = {a->verdicts, a->n, GL_EQUAL8, (uint16_t)(verdict + 1)};
+    gl_selection selection = {a->outcomes, a->n, GL_EQUAL8, (uint16_t)(verdict + 1)};
 
     if (verdict == 2)
         selection.choice = GL_NEITHER8;
     return selection;
+}
+
+/* Counts the reasons of `n` outcomes, most of which are often decided. */
+static inline void gl_count_reasons(const uint8_t *outcomes, size_t n,
+                                    uint64_t counts[GL_REASON_BYTES])
+{
+    const gl_selection undecided = {outcomes, n, GL_NEITHER8, 0};
+    uint64_t words[GL_COLUMN_PART / 64], by_outcome[256];
+
+    for (size_t begin = 0; begin < n; begin += GL_COLUMN_PART) {
+        size_t part = n - begin < GL_COLUMN_PART ? n - begin : GL_COLUMN_PART, found = 0;
+        unsigned count = gl_bitmap(&undecided, begin, part, words);
+        for (unsigned i = 0; i < count; i++)
+            found += (size_t)__builtin_popcountll(words[i]);
+        if (found > GL_COLUMN_PART / 4) {
+            memset(by_outcome, 0, sizeof by_outcome);
+            gl_count8(outcomes + begin, part, by_outcome);
+            for (unsigned reason = 1; reason < GL_REASONS; reason++)
+                counts[reason] += by_outcome[reason << 2 | 3];
+        } else if (found > 0) {
+            for (unsigned i = 0; i < count; i++)
+                for (uint64_t word = words[i]; word != 0; word &= word - 1) {
+                    size_t at = begin + 64 * i + (size_t)__builtin_ctzll(word);
+                    counts[gl_outcome_reason(outcomes[at])]++;
+                }
+        }
+    }
 }
 
 /* Adds up the tallies, and measures the bitmaps. */
@@ -225,13 +256,15 @@ static inline void gl_answer_total(gl_answer *a)
             a->tally[1][a->country_count++] = n;
         }
     }
-    for (unsigned i = 0; a->verdict != NULL && i < 3; i++) {
+    for (unsigned i = 0; a->outcome != NULL && i < 3; i++) {
         gl_selection selection = gl_answer_selection(a, i);
         a->bitmap_bytes[i] =
             a->isa->roaring_measure(&selection, a->containers[i], a->words[i]);
         for (size_t c = 0; c * GL_CONTAINER < a->n; c++)
             a->by_verdict[i] += a->containers[i][c].size;
     }
+    if (a->by_verdict[2] > 0)
+        gl_count_reasons(a->outcomes, a->n, a->by_reason);
 }
 
 /* Classifies the addresses of the next step. Must not be called after the last one. */
@@ -265,7 +298,13 @@ static inline size_t gl_entry_bytes(uint32_t count)
     return gl_field_bytes(2) + gl_number_bytes(count);
 }
 
-/* Bytes of the ClassifyRosterResponse up to its bitmaps. */
+/* A ReasonCount: a reason and a number. */
+static inline size_t gl_reason_count_bytes(uint64_t count)
+{
+    return 2 + gl_number_bytes(count);
+}
+
+/* Bytes of the ClassifyRosterResponse, without what names its dataset and the record. */
 static inline size_t gl_answer_bytes(const gl_answer *a)
 {
     size_t bytes = 0;
@@ -274,8 +313,13 @@ static inline size_t gl_answer_bytes(const gl_answer *a)
         bytes = gl_number_bytes(a->n) + gl_field_bytes(2 * a->n) + gl_field_bytes(a->n);
     for (size_t i = 0; i < a->country_count; i++)
         bytes += gl_field_bytes(gl_entry_bytes(a->tally[1][i]));
-    for (unsigned i = 0; a->verdict != NULL && i < 3; i++)
+    for (unsigned i = 0; a->outcome != NULL && i < 3; i++)
         bytes += gl_field_bytes(a->bitmap_bytes[i]);
+    if (a->reasons && a->n > 0)
+        bytes += gl_field_bytes(a->n);
+    for (unsigned reason = 1; reason < GL_REASONS; reason++)
+        if (a->by_reason[reason] > 0)
+            bytes += gl_field_bytes(gl_reason_count_bytes(a->by_reason[reason]));
     return bytes;
 }
 
@@ -299,11 +343,24 @@ static inline uint8_t *gl_answer_write(const gl_answer *a, uint8_t *out)
         memcpy(out, &letters, 2);
         out = gl_put_number(out + 2, 2, a->tally[1][i]);
     }
-    for (unsigned i = 0; a->verdict != NULL && i < 3; i++) {
+    for (unsigned i = 0; a->outcome != NULL && i < 3; i++) {
         gl_selection selection = gl_answer_selection(a, i);
         out = gl_put_field(out, 5 + i, a->bitmap_bytes[i]);
         a->isa->roaring_write(&selection, a->containers[i], a->words[i], out);
         out += a->bitmap_bytes[i];
+    }
+    if (a->reasons && a->n > 0) {
+        out = gl_put_field(out, 10, a->n);
+        for (size_t i = 0; i < a->n; i++)
+            out[i] = (uint8_t)gl_outcome_reason(a->outcomes[i]);
+        out += a->n;
+    }
+    for (unsigned reason = 1; reason < GL_REASONS; reason++) {
+        uint64_t count = a->by_reason[reason];
+        if (count > 0) {
+            out = gl_put_field(out, 11, gl_reason_count_bytes(count));
+            out = gl_put_number(gl_put_number(out, 1, reason), 2, count);
+        }
     }
     return out;
 }

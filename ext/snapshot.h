@@ -1,5 +1,5 @@
 /* A dataset as the HTTP/2 server answers from it: beside the core's tables the beginnings of
- * responses to lookups, and the verdicts of region sets that were asked for.
+ * responses to lookups, and the outcomes of region sets that were asked for.
  *
  * Plain C11. A snapshot is counted by its users, in any thread. Its perspectives belong to the
  * event loop's thread, which adds and drops them; each is counted, too.
@@ -9,11 +9,12 @@
 
 #include "core_api.h"
 #include "http2_limits.h"
+#include "outcome.h"
 
 #include <stdlib.h>
 #include <time.h>
 
-/* The verdicts of a region set under a policy. */
+/* The outcomes of a region set under a policy. */
 typedef struct gl_perspective {
     int users;
     uint64_t used; /* when it was used last, in calls */
@@ -22,7 +23,7 @@ typedef struct gl_perspective {
     size_t size; /* of the expression */
     uint8_t expression[GL_EXPRESSION];
     unsigned number;    /* under which the meter counts it */
-    uint8_t verdicts[]; /* by claim */
+    uint8_t outcomes[]; /* by claim */
 } gl_perspective;
 
 typedef struct gl_snapshot {
@@ -64,7 +65,7 @@ static inline gl_perspective *gl_perspective_hold(gl_perspective *p)
 /* Returns NULL for an expression that is too long, or when there is no memory. */
 static inline gl_perspective *gl_perspective_new(const uint8_t *expression, size_t size,
                                                  int32_t policy, int stale, unsigned number,
-                                                 const uint8_t *verdicts, size_t claims)
+                                                 const uint8_t *outcomes, size_t claims)
 {
     gl_perspective *p = NULL;
 
@@ -79,7 +80,7 @@ static inline gl_perspective *gl_perspective_new(const uint8_t *expression, size
     p->size = size;
     memcpy(p->expression, expression, size);
     p->number = number;
-    memcpy(p->verdicts, verdicts, claims);
+    memcpy(p->outcomes, outcomes, claims);
     return p;
 }
 
@@ -157,15 +158,18 @@ static inline void gl_snapshot_free(gl_snapshot *s)
     free(s);
 }
 
-/* Bytes of a LookupResponse, of which the verdict is left out where it is 0; and writes it. */
-static inline size_t gl_lookup_bytes(const gl_snapshot *s, unsigned claim, unsigned verdict)
+/* Bytes of a LookupResponse, of which the verdict and the reason are left out where they are 0;
+ * and writes it. */
+static inline size_t gl_lookup_bytes(const gl_snapshot *s, unsigned claim, unsigned outcome)
 {
-    return s->begin[claim + 1] - s->begin[claim] + (verdict ? 2 : 0) + s->tail_bytes;
+    return s->begin[claim + 1] - s->begin[claim] + s->tail_bytes +
+           (gl_outcome_verdict(outcome) ? 2 : 0) + (gl_outcome_reason(outcome) ? 2 : 0);
 }
 
-static inline void gl_write_lookup(const gl_snapshot *s, unsigned claim, unsigned verdict,
+static inline void gl_write_lookup(const gl_snapshot *s, unsigned claim, unsigned outcome,
                                    uint8_t *out)
 {
+    unsigned verdict = gl_outcome_verdict(outcome), reason = gl_outcome_reason(outcome);
     size_t size = s->begin[claim + 1] - s->begin[claim];
 
     memcpy(out, s->heads + s->begin[claim], size);
@@ -173,6 +177,8 @@ static inline void gl_write_lookup(const gl_snapshot *s, unsigned claim, unsigne
     if (verdict)
         out = gl_put_number(out, 4, verdict);
     memcpy(out, s->tail, s->tail_bytes);
+    if (reason)
+        gl_put_number(out + s->tail_bytes, 6, reason);
 }
 
 #endif

@@ -196,6 +196,7 @@ class WireRoster:
         region_set: the requested region set; empty: none.
         policy: the number that stands for the policy; any int32.
         record: whether a decision record is requested.
+        reasons: whether the column of reasons is.
     """
 
     @property
@@ -212,6 +213,8 @@ class WireRoster:
     def policy(self) -> int: ...
     @property
     def record(self) -> bool: ...
+    @property
+    def reasons(self) -> bool: ...
 
 def read_lookup(body: bytes, /) -> tuple[str | bytes, str, int] | None:
     """Return the parts of a LookupRequest; None: a protobuf runtime must read it, or refuse it.
@@ -303,17 +306,17 @@ class RosterAnswer:
     Args:
         table: where addresses are looked up.
         results: those of its claims.
-        verdicts: one byte a claim: 1 inside, 2 outside, else undetermined; None: no
-            region set was requested.
+        outcomes: one byte a claim, see outcome.h: 1 inside, 2 outside, else undetermined;
+            None: no region set was requested.
         roster: what to answer.
 
     Raises:
-        ValueError: the table has claims beyond *results* or *verdicts*, or the
+        ValueError: the table has claims beyond *results* or *outcomes*, or the
             roster's last address is not whole.
     """
 
     def __new__(
-        cls, table: Table, results: ClaimResults, verdicts: bytes | None, roster: WireRoster, /
+        cls, table: Table, results: ClaimResults, outcomes: bytes | None, roster: WireRoster, /
     ) -> RosterAnswer: ...
     def step(self) -> bool:
         """Classify up to 65,536 more addresses; return whether another step is needed.
@@ -332,12 +335,16 @@ class RosterAnswer:
         RuntimeError: a step is missing.
         """
 
+    @property
+    def reasons(self) -> tuple[int, ...] | None:
+        """Undetermined addresses of each reason, by its number; None and errors as `verdicts`."""
+
     def finish(self, rest: bytes, wrapped: bool = False, /) -> bytes:
         """Return the response, a serialised ClassifyRosterResponse. May be called once.
 
         Args:
-            rest: more fields of it, serialised with their tags: those but size, columns,
-                counts and bitmaps.
+            rest: more fields of it, serialised with their tags: those of its dataset
+                and its record.
             wrapped: return it as the field of a StreamRostersResponse.
 
         Raises:

@@ -211,7 +211,7 @@ class Job:
         region_set: bytes,
         policy: int,
         number: int,
-        verdicts: bytes,
+        outcomes: bytes,
         *,
         stale: bool = False,
     ) -> None:
@@ -221,7 +221,7 @@ class Job:
             region_set: the expression as the client spells it.
             policy: its number.
             number: under which the meter counts it.
-            verdicts: one byte for each claim.
+            outcomes: one byte for each claim.
             stale: whether they are those of a dataset that is too old.
         """
 

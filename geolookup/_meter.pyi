@@ -48,13 +48,13 @@ class Meter:
     def shed(self, method: int, /) -> None:
         """Count a call that was refused because of the load. It is not begun, and not ended."""
 
-    def address(self, status: int, region_set: int = 0, verdict: int = 0, /) -> None:
+    def address(self, status: int, region_set: int = 0, outcome: int = 0, /) -> None:
         """Count one address.
 
         Args:
             status: why it got its answer.
             region_set: the number of what was asked for, as of `number`.
-            verdict: the answer to that; 0: nothing was asked.
+            outcome: the answer to that, in the form of outcome.h; 0: nothing was asked.
         """
 
     def roster(
@@ -62,6 +62,7 @@ class Meter:
         statuses: tuple[int, ...],
         region_set: int = 0,
         verdicts: tuple[int, int, int] | None = None,
+        reasons: tuple[int, ...] | None = None,
         /,
     ) -> None:
         """Count a roster. ValueError, and nothing is counted: an argument is none of these.
@@ -72,6 +73,8 @@ class Meter:
             region_set: the number of what was asked for, as of `number`.
             verdicts: how many addresses are inside, outside and undetermined; None:
                 nothing was asked.
+            reasons: how many of the undetermined have each reason, by its number; None: not
+                known.
         """
 
     def number(self, name: bytes, limit: int, /) -> int:
@@ -103,7 +106,10 @@ class Meter:
 
 @type_check_only
 class Reading(TypedDict):
-    """All numbers of a meter. Tuples are indexed by method, code, status or bucket."""
+    """All numbers of a meter. Tuples are indexed by method, code, status or bucket.
+
+    A region set has the addresses by verdict, and the undetermined ones by reason.
+    """
 
     in_flight: tuple[int, ...]
     certificate_end: int
@@ -115,11 +121,11 @@ class Reading(TypedDict):
     addresses: tuple[int, ...]
     sizes: tuple[int, ...]
     sizes_sum: int
-    other_verdicts: tuple[int, int, int]
+    other_region_sets: tuple[tuple[int, int, int], tuple[int, ...]]
     handshakes: int
     transfer_timeouts: int
     certificate_reads: tuple[int, int]
-    region_sets: dict[str, tuple[int, int, int]]
+    region_sets: dict[str, tuple[tuple[int, int, int], tuple[int, ...]]]
 
 @disjoint_base
 class Slots:

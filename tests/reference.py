@@ -39,6 +39,12 @@ STATUSES = (
 ASSIGNED, DISPUTED, UNCONFIRMED, UNASSIGNED, SPECIAL_PURPOSE, OVERRIDE, INVALID = STATUSES
 VERDICTS = ("INSIDE", "OUTSIDE", "UNDETERMINED")
 INSIDE, OUTSIDE, UNDETERMINED = VERDICTS
+REASONS = (
+    "DECIDED",
+    *("DISPUTED", "UNCONFIRMED", "UNASSIGNED", "SPECIAL_PURPOSE", "INVALID", "COVERED"),
+    *("SUBDIVISION_UNKNOWN", "NO_COUNTRY", "STALE"),
+)
+"""By number."""
 NUMBERS = {name: number for names in (STATUSES, VERDICTS) for number, name in enumerate(names, 1)}
 """As columns and the proto write them."""
 UNANIMOUS, MAJORITY, PRIMARY = "UNANIMOUS", "MAJORITY", "PRIMARY"
@@ -291,6 +297,19 @@ class Oracle:
         if all(code in region for code in codes):
             return INSIDE
         return UNDETERMINED if any(code in region for code in codes) else OUTSIDE
+
+    def reason(self, said: Said, region: Set[str], policy: str) -> str:
+        """Return why there is no verdict; "DECIDED" where there is one."""
+        if self.verdict(said, region, policy) != UNDETERMINED:
+            return "DECIDED"
+        if isinstance(said, Ruled):
+            return "NO_COUNTRY" if said.status == OVERRIDE else said.status
+        spoken = {code for _, code in self.voices(said)} - {None}
+        if not spoken:
+            return "UNASSIGNED"
+        if spoken & region and spoken - region:
+            return "DISPUTED"
+        return "UNCONFIRMED"
 
     def _majority(self, said: Said, region: Set[str]) -> str:
         votes = self.votes(said)

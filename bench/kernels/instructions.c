@@ -23,7 +23,7 @@ typedef struct job {
     const gl_isa *isa;
     const gl_table *table;
     const gl_results *results;
-    const uint8_t *verdicts;
+    const uint8_t *outcomes;
     file in;
     unsigned form; /* of a request's addresses */
     const gl_item *items;
@@ -107,7 +107,7 @@ static void begin_answer(const job *j, gl_answer *answer)
 {
     gl_request request = {.form = j->form, .addresses = j->in.data, .bytes = j->in.size};
     *answer = (gl_answer){
-        .isa = j->isa, .table = j->table, .results = j->results, .verdict = j->verdicts};
+        .isa = j->isa, .table = j->table, .results = j->results, .outcome = j->outcomes};
     if (!gl_answer_begin(answer, &request, j->n))
         checked(NULL);
     while (answer->done < answer->n)
@@ -231,7 +231,7 @@ int main(int argc, char **argv)
 
     file first4 = load(folder, "first4"), claim4 = load(folder, "claim4");
     file high6 = load(folder, "high6"), low6 = load(folder, "low6");
-    file claim6 = load(folder, "claim6"), verdicts = load(folder, "verdicts");
+    file claim6 = load(folder, "claim6"), outcomes = load(folder, "outcomes");
     file countries = load(folder, "countries"), statuses = load(folder, "statuses");
     table.first4 = (const uint32_t *)first4.data;
     table.claim4 = (const uint16_t *)claim4.data;
@@ -266,7 +266,7 @@ int main(int argc, char **argv)
         j.in = text6;
         count_texts("reading text IPv6", "one text IPv6", j);
 
-        j.verdicts = verdicts.data;
+        j.outcomes = outcomes.data;
         j.form = GL_IPV4;
         j.in = assigned4;
         count_answer("answer to packed IPv4", "writing the answer to packed IPv4", j, n);

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NoReturn, Protocol, Self, get_args
+from typing import Final, Literal, NoReturn, Protocol, Self, get_args
 
 NO_COUNTRY = "ZZ"
 """The code of "no answer"; ISO 3166-1 leaves it to users."""
@@ -119,6 +119,36 @@ class Verdict(_Named):
     UNDETERMINED = "UNDETERMINED", 3
 
 
+class Reason(_Named):
+    """Why there is no verdict. The same numbers as in the proto.
+
+    Where several apply, the answer has the first one in this order: INVALID,
+    SPECIAL_PURPOSE, STALE, NO_COUNTRY, UNASSIGNED, COVERED, DISPUTED, UNCONFIRMED,
+    SUBDIVISION_UNKNOWN.
+    """
+
+    DECIDED = "DECIDED", 0
+    """There is a verdict: INSIDE or OUTSIDE."""
+    DISPUTED = "DISPUTED", 1
+    """The sources disagree about the region set."""
+    UNCONFIRMED = "UNCONFIRMED", 2
+    """A full source is silent; those that speak agree about the region set."""
+    UNASSIGNED = "UNASSIGNED", 3
+    """No source speaks."""
+    SPECIAL_PURPOSE = "SPECIAL_PURPOSE", 4
+    """In the IANA special-purpose registries."""
+    INVALID = "INVALID", 5
+    """Not an address."""
+    COVERED = "COVERED", 6
+    """The network hides where its users are."""
+    SUBDIVISION_UNKNOWN = "SUBDIVISION_UNKNOWN", 7
+    """The country is known, and the part of it is not."""
+    NO_COUNTRY = "NO_COUNTRY", 8
+    """An operator's override to ``ZZ``."""
+    STALE = "STALE", 9
+    """The dataset is older than the operator allows."""
+
+
 class Policy(_Named):
     """How claims become verdicts. The same numbers as in the proto."""
 
@@ -170,7 +200,11 @@ class Claim:
         return tuple(code for code, _ in self.votes)
 
     def verdict(self, codes: Set[str], policy: Policy) -> Verdict:
-        """Return where this claim's addresses are, seen from the set *codes*.
+        """Return where this claim's addresses are, seen from the set *codes*; see `judge`."""
+        return self.judge(codes, policy)[0]
+
+    def judge(self, codes: Set[str], policy: Policy) -> tuple[Verdict, Reason]:
+        """Return where this claim's addresses are, seen from the set *codes*, and if not, why.
 
         UNANIMOUS answers only when every full source speaks and all claimed
         codes lie on one side; MAJORITY when more than half of the votes do,
@@ -179,24 +213,34 @@ class Claim:
         no verdict.
         """
         if self.country == NO_COUNTRY:
-            return Verdict.UNDETERMINED
+            return Verdict.UNDETERMINED, _WITHOUT_COUNTRY[self.status]
         if self.status is Status.OVERRIDE or policy is Policy.PRIMARY:
-            return Verdict.INSIDE if self.country in codes else Verdict.OUTSIDE
+            return _decided(self.country in codes)
         if policy is Policy.MAJORITY:
             inside = sum(count for code, count in self.votes if code in codes)
             cast = sum(count for _, count in self.votes)
             half = (cast + self.abstentions) / 2
-            if inside > half:
-                return Verdict.INSIDE
-            if cast - inside > half:
-                return Verdict.OUTSIDE
+            if inside > half or cast - inside > half:
+                return _decided(inside > half)
             # Votes that agree are a majority, but the compiler may keep fewer than were cast.
-        if self.silent:
-            return Verdict.UNDETERMINED
         sides = {code in codes for code, _ in self.votes}
         if len(sides) > 1:
-            return Verdict.UNDETERMINED
-        return Verdict.INSIDE if sides.pop() else Verdict.OUTSIDE
+            return Verdict.UNDETERMINED, Reason.DISPUTED
+        if self.silent:
+            return Verdict.UNDETERMINED, Reason.UNCONFIRMED
+        return _decided(sides.pop())
+
+
+_WITHOUT_COUNTRY = {
+    Status.UNASSIGNED: Reason.UNASSIGNED,
+    Status.SPECIAL_PURPOSE: Reason.SPECIAL_PURPOSE,
+    Status.OVERRIDE: Reason.NO_COUNTRY,
+    Status.INVALID: Reason.INVALID,
+}
+
+
+def _decided(inside: bool) -> tuple[Verdict, Reason]:
+    return Verdict.INSIDE if inside else Verdict.OUTSIDE, Reason.DECIDED
 
 
 def counted(voters: Sequence[Voter], codes: Sequence[str | None]) -> tuple[bool, ...]:
@@ -273,6 +317,37 @@ FIXED_CLAIMS = (
 """The claims 0 to 2 of every dataset, by number."""
 
 
-def verdict_column(claims: Iterable[Claim], codes: Set[str], policy: Policy) -> bytes:
-    """Return one byte a claim, in order: the claim's `Verdict`."""
-    return bytes(claim.verdict(codes, policy) for claim in claims)
+def encode_outcome(verdict: Verdict, reason: Reason) -> int:
+    """Return the byte of a verdict and its reason: the verdict in the two lowest bits."""
+    return verdict.number | reason.number << 2
+
+
+def outcome_column(claims: Iterable[Claim], codes: Set[str], policy: Policy) -> bytes:
+    """Return one byte a claim, in order: the `encode_outcome` of the claim."""
+    return bytes(encode_outcome(*claim.judge(codes, policy)) for claim in claims)
+
+
+def stale_outcomes(statuses: bytes) -> bytes:
+    """Return one byte a claim, seen from any region set while the dataset is too old.
+
+    Args:
+        statuses: one byte a claim: the number of its `Status`.
+    """
+    return statuses.translate(_STALE_OUTCOMES)
+
+
+_STALE_OUTCOMES = bytes(
+    encode_outcome(
+        Verdict.UNDETERMINED,
+        {
+            Status.INVALID.number: Reason.INVALID,
+            Status.SPECIAL_PURPOSE.number: Reason.SPECIAL_PURPOSE,
+        }.get(number, Reason.STALE),
+    )
+    for number in range(256)
+)
+
+VERDICT_OF: Final = bytes(byte & 3 for byte in range(256))
+"""For `bytes.translate`: the number of the verdict in an outcome."""
+REASON_OF: Final = bytes(byte >> 2 for byte in range(256))
+"""For `bytes.translate`: the number of the reason in an outcome."""

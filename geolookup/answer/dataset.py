@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 from geolookup import _core
 from geolookup.answer import age as ages
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
-from geolookup.answer.claims import Policy, Status, Verdict, read_policy
+from geolookup.answer.claims import (
+    Policy,
+    Reason,
+    Status,
+    Verdict,
+    encode_outcome,
+    read_policy,
+    stale_outcomes,
+)
 from geolookup.answer.file_format import (
     FORMAT,
     ClaimTable,
@@ -46,12 +54,15 @@ if TYPE_CHECKING:
     from geolookup.answer.explanation import Explanation
 
 _CACHED_REGION_SETS: Final = 256
-"""Verdict tables kept of each dataset, at one byte a claim."""
+"""Tables of outcomes kept of each dataset, at one byte a claim."""
 
 _KEPT_REPLIES: Final = 100_000
 """Ten times the claims of a dataset; some 20 MB."""
 
 _UNANIMOUS: Final = Policy.UNANIMOUS
+
+_OUTCOMES: Final = 1 + max(encode_outcome(Verdict.UNDETERMINED, reason) for reason in Reason)
+"""Outcomes are below this."""
 
 
 _FOR_USERS: Final = (
@@ -59,6 +70,13 @@ _FOR_USERS: Final = (
     *("id", "built", "sources", "attributions", "region_sets", "info"),
     *("age", "expired_overrides", "kept_too_long", "from_buffer", "close", "closed"),
 )
+
+
+class _FewAnswers(dict[int, "Answer | None"]):
+    """Answers by claim; None where none was made."""
+
+    def __missing__(self, claim: int) -> None:
+        return None
 
 
 class _Listed(type):
@@ -87,7 +105,7 @@ class Dataset(metaclass=_Listed):
     """
 
     _age_limit: ages.AgeLimit
-    _answers: tuple[list[Answer | None], ...]
+    _answers: tuple[list[Answer | None] | _FewAnswers, ...]
     _built: datetime
     _claim: Callable[[Address], int]
     _claims: ClaimTable
@@ -177,8 +195,12 @@ class Dataset(metaclass=_Listed):
             # Before the method of this name, whose call would take as long as the answer.
             country=country,
             _age_limit=limit,
-            # By verdict, and there by claim; verdict 0: no region set was asked for.
-            _answers=tuple([None] * len(claims) for _ in range(len(Verdict) + 1)),
+            # By outcome, and there by claim; outcome 0: no region set was asked for. Those
+            # without a verdict are few in each of many.
+            _answers=(
+                *([None] * len(claims) for _ in range(Verdict.UNDETERMINED)),
+                *(_FewAnswers() for _ in range(Verdict.UNDETERMINED, _OUTCOMES)),
+            ),
             _built=built,
             _claim=table.claim,
             _claims=claims,
@@ -237,24 +259,25 @@ class Dataset(metaclass=_Listed):
             ValueError: an unknown policy.
             DatasetClosedError: after `close`.
         """
-        verdicts = None
+        outcomes = None
         if region_set is not None or policy is not _UNANIMOUS:
-            verdicts = self._perspective(region_set, policy).verdicts
+            outcomes = self._perspective(region_set, policy).outcomes
         claim = self._claim(address)
-        verdict = 0 if verdicts is None else verdicts[claim]
-        return self._answers[verdict][claim] or self._answer(claim, verdict)
+        outcome = 0 if outcomes is None else outcomes[claim]
+        return self._answers[outcome][claim] or self._answer(claim, outcome)
 
-    def _answer(self, claim: int, verdict: int) -> Answer:
+    def _answer(self, claim: int, outcome: int) -> Answer:
         known = self._claims[claim]
         answer = Answer(
             country=known.country,
             status=known.status,
             claimed=known.claimed if known.status is Status.DISPUTED else (),
-            verdict=Verdict.numbered(verdict) if verdict else None,
+            verdict=Verdict.numbered(outcome & 3) if outcome else None,
             dataset=self._id,
+            reason=Reason.numbered(outcome >> 2) if outcome else None,
         )
         # Two threads may both make it; they are equal, and either may stay.
-        self._answers[verdict][claim] = answer
+        self._answers[outcome][claim] = answer
         return answer
 
     # --- many addresses
@@ -315,6 +338,7 @@ class Dataset(metaclass=_Listed):
                 inside=inside,
                 outside=outside,
                 undetermined=undetermined,
+                reasons=result.reason_counts(),
             )
         return result
 
@@ -358,13 +382,13 @@ class Dataset(metaclass=_Listed):
             RegionSetError: an unknown region set.
             DatasetClosedError: after `close`.
         """
-        verdicts = None
+        outcomes = None
         if region_set is not None:
-            verdicts = self._perspective_of(region_set, policy).verdicts
+            outcomes = self._perspective_of(region_set, policy).outcomes
         table = self._table
         if isinstance(table, _ClosedTable):
             raise _closed()
-        return _core.RosterAnswer(table, self._claim_results, verdicts, roster)
+        return _core.RosterAnswer(table, self._claim_results, outcomes, roster)
 
     @property
     def core(self) -> tuple[_core.Table, _core.ClaimResults]:
@@ -407,6 +431,7 @@ class Dataset(metaclass=_Listed):
         inside: int,
         outside: int,
         undetermined: int,
+        reasons: Mapping[Reason, int] | None = None,
         time: datetime | None = None,
     ) -> DecisionRecord:
         """Return the record of a decision whose counts are known.
@@ -419,6 +444,7 @@ class Dataset(metaclass=_Listed):
             inside: addresses inside the region set.
             outside: addresses outside.
             undetermined: addresses that are neither.
+            reasons: these, for each reason that occurs; None: a record without reasons.
             time: when it was decided; None: now.
 
         Raises:
@@ -443,20 +469,21 @@ class Dataset(metaclass=_Listed):
             outside=outside,
             undetermined=undetermined,
             statuses=statuses,
+            reasons=reasons,
         )
 
-    def verdict_column(
+    def outcome_column(
         self, region_set: str | RegionSet, policy: Policy | str = _UNANIMOUS
     ) -> bytes:
-        """Return one byte a claim, in the order of `claims`: the number of its `Verdict`.
+        """Return one byte a claim, in the order of `claims`: its `claims.encode_outcome`.
 
         Raises:
             RegionSetError, ValueError, TypeError, DatasetClosedError: as `lookup`.
         """
-        verdicts = self._perspective(region_set, policy).verdicts
-        if verdicts is None:
+        outcomes = self._perspective(region_set, policy).outcomes
+        if outcomes is None:
             raise TypeError("region_set: expected str or RegionSet, not NoneType")
-        return verdicts
+        return outcomes
 
     def _perspective(self, region_set: str | RegionSet | None, policy: Policy | str) -> Perspective:
         if type(policy) is not Policy:
@@ -757,7 +784,7 @@ def _cached_perspectives(
     # Of a service's clients each may send expressions of its own, hence the bounds.
     @lru_cache(_CACHED_REGION_SETS)
     def column(codes: frozenset[str], policy: Policy) -> bytes:
-        return claims.verdicts(codes, policy)
+        return claims.outcomes(codes, policy)
 
     @lru_cache(_CACHED_REGION_SETS)
     def perspective(
@@ -771,12 +798,12 @@ def _cached_perspectives(
             plain.statuses,
             region_set=region_set.name,
             policy=policy,
-            verdicts=undetermined if withheld else column(region_set.codes, policy),
+            outcomes=stale if withheld else column(region_set.codes, policy),
         )
 
     if withholds_from is None:
         return perspective
-    undetermined = bytes((Verdict.UNDETERMINED.number,)) * len(claims)
+    stale = stale_outcomes(claims.statuses)
 
     def current(region_set: str | RegionSet, policy: Policy) -> Perspective:
         # At each request, since the day may come while the dataset is open.

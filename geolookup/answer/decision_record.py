@@ -15,22 +15,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from geolookup.answer.claims import Policy, Status
+from geolookup.answer.claims import Policy, Reason, Status
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.region_sets import MAX_EXPRESSION
 from geolookup.atomic import naming, replacing
 from geolookup.errors import GeoLookupError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the form."""
+
+WITHOUT_REASONS: Final = 1
+"""The version before it, of records without reasons. It is read, and kept as it is."""
 
 MAX_REFERENCE: Final = 256
 """Characters of a reference: a file number with its authority, and no prose."""
 
 MAX_FILE: Final = 64 << 20
 """Bytes of a file of records: some 50,000 of them, more than anybody reads at once."""
+
+_Kind = TypeVar("_Kind", Status, Reason)
 
 _MAX_SIZE = 2**32 - 1
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -40,6 +45,14 @@ _WHITE = re.compile(r"[ \t\r\n\ufeff]*")
 
 _UNDETERMINED = (Status.UNASSIGNED, Status.SPECIAL_PURPOSE, Status.INVALID)
 """What has no country, and so no verdict under any policy."""
+
+_ONLY_OF = {
+    Reason.UNASSIGNED: Status.UNASSIGNED,
+    Reason.SPECIAL_PURPOSE: Status.SPECIAL_PURPOSE,
+    Reason.INVALID: Status.INVALID,
+    Reason.NO_COUNTRY: Status.OVERRIDE,
+}
+"""Reasons that addresses of one status alone have."""
 
 
 class RecordError(GeoLookupError, ValueError):
@@ -64,6 +77,8 @@ class DecisionRecord:
         outside: how many were outside.
         undetermined: how many were neither.
         statuses: addresses for each status that occurs.
+        reasons: undetermined addresses for each reason that occurs; None: the record has
+            format 1, which has none.
         reference: the caller's own, such as the number of a legal demand; see
             `with_reference`. Empty: none.
 
@@ -83,6 +98,7 @@ class DecisionRecord:
     outside: int
     undetermined: int
     statuses: Mapping[Status, int] = field(hash=False)
+    reasons: Mapping[Reason, int] | None = field(hash=False, default=None)
     reference: str = ""
 
     def __post_init__(self) -> None:
@@ -90,6 +106,14 @@ class DecisionRecord:
         # Read only, and in one order, so that equal records are printed alike.
         counts = {status: self.statuses[status] for status in sorted(self.statuses)}
         object.__setattr__(self, "statuses", MappingProxyType(counts))
+        if self.reasons is not None:
+            reasons = {reason: self.reasons[reason] for reason in sorted(self.reasons)}
+            object.__setattr__(self, "reasons", MappingProxyType(reasons))
+
+    @property
+    def format(self) -> int:
+        """Version of the record's form: 2, or 1 where it has no reasons."""
+        return WITHOUT_REASONS if self.reasons is None else FORMAT
 
     @property
     def digest(self) -> str:
@@ -147,13 +171,18 @@ def from_mapping(values: object) -> DecisionRecord:
     if not isinstance(values, dict):
         raise RecordError("record: expected a JSON object")
     expected = {item.name for item in fields(DecisionRecord)} | {"format", "digest"}
+    number = _number(values, "format") if "format" in values else FORMAT
+    if number == WITHOUT_REASONS:
+        expected.discard("reasons")
+        if values.get("reasons") == {}:  # of a message of protobuf, where all fields are present
+            values = {key: value for key, value in values.items() if key != "reasons"}
+    elif number != FORMAT:
+        raise RecordError("format: not 1 or 2, which are known")
     missing = sorted(expected - values.keys() - {"reference"})
     if missing:
         raise RecordError(f"{missing[0]}: missing")
     if values.keys() - expected:
         raise RecordError("record: a key that is not known")
-    if _number(values, "format") != FORMAT:
-        raise RecordError(f"format: not {FORMAT}, the only one that is known")
     record = DecisionRecord(
         time=_read_time(values, "time"),
         dataset=_string(values, "dataset"),
@@ -166,7 +195,8 @@ def from_mapping(values: object) -> DecisionRecord:
         inside=_number(values, "inside"),
         outside=_number(values, "outside"),
         undetermined=_number(values, "undetermined"),
-        statuses=_statuses(values["statuses"]),
+        statuses=_counts("statuses", values["statuses"], Status),
+        reasons=_counts("reasons", values["reasons"], Reason) if number == FORMAT else None,
         reference=_string(values, "reference") if "reference" in values else "",
     )
     if values["digest"] != record.digest:
@@ -262,7 +292,7 @@ def append(path: str | os.PathLike[str], record: DecisionRecord) -> None:
 
 def _plain(record: DecisionRecord) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "format": FORMAT,
+        "format": record.format,
         "time": record.time.strftime(_TIME),
         "dataset": record.dataset,
         "dataset_built": record.dataset_built.strftime(_TIME),
@@ -276,6 +306,8 @@ def _plain(record: DecisionRecord) -> dict[str, Any]:
         "undetermined": record.undetermined,
         "statuses": {status.name: count for status, count in record.statuses.items()},
     }
+    if record.reasons is not None:
+        values["reasons"] = {reason.name: count for reason, count in record.reasons.items()}
     return values | ({"reference": record.reference} if record.reference else {})
 
 
@@ -313,6 +345,7 @@ def _check(record: DecisionRecord) -> None:
         "outside": record.outside,
         "undetermined": record.undetermined,
         **{f"statuses.{status.name}": count for status, count in record.statuses.items()},
+        **{f"reasons.{reason.name}": count for reason, count in (record.reasons or {}).items()},
     }
     for name, count in counts.items():
         if not 0 <= count <= _MAX_SIZE:
@@ -330,6 +363,15 @@ def _check_sums(record: DecisionRecord) -> None:
 
     if record.undetermined < sum(record.statuses.get(status, 0) for status in _UNDETERMINED):
         raise RecordError("undetermined: less than the addresses without a country")
+    if record.reasons is None:
+        return
+    if Reason.DECIDED in record.reasons or 0 in record.reasons.values():
+        raise RecordError("reasons: one that does not occur is counted")
+    if sum(record.reasons.values()) != record.undetermined:
+        raise RecordError("reasons: their sum is not undetermined")
+    for reason, status in _ONLY_OF.items():
+        if record.reasons.get(reason, 0) > record.statuses.get(status, 0):
+            raise RecordError(f"reasons.{reason.name}: more than the addresses of that status")
 
 
 def _encodable(text: str) -> bool:
@@ -405,7 +447,7 @@ def _policy(name: str) -> Policy:
     return policy
 
 
-def _statuses(counts: object) -> dict[Status, int]:
-    if not isinstance(counts, dict) or not Status.__members__.keys() >= counts.keys():
-        raise RecordError("statuses: expected numbers by the names of statuses")
-    return {Status[name]: _number(counts, name) for name in counts}
+def _counts(field: str, counts: object, kind: type[_Kind]) -> dict[_Kind, int]:
+    if not isinstance(counts, dict) or not kind.__members__.keys() >= counts.keys():
+        raise RecordError(f"{field}: expected numbers by the names of {field}")
+    return {kind[name]: _number(counts, name) for name in counts}

@@ -37,7 +37,7 @@ from geolookup.answer.claims import (
     Mute,
     Policy,
     Status,
-    Verdict,
+    encode_outcome,
 )
 from geolookup.answer.intervals import Family, covering_ipv4, covering_ipv6
 from geolookup.errors import DatasetError
@@ -424,29 +424,29 @@ class ClaimTable(Sequence[Claim]):
             for i in range(self._at[number], self._at[number + 1])
         )
 
-    def verdicts(self, codes: Set[str], policy: Policy) -> bytes:
-        """Return one byte a claim, in order: the number of its `Verdict`.
+    def outcomes(self, codes: Set[str], policy: Policy) -> bytes:
+        """Return one byte a claim, in order: its `claims.encode_outcome`.
 
-        As `claims.verdict_column` does, in a fraction of the time: among claims of
-        the same shape with the same codes in the region set, one verdict is computed.
+        As `claims.outcome_column` does, in a fraction of the time: among claims of
+        the same shape with the same codes in the region set, one outcome is computed.
         """
         if self._shapes is None:
             self._shapes = self._by_shape()
         column = bytearray(len(self))
         for numbers, slots in self._shapes:
-            verdicts: dict[tuple[bool, ...], Verdict] = {}
+            outcomes: dict[tuple[bool, ...], int] = {}
             patterns = zip(*(map(codes.__contains__, slot) for slot in slots), strict=True)
             for number, pattern in zip(numbers, patterns, strict=True):
-                verdict = verdicts.get(pattern)
-                if verdict is None:
-                    verdict = verdicts[pattern] = self[number].verdict(codes, policy)
-                column[number] = verdict
+                known = outcomes.get(pattern)
+                if known is None:
+                    known = outcomes[pattern] = encode_outcome(*self[number].judge(codes, policy))
+                column[number] = known
         return bytes(column)
 
     def _by_shape(self) -> list[tuple[list[int], list[tuple[str, ...]]]]:
         """Return the claims' numbers, and their codes slot by slot, for each shape.
 
-        The shape is all that a verdict depends on, except for the codes. The slots are
+        The shape is all that an outcome depends on, except for the codes. The slots are
         the country and the votes' codes.
         """
         counts = self._counts.tolist()
@@ -468,7 +468,7 @@ class ClaimTable(Sequence[Claim]):
 
 
 def _possible(status: Status, country: str, votes: int) -> bool:
-    """Say whether a claim can have this form; `Claim.verdict` relies on it."""
+    """Say whether a claim can have this form; `Claim.judge` relies on it."""
     if status is Status.OVERRIDE:
         return True
     if status in (Status.ASSIGNED, Status.UNCONFIRMED):

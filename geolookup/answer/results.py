@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from geolookup import _core
-from geolookup.answer.claims import NO_COUNTRY, Policy, Status, Verdict
+from geolookup.answer.claims import (
+    NO_COUNTRY,
+    REASON_OF,
+    VERDICT_OF,
+    Policy,
+    Reason,
+    Status,
+    Verdict,
+)
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.errors import RegionSetError, RosterError, RosterTooLargeError
 
@@ -27,6 +35,8 @@ MAX_SIZE: Final = 2**32 - 1
 _LETTERS = bytes(range(ord("A"), ord("Z") + 1))
 _STATUSES: Final = {status.number: status for status in Status}
 _STATUS_BYTES = bytes(_STATUSES)
+_REASONS: Final = {reason.number: reason for reason in Reason}
+_REASON_BYTES = bytes(_REASONS)
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -42,6 +52,8 @@ class Answer:
         verdict: where the address is, seen from the region set that was asked
             for; None when none was.
         dataset: id of the dataset that answered.
+        reason: why there is no verdict; DECIDED where there is one. None when no region
+            set was asked for, or by a service of a version that has no reasons.
     """
 
     country: str
@@ -49,6 +61,7 @@ class Answer:
     claimed: tuple[str, ...]
     verdict: Verdict | None
     dataset: str
+    reason: Reason | None = None
 
 
 T = TypeVar("T")
@@ -135,6 +148,30 @@ class Statuses(_Column[Status]):
         return map(_STATUSES.__getitem__, self._raw)
 
 
+class Reasons(_Column[Reason]):
+    """Why the addresses of a roster have no verdict, in its order: a sequence of `Reason`.
+
+    As `Statuses`. It is DECIDED where there is a verdict.
+    """
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, index: int) -> Reason: ...
+    @overload
+    def __getitem__(self, index: slice) -> Reasons: ...
+    def __getitem__(self, index: int | slice) -> Reason | Reasons:
+        if isinstance(index, slice):
+            return Reasons(self._raw[index])
+        return _REASONS[self._raw[index]]
+
+    def __iter__(self) -> Iterator[Reason]:
+        return map(_REASONS.__getitem__, self._raw)
+
+
 class Perspective:
     """What claims mean, seen from a region set under a policy, or without a region set.
 
@@ -146,10 +183,10 @@ class Perspective:
         statuses: 1 byte per claim: the number of its `Status`.
         region_set: name or expression; None: none was asked for.
         policy: None when no region set was asked for.
-        verdicts: 1 byte per claim: the number of its `Verdict`; None as above.
+        outcomes: 1 byte per claim: its `claims.encode_outcome`; None as above.
     """
 
-    __slots__ = ("countries", "dataset", "policy", "region_set", "statuses", "verdicts")
+    __slots__ = ("countries", "dataset", "outcomes", "policy", "region_set", "statuses")
 
     def __init__(
         self,
@@ -159,14 +196,14 @@ class Perspective:
         *,
         region_set: str | None = None,
         policy: Policy | None = None,
-        verdicts: bytes | None = None,
+        outcomes: bytes | None = None,
     ) -> None:
         self.dataset = dataset
         self.countries = countries
         self.statuses = statuses
         self.region_set = region_set
         self.policy = policy
-        self.verdicts = verdicts
+        self.outcomes = outcomes
 
 
 class RosterResult:
@@ -185,6 +222,7 @@ class RosterResult:
         "_claims",
         "_countries",
         "_perspective",
+        "_reasons",
         "_serialised",
         "_size",
         "_statuses",
@@ -206,6 +244,7 @@ class RosterResult:
         self._perspective = perspective
         self._countries: bytes | None = None
         self._statuses: bytes | None = None
+        self._reasons: bytes | None = None
         self._bitmaps: tuple[BitMap, BitMap, BitMap] | None = None
         self._serialised: tuple[bytes, bytes, bytes] | None = None
 
@@ -220,6 +259,7 @@ class RosterResult:
         inside: bytes | None = None,
         outside: bytes | None = None,
         undetermined: bytes | None = None,
+        reasons: bytes | None = None,
         dataset: str,
         region_set: str | None = None,
         policy: Policy | None = None,
@@ -237,6 +277,8 @@ class RosterResult:
                 not at all.
             outside: as *inside*.
             undetermined: as *inside*.
+            reasons: 1 byte per address: the number of its `Reason`; None: without, as from
+                a service of a version that has none.
             dataset: id of the dataset that answered: 64 hexadecimal digits.
             region_set: the name or expression that was asked for.
             policy: the policy that was asked for.
@@ -264,6 +306,15 @@ class RosterResult:
         if inside is not None and outside is not None and undetermined is not None:
             self._serialised = (bytes(inside), bytes(outside), bytes(undetermined))
             self._bitmaps = _received_sets(self._serialised, size)
+            if reasons is not None:
+                _check_column("reasons", reasons, size, _REASON_BYTES)
+                undecided = self._bitmaps[2]
+                decided = _deserialised("reasons", _core.roaring8(bytes(reasons), 0))
+                if len(decided) + len(undecided) != size or not decided.isdisjoint(undecided):
+                    raise RosterError("reasons: not of the undetermined positions")
+                self._reasons = bytes(reasons)
+        elif reasons is not None:
+            raise RosterError("reasons: without a region set")
         if counts is not None and sum(counts.values()) != size:
             raise RosterError(f"counts: their sum is not {size}")
         return self
@@ -297,6 +348,20 @@ class RosterResult:
     def statuses(self) -> Statuses:
         """The status of each address."""
         return Statuses(self._status_column())
+
+    @property
+    def has_reasons(self) -> bool:
+        """Whether `reasons` is known: with a region set, but for services of old versions."""
+        return self._reasons_or_none() is not None
+
+    @property
+    def reasons(self) -> Reasons:
+        """Why each address has no verdict; DECIDED where it has one.
+
+        Raises:
+            ValueError: no region set was asked for, or the service has no reasons.
+        """
+        return Reasons(self._reason_column())
 
     @property
     def inside(self) -> BitMap:
@@ -337,18 +402,30 @@ class RosterResult:
         Raises:
             ValueError: no region set was asked for.
         """
-        verdicts = self._perspective.verdicts
-        if verdicts is None:  # the sets came from outside, or there are none
+        outcomes = self._perspective.outcomes
+        if outcomes is None:  # the sets came from outside, or there are none
             return dict(zip(Verdict, map(len, self._verdict_sets()), strict=True))
-        counted = _core.count8(_core.map8(self._claims, verdicts))
+        counted = _core.count8(_core.map8(self._claims, outcomes.translate(VERDICT_OF)))
         return {verdict: counted.get(verdict.number, 0) for verdict in Verdict}
 
-    def positions(self, wanted: str | Status) -> BitMap:
-        """Return the positions whose country is a code, or whose status is a `Status`.
+    def reason_counts(self) -> dict[Reason, int]:
+        """Return the number of undetermined addresses for each reason that occurs, in order.
+
+        Raises:
+            ValueError: as `reasons`.
+        """
+        counted = _core.count8(self._reason_column())
+        return {_REASONS[number]: n for number, n in sorted(counted.items()) if number}
+
+    def positions(self, wanted: str | Status | Reason) -> BitMap:
+        """Return the positions that have a country's code, a `Status` or a `Reason`.
 
         Raises:
             RegionSetError: no country code and not "ZZ".
+            ValueError: a `Reason`, as `reasons`.
         """
+        if isinstance(wanted, Reason):
+            return _deserialised("positions", _core.roaring8(self._reason_column(), wanted.number))
         if isinstance(wanted, Status):
             return _deserialised("positions", _core.roaring8(self._status_column(), wanted.number))
         if wanted not in COUNTRIES and wanted != NO_COUNTRY:
@@ -363,13 +440,10 @@ class RosterResult:
             ValueError: no region set was asked for.
         """
         if self._serialised is None:
-            verdicts = self._perspective.verdicts
-            if verdicts is None:
-                raise ValueError(
-                    "the result has no verdicts: it was made without a region set; "
-                    "name one with region_set="
-                )
-            self._serialised = _core.roaring_partition(self._claims, verdicts)
+            outcomes = self._perspective.outcomes
+            if outcomes is None:
+                raise ValueError(_NO_VERDICTS)
+            self._serialised = _core.roaring_partition(self._claims, outcomes)
         return self._serialised
 
     def __reduce__(self) -> tuple[Callable[..., RosterResult], tuple[object, ...]]:
@@ -383,6 +457,7 @@ class RosterResult:
         if self.region_set is not None:
             columns |= dict(zip(_VERDICTS, self.serialised(), strict=True))
             columns |= {"region_set": self.region_set, "policy": self.policy}
+            columns["reasons"] = self._reasons_or_none()
         return _restored, (columns, self.record)
 
     def __len__(self) -> int:
@@ -398,6 +473,7 @@ class RosterResult:
             and self._country_column() == other._country_column()
             and self._status_column() == other._status_column()
             and (self.region_set is None or self._verdict_sets() == other._verdict_sets())
+            and self._reasons_or_none() == other._reasons_or_none()
         )
 
     def __repr__(self) -> str:
@@ -426,6 +502,20 @@ class RosterResult:
             self._statuses = _core.map8(self._claims, self._perspective.statuses)
         return self._statuses
 
+    def _reason_column(self) -> bytes:
+        if self.region_set is None:
+            raise ValueError(_NO_VERDICTS)
+        column = self._reasons_or_none()
+        if column is None:
+            raise ValueError("the result has no reasons: the service has a version without them")
+        return column
+
+    def _reasons_or_none(self) -> bytes | None:
+        outcomes = self._perspective.outcomes
+        if self._reasons is None and outcomes is not None:
+            self._reasons = _core.map8(self._claims, outcomes.translate(REASON_OF))
+        return self._reasons
+
     def _verdict_set(self, which: int) -> BitMap:
         bitmap = self._verdict_sets()[which]
         return type(bitmap)(bitmap, optimize=False)
@@ -438,6 +528,9 @@ class RosterResult:
 
 
 _VERDICTS = ("inside", "outside", "undetermined")
+_NO_VERDICTS = (
+    "the result has no verdicts: it was made without a region set; name one with region_set="
+)
 
 
 def _restored(columns: dict[str, Any], record: DecisionRecord | None) -> RosterResult:

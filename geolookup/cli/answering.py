@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.claims import Policy, Reason, Status, Verdict
 from geolookup.answer.dataset import Dataset
 from geolookup.errors import RosterTooLargeError
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from geolookup.client import Client
 
 _STATUS_NAMES: Final = {status.number: status.name for status in Status}
-
-DECIDED: Final = "DECIDED"
-NO_COUNTRY: Final = "NO_COUNTRY"
+_REASON_NAMES: Final = {reason.number: reason.name for reason in Reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +64,8 @@ class Answered:
         return names
 
     def reasons(self) -> list[str]:
-        """Return why each has no verdict: a status, NO_COUNTRY, or DECIDED where it has one."""
-        return [
-            (NO_COUNTRY if status == Status.OVERRIDE.name else status)
-            if verdict == Verdict.UNDETERMINED.name
-            else DECIDED
-            for verdict, status in zip(self.verdicts(), self.statuses(), strict=True)
-        ]
+        """Return the name of the reason of each: why it has no verdict, or DECIDED."""
+        return [_REASON_NAMES[n] for result in self.results for n in result.reasons.tobytes()]
 
 
 def answered(

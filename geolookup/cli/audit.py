@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.answer.claims import Verdict
+from geolookup.answer.claims import Reason, Status, Verdict
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.answer.decision_record import RecordError, from_mapping, scan
 from geolookup.answer.region_sets import RegionSet
@@ -23,7 +23,6 @@ from geolookup.cli.records import RecordFile, Selection
 from geolookup.errors import RegionSetError
 
 if TYPE_CHECKING:
-    from geolookup.answer.claims import Status
     from geolookup.answer.dataset import Dataset
     from geolookup.answer.decision_record import DecisionRecord
 
@@ -228,7 +227,7 @@ class _Audit:
         name = "roster"
         if self.dataset.id != record.dataset:
             return _Check(name, _Outcome.NOT_CHECKED, "needs the record's dataset")
-        verdicts, statuses = self._replayed(record)
+        verdicts, statuses, reasons = self._replayed(record)
         inside, outside, undetermined = verdicts.values()
         compared = {
             "size": (record.size, sum(verdicts.values())),
@@ -239,6 +238,10 @@ class _Audit:
         for status in sorted(record.statuses.keys() | statuses.keys()):
             pair = record.statuses.get(status, 0), statuses[status]
             compared[f"statuses.{status.name}"] = pair
+        if record.reasons is not None:
+            for reason in sorted(record.reasons.keys() | reasons.keys()):
+                pair = record.reasons.get(reason, 0), reasons[reason]
+                compared[f"reasons.{reason.name}"] = pair
         wrong = [
             f"{key}: {recorded:,} recorded, {counted:,} counted"
             for key, (recorded, counted) in compared.items()
@@ -246,11 +249,14 @@ class _Audit:
         ]
         return _Check(name, _Outcome.FAILS if wrong else _Outcome.HOLDS, "; ".join(wrong))
 
-    def _replayed(self, record: DecisionRecord) -> tuple[dict[Verdict, int], Counter[Status]]:
+    def _replayed(
+        self, record: DecisionRecord
+    ) -> tuple[dict[Verdict, int], Counter[Status], Counter[Reason]]:
         # By the record's own codes: what its region set stands for is another check.
         region_set = RegionSet(record.region_set, frozenset(record.codes))
         totals = self.dataset.classify([], region_set=region_set).verdict_counts()
         statuses: Counter[Status] = Counter()
+        reasons: Counter[Reason] = Counter()
         assert self.roster is not None  # noqa: S101 - asked by the caller
         with RecordFile(self.roster, Selection(self.column)) as addresses:
             for piece in addresses.pieces(_PIECE):
@@ -258,10 +264,18 @@ class _Audit:
                 for verdict, count in result.verdict_counts().items():
                     totals[verdict] += count
                 statuses.update(result.status_counts())
+                reasons.update(result.reason_counts())
         if self.withholds_from is not None and record.time.timestamp() >= self.withholds_from:
             size = sum(totals.values())
             totals = dict.fromkeys(totals, 0) | {Verdict.UNDETERMINED: size}
-        return totals, statuses
+            reasons = Counter(
+                {
+                    Reason.INVALID: statuses[Status.INVALID],
+                    Reason.SPECIAL_PURPOSE: statuses[Status.SPECIAL_PURPOSE],
+                }
+            )
+            reasons[Reason.STALE] = size - reasons.total()
+        return totals, statuses, +reasons
 
 
 def _time_check(record: DecisionRecord) -> _Check:

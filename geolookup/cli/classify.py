@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.claims import Policy, Reason, Status, Verdict
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
 from geolookup.cli.answering import Answered, answered
@@ -27,6 +27,7 @@ from geolookup.cli.options import (
 )
 from geolookup.cli.output import Progress, printable, share, table
 from geolookup.cli.output_file import STANDARD_OUTPUT, check_output
+from geolookup.cli.reasons import TEXTS
 from geolookup.cli.record_options import record_options
 from geolookup.cli.records import InvalidCheck, RecordFile, Selection
 from geolookup.errors import RosterError
@@ -100,7 +101,8 @@ def classify_roster(
       geolookup classify - --server 127.0.0.1:50051 < roster.txt
 
     With --json: size, counts (by country), statuses, dataset; with --region-set also
-    inside and undetermined (positions, or ids with --id) and outside (a number). Against a
+    inside and undetermined (positions, or ids with --id), outside (a number) and reasons
+    (the undetermined, by why). Against a
     service, rosters over 1,000,000 addresses are sent in pieces.
     """
     chosen = policy_of(policy, region_set)
@@ -163,6 +165,7 @@ class _Totals:
     statuses: Counter[Status] = field(default_factory=Counter)
     inside: BitMap | None = None
     outside: int = 0
+    reasons: Counter[Reason] | None = None
     undetermined: BitMap | None = None
     dataset: str = ""
     ids: dict[str, list[str]] | None = None
@@ -189,6 +192,8 @@ class _Totals:
                 undetermined if self.undetermined is None else self.undetermined | undetermined
             )
             self.outside += len(result.outside)
+            if result.has_reasons:
+                self.reasons = (self.reasons or Counter()) + Counter(result.reason_counts())
         self.size += result.size
 
 
@@ -208,6 +213,9 @@ def _json(totals: _Totals, region_set: str | None) -> Iterator[str]:
         yield f'], "outside": {totals.outside}, "undetermined": ['
         yield from _listed(totals, Verdict.UNDETERMINED)
         yield "]"
+    if totals.reasons is not None:
+        reasons = {reason.name: n for reason, n in sorted(totals.reasons.items())}
+        yield f', "reasons": {json.dumps(reasons)}'
     yield f', "dataset": {json.dumps(totals.dataset)}}}\n'
 
 
@@ -239,6 +247,11 @@ def _show(totals: _Totals, region_set: str | None, policy: Policy) -> None:
         rows = [[region_set or "", "ADDRESSES", "SHARE"]]
         rows += [[name, f"{number:,}", share(number, size)] for name, number in verdicts]
         blocks.append(table(rows, right=(1, 2), verdicts=True) + f"\n(policy {policy.name})")
+        if totals.reasons:
+            rows = [["UNDETERMINED", "", "ADDRESSES", "SHARE"]]
+            for reason, number in sorted(totals.reasons.items()):
+                rows.append([reason.name, TEXTS[reason], f"{number:,}", share(number, size)])
+            blocks.append(table(rows, right=(2, 3)))
         blocks.append(
             f"inside: {_some(totals, Verdict.INSIDE)}\n"
             f"undetermined: {_some(totals, Verdict.UNDETERMINED)}"

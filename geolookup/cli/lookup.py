@@ -20,6 +20,7 @@ from geolookup.cli.options import (
     server_options,
 )
 from geolookup.cli.output import printable, table
+from geolookup.cli.reasons import verdict_text
 from geolookup.cli.records import RecordFile
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def lookup_addresses(
       geolookup lookup - --server 127.0.0.1:50051 < addresses.txt
 
     With --json each answer is a line: address, country (ZZ: none), status, claimed
-    (all codes claimed, where the sources disagree), verdict (with --region-set), dataset.
+    (all codes claimed, where the sources disagree), dataset; with --region-set also verdict
+    and reason (DECIDED, or why there is no verdict).
     """
     chosen = policy_of(policy, region_set)
     with open_answerer(**answerer, default_timeout=_TIMEOUT) as source:
@@ -97,6 +99,8 @@ def _record(address: str, answer: Answer) -> dict[str, object]:
     }
     if answer.verdict is not None:
         record["verdict"] = answer.verdict.name
+    if answer.reason is not None:
+        record["reason"] = answer.reason.name
     record["dataset"] = answer.dataset
     return record
 
@@ -124,5 +128,5 @@ def _row(address: str, answer: Answer) -> list[str]:
         "" if answer.country == NO_COUNTRY else COUNTRIES.get(answer.country, ""),
         answer.status.name,
         " ".join(answer.claimed) or "-",
-        *([] if answer.verdict is None else [answer.verdict.name]),
+        *([] if answer.verdict is None else [verdict_text(answer)]),
     ]

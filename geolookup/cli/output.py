@@ -35,7 +35,8 @@ def table(
         rows: of the same number of cells.
         right: the columns that are right-aligned.
         widths: the least characters of each column, for tables in pieces.
-        verdicts: whether names of verdicts have colours, on terminals that may have some.
+        verdicts: whether verdicts have colours, on terminals that may have some. A reason
+            may follow after a colon.
     """
     widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if widths is not None:
@@ -49,7 +50,8 @@ def table(
         if index == len(widest) - 1:
             text = text.rstrip()
         # Removed by click.echo where the output is no terminal.
-        return click.style(text, fg=colours[cell]) if cell in colours else text
+        colour = colours.get(cell.partition(":")[0])
+        return click.style(text, fg=colour) if colour else text
 
     lines = ("  ".join(shown(index, cell) for index, cell in enumerate(row)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

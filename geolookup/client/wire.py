@@ -10,7 +10,7 @@ than text, and what is no address never leaves the process.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 
 from geolookup import _core
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
-from geolookup.answer.claims import Coverage, Policy, Status, Verdict, read_policy
+from geolookup.answer.claims import Coverage, Policy, Reason, Status, Verdict, read_policy
 from geolookup.answer.decision_record import RecordError, from_mapping
 from geolookup.answer.evidence import OverrideView, RegistryEntry
 from geolookup.answer.explanation import Explanation, SourceView
@@ -129,7 +129,9 @@ def lookups(rows: list[bytes | None], question: Question) -> Request[list[Answer
     claimed codes, which a roster's answer has not.
     """
     request = v1.ClassifyRosterRequest(
-        region_set=question.expression, policy=_number(question.policy)
+        region_set=question.expression,
+        policy=_number(question.policy),
+        reasons=question.region_set is not None,
     )
     good = [row for row in rows if row is not None]
     if good:
@@ -222,7 +224,17 @@ def _answer(body: bytes) -> Answer:
         claimed=tuple(response.claimed),
         verdict=Verdict.numbered(response.verdict) if response.verdict else None,
         dataset=response.dataset,
+        reason=_reason(response),
     )
+
+
+def _reason(response: v1.LookupResponse) -> Reason | None:
+    if not response.verdict or (
+        # A service of a version without reasons.
+        response.verdict == v1.VERDICT_UNDETERMINED and not response.reason
+    ):
+        return None
+    return Reason.numbered(response.reason)
 
 
 def is_complete(answer: Answer) -> bool:
@@ -235,6 +247,7 @@ def _answers(body: bytes, question: Question, size: int) -> list[Answer]:
     if result.size != size:
         raise _not_understood()
     verdicts: list[Verdict | None] = [None] * size
+    reasons: Sequence[Reason | None] = [None] * size
     if question.region_set is not None:
         try:
             sets = (result.inside, result.outside, result.undetermined)
@@ -243,14 +256,18 @@ def _answers(body: bytes, question: Question, size: int) -> list[Answer]:
         for verdict, positions in zip(Verdict, sets, strict=True):
             for position in positions:
                 verdicts[position] = verdict
-    columns = zip(result.countries, result.statuses, verdicts, strict=True)
+        if result.has_reasons:
+            reasons = result.reasons
+    columns = zip(result.countries, result.statuses, verdicts, reasons, strict=True)
     dataset = result.dataset
     return [_plain_answer(*column, dataset) for column in columns]
 
 
 @lru_cache(8192)
-def _plain_answer(country: str, status: Status, verdict: Verdict | None, dataset: str) -> Answer:
-    return Answer(country, status, (), verdict, dataset)
+def _plain_answer(
+    country: str, status: Status, verdict: Verdict | None, reason: Reason | None, dataset: str
+) -> Answer:
+    return Answer(country, status, (), verdict, dataset, reason)
 
 
 def _roster(question: Question, body: bytes) -> RosterResult:
@@ -383,6 +400,8 @@ def _fill(
     request.region_set = question.expression
     request.policy = _number(question.policy)
     request.record = question.record
+    # Results have reasons wherever they come from, so that the argument is none of the verbs'.
+    request.reasons = question.region_set is not None
     if column == "roster":
         _fill_roster(request, addresses)
     elif column == "ipv4":
@@ -479,6 +498,7 @@ def _result(response: v1.ClassifyRosterResponse, question: Question) -> RosterRe
             inside=response.inside if asked else None,
             outside=response.outside if asked else None,
             undetermined=response.undetermined if asked else None,
+            reasons=_reasons(response) if asked else None,
             dataset=response.dataset,
             region_set=question.region_set,
             policy=question.policy if asked else None,
@@ -490,6 +510,11 @@ def _result(response: v1.ClassifyRosterResponse, question: Question) -> RosterRe
     return result
 
 
+def _reasons(response: v1.ClassifyRosterResponse) -> bytes | None:
+    """Return the column of reasons; None: the service has a version that has none."""
+    return response.reasons if response.reasons or not response.size else None
+
+
 def _record(message: v1.DecisionRecord, result: RosterResult, question: Question) -> DecisionRecord:
     """Return the record of a message.
 
@@ -498,7 +523,12 @@ def _record(message: v1.DecisionRecord, result: RosterResult, question: Question
     """
     values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
     record = from_mapping(
-        values | {"codes": list(message.codes), "statuses": dict(message.statuses)}
+        values
+        | {
+            "codes": list(message.codes),
+            "statuses": dict(message.statuses),
+            "reasons": dict(message.reasons),
+        }
     )
     same = (
         record.dataset == result.dataset

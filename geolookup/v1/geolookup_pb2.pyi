@@ -26,6 +26,19 @@ class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERDICT_OUTSIDE: _ClassVar[Verdict]
     VERDICT_UNDETERMINED: _ClassVar[Verdict]
 
+class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_UNSPECIFIED: _ClassVar[Reason]
+    REASON_DISPUTED: _ClassVar[Reason]
+    REASON_UNCONFIRMED: _ClassVar[Reason]
+    REASON_UNASSIGNED: _ClassVar[Reason]
+    REASON_SPECIAL_PURPOSE: _ClassVar[Reason]
+    REASON_INVALID: _ClassVar[Reason]
+    REASON_COVERED: _ClassVar[Reason]
+    REASON_SUBDIVISION_UNKNOWN: _ClassVar[Reason]
+    REASON_NO_COUNTRY: _ClassVar[Reason]
+    REASON_STALE: _ClassVar[Reason]
+
 class Policy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     POLICY_UNSPECIFIED: _ClassVar[Policy]
@@ -62,6 +75,16 @@ VERDICT_UNSPECIFIED: Verdict
 VERDICT_INSIDE: Verdict
 VERDICT_OUTSIDE: Verdict
 VERDICT_UNDETERMINED: Verdict
+REASON_UNSPECIFIED: Reason
+REASON_DISPUTED: Reason
+REASON_UNCONFIRMED: Reason
+REASON_UNASSIGNED: Reason
+REASON_SPECIAL_PURPOSE: Reason
+REASON_INVALID: Reason
+REASON_COVERED: Reason
+REASON_SUBDIVISION_UNKNOWN: Reason
+REASON_NO_COUNTRY: Reason
+REASON_STALE: Reason
 POLICY_UNSPECIFIED: Policy
 POLICY_UNANIMOUS: Policy
 POLICY_MAJORITY: Policy
@@ -79,6 +102,14 @@ COVERAGE_PARTIAL: Coverage
 COVERAGE_ADVISORY: Coverage
 COVERAGE_AUTHORITATIVE: Coverage
 
+class ReasonCount(_message.Message):
+    __slots__ = ("reason", "count")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    reason: Reason
+    count: int
+    def __init__(self, reason: _Optional[_Union[Reason, str]] = ..., count: _Optional[int] = ...) -> None: ...
+
 class LookupRequest(_message.Message):
     __slots__ = ("text", "packed", "region_set", "policy")
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -92,18 +123,20 @@ class LookupRequest(_message.Message):
     def __init__(self, text: _Optional[str] = ..., packed: _Optional[bytes] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ...) -> None: ...
 
 class LookupResponse(_message.Message):
-    __slots__ = ("country", "status", "claimed", "verdict", "dataset")
+    __slots__ = ("country", "status", "claimed", "verdict", "dataset", "reason")
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     country: str
     status: Status
     claimed: _containers.RepeatedScalarFieldContainer[str]
     verdict: Verdict
     dataset: str
-    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., claimed: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., dataset: _Optional[str] = ...) -> None: ...
+    reason: Reason
+    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., claimed: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., dataset: _Optional[str] = ..., reason: _Optional[_Union[Reason, str]] = ...) -> None: ...
 
 class TextAddresses(_message.Message):
     __slots__ = ("addresses",)
@@ -112,23 +145,25 @@ class TextAddresses(_message.Message):
     def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClassifyRosterRequest(_message.Message):
-    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy", "record")
+    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy", "record", "reasons")
     IPV4_FIELD_NUMBER: _ClassVar[int]
     IPV6_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     REGION_SET_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
     ipv4: bytes
     ipv6: bytes
     text: TextAddresses
     region_set: str
     policy: Policy
     record: bool
-    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., record: bool = ...) -> None: ...
+    reasons: bool
+    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., record: bool = ..., reasons: bool = ...) -> None: ...
 
 class ClassifyRosterResponse(_message.Message):
-    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset", "record")
+    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset", "record", "reasons", "reason_counts")
     class CountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +180,8 @@ class ClassifyRosterResponse(_message.Message):
     UNDETERMINED_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    REASON_COUNTS_FIELD_NUMBER: _ClassVar[int]
     size: int
     countries: bytes
     statuses: bytes
@@ -154,11 +191,20 @@ class ClassifyRosterResponse(_message.Message):
     undetermined: bytes
     dataset: str
     record: DecisionRecord
-    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ...) -> None: ...
+    reasons: bytes
+    reason_counts: _containers.RepeatedCompositeFieldContainer[ReasonCount]
+    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reasons: _Optional[bytes] = ..., reason_counts: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ...) -> None: ...
 
 class DecisionRecord(_message.Message):
-    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest")
+    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons")
     class StatusesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class ReasonsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +225,7 @@ class DecisionRecord(_message.Message):
     UNDETERMINED_FIELD_NUMBER: _ClassVar[int]
     STATUSES_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
     format: int
     time: str
     dataset: str
@@ -193,7 +240,8 @@ class DecisionRecord(_message.Message):
     undetermined: int
     statuses: _containers.ScalarMap[str, int]
     digest: str
-    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ...) -> None: ...
+    reasons: _containers.ScalarMap[str, int]
+    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ..., reasons: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class StreamRostersRequest(_message.Message):
     __slots__ = ("roster",)

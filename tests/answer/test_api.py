@@ -46,7 +46,7 @@ from geolookup import (
     Status,
     Verdict,
 )
-from geolookup.answer.claims import verdict_column
+from geolookup.answer.claims import outcome_column
 from geolookup.answer.dataset import encode
 from geolookup.answer.region_sets import RegionSets
 
@@ -222,7 +222,7 @@ def test_an_unknown_region_set_is_an_error_for_every_question(small: Dataset) ->
     for ask in (
         lambda: small.lookup("1.0.1.1", "EEAA"),
         lambda: small.classify([], region_set="EEAA"),
-        lambda: small.verdict_column("EEAA"),
+        lambda: small.outcome_column("EEAA"),
     ):
         with pytest.raises(RegionSetError, match="did you mean"):
             ask()
@@ -269,36 +269,36 @@ def test_cached_verdicts_distinguish_policies(small: Dataset) -> None:
 
 
 @given(strategies.region_codes(["CN", "DE", "HK", "AT", "US", "FR", "JP"]), st.sampled_from(Policy))
-def test_verdict_column_agrees_with_the_claims(codes: frozenset[str], policy: Policy) -> None:
+def test_outcome_column_agrees_with_the_claims(codes: frozenset[str], policy: Policy) -> None:
     dataset = Dataset.from_buffer(image())
-    column = dataset.verdict_column(RegionSet("ANY", codes, "1", "me"), policy)
-    assert column == verdict_column(CLAIMS, codes, policy)
+    column = dataset.outcome_column(RegionSet("ANY", codes, "1", "me"), policy)
+    assert column == outcome_column(CLAIMS, codes, policy)
 
 
 @pytest.mark.parametrize("policy", Policy)
 @pytest.mark.parametrize("expression", ["CN", "HK+TW", "EU", "ASIA", "AFRICA+EUROPE-DE", "XK"])
-def test_verdict_column_of_the_embedded_dataset_agrees_with_its_claims(
+def test_outcome_column_of_the_embedded_dataset_agrees_with_its_claims(
     embedded: Dataset, expression: str, policy: Policy
 ) -> None:
     codes = RegionSets.builtin().resolve(expression).codes
-    column = embedded.verdict_column(expression, policy)
-    assert column == verdict_column(embedded.claims, codes, policy)
+    column = embedded.outcome_column(expression, policy)
+    assert column == outcome_column(embedded.claims, codes, policy)
 
 
-def test_a_verdict_column_needs_a_region_set(small: Dataset) -> None:
+def test_an_outcome_column_needs_a_region_set(small: Dataset) -> None:
     with pytest.raises(TypeError, match="region_set"):
-        small.verdict_column(None)
+        small.outcome_column(None)
 
 
 def test_cached_verdicts_are_bounded(small: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    real = type(small.claims).verdicts
+    real = type(small.claims).outcomes
 
     def verdicts(claims: Any, codes: frozenset[str], policy: Policy) -> bytes:
         made.append(codes)
         return real(claims, codes, policy)
 
-    monkeypatch.setattr(type(small.claims), "verdicts", verdicts)
+    monkeypatch.setattr(type(small.claims), "outcomes", verdicts)
     sets = [RegionSet("MINE", frozenset({"DE", f"A{chr(65 + i % 26)}", f"B{chr(65 + i // 26)}"}))
             for i in range(300)]  # fmt: skip
     for region_set in [*sets, *sets[-200:]]:
@@ -309,9 +309,9 @@ def test_cached_verdicts_are_bounded(small: Dataset, monkeypatch: pytest.MonkeyP
 
 
 def test_expressions_of_the_same_codes_share_cached_verdicts(small: Dataset) -> None:
-    column = small.verdict_column("DE+AT")
-    assert small.verdict_column("AT+DE") is column
-    assert small.verdict_column("AT+CH+DE-CH") is column
+    column = small.outcome_column("DE+AT")
+    assert small.outcome_column("AT+DE") is column
+    assert small.outcome_column("AT+CH+DE-CH") is column
 
 
 def test_an_operators_region_sets_are_read_from_a_file(tmp_path: Path) -> None:
@@ -322,9 +322,9 @@ def test_an_operators_region_sets_are_read_from_a_file(tmp_path: Path) -> None:
     )
     with geolookup.open(region_sets=path) as dataset:
         assert "DACH" in [region_set.name for region_set in dataset.region_sets]
-        assert len(dataset.verdict_column("DACH")) == len(dataset.claims)
+        assert len(dataset.outcome_column("DACH")) == len(dataset.claims)
     with geolookup.open() as dataset, pytest.raises(RegionSetError):
-        dataset.verdict_column("DACH")
+        dataset.outcome_column("DACH")
 
 
 @pytest.mark.parametrize(
@@ -633,7 +633,7 @@ QUESTIONS: dict[str, Callable[[Dataset], object]] = {
     "classify objects": lambda dataset: dataset.classify([ipaddress.ip_address("1.0.1.1")]),
     "classify ipv4": lambda dataset: dataset.classify(ipv4=bytes(4), region_set="CN"),
     "classify ipv6": lambda dataset: dataset.classify(ipv6=bytes(16)),
-    "verdict_column": lambda dataset: dataset.verdict_column("CN"),
+    "outcome_column": lambda dataset: dataset.outcome_column("CN"),
     "intervals": lambda dataset: dataset.intervals(4),
     "optional_section": lambda dataset: dataset.optional_section("evidence"),
     "views": lambda dataset: dataset.views(),

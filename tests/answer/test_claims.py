@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import reference
 
 from geolookup.answer import claims
-from geolookup.answer.claims import Claim, Policy, Status, Verdict, verdict_column
+from geolookup.answer.claims import (
+    REASON_OF,
+    VERDICT_OF,
+    Claim,
+    Policy,
+    Reason,
+    Status,
+    Verdict,
+    combine,
+    encode_outcome,
+    outcome_column,
+)
 
 I, O, U = Verdict.INSIDE, Verdict.OUTSIDE, Verdict.UNDETERMINED  # noqa: E741 - the tables are read as pictures
 
@@ -146,15 +160,88 @@ def test_no_policy_contradicts_a_unanimous_verdict() -> None:
                 assert claim.verdict(codes, Policy.PRIMARY) is verdict
 
 
-def test_verdict_column_is_one_byte_a_claim_in_order() -> None:
-    column = verdict_column([claim for claim, _ in TABLE.values()], CN, Policy.MAJORITY)
+# what it says, seen from -> why there is no verdict, by policy where that is not PRIMARY
+@pytest.mark.parametrize(
+    ("name", "codes", "reason"),
+    [
+        ("ASSIGNED: the only source", CN, "DECIDED"),
+        ("DISPUTED: one against one", CN, "DISPUTED"),
+        ("DISPUTED: one against one", CN_HK, "DECIDED"),
+        ("DISPUTED: two full sources are silent, one against one", CN, "DISPUTED"),
+        ("DISPUTED: two full sources are silent, one against one", CN_HK, "UNCONFIRMED"),
+        ("DISPUTED: two full sources are silent, one against one", JP, "UNCONFIRMED"),
+        ("UNCONFIRMED: one speaks, one full source is silent", CN, "UNCONFIRMED"),
+        ("UNASSIGNED: full sources are silent", CN, "UNASSIGNED"),
+        ("SPECIAL_PURPOSE", CN, "SPECIAL_PURPOSE"),
+        ("OVERRIDE", CN, "DECIDED"),
+        ("OVERRIDE to no country", CN, "NO_COUNTRY"),
+        ("INVALID", CN, "INVALID"),
+    ],
+)
+def test_reason_by_hand(name: str, codes: frozenset[str], reason: str) -> None:
+    claim, _ = TABLE[name]
+    for policy in (Policy.UNANIMOUS, Policy.MAJORITY):
+        assert claim.judge(codes, policy)[1] == reason
+    if claim.country != "ZZ":
+        assert claim.judge(codes, Policy.PRIMARY)[1] is Reason.DECIDED
+    else:
+        assert claim.judge(codes, Policy.PRIMARY)[1] == reason
+
+
+def test_reason_is_decided_where_there_is_a_verdict_and_nowhere_else() -> None:
+    for claim, _ in TABLE.values():
+        for codes in (CN, HK, JP, CN_HK, NOBODY):
+            for policy in Policy:
+                verdict, reason = claim.judge(codes, policy)
+                assert verdict is claim.verdict(codes, policy)
+                assert (verdict is U) is (reason is not Reason.DECIDED)
+
+
+def test_outcome_has_the_verdict_below_the_reason() -> None:
+    assert encode_outcome(Verdict.INSIDE, Reason.DECIDED) == 1
+    assert encode_outcome(Verdict.OUTSIDE, Reason.DECIDED) == 2
+    assert encode_outcome(Verdict.UNDETERMINED, Reason.DISPUTED) == 0b111
+    for verdict in Verdict:
+        for reason in Reason:
+            byte = encode_outcome(verdict, reason)
+            assert (VERDICT_OF[byte], REASON_OF[byte]) == (verdict.number, reason.number)
+
+
+# Kinds of sources, and what each may say: every combination of up to three is asked.
+EXHAUSTED = [
+    (number, kinds) for number in (1, 2, 3) for kinds in product(("full", "partial"), repeat=number)
+]
+
+
+@pytest.mark.parametrize(("number", "kinds"), EXHAUSTED, ids=str)
+def test_judge_is_the_oracles_for_all_small_cases(number: int, kinds: tuple[str, ...]) -> None:
+    regions = [frozenset(one) for n in range(4) for one in combinations(("CN", "HK", "JP"), n)]
+    for shared in (False, True):
+        sources = [
+            reference.Source(f"s{at}", coverage=kind, origin="o" if shared and at < 2 else f"o{at}")
+            for at, kind in enumerate(kinds)
+        ]
+        voters = [
+            SimpleNamespace(coverage=one.coverage, origin=one.origin, mute=()) for one in sources
+        ]
+        oracle = reference.Oracle(sources)
+        for said in product(("CN", "HK", "JP", None), repeat=number):
+            claim = combine(voters, said)  # type: ignore[arg-type]
+            for region, policy in product(regions, Policy):
+                verdict, reason = claim.judge(region, policy)
+                assert verdict == oracle.verdict(said, region, policy.name), (said, region)
+                assert reason == oracle.reason(said, region, policy.name), (said, region)
+
+
+def test_outcome_column_is_one_byte_a_claim_in_order() -> None:
+    column = outcome_column([claim for claim, _ in TABLE.values()], CN, Policy.MAJORITY)
     by_hand = [
         next(row[2] for row in rows if row[0] == CN) if any(row[0] == CN for row in rows) else None
         for _, rows in TABLE.values()
     ]
     assert len(column) == len(TABLE)
     assert [
-        (at, Verdict.numbered(column[at]))
+        (at, Verdict.numbered(VERDICT_OF[column[at]]))
         for at, verdict in enumerate(by_hand)
         if verdict is not None
     ] == [(at, verdict) for at, verdict in enumerate(by_hand) if verdict is not None]

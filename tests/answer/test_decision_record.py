@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import PATIENCE, Service, stub_of
 
-from geolookup import Dataset, Policy, RegionSet, Status
+from geolookup import Dataset, Policy, Reason, RegionSet, Status
 from geolookup.answer import decision_record
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.decision_record import DecisionRecord, RecordError
@@ -41,7 +41,9 @@ SAMPLE = DecisionRecord(
     outside=1,
     undetermined=4,
     statuses={Status.INVALID: 3, Status.ASSIGNED: 3, Status.DISPUTED: 1},
+    reasons={Reason.DISPUTED: 1, Reason.INVALID: 3},
 )
+FORMAT_1 = replace(SAMPLE, reasons=None)
 
 
 @st.composite
@@ -66,8 +68,17 @@ def records(draw: st.DrawFn) -> DecisionRecord:
         outside=outside,
         undetermined=sum(lost.values()),
         statuses=statuses | lost,
+        reasons=draw(st.sampled_from([reasons_of(lost), None])),
         reference=draw(st.text(max_size=256).filter(str.isprintable)),
     )
+
+
+def reasons_of(statuses: Mapping[Status, int]) -> dict[Reason, int]:
+    """Return a reason for each address without a verdict."""
+    return {
+        Reason.NO_COUNTRY if status is Status.OVERRIDE else Reason[status.name]: count
+        for status, count in statuses.items()
+    }
 
 
 # --- form
@@ -87,11 +98,25 @@ def test_json_form_is_the_documented_one() -> None:
         '{"codes":["AT","BE"],'
         f'"dataset":"{"ab" * 32}",'
         '"dataset_built":"2026-06-17T00:00:00Z",'
-        '"digest":"f0","format":1,"inside":2,"outside":1,"policy":"UNANIMOUS",'
+        '"digest":"f0","format":2,"inside":2,"outside":1,"policy":"UNANIMOUS",'
+        '"reasons":{"DISPUTED":1,"INVALID":3},'
         '"region_set":"EEA-NO","region_set_version":"EEA 2020-02-01","size":7,'
         '"statuses":{"ASSIGNED":3,"DISPUTED":1,"INVALID":3},'
         '"time":"2026-11-24T09:30:00Z","undetermined":4}'
     ).replace('"f0"', f'"{SAMPLE.digest}"')
+
+
+def test_record_of_format_1_is_read_and_written_as_before() -> None:
+    assert decision_record.from_json(decision_record.to_json(FORMAT_1)) == FORMAT_1
+    assert decision_record.to_json(FORMAT_1) == (
+        '{"codes":["AT","BE"],'
+        f'"dataset":"{"ab" * 32}",'
+        '"dataset_built":"2026-06-17T00:00:00Z",'
+        '"digest":"f0","format":1,"inside":2,"outside":1,"policy":"UNANIMOUS",'
+        '"region_set":"EEA-NO","region_set_version":"EEA 2020-02-01","size":7,'
+        '"statuses":{"ASSIGNED":3,"DISPUTED":1,"INVALID":3},'
+        '"time":"2026-11-24T09:30:00Z","undetermined":4}'
+    ).replace('"f0"', f'"{FORMAT_1.digest}"')
 
 
 def test_digest_is_of_the_json_without_it() -> None:
@@ -130,7 +155,28 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a key too many": (changed(address="100.99.98.97"), "record: a key that is not known"),
     "no digest": (without("digest"), "digest: missing"),
     "no time": (without("time"), "time: missing"),
-    "another format": (changed(format=2), "format: not 1"),
+    "another format": (changed(format=3), "format: not 1 or 2"),
+    "no format": (without("format"), "format: missing"),
+    "reasons in format 1": (changed(format=1), "record: a key that is not known"),
+    "no reasons": (without("reasons"), "reasons: missing"),
+    "an unknown reason": (changed(reasons={"LOST": 4}), "reasons: expected numbers by the names"),
+    "reasons that are not the undetermined": (changed(reasons={"INVALID": 3}), "reasons: their"),
+    "more of a reason than of its status": (
+        changed(reasons={"INVALID": 4}),
+        "reasons.INVALID: more than the addresses of that status",
+    ),
+    "a reason of what is decided": (
+        changed(reasons={"DECIDED": 1, "INVALID": 3}),
+        "reasons: one that does not occur",
+    ),
+    "a reason that does not occur": (
+        changed(reasons={"DISPUTED": 1, "INVALID": 3, "STALE": 0}),
+        "reasons: one that does not occur",
+    ),
+    "a negative count of a reason": (
+        changed(reasons={"DISPUTED": -1, "INVALID": 3}),
+        "reasons.DISPUTED: not in 0..",
+    ),
     "true as format": (changed(format=True), "format: expected a number"),
     "another count": (changed(inside=1, outside=2), "digest: not that of this record"),
     "another reference": (changed(reference="x"), "digest: not that of this record"),
@@ -283,6 +329,7 @@ def test_a_record_counts_what_was_decided(dataset: Dataset, policy: Policy) -> N
     sets = (result.inside, result.outside, result.undetermined)
     assert [made.inside, made.outside, made.undetermined] == [len(one) for one in sets]
     assert made.statuses == result.status_counts()
+    assert made.reasons == result.reason_counts()
     assert decision_record.from_json(decision_record.to_json(made)) == made
 
 
@@ -375,13 +422,16 @@ def test_record_of_a_packed_roster_is_the_same(dataset: Dataset, service: Servic
     assert mapped.inside == 1
 
 
-def test_record_message_agrees_with_the_json(stub: Any) -> None:
+@pytest.mark.parametrize("reasons", [False, True])
+def test_record_message_agrees_with_the_json(stub: Any, reasons: bool) -> None:
     request = v1.ClassifyRosterRequest(
-        text=v1.TextAddresses(addresses=ROSTER), region_set="EU", record=True
+        text=v1.TextAddresses(addresses=ROSTER), region_set="EU", record=True, reasons=reasons
     )
     message = stub.ClassifyRoster(request, timeout=PATIENCE).record
     values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
     values |= {"codes": list(message.codes), "statuses": dict(message.statuses)}
+    values["reasons"] = dict(message.reasons)
+    assert message.format == (2 if reasons else 1)
     assert decision_record.from_json(json.dumps(values)).digest == message.digest
 
 

@@ -25,7 +25,7 @@ from small_dataset import CLAIMS, Content
 
 import geolookup
 from geolookup import Dataset, DatasetError, Policy, Status
-from geolookup.answer.claims import MAX_CLAIMS, Claim, verdict_column
+from geolookup.answer.claims import MAX_CLAIMS, Claim, outcome_column
 from geolookup.answer.dataset import encode, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -555,8 +555,8 @@ def opens_and_answers_or_is_refused(image: bytes) -> None:
         return
     codes = frozenset(["CN", "DE"])
     for policy in Policy:
-        column = verdict_column(dataset.claims, codes, policy)
-        assert dataset.verdict_column("CN+DE", policy) == column
+        column = outcome_column(dataset.claims, codes, policy)
+        assert dataset.outcome_column("CN+DE", policy) == column
     for address in small_dataset.ONE_OF_EACH:
         dataset.lookup(address, "CN")
     result = dataset.classify(list(small_dataset.ONE_OF_EACH), region_set="CN")

@@ -154,6 +154,12 @@ def test_verdicts_at_each_boundary_agree_with_oracle(
             here = column.translate(bytes(byte == verdict for byte in range(256)))
             expected = BitMap(array("I", compress(range(len(column)), here)))
             assert got == expected, (name, verdict, (got ^ expected)[:5])
+        reasons = [
+            reference.REASONS.index(oracle.reason(said, codes, policy)) for said in swept.said
+        ]
+        column = bytes(map(reasons.__getitem__, swept.numbers))
+        got_reasons = result.reasons.tobytes()
+        assert got_reasons == column, first_difference(got_reasons, column, 1, swept.values)
 
 
 @FAMILIES
@@ -274,6 +280,8 @@ def check_random_region_sets(
         result = dataset.classify(ipv4=packed, region_set=seen, policy=policy)
         expected = [oracle.verdict(said[at], region, policy) for at in chosen]
         assert verdict_list(result) == expected, (sorted(region), policy)
+        why = [oracle.reason(said[at], region, policy) for at in chosen]
+        assert list(result.reasons) == why, (sorted(region), policy)
 
 
 def verdict_list(result: RosterResult) -> list[str]:
@@ -356,6 +364,9 @@ def test_mixed_roster_agrees_with_oracle(
     assert list(result.countries) == [answer.country for answer in answers]
     assert list(result.statuses) == [answer.status for answer in answers]
     assert verdict_list(result) == [oracle.verdict(one, REGIONS[region], policy) for one in said]
+    reasons = [oracle.reason(one, REGIONS[region], policy) for one in said]
+    assert list(result.reasons) == reasons
+    assert result.reason_counts() == Counter(one for one in reasons if one != "DECIDED")
     assert result.counts() == dict(sorted(Counter(result.countries).items()))
     for code in set(result.countries):
         assert list(result.positions(code)) == [
@@ -367,6 +378,7 @@ def test_mixed_roster_agrees_with_oracle(
         assert single.status == result.statuses[at]
         assert single.claimed == answers[at].claimed
         assert single.verdict == oracle.verdict(said[at], REGIONS[region], policy)
+        assert single.reason == reasons[at]
 
 
 @settings(max_examples=300)

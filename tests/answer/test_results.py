@@ -18,6 +18,7 @@ from pyroaring import BitMap
 from geolookup import (
     Dataset,
     Policy,
+    Reason,
     RegionSetError,
     RosterError,
     RosterResult,
@@ -25,14 +26,14 @@ from geolookup import (
     Status,
 )
 from geolookup.answer import results as roster_module
-from geolookup.answer.results import Countries, Perspective, Statuses
+from geolookup.answer.results import Countries, Perspective, Reasons, Statuses
 
 ID = "0123456789abcdef" * 4
 
 # Claims 0 to 4, one byte or two letters each.
 COUNTRIES = b"ZZZZZZCNDE"
 STATUSES = bytes([Status.INVALID, Status.UNASSIGNED, Status.SPECIAL_PURPOSE, 1, 1])
-VERDICTS = bytes([3, 3, 3, 1, 2])
+OUTCOMES = bytes([3 | 5 << 2, 3 | 3 << 2, 3 | 4 << 2, 1, 2])
 
 PLAIN = Perspective(ID, COUNTRIES, STATUSES)
 SEEN = Perspective(
@@ -41,7 +42,7 @@ SEEN = Perspective(
     STATUSES,
     region_set="CN",
     policy=Policy.UNANIMOUS,
-    verdicts=VERDICTS,
+    outcomes=OUTCOMES,
 )
 
 
@@ -59,6 +60,7 @@ def from_columns(**changes: Any) -> RosterResult:
         "inside": BitMap([0, 3]).serialize(),
         "outside": BitMap([1]).serialize(),
         "undetermined": BitMap([2]).serialize(),
+        "reasons": bytes([0, 0, 5, 0]),
         "dataset": ID,
         "region_set": "CN",
         "policy": Policy.UNANIMOUS,
@@ -66,7 +68,9 @@ def from_columns(**changes: Any) -> RosterResult:
     return RosterResult.from_columns(**columns | changes)
 
 
-NOBODY_ASKED = dict.fromkeys(("inside", "outside", "undetermined", "region_set", "policy"))
+NOBODY_ASKED = dict.fromkeys(
+    ("inside", "outside", "undetermined", "reasons", "region_set", "policy")
+)
 
 
 @pytest.fixture(params=["claims", "columns"])
@@ -100,6 +104,11 @@ def test_result_has_the_counts_and_positions_of_its_columns(result: RosterResult
     assert result.positions("DE") == result.outside == BitMap([1])
     assert result.positions("ZZ") == result.undetermined == BitMap([2])
     assert result.positions("FR") == BitMap()
+    assert result.has_reasons
+    assert result.reasons == [Reason.DECIDED, Reason.DECIDED, Reason.INVALID, Reason.DECIDED]
+    assert result.reason_counts() == {Reason.INVALID: 1}
+    assert result.positions(Reason.INVALID) == BitMap([2])
+    assert result.positions(Reason.DISPUTED) == BitMap()
     assert result.positions(Status.INVALID) == BitMap([2])
     assert result.positions(Status.OVERRIDE) == BitMap()
     assert type(result.inside) is type(result.positions("CN")) is BitMap
@@ -113,7 +122,8 @@ def test_serialised_sets_are_portable(result: RosterResult) -> None:
 def test_a_result_without_region_set_has_no_verdicts(plain: RosterResult) -> None:
     assert plain.region_set is None
     assert plain.policy is None
-    for ask in ("inside", "outside", "undetermined"):
+    assert not plain.has_reasons
+    for ask in ("inside", "outside", "undetermined", "reasons"):
         with pytest.raises(ValueError, match=r"without a region set; name one with region_set="):
             getattr(plain, ask)
     with pytest.raises(ValueError, match="without a region set"):
@@ -131,8 +141,14 @@ def test_results_are_equal_however_they_were_made(
     assert result != from_columns(policy=Policy.PRIMARY)
     assert result != from_columns(dataset="f" * 64)
     assert result != [0, 3]
-    other = from_columns(inside=BitMap([0]).serialize(), undetermined=BitMap([2, 3]).serialize())
+    other = from_columns(
+        inside=BitMap([0]).serialize(),
+        undetermined=BitMap([2, 3]).serialize(),
+        reasons=bytes([0, 0, 5, 5]),
+    )
     assert result != other
+    assert result != from_columns(reasons=bytes([0, 0, 3, 0]))
+    assert result != from_columns(reasons=None)
     with pytest.raises(TypeError):
         hash(result)
 
@@ -148,6 +164,15 @@ def test_a_repr_is_short_and_counts(result: RosterResult, plain: RosterResult) -
         claims(*range(26)), Perspective(ID, "".join(codes).encode(), bytes([1]) * 26)
     )
     assert repr(many) == "<RosterResult of 26: AA 1, AB 1, AC 1, AD 1, AE 1, 21 more codes>"
+
+
+def test_result_of_a_service_without_reasons_says_so() -> None:
+    old = from_columns(reasons=None)
+    assert not old.has_reasons
+    for ask in (lambda: old.reasons, old.reason_counts, lambda: old.positions(Reason.INVALID)):
+        with pytest.raises(ValueError, match=r"the service has a version without them"):
+            ask()
+    assert pickle.loads(pickle.dumps(old)) == old  # noqa: S301 - our own
 
 
 def test_changing_a_set_changes_no_result(result: RosterResult) -> None:
@@ -200,6 +225,7 @@ def test_positions_of_an_invalid_code_are_an_error(result: RosterResult, wrong: 
             Statuses(bytes([1, 2, 7, 1])),
             [Status.ASSIGNED, Status.DISPUTED, Status.INVALID, Status.ASSIGNED],
         ),
+        (Reasons(bytes([0, 9])), [Reason.DECIDED, Reason.STALE]),
         (Countries(b""), []),
         (Statuses(b""), []),
     ],
@@ -273,6 +299,7 @@ def test_sets_of_each_roster_size_agree_with_pyroaring(size: int, share: float) 
         inside=inside,
         outside=outside,
         undetermined=undetermined,
+        reasons=result.reasons.tobytes(),
         dataset=ID,
         region_set="CN",
         policy=Policy.UNANIMOUS,

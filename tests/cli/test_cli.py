@@ -126,6 +126,7 @@ def test_lookup_json_is_one_object_a_line(dataset: Dataset) -> None:
             "status": "ASSIGNED",
             "claimed": [],
             "verdict": "INSIDE",
+            "reason": "DECIDED",
             "dataset": dataset.id,
         },
         {
@@ -134,6 +135,7 @@ def test_lookup_json_is_one_object_a_line(dataset: Dataset) -> None:
             "status": "DISPUTED",
             "claimed": ["HK", "SG"],
             "verdict": "OUTSIDE",
+            "reason": "DECIDED",
             "dataset": dataset.id,
         },
         {
@@ -142,10 +144,11 @@ def test_lookup_json_is_one_object_a_line(dataset: Dataset) -> None:
             "status": "SPECIAL_PURPOSE",
             "claimed": [],
             "verdict": "UNDETERMINED",
+            "reason": "SPECIAL_PURPOSE",
             "dataset": dataset.id,
         },
     ]
-    keys = ["address", "country", "status", "claimed", "verdict", "dataset"]
+    keys = ["address", "country", "status", "claimed", "verdict", "reason", "dataset"]
     assert all(list(line) == keys for line in ended.lines)
 
 
@@ -179,9 +182,16 @@ def test_lookup_prints_an_aligned_table_and_the_dataset(run: Run, dataset: Datas
         "ADDRESS      COUNTRY             STATUS           CLAIMED  VERDICT\n"
         "1.0.1.1      CN       China      ASSIGNED         -        INSIDE\n"
         "43.102.0.1   HK       Hong Kong  DISPUTED         HK SG    OUTSIDE\n"
-        "2001:db8::1  ZZ                  SPECIAL_PURPOSE  -        UNDETERMINED\n"
+        "2001:db8::1  ZZ                  SPECIAL_PURPOSE  -        "
+        "UNDETERMINED: special-purpose address\n"
         f"\ndataset {dataset.id}\n"
     )
+
+
+def test_lookup_says_what_the_sources_disagree_about(run: Run) -> None:
+    ended = run("lookup", HONG_KONG_OR_NOT, "foo", "-r", "HK")
+    assert "HK SG    UNDETERMINED: sources disagree, HK or SG\n" in ended.out
+    assert "UNDETERMINED: not an address\n" in ended.out
 
 
 def test_control_characters_of_an_argument_are_escaped(run: Run) -> None:
@@ -258,9 +268,11 @@ def test_classify_json_has_the_documented_keys(dataset: Dataset) -> None:
         "inside": [0, 3],
         "outside": 1,
         "undetermined": [2],
+        "reasons": {"INVALID": 1},
         "dataset": dataset.id,
     }
-    keys = ["size", "counts", "statuses", "inside", "outside", "undetermined", "dataset"]
+    keys = ["size", "counts", "statuses", "inside", "outside", "undetermined", "reasons"]
+    keys.append("dataset")
     assert list(ended.json) == keys
 
 
@@ -278,7 +290,7 @@ def test_an_empty_roster_is_answered(
     assert ended.code == 0
     expected: dict[str, object] = {"size": 0, "counts": {}, "statuses": {}}
     if extra:
-        expected |= {"inside": [], "outside": 0, "undetermined": []}
+        expected |= {"inside": [], "outside": 0, "undetermined": [], "reasons": {}}
     assert ended.json == expected | {"dataset": dataset.id}
     assert run("classify", "-", *extra, stdin=content).code == 0
 
@@ -294,6 +306,7 @@ def test_classify_prints_tables(run: Run, dataset: Dataset) -> None:
     assert "inside: positions 0, 1, 2," in ended.out
     assert "18, 19, and 10 more (--json lists all)\n" in ended.out
     assert "undetermined: positions 39\n" in ended.out
+    assert "INVALID       not an address          1  2.5 %\n" in ended.out
     assert ended.out.endswith(f"dataset {dataset.id}\n")
 
 
@@ -328,6 +341,7 @@ def test_roster_in_pieces_gets_the_answer_of_the_whole(
         "inside": list(whole.inside),
         "outside": len(whole.outside),
         "undetermined": list(whole.undetermined),
+        "reasons": {reason.name: number for reason, number in whole.reason_counts().items()},
         "dataset": dataset.id,
     }
 

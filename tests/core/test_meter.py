@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from geolookup import _meter
-from geolookup.answer.claims import Status, Verdict
+from geolookup.answer.claims import Reason, Status, Verdict, encode_outcome
 from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
 from geolookup.service.monitoring.counters import (
@@ -32,6 +32,11 @@ from geolookup.service.monitoring.counters import (
 ROOT = Path(__file__).resolve().parents[2]
 MILLISECOND = 1_000_000
 CODE = CODES.index
+
+
+def verdicts_of(reading: _meter.Reading) -> dict[str, tuple[int, int, int]]:
+    """Return addresses by verdict, by region set."""
+    return {name: verdicts for name, (verdicts, _) in reading["region_sets"].items()}
 
 
 def count(one: Counters, region_set: str, *verdicts: int) -> None:
@@ -133,6 +138,22 @@ def test_impossible_verdict_counts_are_refused(wrong: tuple[int, ...]) -> None:
     assert one.read() == Counters().read()
 
 
+@given(st.lists(st.integers(0, 2_000_000), min_size=10, max_size=10))
+def test_a_roster_is_counted_by_reason(reasons: list[int]) -> None:
+    reasons[0] = 0
+    one, sums = Counters(), tuple(2 * n for n in reasons)
+    number = one.region_set("EU")
+    for _ in range(2):
+        one.roster((0, sum(reasons), *[0] * 6), number, (0, 0, sum(reasons)), tuple(reasons))
+    assert one.read()["region_sets"]["EU"][1] == sums
+    other = Counters()
+    other.absorb(one)
+    assert other.read()["region_sets"] == one.read()["region_sets"]
+    assert counters.total([one, other]).reasons["EU"] == [2 * n for n in sums]
+    with pytest.raises(ValueError, match="reasons: 3 numbers, expected 10"):
+        one.roster((0,) * 8, 0, (0, 0, 0), (1, 2, 3))
+
+
 @given(st.lists(st.integers(0, 2_000_000), min_size=3, max_size=3))
 def test_a_roster_is_counted_by_verdict(verdicts: tuple[int, int, int]) -> None:
     one = Counters()
@@ -140,16 +161,23 @@ def test_a_roster_is_counted_by_verdict(verdicts: tuple[int, int, int]) -> None:
     one.roster(statuses, one.region_set("EU"), tuple(verdicts))
     one.roster(statuses)
     read = one.read()
-    assert read["region_sets"] == {"EU": tuple(verdicts)}
+    assert read["region_sets"] == {"EU": (tuple(verdicts), (0,) * 10)}
     assert read["sizes_sum"] == 2 * sum(verdicts)
 
 
 def test_an_address_is_counted_by_status_and_verdict() -> None:
     one, other = Counters(), Counters()
     one.address(Status.DISPUTED.number, one.region_set("EU"), Verdict.OUTSIDE.number)
+    third = Counters()
+    undetermined = encode_outcome(Verdict.UNDETERMINED, Reason.DISPUTED)
+    third.address(Status.DISPUTED.number, third.region_set("EU"), undetermined)
+    assert third.read()["region_sets"] == {"EU": ((0, 0, 1), (0, 1, *[0] * 8))}
+    for wrong in (40, 4, 36):
+        with pytest.raises(ValueError, match="outcome"):
+            third.address(Status.DISPUTED.number, 0, wrong)
     other.address(Status.DISPUTED.number)
     assert one.read()["addresses"] == other.read()["addresses"] == (0, 0, 1, 0, 0, 0, 0, 0)
-    assert one.read()["region_sets"] == {"EU": (0, 1, 0)}
+    assert one.read()["region_sets"] == {"EU": ((0, 1, 0), (0,) * 10)}
     assert other.read()["region_sets"] == {}
     assert other.read()["sizes_sum"] == 0
 
@@ -216,7 +244,7 @@ def test_counter_beyond_64_bits_wraps() -> None:
     one = Counters()
     count(one, "EU", 2**64 - 1, 0, 0)
     count(one, "EU", 3, 0, 0)
-    assert one.read()["region_sets"]["EU"] == (2, 0, 0)
+    assert one.read()["region_sets"]["EU"][0] == (2, 0, 0)
 
 
 # region sets
@@ -238,7 +266,7 @@ def test_expressions_that_differ_in_order_share_a_count(expression: str, name: s
     one = Counters()
     count(one, expression, 1, 2, 3)
     count(one, name, 1, 2, 3)
-    assert one.read()["region_sets"] == {name: (2, 4, 6)}
+    assert verdicts_of(one.read()) == {name: (2, 4, 6)}
 
 
 @given(
@@ -357,7 +385,7 @@ def expect_much(one: Counters, times: int) -> None:
     assert read["durations"][Method.LOOKUP][1] == times
     assert read["nanoseconds"][Method.LOOKUP] == times * 60_000
     assert read["addresses"] == (0, 2 * times, times, times, 0, 0, 0, 0)
-    assert read["region_sets"] == {"EU": (times, 0, 0), "CN+HK": (times, 2 * times, 3 * times)}
+    assert verdicts_of(read) == {"EU": (times, 0, 0), "CN+HK": (times, 2 * times, 3 * times)}
 
 
 def test_many_threads_add_up_exactly() -> None:
@@ -433,7 +461,7 @@ def test_counts_of_a_killed_process_are_kept(tmp_path: Path) -> None:
     with path.open("r+b") as file, mmap.mmap(file.fileno(), Counters.SIZE) as memory:
         one = Counters(memory)
         assert one.read()["calls"][0][0] == 1
-        assert one.read()["region_sets"] == {"EU": (7, 0, 0)}
+        assert verdicts_of(one.read()) == {"EU": (7, 0, 0)}
         assert one.read()["in_flight"][3] == 1
         one.abandon()
         assert one.read()["in_flight"][3] == 0
@@ -457,7 +485,7 @@ def test_absorbing_adds_counters_and_leaves_gauges() -> None:
     assert read["calls"][Method.LOOKUP][0] == 20
     assert read["shed"][Method.CHECK] == 1
     assert read["certificate_reads"] == (0, 1)
-    assert read["region_sets"] == {"EU": (20, 0, 0), "CN+HK": (20, 40, 60), "ASIA": (1, 0, 0)}
+    assert verdicts_of(read) == {"EU": (20, 0, 0), "CN+HK": (20, 40, 60), "ASIA": (1, 0, 0)}
     assert (read["in_flight"], read["certificate_end"]) == ((0,) * 10, 0)
 
 

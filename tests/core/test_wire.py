@@ -9,6 +9,7 @@ import random
 import sys
 import threading
 from array import array
+from collections import Counter
 from typing import Any
 
 import core_tables
@@ -32,7 +33,7 @@ from pyroaring import BitMap
 from roster_requests import MALFORMED, PLAIN, STREAMED, UNUSUAL, field, sized, varint, wrapped
 
 from geolookup import Dataset, DatasetClosedError, _core
-from geolookup.answer.claims import Status
+from geolookup.answer.claims import Reason, Status
 from geolookup.answer.dataset import encode
 from geolookup.service import RosterLimits
 from geolookup.service.rpc import handlers
@@ -94,7 +95,15 @@ COLUMN = [(COUNTRIES[n * 7 % 78], 1 + n * 5 % 7) for n in range(core_tables.CLAI
 RESULTS = _core.ClaimResults(
     "".join(country for country, _ in COLUMN).encode(), bytes(status for _, status in COLUMN)
 )
-VERDICTS = bytes([3, 1, 2, 1, 2, 2, 0, 255][n * 11 % 8] for n in range(core_tables.CLAIMS))
+OUTCOMES = bytes(
+    [3 | 1 << 2, 1, 2, 1, 2, 2, 3 | 5 << 2, 3 | 9 << 2][n * 11 % 8]
+    for n in range(core_tables.CLAIMS)
+)
+"""Verdicts in the two lowest bits, reasons above."""
+FEW_REASONS = bytes(
+    (3 | (1 + n // 8 % 9) << 2) if n % 8 == 0 else 1 + n % 2 for n in range(core_tables.CLAIMS)
+)
+"""Undetermined addresses are counted in another way where there are few of them."""
 
 
 @functools.cache
@@ -121,7 +130,7 @@ def has_surrogates(text: str) -> bool:
 
 
 def check_answer(
-    response: v1.ClassifyRosterResponse, claims: list[int], verdicts: bytes | None
+    response: v1.ClassifyRosterResponse, claims: list[int], outcomes: bytes | None
 ) -> None:
     """Hold a response to the claims of its roster, with columns that are made here."""
     looks = [COLUMN[claim] for claim in claims]
@@ -133,20 +142,26 @@ def check_answer(
         counts[country] = counts.get(country, 0) + 1
     assert dict(response.counts) == counts
     bitmaps = [response.inside, response.outside, response.undetermined]
-    if verdicts is None:
+    if outcomes is None:
         assert bitmaps == [b"", b"", b""]
         return
     split: list[list[int]] = [[], [], []]
     for position, claim in enumerate(claims):
-        split[{1: 0, 2: 1}.get(verdicts[claim], 2)].append(position)
+        split[{1: 0, 2: 1}.get(outcomes[claim] & 3, 2)].append(position)
     assert bitmaps == [BitMap(array("I", part)).serialize() for part in split]
+    reasons = bytes(outcomes[claim] >> 2 for claim in claims)
+    assert response.reasons in (b"", reasons)
+    counted = sorted(Counter(reason for reason in reasons if reason).items())
+    assert [(one.reason, one.count) for one in response.reason_counts] == counted
 
 
 @every_isa
 @every_form
-@pytest.mark.parametrize("verdicts", [None, VERDICTS], ids=["plain", "region set"])
+@pytest.mark.parametrize(
+    "outcomes", [None, OUTCOMES, FEW_REASONS], ids=["plain", "region set", "few reasons"]
+)
 def test_roster_of_each_size_agrees_with_protobuf(
-    isa: str, form: str, verdicts: bytes | None
+    isa: str, form: str, outcomes: bytes | None
 ) -> None:
     shape, pool = shape_and_pool(form)
     table = shape.table(isa)
@@ -154,19 +169,25 @@ def test_roster_of_each_size_agrees_with_protobuf(
     for size in SIZES:
         chosen = draw.choices(pool, k=size)
         claims = [claim for _, claim in chosen]
-        roster = read(request_of(form, [address for address, _ in chosen]))
-        answer = _core.RosterAnswer(table, RESULTS, verdicts, roster)
+        body = request_of(form, [address for address, _ in chosen], reasons=size % 2 == 1)
+        answer = _core.RosterAnswer(table, RESULTS, outcomes, read(body))
         steps = 1
         while answer.step():
             steps += 1
         assert steps == max(1, -(-size // 65_536))
         statuses, split = answer.statuses, answer.verdicts
         response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
-        check_answer(response, claims, verdicts)
+        check_answer(response, claims, outcomes)
+        assert len(response.reasons) == (size if size % 2 and outcomes is not None else 0)
+        reasons = [0] * 10
+        for one in response.reason_counts:
+            reasons[one.reason] = one.count
         assert statuses == tuple(response.statuses.count(number) for number in range(8))
-        if verdicts is None:
+        if outcomes is None:
             assert split is None
+            assert answer.reasons is None
         else:
+            assert answer.reasons == tuple(reasons)
             bitmaps = (response.inside, response.outside, response.undetermined)
             assert split == tuple(len(BitMap.deserialize(bitmap)) for bitmap in bitmaps)
 
@@ -180,12 +201,12 @@ def test_bitmaps_of_many_containers_agree_with_pyroaring(isa: str, share: float)
     places = [draw.random() < share for _ in range(4 * 65_536 + 77)]
     packed = [b"\x80\0\0\0" if high else b"\0\0\0\0" for high in places]
     answer = _core.RosterAnswer(
-        shape.table(isa), RESULTS, VERDICTS, read(request_of("ipv4", packed))
+        shape.table(isa), RESULTS, OUTCOMES, read(request_of("ipv4", packed))
     )
     while answer.step():
         pass
     response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
-    check_answer(response, [2 if high else 1 for high in places], VERDICTS)
+    check_answer(response, [2 if high else 1 for high in places], OUTCOMES)
 
 
 @every_isa
@@ -213,7 +234,7 @@ def test_suffix_of_the_response_is_appended() -> None:
     for rest in (v1.ClassifyRosterResponse(), named):
         whole = []
         for streamed in (False, True):
-            answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, read(body))
+            answer = _core.RosterAnswer(shape.table(), RESULTS, OUTCOMES, read(body))
             answer.step()
             whole.append(answer.finish(rest.SerializeToString(), streamed))
         plain = v1.ClassifyRosterResponse.FromString(whole[0])
@@ -247,8 +268,13 @@ def test_countries_are_sorted() -> None:
 def test_answer_is_finished_once_after_all_steps() -> None:
     shape, pool = shape_and_pool("ipv4")
     body = request_of("ipv4", [address for address, _ in pool[:9]])
-    answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, read(body))
-    for early in (lambda: answer.statuses, lambda: answer.verdicts, lambda: answer.finish(b"")):
+    answer = _core.RosterAnswer(shape.table(), RESULTS, OUTCOMES, read(body))
+    for early in (
+        lambda: answer.statuses,
+        lambda: answer.verdicts,
+        lambda: answer.reasons,
+        lambda: answer.finish(b""),
+    ):
         with pytest.raises(RuntimeError, match=r"^a step is missing$"):
             early()
     assert not answer.step()
@@ -266,7 +292,7 @@ def test_columns_that_the_table_s_claims_exceed_are_refused() -> None:
     few = _core.ClaimResults(b"CN" * 599, bytes([1]) * 599)
     with pytest.raises(ValueError, match=r"^results: 599 claims, but the table has 600$"):
         _core.RosterAnswer(table, few, None, roster)
-    with pytest.raises(ValueError, match=r"^verdicts: 599 claims, but the table has 600$"):
+    with pytest.raises(ValueError, match=r"^outcomes: 599 claims, but the table has 600$"):
         _core.RosterAnswer(table, RESULTS, bytes(599), roster)
     for wrong in (None, b"", roster):
         with pytest.raises(TypeError):
@@ -302,13 +328,13 @@ def test_claim_results_of_other_bytes_are_refused() -> None:
         _core.ClaimResults(b"CNCN", b"\1\x08")
 
 
-def test_empty_roster_is_answered() -> None:
-    answer = _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, VERDICTS, read(b""))
+def test_an_empty_roster_needs_no_addresses() -> None:
+    answer = _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, OUTCOMES, read(b""))
     assert not answer.step()
     assert answer.statuses == (0,) * 8
     assert answer.verdicts == (0, 0, 0)
     response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
-    check_answer(response, [], VERDICTS)
+    check_answer(response, [], OUTCOMES)
 
 
 def test_threads_sharing_an_answer_are_safe() -> None:
@@ -316,7 +342,7 @@ def test_threads_sharing_an_answer_are_safe() -> None:
     shape, pool = shape_and_pool("ipv6")
     chosen = random.Random(3).choices(pool, k=500_000)
     roster = read(request_of("ipv6", [address for address, _ in chosen]))
-    answer = _core.RosterAnswer(shape.table(), RESULTS, VERDICTS, roster)
+    answer = _core.RosterAnswer(shape.table(), RESULTS, OUTCOMES, roster)
     done: list[bool] = []
 
     def step_on() -> None:
@@ -337,7 +363,7 @@ def test_threads_sharing_an_answer_are_safe() -> None:
     while not done and answer.step():
         pass
     response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
-    check_answer(response, [claim for _, claim in chosen], VERDICTS)
+    check_answer(response, [claim for _, claim in chosen], OUTCOMES)
 
 
 # the reader, against protobuf
@@ -628,7 +654,9 @@ def test_deadline_is_checked_between_pieces(form: str) -> None:
         assert call.asked == pauses
         statuses = [0] * 8
         statuses[Status.UNASSIGNED] = size
-        assert call.answers == [(tuple(statuses), "CN", (0, 0, size))]
+        reasons = [0] * len(Reason)
+        reasons[Reason.UNASSIGNED] = size
+        assert call.answers == [(tuple(statuses), "CN", (0, 0, size), tuple(reasons))]
 
 
 def test_roster_of_a_cancelled_call_stops_at_the_next_piece() -> None:

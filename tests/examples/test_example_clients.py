@@ -18,7 +18,7 @@ import grpc
 import pytest
 from servers import PATIENCE, ROOT, Service
 
-from geolookup import Dataset
+from geolookup import Dataset, Reason
 from geolookup.service import RosterLimits
 from geolookup.service.rpc import handlers
 
@@ -127,6 +127,7 @@ def test_join_agrees_with_the_library(
         known.country,
         f"STATUS_{known.status.name}",
         f"VERDICT_{known.verdict.name}",
+        "REASON_UNSPECIFIED" if known.reason is Reason.DECIDED else f"REASON_{known.reason}",
     ]
 
 
@@ -144,8 +145,12 @@ def test_takedown_names_exactly_participants_inside(
     ]
     roster = "".join(f"person-{at} {text}\n" for at, text in enumerate(addresses))
     done = client(service.target, "takedown", "EEA", given=roster)
-    assert (done.returncode, done.stderr) == (0, "")
-    inside = dataset.classify(addresses, region_set="EEA").inside
+    result = dataset.classify(addresses, region_set="EEA")
+    inside = result.inside
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        f"{count} undetermined: REASON_{reason}" for reason, count in result.reason_counts().items()
+    ]
     assert done.stdout.split() == [f"person-{at}" for at in inside]
     assert size < 70_000 or len(inside) > 1000
 

@@ -14,7 +14,7 @@ enum { CLAIMS = 4, CALLS = 5, STREAMS = 3 };
 
 struct gl_answer {
     size_t n;
-    uint64_t statuses[GL_STATUSES], verdicts[3];
+    uint64_t statuses[GL_STATUSES], verdicts[3], reasons[GL_REASONS];
 };
 
 static unsigned find_claim(const gl_table_handle *table, const gl_request *request)
@@ -24,7 +24,7 @@ static unsigned find_claim(const gl_table_handle *table, const gl_request *reque
 }
 
 static gl_answer *begin(const gl_table_handle *table, const gl_results *results,
-                        const uint8_t *verdicts, const gl_request *request, size_t n)
+                        const uint8_t *outcomes, const gl_request *request, size_t n)
 {
     gl_answer *answer = calloc(1, sizeof *answer);
 
@@ -32,7 +32,7 @@ static gl_answer *begin(const gl_table_handle *table, const gl_results *results,
     (void)results;
     (void)request;
     answer->n = answer->statuses[1] = n;
-    answer->verdicts[1] = verdicts != NULL ? n : 0;
+    answer->verdicts[1] = outcomes != NULL ? n : 0;
     return answer;
 }
 
@@ -52,6 +52,11 @@ static const uint64_t *verdicts(const gl_answer *answer)
     return answer->verdicts;
 }
 
+static const uint64_t *reasons(const gl_answer *answer)
+{
+    return answer->reasons;
+}
+
 static size_t size_of(const gl_answer *answer)
 {
     return 2 * answer->n;
@@ -68,8 +73,8 @@ static void end(gl_answer *answer)
     free(answer);
 }
 
-static const gl_core_api core = {find_claim, begin,   step,      statuses,
-                                 verdicts,   size_of, write_all, end};
+static const gl_core_api core = {find_claim, begin,   step,      statuses, verdicts,
+                                 reasons,    size_of, write_all, end};
 
 static gl_meter meter;
 static gl_slots calls = {.free = CALLS}, streams = {.free = STREAMS};

@@ -13,7 +13,7 @@ import random
 import struct
 from datetime import date
 
-from geolookup.answer.claims import MAX_CLAIMS, Policy, Status
+from geolookup.answer.claims import MAX_CLAIMS, Policy, Status, encode_outcome
 from geolookup.answer.dataset import Dataset, encode
 from geolookup.answer.results import RosterResult
 from geolookup.build import compiler
@@ -145,7 +145,7 @@ def ask(image: bytes) -> None:
     expected += [None] * 3
     for policy in Policy:
         result = dataset.classify(addresses, region_set="EU", policy=policy)
-        verdicts = dataset.verdict_column("EU", policy)
+        outcomes = dataset.outcome_column("EU", policy)
         counts = result.verdict_counts()
         assert sum(counts.values()) == len(addresses) == sum(result.counts().values())
         assert list(counts.values()) == [len(part) for part in _sets(result)]
@@ -158,7 +158,8 @@ def ask(image: bytes) -> None:
             if number is not None and len(address) == 4:
                 assert (claims[number].country, claims[number].status) == (country, status)
                 assert answer.verdict is not None
-                assert answer.verdict.number == verdicts[number]
+                assert answer.reason is not None
+                assert encode_outcome(answer.verdict, answer.reason) == outcomes[number]
     for address in (*addresses[:20], *addresses[-20:], b"none"[:3]):
         try:
             why = dataset.explain(address)

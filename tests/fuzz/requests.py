@@ -9,13 +9,14 @@ through the same bytes far faster, and knows less of what is right.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import small_dataset
 from google.protobuf.message import DecodeError
 
 from geolookup import Dataset, _core
-from geolookup.answer.claims import Policy, Status
+from geolookup.answer.claims import Policy, Reason, Status
 from geolookup.answer.dataset import encode
 from geolookup.errors import RegionSetError
 from geolookup.service import RosterLimits
@@ -37,6 +38,7 @@ WORDS = (
     b"\x22\2CN",
     b"\x28\2",
     b"\x30\1",
+    b"\x38\1",
     b"\x28\xff\xff\xff\xff\xff\xff\xff\xff\xff\1",
 )
 
@@ -53,16 +55,17 @@ class Noted(Call):
     def check_active(self) -> None:
         self.asked += 1
 
-    def record_lookup(self, status: int, region_set: str, verdict: int) -> None:
-        self.answers.append((status, region_set, verdict))
+    def record_lookup(self, status: int, region_set: str, outcome: int) -> None:
+        self.answers.append((status, region_set, outcome))
 
     def record_roster(
         self,
         statuses: tuple[int, ...],
         region_set: str,
         verdicts: tuple[int, int, int] | None,
+        reasons: tuple[int, ...] | None,
     ) -> None:
-        self.answers.append((statuses, region_set, verdicts))
+        self.answers.append((statuses, region_set, verdicts, reasons))
 
 
 @functools.cache
@@ -155,7 +158,7 @@ def compare_lookup_reader(data: bytes) -> None:
 def fields(roster: _core.WireRoster) -> tuple[object, ...]:
     """Return all that the reader says of a request."""
     size = None if roster.form is None else roster.size
-    return roster.form, size, roster.region_set, roster.policy, roster.record
+    return roster.form, size, roster.region_set, roster.policy, roster.record, roster.reasons
 
 
 def fields_of_message(request: v1.ClassifyRosterRequest) -> tuple[object, ...]:
@@ -167,7 +170,7 @@ def fields_of_message(request: v1.ClassifyRosterRequest) -> tuple[object, ...]:
         "ipv6": len(request.ipv6) // 16,
         "text": len(request.text.addresses),
     }[form]
-    return form, size, request.region_set, request.policy, request.record
+    return form, size, request.region_set, request.policy, request.record, request.reasons
 
 
 def _parsed(data: bytes, streamed: bool) -> v1.ClassifyRosterRequest | None:
@@ -218,13 +221,15 @@ def _looked_up(
         text = f"region_set: {str(error).removeprefix('region set: ')}"
         raise RequestError(Code.INVALID_ARGUMENT, text) from None
     verdict: Any = 0 if answer.verdict is None else answer.verdict.number
-    call.record_lookup(answer.status.number, request.region_set, verdict)
+    reason: Any = 0 if answer.reason is None else answer.reason.number
+    call.record_lookup(answer.status.number, request.region_set, verdict + 4 * reason)
     return v1.LookupResponse(
         country=answer.country,
         status=answer.status.number,
         claimed=answer.claimed,
         verdict=verdict,
         dataset=answer.dataset,
+        reason=reason,
     )
 
 
@@ -297,12 +302,19 @@ def _answer(
         counts=result.counts(),
         dataset=result.dataset,
     )
-    verdicts = None
+    verdicts = reasons = None
     if request.region_set:
         response.inside, response.outside, response.undetermined = result.serialised()
         verdicts = tuple(result.verdict_counts().values())
+        for reason, count in result.reason_counts().items():
+            response.reason_counts.add(reason=reason.number, count=count)
+        reasons = tuple(result.reason_counts().get(reason, 0) for reason in Reason)
+        if request.reasons:
+            response.reasons = result.reasons.tobytes()
     if result.record is not None:
+        if not request.reasons:
+            result.record = replace(result.record, reasons=None)
         response.record.CopyFrom(record_message(result.record))
     counts = {status: result.status_counts().get(status, 0) for status in Status}
-    call.record_roster((0, *counts.values()), request.region_set, verdicts)
+    call.record_roster((0, *counts.values()), request.region_set, verdicts, reasons)
     return response

@@ -81,13 +81,13 @@ static int plain_texts(bytes in, size_t *count)
 
 static int plain_request(bytes in, gl_request *request)
 {
-    int seen[7] = {0};
+    int seen[8] = {0};
     uint64_t tag, number;
     bytes content;
 
     memset(request, 0, sizeof *request);
     while (in.at < in.end) {
-        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 6 || seen[tag >> 3]++)
+        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 7 || seen[tag >> 3]++)
             return 0;
         unsigned field = (unsigned)(tag >> 3);
         if ((tag & 7) != (field <= 4 ? 2 : 0))
@@ -97,8 +97,10 @@ static int plain_request(bytes in, gl_request *request)
                 return 0;
             if (field == 5)
                 request->policy = (int32_t)number;
-            else
+            else if (field == 6)
                 request->record = number != 0;
+            else
+                request->reasons = number != 0;
             continue;
         }
         if (!plain_bytes(&in, &content))
@@ -173,6 +175,7 @@ static void check_same(const gl_request *one, const gl_request *other)
     CHECK(one->region_set == other->region_set);
     CHECK(one->region_set_bytes == other->region_set_bytes);
     CHECK(one->policy == other->policy && one->record == other->record);
+    CHECK(one->reasons == other->reasons);
 }
 
 /* ------------------------------------------------------------------- a small dataset */
@@ -186,7 +189,7 @@ static const uint64_t high6[] = {0, 0, 0, 0x2001020000000000, 0x2001030000000000
 static const uint64_t low6[] = {0, 0xFFFF00000000, 0x1000000000000, 0, 0, 0x8000000000000000, 0};
 static const uint16_t claim6[] = {NOBODY, GL_EMBEDDED_LOW32, NOBODY, ONE, BOTH, TWO, NOBODY};
 static const uint8_t statuses[CLAIMS] = {7, 4, 5, 1, 1, 2};
-static const uint8_t verdicts[CLAIMS] = {3, 2, 2, 1, 2, 0};
+static const uint8_t outcomes[CLAIMS] = {3 | 5 << 2, 3 | 3 << 2, 2, 1, 2, 3 | 1 << 2};
 static const char letters[2 * CLAIMS + 1] = "ZZZZZZCNDECN";
 
 static gl_table table;
@@ -237,7 +240,7 @@ static int next_field(bytes *in, unsigned number, bytes *content)
 }
 
 /* Holds a response to the claims that its addresses have. */
-static void check_response(bytes in, const uint8_t *claims, size_t n, int asked)
+static void check_response(bytes in, const uint8_t *claims, size_t n, int asked, int reasons)
 {
     uint64_t number, total = 0;
     bytes column, entry, code;
@@ -263,6 +266,19 @@ static void check_response(bytes in, const uint8_t *claims, size_t n, int asked)
     CHECK(total == n);
     for (unsigned field = 5; asked && field <= 7; field++)
         CHECK(next_field(&in, field, &column));
+    if (asked && reasons && n > 0) {
+        CHECK(next_field(&in, 10, &column) && (size_t)(column.end - column.at) == n);
+        for (size_t i = 0; i < n; i++)
+            CHECK(column.at[i] == outcomes[claims[i]] >> 2);
+    }
+    while (asked && next_field(&in, 11, &entry)) {
+        uint64_t reason, right = 0;
+        CHECK(*entry.at++ == 1 << 3 && plain_number(&entry, &reason));
+        CHECK(*entry.at++ == 2 << 3 && plain_number(&entry, &number) && entry.at == entry.end);
+        for (size_t i = 0; i < n; i++)
+            right += outcomes[claims[i]] >> 2 == (int)reason;
+        CHECK(number == right && number > 0);
+    }
     CHECK(in.at == in.end);
 }
 
@@ -279,19 +295,24 @@ static void check_answer(const gl_request *request, int asked)
     look_up(request, n, claims);
     for (int i = 0; i < gl_count_isas(); i++) {
         gl_answer answer = {.isa = gl_isas + i, .table = &table, .results = &results,
-                            .verdict = asked ? verdicts : NULL};
+                            .outcome = asked ? outcomes : NULL};
         uint64_t split[3] = {0};
         CHECK(gl_answer_begin(&answer, request, n));
         do
             gl_answer_step(&answer);
         while (answer.done < n);
-        for (size_t k = 0; asked && k < n; k++)
-            split[verdicts[claims[k]] == 1 ? 0 : verdicts[claims[k]] == 2 ? 1 : 2]++;
+        uint64_t reasons[GL_REASONS] = {0};
+        for (size_t k = 0; asked && k < n; k++) {
+            split[(outcomes[claims[k]] & 3) - 1]++;
+            reasons[outcomes[claims[k]] >> 2]++;
+        }
+        reasons[0] = 0;
         CHECK(memcmp(split, answer.by_verdict, sizeof split) == 0);
+        CHECK(memcmp(reasons, answer.by_reason, sizeof reasons) == 0);
         size_t bytes_of = gl_answer_bytes(&answer);
         uint8_t *out = malloc(bytes_of);
         CHECK(out != NULL && gl_answer_write(&answer, out) == out + bytes_of);
-        check_response((bytes){out, out + bytes_of}, claims, n, asked);
+        check_response((bytes){out, out + bytes_of}, claims, n, asked, request->reasons);
         /* The bitmaps, too, are the same on each path. */
         CHECK(right == NULL || (size == bytes_of && memcmp(right, out, size) == 0));
         free(right);

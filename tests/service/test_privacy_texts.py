@@ -109,7 +109,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "an address among a file's codes": lambda _: RegionSets.builtin().extended(
         f'[OFFICE]\ncodes = ["CN", "{IPV6}"]\n', "sets.toml"
     ),
-    "verdict_column: an address": lambda d: d.verdict_column(IPV4),
+    "outcome_column: an address": lambda d: d.outcome_column(IPV4),
     # an operator's own ranges
     "read_prefix: too long": lambda _: sources.read_prefix(f"{IPV4}/33"),
     "read_prefix: bits beyond the length": lambda _: sources.read_prefix(f"{IPV6}/64"),

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import descriptor_pool
 
 import geolookup.admin.v1.admin_pb2  # noqa: F401 - puts its file into the pool
-from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.claims import Policy, Reason, Status, Verdict
 from geolookup.v1 import geolookup_pb2 as v1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,8 +63,8 @@ def test_the_generated_code_runs_on_the_oldest_runtimes_that_we_accept() -> None
 # As the design lists them: numbers never change, so a later field comes last.
 FIELDS = {
     "LookupRequest": ["text", "packed", "region_set", "policy"],
-    "LookupResponse": ["country", "status", "claimed", "verdict", "dataset"],
-    "ClassifyRosterRequest": ["ipv4", "ipv6", "text", "region_set", "policy", "record"],
+    "LookupResponse": ["country", "status", "claimed", "verdict", "dataset", "reason"],
+    "ClassifyRosterRequest": ["ipv4", "ipv6", "text", "region_set", "policy", "record", "reasons"],
     "ClassifyRosterResponse": [
         "size",
         "countries",
@@ -75,7 +75,10 @@ FIELDS = {
         "undetermined",
         "dataset",
         "record",
+        "reasons",
+        "reason_counts",
     ],
+    "ReasonCount": ["reason", "count"],
     "DecisionRecord": [
         "format",
         "time",
@@ -91,6 +94,7 @@ FIELDS = {
         "undetermined",
         "statuses",
         "digest",
+        "reasons",
     ],
     "StreamRostersRequest": ["roster"],
     "StreamRostersResponse": ["roster"],
@@ -104,13 +108,14 @@ def test_fields_keep_their_numbers(message: str) -> None:
     assert [numbered.get(number) for number in range(1, len(numbered) + 1)] == FIELDS[message]
 
 
-@pytest.mark.parametrize("enum", [Status, Verdict, Policy])
+@pytest.mark.parametrize("enum", [Status, Verdict, Policy, Reason])
 def test_enums_have_the_numbers_of_python_s(enum: type[IntEnum]) -> None:
     prefix = enum.__name__.upper()
     values = v1.DESCRIPTOR.enum_types_by_name[enum.__name__].values
     assert {value.name: value.number for value in values} == {
         f"{prefix}_UNSPECIFIED": 0,
-        **{f"{prefix}_{member.name}": int(member) for member in enum},
+        # DECIDED is 0: there is no reason.
+        **{f"{prefix}_{member.name}": int(member) for member in enum if int(member)},
     }
 
 

@@ -242,6 +242,7 @@ def test_commands_warn_of_a_stale_dataset(tmp_path: Path) -> None:
     question = ("lookup", "1.0.1.1", "--region-set", "CN", "--json", *file)
     assert json.loads(run(*question))["verdict"] == "INSIDE"
     assert json.loads(run(*question, "--max-age", "89"))["verdict"] == "UNDETERMINED"
+    assert json.loads(run(*question, "--max-age", "89"))["reason"] == "STALE"
     assert json.loads(run(*question, "--max-age", "90"))["verdict"] == "INSIDE"
 
 
@@ -262,6 +263,7 @@ def test_audit_takes_the_age_on_the_day_of_the_decision(
             inside=1,
             outside=1,
             undetermined=0,
+            reasons=result.reason_counts(),
             time=dataset.built + timedelta(days=29, hours=1),
         )
     (tmp_path / "record.json").write_text(to_json(record))

@@ -3,8 +3,9 @@
 //	client TARGET join REGION_SET < address
 //	client TARGET takedown REGION_SET < participants
 //
-// join reads one address and prints country, status and verdict. takedown reads
-// lines of an id and an address, and prints the ids of those who are inside.
+// join reads one address and prints country, status, verdict and reason. takedown reads
+// lines of an id and an address, and prints the ids of those who are inside,
+// and on standard error why others have no verdict.
 // Addresses come by standard input, because command lines can be seen by others.
 package main
 
@@ -97,7 +98,7 @@ func join(ctx context.Context, service geolookupv1.GeoLookupServiceClient, regio
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(out, answer.Country, answer.Status, answer.Verdict)
+	_, err = fmt.Fprintln(out, answer.Country, answer.Status, answer.Verdict, answer.Reason)
 	return err
 }
 
@@ -117,6 +118,9 @@ func takedown(ctx context.Context, service geolookupv1.GeoLookupServiceClient, r
 	}
 	if int(answer.Size) != len(ids) {
 		return fmt.Errorf("asked about %d participants, answered about %d", len(ids), answer.Size)
+	}
+	for _, why := range answer.ReasonCounts {
+		fmt.Fprintln(os.Stderr, why.Count, "undetermined:", why.Reason)
 	}
 	inside := roaring.New()
 	if _, err := inside.FromBuffer(answer.Inside); err != nil {

@@ -3,8 +3,9 @@
 //   node client.js TARGET join REGION_SET < address
 //   node client.js TARGET takedown REGION_SET < participants
 //
-// join reads one address and prints country, status and verdict. takedown reads
-// lines of an id and an address, and prints the ids of those who are inside.
+// join reads one address and prints country, status, verdict and reason. takedown reads
+// lines of an id and an address, and prints the ids of those who are inside,
+// and on standard error why others have no verdict.
 // Addresses come by standard input, because command lines can be seen by others.
 
 import { readFileSync } from "node:fs";
@@ -64,7 +65,7 @@ function call(service, method, request) {
 async function join(service, regionSet) {
   const text = readFileSync(0, "utf8").trim();
   const answer = await call(service, "Lookup", { text, regionSet });
-  console.log(answer.country, answer.status, answer.verdict);
+  console.log(answer.country, answer.status, answer.verdict, answer.reason);
 }
 
 // The ids stay here: the service sees addresses in an order, and answers with positions.
@@ -79,6 +80,9 @@ async function takedown(service, regionSet) {
   const answer = await call(service, "ClassifyRoster", { text: { addresses }, regionSet });
   if (answer.size !== people.length) {
     throw new Error(`asked about ${people.length} participants, answered about ${answer.size}`);
+  }
+  for (const { reason, count } of answer.reasonCounts) {
+    console.error(count, "undetermined:", reason);
   }
   const inside = RoaringBitmap32.deserialize("portable", answer.inside);
   for (const position of inside) {

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from geolookup import _meter
+from geolookup.answer.claims import Reason
 from geolookup.service.methods import Method
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Totals:
         sizes: rosters by bucket of `SIZE_BOUNDS`.
         sizes_sum: addresses in rosters.
         verdicts: inside, outside and undetermined, by region set.
+        reasons: the undetermined ones by number of the reason, by region set.
         handshakes: TLS handshakes that clients began.
         transfer_timeouts: calls that `transfer_timeout` has ended.
         certificate_reads: readings of certificates that failed, and that succeeded.
@@ -152,6 +154,7 @@ class Totals:
     sizes: list[int] = field(default_factory=lambda: [0] * (len(SIZE_BOUNDS) + 1))
     sizes_sum: int = 0
     verdicts: dict[str, list[int]] = field(default_factory=lambda: {OTHER: [0, 0, 0]})
+    reasons: dict[str, list[int]] = field(default_factory=lambda: {OTHER: [0] * len(Reason)})
     handshakes: int = 0
     transfer_timeouts: int = 0
     certificate_reads: list[int] = field(default_factory=lambda: [0, 0])
@@ -171,13 +174,16 @@ def total(all_counters: Iterable[_meter.Meter]) -> Totals:
             (totals.addresses, reading["addresses"]),
             (totals.sizes, reading["sizes"]),
             (totals.certificate_reads, reading["certificate_reads"]),
-            (totals.verdicts[OTHER], reading["other_verdicts"]),
             *zip(totals.calls, reading["calls"], strict=True),
             *zip(totals.durations, reading["durations"], strict=True),
         ):
             _add(sums, numbers)
-        for name, verdicts in reading["region_sets"].items():
+        for name, (verdicts, reasons) in [
+            (OTHER, reading["other_region_sets"]),
+            *reading["region_sets"].items(),
+        ]:
             _add(totals.verdicts.setdefault(name, [0, 0, 0]), verdicts)
+            _add(totals.reasons.setdefault(name, [0] * len(Reason)), reasons)
         totals.sizes_sum += reading["sizes_sum"]
         totals.handshakes += reading["handshakes"]
         totals.transfer_timeouts += reading["transfer_timeouts"]

@@ -26,7 +26,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from geolookup.answer.claims import Status, Verdict
+from geolookup.answer.claims import Reason, Status, Verdict
 from geolookup.service.admin.control import Outcome
 from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
@@ -133,7 +133,16 @@ def _answers(totals: Totals) -> Iterator[Metric]:
     for region_set, counts in totals.verdicts.items():
         for verdict, count in zip(Verdict, counts, strict=True):
             verdicts.add_metric((region_set, verdict.name), count)
-    yield from (sizes, addresses, verdicts)
+    reasons = CounterMetricFamily(
+        "geolookup_undetermined",
+        "Addresses without a verdict, by region set and by the reason.",
+        labels=("region_set", "reason"),
+    )
+    for region_set, counts in totals.reasons.items():
+        for reason, count in zip(Reason, counts, strict=True):
+            if reason is not Reason.DECIDED:
+                reasons.add_metric((region_set, reason.name), count)
+    yield from (sizes, addresses, verdicts, reasons)
 
 
 def _tls(totals: Totals) -> Iterator[Metric]:

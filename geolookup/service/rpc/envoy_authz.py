@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
-from geolookup.answer.claims import Policy, Verdict
+from geolookup.answer.claims import Policy, Verdict, encode_outcome
 from geolookup.errors import GeoLookupError, MissingExtraError, RegionSetError
 from geolookup.service.rpc.request import NULL_CALL, Call, Code, RequestError
 from geolookup.tomlfile import Table, parse, read
@@ -181,7 +181,7 @@ class Rules:
         """
         for number, rule in enumerate(self._rules, start=1):
             try:
-                dataset.verdict_column(rule.region_set, rule.policy)
+                dataset.outcome_column(rule.region_set, rule.policy)
             except RegionSetError as error:
                 raise RuleError(f"{self._place}rule {number}: region_set: {error}") from None
 
@@ -249,9 +249,9 @@ def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NULL_CALL) -
 
     Each rule that is evaluated counts as one lookup.
 
-    An allowed request gets the headers ``x-geo-country``, ``x-geo-verdict`` (one for each
-    rule) and ``x-geo-dataset``, which replace those of the client. A refused request gets
-    status 451.
+    An allowed request gets the headers ``x-geo-country``, ``x-geo-verdict`` and
+    ``x-geo-reason`` (one for each rule) and ``x-geo-dataset``, which replace those of the
+    client. A refused request gets status 451.
 
     Raises:
         RequestError: not a CheckRequest, or no rule applies to the route; Envoy's
@@ -270,30 +270,34 @@ def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NULL_CALL) -
     applied = rules.of(http.host, http.path, attributes.context_extensions)
     response = external_auth_pb2.CheckResponse()
     answer = dataset.lookup(address)
-    verdicts = []
+    verdicts, reasons = [], []
     for rule in applied:
         try:
             answer = dataset.lookup(address, rule.region_set, rule.policy)
         except RegionSetError:
             raise _misconfigured("the route's region set is not known") from None
-        verdict = answer.verdict
+        verdict, reason = answer.verdict, answer.reason
         assert verdict is not None  # noqa: S101 - a rule has a region set
-        call.record_lookup(answer.status.number, rule.region_set, verdict.number)
+        assert reason is not None  # noqa: S101
+        outcome = encode_outcome(verdict, reason)
+        call.record_lookup(answer.status.number, rule.region_set, outcome)
         if not rule.mode.passes(verdict):
             _refuse(response, rule)
             break
         verdicts.append(verdict.name)
+        reasons.append(reason.name)
     else:
-        _allow(response, answer, verdicts)
+        _allow(response, answer, verdicts, reasons)
     serialised: bytes = response.SerializeToString()
     return serialised
 
 
-def _allow(response: Any, answer: Answer, verdicts: Iterable[str]) -> None:
+def _allow(response: Any, answer: Answer, verdicts: Iterable[str], reasons: Iterable[str]) -> None:
     response.status.code = _OK
     headers = {
         "x-geo-country": answer.country,
         "x-geo-verdict": ", ".join(verdicts),
+        "x-geo-reason": ", ".join(reasons),
         "x-geo-dataset": answer.dataset,
     }
     for name, value in headers.items():

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from geolookup import _core
-from geolookup.answer.claims import Policy, Status
+from geolookup.answer.claims import Policy, Reason, Status, encode_outcome
 from geolookup.answer.decision_record import to_mapping
 from geolookup.errors import RegionSetError
 from geolookup.service.rpc.request import NULL_CALL, Call, Code, RequestError
@@ -62,8 +62,8 @@ _Reply = tuple[bytes, int, str, int]
 
 def lookup(snapshot: Snapshot, body: bytes, _limits: RosterLimits, call: Call = NULL_CALL) -> bytes:
     """Answer a `LookupRequest`."""
-    response, status, region_set, verdict = snapshot.find(body) or _lookup(snapshot, body)
-    call.record_lookup(status, region_set, verdict)
+    response, status, region_set, outcome = snapshot.find(body) or _lookup(snapshot, body)
+    call.record_lookup(status, region_set, outcome)
     return response
 
 
@@ -79,7 +79,7 @@ def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
         _lookup_response(answer),
         answer.status.number,
         region_set,
-        _verdict_number(answer),
+        outcome_of(answer),
     )
     replies.keep(body, reply)
     return reply
@@ -230,8 +230,11 @@ _POLICIES: Final = {int(v1.POLICY_UNSPECIFIED): Policy.UNANIMOUS} | {
 }
 
 
-def _verdict_number(answer: Answer) -> int:
-    return 0 if answer.verdict is None else answer.verdict.number
+def outcome_of(answer: Answer) -> int:
+    """Return how an answer is counted; 0: no region set was asked for."""
+    if answer.verdict is None or answer.reason is None:
+        return 0
+    return encode_outcome(answer.verdict, answer.reason)
 
 
 def _lookup_response(answer: Answer) -> bytes:
@@ -239,8 +242,9 @@ def _lookup_response(answer: Answer) -> bytes:
         country=answer.country,
         status=answer.status.number,  # type: ignore[arg-type]  # any number of the enum
         claimed=answer.claimed,
-        verdict=_verdict_number(answer),  # type: ignore[arg-type]
+        verdict=0 if answer.verdict is None else answer.verdict.number,  # type: ignore[arg-type]
         dataset=answer.dataset,
+        reason=0 if answer.reason is None else answer.reason.number,  # type: ignore[arg-type]
     ).SerializeToString()
 
 
@@ -288,7 +292,7 @@ def _classify(
         raise _unknown_region_set(error) from None
     while answer.step():
         call.check_active()
-    statuses, verdicts = answer.statuses, answer.verdicts
+    statuses, verdicts, reasons = answer.statuses, answer.verdicts, answer.reasons
     rest = snapshot.named
     if roster.record and verdicts is not None:
         inside, outside, undetermined = verdicts
@@ -301,9 +305,12 @@ def _classify(
             inside=inside,
             outside=outside,
             undetermined=undetermined,
+            reasons={reason: n for reason, n in zip(Reason, reasons, strict=True) if n}
+            if roster.reasons and reasons is not None
+            else None,
         )
         rest += v1.ClassifyRosterResponse(record=record_message(record)).SerializeToString()
-    call.record_roster(statuses, region_set, verdicts)
+    call.record_roster(statuses, region_set, verdicts, reasons)
     return answer.finish(rest, streamed)
 
 

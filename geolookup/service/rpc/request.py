@@ -57,13 +57,13 @@ class Call:
             RequestError: the call is cancelled, or its deadline has passed.
         """
 
-    def record_lookup(self, status: int, region_set: str, verdict: int) -> None:
+    def record_lookup(self, status: int, region_set: str, outcome: int) -> None:
         """Record the answer to one address.
 
         Args:
             status: of the address.
             region_set: of the request, or empty.
-            verdict: of the region set; 0 without one.
+            outcome: see `claims.encode_outcome`; 0 without a region set.
         """
 
     def record_roster(
@@ -71,6 +71,7 @@ class Call:
         statuses: tuple[int, ...],
         region_set: str,
         verdicts: tuple[int, int, int] | None,
+        reasons: tuple[int, ...] | None,
     ) -> None:
         """Record the answer to a roster.
 
@@ -79,6 +80,7 @@ class Call:
             region_set: of the request, or empty.
             verdicts: number of addresses inside, outside and undetermined; None: without a
                 region set.
+            reasons: number of undetermined addresses by reason; None as above.
         """
 
 

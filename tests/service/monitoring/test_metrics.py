@@ -94,7 +94,9 @@ def all_counters() -> list[Counters]:
     one.address(Status.ASSIGNED.number, one.region_set("EU"), 1)
     one.end(Method.LOOKUP, CODES.index("OK"), 60_000)
     one.begin(Method.CLASSIFY_ROSTER)
-    one.roster((0, 2, 0, 0, 0, 0, 0, 1), one.region_set("CN+HK"), (1, 1, 1))
+    one.roster(
+        (0, 2, 0, 0, 0, 0, 0, 1), one.region_set("CN+HK"), (1, 1, 1), (0, 0, 0, 0, 0, 1, *[0] * 4)
+    )
     one.end(Method.CLASSIFY_ROSTER, CODES.index("OK"), 2_000_000)
     one.begin(Method.WATCH)
     one.shed(Method.LOOKUP)
@@ -187,6 +189,9 @@ def test_answers_are_counted_by_status_and_by_verdict(
     assert found["geolookup_verdicts_total"][("EU", "INSIDE")] == 1
     assert found["geolookup_verdicts_total"][("CN+HK", "UNDETERMINED")] == 1
     assert found["geolookup_verdicts_total"][("other", "INSIDE")] == 0
+    assert found["geolookup_undetermined_total"][("CN+HK", "INVALID")] == 1
+    assert found["geolookup_undetermined_total"][("CN+HK", "DISPUTED")] == 0
+    assert ("CN+HK", "DECIDED") not in found["geolookup_undetermined_total"]
     assert found["geolookup_roster_addresses_sum"][()] == 3
     assert found["geolookup_roster_addresses_bucket"][("2.0",)] == 0
     assert found["geolookup_roster_addresses_bucket"][("5.0",)] == 1

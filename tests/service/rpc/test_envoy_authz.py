@@ -65,20 +65,26 @@ def headers(options: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("rule", "address", "verdict", "passes"),
+    ("rule", "address", "verdict", "reason", "passes"),
     [
-        (DENY, CHINA, "INSIDE", False),
-        (DENY, AMERICA, "OUTSIDE", True),
-        (DENY, PRIVATE, "UNDETERMINED", True),
-        (ADMIT, AMERICA, "INSIDE", True),
-        (ADMIT, CHINA, "OUTSIDE", False),
-        (ADMIT, PRIVATE, "UNDETERMINED", False),
-        (DENY, "", "UNDETERMINED", True),  # a peer without an address, as on a unix socket
-        (ADMIT, "", "UNDETERMINED", False),
+        (DENY, CHINA, "INSIDE", "DECIDED", False),
+        (DENY, AMERICA, "OUTSIDE", "DECIDED", True),
+        (DENY, PRIVATE, "UNDETERMINED", "SPECIAL_PURPOSE", True),
+        (ADMIT, AMERICA, "INSIDE", "DECIDED", True),
+        (ADMIT, CHINA, "OUTSIDE", "DECIDED", False),
+        (ADMIT, PRIVATE, "UNDETERMINED", "SPECIAL_PURPOSE", False),
+        (
+            DENY,
+            "",
+            "UNDETERMINED",
+            "INVALID",
+            True,
+        ),  # a peer without an address, as on a unix socket
+        (ADMIT, "", "UNDETERMINED", "INVALID", False),
     ],
 )
 def test_the_mode_decides_who_passes(
-    dataset: Dataset, rule: Rule, address: str, verdict: str, passes: bool
+    dataset: Dataset, rule: Rule, address: str, verdict: str, reason: str, passes: bool
 ) -> None:
     response = ask(dataset, request(address), rule)
     if passes:
@@ -86,6 +92,7 @@ def test_the_mode_decides_who_passes(
         assert headers(response.ok_response) == {
             "x-geo-country": dataset.lookup(address).country,
             "x-geo-verdict": verdict,
+            "x-geo-reason": reason,
             "x-geo-dataset": dataset.id,
         }
     else:
@@ -121,6 +128,7 @@ def test_every_rule_that_applies_must_let_pass(dataset: Dataset) -> None:
     assert both.HasField("denied_response")
     response = ask(dataset, request(AMERICA), DENY, ADMIT)
     assert headers(response.ok_response)["x-geo-verdict"] == "OUTSIDE, INSIDE"
+    assert headers(response.ok_response)["x-geo-reason"] == "DECIDED, DECIDED"
 
 
 def test_no_rule_for_the_request_passes_and_leaves_no_verdict_of_the_clients(
@@ -129,7 +137,7 @@ def test_no_rule_for_the_request_passes_and_leaves_no_verdict_of_the_clients(
     rule = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, path_prefix="/admin")
     response = ask(dataset, request(AMERICA), rule)
     assert headers(response.ok_response).keys() == {"x-geo-country", "x-geo-dataset"}
-    assert list(response.ok_response.headers_to_remove) == ["x-geo-verdict"]
+    assert list(response.ok_response.headers_to_remove) == ["x-geo-verdict", "x-geo-reason"]
 
 
 def test_a_route_brings_its_own_rule_or_names_one(dataset: Dataset) -> None:

@@ -283,10 +283,10 @@ class NativeTransport:
             policy = handlers.policy_of(number)
             dataset = job.snapshot.dataset
             stale = dataset.withholds_verdicts
-            verdicts = dataset.verdict_column(region_set, policy)
+            outcomes = dataset.outcome_column(region_set, policy)
             counted = self._calls.counters.region_set(region_set)
             if dataset.withholds_verdicts is stale:  # and not in between
-                job.learn(region_set.encode(), int(policy), counted, verdicts, stale=stale)
+                job.learn(region_set.encode(), int(policy), counted, outcomes, stale=stale)
 
     def _begin(self, job: _http2.Job) -> None:
         calls, method = self._calls, _METHODS[job.method]
