@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from bench.contenders import GeoLookup, MemoryLoop
-from geolookup.pictures.drawing import FAINT, INK
+from geolookup.pictures.charts import BLUE, FAINT, GREY, INK, YELLOW, add_title, frame, saved
 
 # The sizes that say most: many where a caller has many, as many as a meeting has for text.
 PANELS: Final = (
@@ -27,10 +24,6 @@ PANELS: Final = (
     ("single IPv4", 1_000),
     ("single IPv6", 1_000),
 )
-OURS: Final = "#0072b2"
-LIMIT: Final = "#c8ced3"
-THEIRS: Final = "#e69f00"
-"""From Okabe and Ito, https://jfly.uni-koeln.de/color/: told apart by those who see few colours."""
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
@@ -40,19 +33,13 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     if not panels:
         raise ValueError("the report has no row that the picture shows")
     bars = [len(rows[*one, "assigned"]["ratio"]) for one in panels]
-    with mpl.rc_context({"font.family": "DejaVu Sans", "svg.hashsalt": "geolookup"}):
-        figure = Figure(
-            figsize=(9, 0.9 + sum(0.23 * count + 0.5 for count in bars)), layout="constrained"
-        )
-        FigureCanvasAgg(figure)
-        figure.suptitle(
+    inches = (9, 0.9 + sum(0.23 * count + 0.5 for count in bars))
+    with saved(path, path.suffix.lower().removeprefix("."), inches) as figure:
+        add_title(
+            figure,
             "Nanoseconds an address: bars for addresses of the assigned space, dots for those next"
             " to boundaries",
-            x=0.01,
-            ha="left",
-            fontsize=9,
-            color=INK,
-            weight="bold",
+            9,
         )
         axes = figure.subplots(
             len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": bars}
@@ -74,9 +61,6 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
             fontsize=6,
             color=FAINT,
         )
-        ending = path.suffix.lower().removeprefix(".")
-        metadata = {"Date": None} if ending == "svg" else {"Software": None}
-        figure.savefig(path, format=ending, dpi=150, metadata=metadata)
 
 
 def _draw(axis: Axes, work: str, size: int, rows: Sequence[Mapping[str, Any] | None]) -> None:
@@ -85,13 +69,13 @@ def _draw(axis: Axes, work: str, size: int, rows: Sequence[Mapping[str, Any] | N
         for row in rows
     )
     names = sorted(assigned, key=assigned.__getitem__, reverse=True)
-    colours = {GeoLookup.name: OURS, MemoryLoop.name: LIMIT}
+    colours = {GeoLookup.name: BLUE, MemoryLoop.name: GREY}
     axis.set_xscale("log")
     axis.barh(
         names,
         [assigned[name] for name in names],
         height=0.7,
-        color=[colours.get(name, THEIRS) for name in names],
+        color=[colours.get(name, YELLOW) for name in names],
     )
     for place, name in enumerate(names):
         if name in boundary:
@@ -111,13 +95,8 @@ def _draw(axis: Axes, work: str, size: int, rows: Sequence[Mapping[str, Any] | N
             color=INK,
         )
     calls = f"{size:,} a call" if not work.startswith("single") else "one a call"
-    axis.set_title(f"{work}, {calls}", loc="left", fontsize=8, color=INK)
+    frame(axis, f"{work}, {calls}", grid="x", size=8)
     axis.set_xlim(1, 200_000)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.tick_params(labelsize=6.5, colors=INK, length=2)
-    axis.grid(axis="x", color="#000000", alpha=0.08, linewidth=0.5)
-    axis.set_axisbelow(True)
-    for side, spine in axis.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(FAINT)
+    axis.tick_params(labelsize=6.5, colors=INK)

@@ -9,23 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from bench.load.report import Study, name
 from bench.load.session import Run
+from geolookup.pictures.charts import FAINT, INK, frame, saved
 
-_INK = "#22262a"
-_FAINT = "#6b7278"
 # Told apart by those who see few colours: from Okabe and Ito, https://jfly.uni-koeln.de/color/
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _CURVES = ((50.0, "p50"), (99.0, "p99"), (99.9, "p99.9"))
 _MOST = 12
 """Runs whose percentiles are drawn; more can't be told apart."""
-_DPI = 150
 
 
 def write(study: Study, path: Path) -> None:
@@ -44,16 +39,12 @@ def svg(study: Study) -> str:
 
 def _figure(study: Study, file: BinaryIO, image_format: str) -> None:
     ladders = [runs for runs in _by_work(study.runs).values() if len(runs) > 1]
-    with mpl.rc_context({"font.family": "DejaVu Sans", "svg.hashsalt": "geolookup"}):
-        rows = len(ladders) + 1
-        figure = Figure(figsize=(8, 4.2 * rows), dpi=_DPI, facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
+    rows = len(ladders) + 1
+    with saved(file, image_format, (8, 4.2 * rows)) as figure:
         panels = list(figure.subplots(rows, 1, squeeze=False)[:, 0])
         for panel, runs in zip(panels, ladders, strict=False):
             _draw_load(panel, study, runs)
         _draw_percentiles(panels[-1], study.runs)
-        metadata = {"Date": None} if image_format == "svg" else {"Software": None}
-        figure.savefig(file, format=image_format, metadata=metadata)
 
 
 def _by_work(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -77,22 +68,22 @@ def _draw_load(panel: Axes, study: Study, runs: Sequence[Run]) -> None:
             panel.plot(rate, took, "o", color=colour, mfc=colour if whole else "white", ms=5)
     knee = study.knee
     if knee is not None:
-        panel.axhline(knee.limit / 1e3, color=_FAINT, linestyle=":", linewidth=1)
+        panel.axhline(knee.limit / 1e3, color=FAINT, linestyle=":", linewidth=1)
         panel.annotate(
-            "limit of p99", (rates[0], knee.limit / 1e3), fontsize=7, color=_FAINT, va="bottom"
+            "limit of p99", (rates[0], knee.limit / 1e3), fontsize=7, color=FAINT, va="bottom"
         )
         if knee.held is not None:
-            panel.axvline(knee.held, color=_FAINT, linestyle="--", linewidth=1)
+            panel.axvline(knee.held, color=FAINT, linestyle="--", linewidth=1)
             panel.annotate(
                 f" knee: {knee.held:,.0f}/s",
                 (knee.held, 0.97),
                 fontsize=8,
-                color=_INK,
+                color=INK,
                 xycoords=("data", "axes fraction"),
                 va="top",
             )
     panel.set_xlim(left=0)
-    panel.set_xlabel("offered load, calls/s", fontsize=8, color=_INK)
+    panel.set_xlabel("offered load, calls/s", fontsize=8, color=INK)
     _dress(panel, f"Latency over offered load: {name(runs[0])} (hollow: not borne)")
 
 
@@ -112,19 +103,14 @@ def _draw_percentiles(panel: Axes, runs: Sequence[Run]) -> None:
     panel.set_xticks([1, 2, 10, 100, 1_000, 10_000])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda end, _: f"p{100 * (1 - 1 / end):g}"))
-    panel.set_xlabel("percentile", fontsize=8, color=_INK)
+    panel.set_xlabel("percentile", fontsize=8, color=INK)
     _dress(panel, "Latency by percentile")
 
 
 def _dress(panel: Axes, title: str) -> None:
     panel.set_yscale("log")
-    panel.set_ylabel("latency, ms", fontsize=8, color=_INK)
+    panel.set_ylabel("latency, ms", fontsize=8, color=INK)
     panel.yaxis.set_major_formatter(FuncFormatter(lambda took, _: f"{took:g}"))
-    panel.set_title(title, loc="left", fontsize=9, color=_INK)
-    panel.tick_params(labelsize=7, colors=_FAINT, length=2)
-    panel.grid(color="#000000", alpha=0.08, linewidth=0.5)
+    frame(panel, title)
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(frameon=False, fontsize=7, labelcolor=_INK)
-    for side, spine in panel.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_FAINT)
+        panel.legend(frameon=False, fontsize=7, labelcolor=INK)

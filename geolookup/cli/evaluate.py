@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.cli.options import json_option
+from geolookup.cli.options import json_option, read_part
 from geolookup.cli.output import Progress, printable, table
 from geolookup.cli.picture import picture_format, written_picture
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from geolookup.answer.claims import Policy
     from geolookup.review.evaluation import (
         Evaluation,
@@ -28,16 +29,6 @@ if TYPE_CHECKING:
 
 _LISTED = 5
 """Codes that the table names of those that are falsely INSIDE; --json has all."""
-
-
-def _read_share(_: click.Context, param: click.Parameter, text: str | None) -> float | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text, re.ASCII)
-    value = float(found[1]) / (100 if found and found[2] else 1) if found else 2.0
-    if value > 1:
-        raise click.BadParameter('expected a share such as "0.5%" or 0.005', param=param)
-    return value
 
 
 @click.command(name="evaluate", short_help="Score sources against known places.")
@@ -60,7 +51,7 @@ def _read_share(_: click.Context, param: click.Parameter, text: str | None) -> f
 )
 @click.option(
     "--wrong-at-most",
-    callback=_read_share,
+    callback=read_part,
     metavar="SHARE",
     help="Name the recipe that decides most and is wrong for at most this share, such as 0.5%.",
 )
@@ -76,7 +67,7 @@ def evaluate_sources(
     file: str | None,
     truth_files: tuple[Path, ...],
     older: str | None,
-    wrong_at_most: float | None,
+    wrong_at_most: Fraction | None,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -117,7 +108,8 @@ def evaluate_sources(
             )
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-    choice = None if wrong_at_most is None else evaluation.choose(found.scores, wrong_at_most)
+    bound = None if wrong_at_most is None else float(wrong_at_most)
+    choice = None if bound is None else evaluation.choose(found.scores, bound)
     if plot is not None and image_format is not None:
         with written_picture(plot) as written:
             from geolookup.pictures import accuracy  # noqa: PLC0415
@@ -128,14 +120,14 @@ def evaluate_sources(
             "truth": {"operators": len(operators), "prefixes": truth.prefixes},
             **_record(found),
         }
-        if wrong_at_most is not None:
+        if bound is not None:
             record["choice"] = None if choice is None else _choice_record(choice)
         click.echo(json.dumps(record))
         return
     click.echo(f"{truth.prefixes:,} prefixes of {len(operators):,} operators\n")
     click.echo("\n\n".join(_tables(found)))
-    if wrong_at_most is not None:
-        click.echo(f"\n{_choice_text(choice, wrong_at_most)}")
+    if bound is not None:
+        click.echo(f"\n{_choice_text(choice, bound)}")
 
 
 def _statements(file: str | None, operators: Collection[str]) -> tuple[Statements, ...]:
@@ -160,12 +152,6 @@ def _older(
     )
 
 
-def _name(recipe: Recipe) -> str:
-    return " + ".join(
-        f"{name} (older)" if name == recipe.older else name for name in recipe.sources
-    )
-
-
 def _tables(found: Evaluation) -> Iterable[str]:
     for family in (4, 6):
         scores = [score for score in found.scores if score.family == family]
@@ -184,7 +170,7 @@ def _scores_table(family: int, scores: Sequence[Score]) -> str:
         codes = sorted(score.falsely_inside.items(), key=lambda pair: -pair[1].prefixes)
         rows.append(
             [
-                printable(_name(score.recipe)),
+                printable(score.recipe.label),
                 score.policy.name,
                 _percent(score.share("wrong")),
                 _bracket(score.interval("wrong")),
@@ -203,7 +189,7 @@ def _statuses_table(family: int, statuses: Sequence[StatusScore]) -> str:
     rows = [[f"IPv{family} RECIPE", "STATUS", "PREFIXES", "COUNTRY RIGHT"]]
     rows += [
         [
-            printable(_name(one.recipe)),
+            printable(one.recipe.label),
             one.status.name,
             f"{one.amount.prefixes:,.0f}",
             _percent(one.right.prefixes / one.amount.prefixes),
@@ -227,7 +213,7 @@ def _choice_text(choice: tuple[Recipe, Policy] | None, bound: float) -> str:
     recipe, policy = choice
     return (
         f"Wrong for at most {_percent(bound)} in each family, and decides most:"
-        f" {printable(_name(recipe))}, {policy.name}"
+        f" {printable(recipe.label)}, {policy.name}"
     )
 
 

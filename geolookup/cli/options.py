@@ -20,6 +20,8 @@ from geolookup.cli.connection import Connection, connection_options
 from geolookup.errors import RegionSetError
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from geolookup.client import Client
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -124,6 +126,17 @@ def json_option(function: _Function) -> _Function:
     return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(
         function
     )
+
+
+def read_part(_: click.Context, param: click.Parameter, text: str | None) -> Fraction | None:
+    """Return the share of a whole, 100 % at the most, that an option gives; its callback."""
+    # Most commands have no such option.
+    from geolookup import change_limits  # noqa: PLC0415
+
+    try:
+        return None if text is None else change_limits.read_part(text)
+    except change_limits.LimitError as error:
+        raise click.UsageError(f"{param.opts[0]}: {error}") from None
 
 
 def policy_of(policy: str | None, region_set: str | None) -> Policy:

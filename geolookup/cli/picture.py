@@ -13,7 +13,7 @@ from geolookup.cli.output_file import STANDARD_OUTPUT, check_output, open_output
 from geolookup.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from geolookup.pictures.drawing import ImageFormat
+    from geolookup.pictures.charts import ImageFormat
 
 _FORMATS: Final[dict[str, ImageFormat]] = {".png": "png", ".svg": "svg"}
 

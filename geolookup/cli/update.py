@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from geolookup.cli.diff import read_limits
+from geolookup.cli.options import read_part
 from geolookup.cli.output import Progress, printable, table
 from geolookup.cli.output_file import check_output
-from geolookup.cli.verify import read_coverage
 from geolookup.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from geolookup.build.compiler import CompiledDataset
     from geolookup.build.manifest import Manifest
     from geolookup.update import Catalogue, Check, Publisher, RefreshedSource
@@ -58,6 +60,7 @@ Exit codes:
 )
 @click.option(
     "--min-coverage",
+    callback=read_part,
     metavar="SHARE",
     help="Refuse a dataset that has a country for a smaller share of the IPv4 space, as "
     "'geolookup verify' says.  [default: 50%]",
@@ -94,7 +97,7 @@ def update_dataset(
     dataset: Path | None,
     manifest: Path | None,
     max_change: tuple[str, ...],
-    min_coverage: str | None,
+    min_coverage: Fraction | None,
     canaries: Path | None,
     no_evidence: bool,
     cache: Path | None,
@@ -122,7 +125,7 @@ def update_dataset(
         return
     if manifest is not None and sources:
         raise click.UsageError("SOURCE and --manifest: the manifest says which sources are used")
-    if dataset is None and (max_change or min_coverage or canaries):
+    if dataset is None and (max_change or min_coverage is not None or canaries):
         raise click.UsageError("what a dataset is refused for needs --dataset")
     if dataset is not None:
         check_output(dataset, [manifest, canaries, catalogue], option="--dataset")
@@ -174,7 +177,7 @@ def _default_cache() -> Path:
 def _check(
     manifest: Path | None,
     max_change: tuple[str, ...],
-    min_coverage: str | None,
+    min_coverage: Fraction | None,
     canaries: Path | None,
 ) -> Check:
     """Return the check of a new dataset; what is given here wins over the manifest's limits."""
@@ -186,11 +189,10 @@ def _check(
     limits = ChangeLimits() if manifest is None else load_limits(manifest)
     if canaries is None and manifest is not None:
         canaries = load_canaries(manifest)
-    least = read_coverage(min_coverage)
     return acceptance(
         ChangeLimits(
             max_change={**limits.max_change, **read_limits(max_change)},
-            min_coverage=limits.min_coverage if least is None else least,
+            min_coverage=limits.min_coverage if min_coverage is None else min_coverage,
         ),
         () if canaries is None else read_canaries(canaries),
     )

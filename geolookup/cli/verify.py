@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geolookup.answer.dataset import open as open_dataset
-from geolookup.cli.options import json_option, public_key_option
+from geolookup.cli.options import json_option, public_key_option, read_part
 from geolookup.cli.output import Progress, printable, share, table
 from geolookup.errors import GeoLookupError
 
@@ -32,6 +32,7 @@ _MAX_LISTED = 20
 )
 @click.option(
     "--min-coverage",
+    callback=read_part,
     metavar="SHARE",
     help="The least share of the IPv4 space that must have a country.  [default: 50%]",
 )
@@ -47,7 +48,7 @@ def verify_dataset(
     *,
     file: str,
     canaries: Path | None,
-    min_coverage: str | None,
+    min_coverage: Fraction | None,
     manifest: Path | None,
     as_json: bool,
     public_key: str | None,
@@ -70,7 +71,6 @@ def verify_dataset(
     With --json: dataset, sections, ipv4, ipv6, canaries, mismatched, expired_overrides, age,
     kept_too_long, failures.
     """
-    least = read_coverage(min_coverage)
     # Only this command needs them.
     from geolookup.review import verification  # noqa: PLC0415
     from geolookup.review.acceptance import listed  # noqa: PLC0415
@@ -79,30 +79,19 @@ def verify_dataset(
         from geolookup.build.manifest import load_canaries, load_limits  # noqa: PLC0415
 
         canaries = canaries or load_canaries(manifest)
-        least = load_limits(manifest).min_coverage if least is None else least
+        if min_coverage is None:
+            min_coverage = load_limits(manifest).min_coverage
     known = verification.read_canaries(canaries) if canaries is not None else ()
     with open_dataset(file, public_key=public_key) as dataset, Progress("verifying") as progress:
         found = verification.verify(
             dataset,
             canaries=known,
-            min_coverage=least,
+            min_coverage=min_coverage,
             progress=progress.update,
         )
     click.echo(json.dumps(_record(found)) if as_json else _text(found))
     if found.failures:
         raise GeoLookupError(f"{file}: {listed([*map(printable, found.failures)], _MAX_LISTED)}")
-
-
-def read_coverage(text: str | None) -> Fraction | None:
-    """Return the share that --min-coverage gives."""
-    from geolookup.change_limits import LimitError, read_part  # noqa: PLC0415
-
-    if text is None:
-        return None
-    try:
-        return read_part(text)
-    except LimitError as error:
-        raise click.UsageError(f"--min-coverage: {error}") from None
 
 
 def _text(found: Verification) -> str:

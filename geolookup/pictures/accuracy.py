@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO, Final
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from geolookup.answer.claims import Policy
-from geolookup.pictures.drawing import FAINT, INK, ImageFormat
+from geolookup.pictures.charts import (
+    BLUE,
+    INK,
+    YELLOW,
+    ImageFormat,
+    add_title,
+    frame,
+    saved,
+    shortened,
+)
 from geolookup.review.evaluation import Outcome, Recipe, Score
 
-# Okabe and Ito, as in `bars`; the shapes tell them apart in print.
+# The shapes tell them apart in print.
 _POLICIES: Final = (
-    (Policy.UNANIMOUS, "#0072b2", "o"),
-    (Policy.MAJORITY, "#e69f00", "s"),
+    (Policy.UNANIMOUS, BLUE, "o"),
+    (Policy.MAJORITY, YELLOW, "s"),
     (Policy.PRIMARY, "#8a9096", "^"),
 )
 _LEAST: Final = 0.01
 """The smallest share, in per cent, that has a place of its own on the axis."""
 _ROW_INCHES: Final = 0.24
-_DPI: Final = 150
 
 
 def draw(scores: Sequence[Score], file: BinaryIO, image_format: ImageFormat) -> None:
@@ -37,20 +42,16 @@ def draw(scores: Sequence[Score], file: BinaryIO, image_format: ImageFormat) -> 
     """
     recipes = list(dict.fromkeys(score.recipe for score in scores))
     families = sorted({score.family for score in scores})
-    with mpl.rc_context({"font.family": "DejaVu Sans", "svg.hashsalt": "geolookup"}):
-        height = 1.6 + _ROW_INCHES * len(recipes) * len(families)
-        figure = Figure(figsize=(12, height), dpi=_DPI, facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
-        figure.suptitle(
-            "Shares of known prefixes, by recipe", x=0.01, ha="left", color=INK, weight="bold"
-        )
+    height = 1.6 + _ROW_INCHES * len(recipes) * len(families)
+    with saved(file, image_format, (12, height)) as figure:
+        add_title(figure, "Shares of known prefixes, by recipe")
         rows = figure.subplots(len(families), 2, sharey="row", squeeze=False)
         for (left, right), family in zip(rows, families, strict=True):
             own = [score for score in scores if score.family == family]
             _draw_panel(left, own, recipes, "wrong")
             _draw_panel(right, own, recipes, "right")
-            left.set_title(f"IPv{family}: wrong", loc="left", fontsize=9, color=INK)
-            right.set_title(f"IPv{family}: right", loc="left", fontsize=9, color=INK)
+            frame(left, f"IPv{family}: wrong", grid="x")
+            frame(right, f"IPv{family}: right", grid="x")
             left.set_xscale("symlog", linthresh=_LEAST)
             left.set_xlim(0, 100)
             right.set_xlim(0, 100)
@@ -58,8 +59,6 @@ def draw(scores: Sequence[Score], file: BinaryIO, image_format: ImageFormat) -> 
         figure.legend(
             handles, labels, loc="upper right", ncols=3, frameon=False, fontsize=8, labelcolor=INK
         )
-        metadata = {"Date": None} if image_format == "svg" else {"Software": None}
-        figure.savefig(file, format=image_format, dpi=_DPI, metadata=metadata)
 
 
 def _draw_panel(
@@ -78,19 +77,6 @@ def _draw_panel(
                 )
             label = policy.name if score.recipe == recipes[0] else None
             panel.plot([share], [at], marker, color=colour, markersize=4, label=label)
-    panel.set_yticks(range(len(recipes)), [_label(recipe) for recipe in recipes])
+    panel.set_yticks(range(len(recipes)), [shortened(recipe.label) for recipe in recipes])
     panel.set_ylim(len(recipes) - 0.5, -0.5)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
-    panel.tick_params(labelsize=7, colors=FAINT, length=2)
-    panel.grid(axis="x", color="#000000", alpha=0.08, linewidth=0.5)
-    panel.set_axisbelow(True)
-    for side, spine in panel.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(FAINT)
-
-
-def _label(recipe: Recipe, limit: int = 60) -> str:
-    text = " + ".join(
-        f"{name} (older)" if name == recipe.older else name for name in recipe.sources
-    )
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

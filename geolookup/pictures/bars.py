@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO, Final
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from geolookup.pictures.drawing import FAINT, INK, ImageFormat
+from geolookup.pictures.charts import (
+    BLUE,
+    GREY,
+    INK,
+    YELLOW,
+    ImageFormat,
+    add_title,
+    frame,
+    saved,
+    shortened,
+)
 from geolookup.review.transparency_report import ReportRow
 
-# Told apart by those who see few colours, and in print: blue, yellow and grey of different
-# lightness, from Okabe and Ito, https://jfly.uni-koeln.de/color/
-_KINDS: Final = (("inside", "#0072b2"), ("undetermined", "#e69f00"), ("outside", "#c8ced3"))
+_KINDS: Final = (("inside", BLUE), ("undetermined", YELLOW), ("outside", GREY))
 _BAR: Final = 0.27
 _PANEL_INCHES: Final = 2.1
-_DPI: Final = 150
 
 
 def draw(rows: Sequence[ReportRow], file: BinaryIO, image_format: ImageFormat) -> None:
@@ -30,20 +35,21 @@ def draw(rows: Sequence[ReportRow], file: BinaryIO, image_format: ImageFormat) -
         file: open for writing bytes.
         image_format: "png" or "svg".
     """
-    with mpl.rc_context({"font.family": "DejaVu Sans", "svg.hashsalt": "geolookup"}):
-        metadata = {"Date": None} if image_format == "svg" else {"Software": None}
-        figure_of(rows).savefig(file, format=image_format, dpi=_DPI, metadata=metadata)
+    with saved(file, image_format, size_of(rows)) as figure:
+        fill(figure, rows)
 
 
-def figure_of(rows: Sequence[ReportRow]) -> Figure:
-    """Return the figure that `draw` writes."""
+def size_of(rows: Sequence[ReportRow]) -> tuple[float, float]:
+    """Return the width and height of the picture, in inches."""
+    width = min(24.0, max(6.0, 2.0 + 0.9 * len(_months(rows))))
+    return width, 1.0 + _PANEL_INCHES * len(_names(rows))
+
+
+def fill(figure: Figure, rows: Sequence[ReportRow]) -> None:
+    """Draw the report into a figure of this size."""
     months = _months(rows)
-    names = sorted({row.region_set for row in rows})
-    width = min(24.0, max(6.0, 2.0 + 0.9 * len(months)))
-    height = 1.0 + _PANEL_INCHES * len(names)
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle("Addresses classified, by verdict", x=0.01, ha="left", color=INK, weight="bold")
+    names = _names(rows)
+    add_title(figure, "Addresses classified, by verdict")
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     most = max(row.addresses for row in rows)
     for panel, name in zip(panels, names, strict=True):
@@ -59,7 +65,6 @@ def figure_of(rows: Sequence[ReportRow]) -> Figure:
         fontsize=8,
         labelcolor=INK,
     )
-    return figure
 
 
 def _draw_panel(
@@ -78,16 +83,14 @@ def _draw_panel(
                 panel.text(
                     place, count, f"{count:,}", ha="center", va="bottom", fontsize=6, color=INK
                 )
-    panel.set_title(_shortened(name), loc="left", fontsize=9, color=INK)
+    frame(panel, shortened(name), grid="y")
     panel.set_xticks(range(len(months)), months)
     panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
-    panel.tick_params(labelsize=7, colors=FAINT, length=2)
-    panel.grid(axis="y", color="#000000", alpha=0.08, linewidth=0.5)
-    panel.set_axisbelow(True)
-    for side, spine in panel.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(FAINT)
+
+
+def _names(rows: Sequence[ReportRow]) -> list[str]:
+    return sorted({row.region_set for row in rows})
 
 
 def _months(rows: Sequence[ReportRow]) -> list[str]:
@@ -96,7 +99,3 @@ def _months(rows: Sequence[ReportRow]) -> list[str]:
     return [
         f"{number // 12}-{number % 12 + 1:02}" for number in range(min(numbers), max(numbers) + 1)
     ]
-
-
-def _shortened(name: str, limit: int = 60) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 3]}..."

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from geolookup.pictures.cells import SPACE, curve, tally
+from geolookup.pictures.charts import FAINT, INK, ImageFormat, saved
 from geolookup.pictures.subjects import Category, Subject
-
-ImageFormat = Literal["png", "svg"]
 
 # In units of 1/100 inch; a PNG has two pixels per unit.
 _MAP: Final = 1024
@@ -25,11 +21,6 @@ _MARGIN: Final = 28
 _PANEL: Final = 470
 _HEAD: Final = 64
 _DPI: Final = 200
-
-INK: Final = "#22262a"
-"""Colour of text and frames."""
-FAINT: Final = "#6b7278"
-"""Colour of text of less weight."""
 
 _LEAST_BLEND: Final = 0.35
 """Opacity in a cell of the smallest part of what a picture is about."""
@@ -46,11 +37,9 @@ def draw(
         image_format: "png" or "svg"; in an SVG the map itself is an image inside.
         prefix_length: a cell of the map is a prefix of this length, 16 or 20.
     """
-    # The font comes with matplotlib, so pictures are the same everywhere.
-    with mpl.rc_context({"font.family": "DejaVu Sans", "svg.hashsalt": "geolookup"}):
-        width, height = _MARGIN * 3 + _MAP + _PANEL, _HEAD + _MAP + _MARGIN
-        figure = Figure(figsize=(width / 100, height / 100), dpi=_DPI, facecolor="white")
-        FigureCanvasAgg(figure)
+    width, height = _MARGIN * 3 + _MAP + _PANEL, _HEAD + _MAP + _MARGIN
+    size = width / 100, height / 100
+    with saved(file, image_format, size, dpi=_DPI, layout=None) as figure:
         page = figure.add_axes((0, 0, 1, 1))
         page.set_axis_off()
         page.set_xlim(0, width)
@@ -60,9 +49,6 @@ def draw(
         _draw_map(area, image)
         _draw_heading(page, subject, prefix_length)
         _draw_panel(page, subject)
-        # What would change from one day or version to the next stays out.
-        metadata = {"Date": None} if image_format == "svg" else {"Software": None}
-        figure.savefig(file, format=image_format, dpi=_DPI, metadata=metadata)
 
 
 def _image(subject: Subject, prefix_length: int) -> NDArray[np.uint8]:

@@ -166,6 +166,13 @@ class Recipe(NamedTuple):
     sources: tuple[str, ...]
     older: str = ""
 
+    @property
+    def label(self) -> str:
+        """The names, as a person reads them."""
+        return " + ".join(
+            f"{name} (older)" if name == self.older else name for name in self.sources
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:

@@ -460,12 +460,21 @@ def test_command_prints_tables_and_draws(manifest: Path, tmp_path: Path) -> None
     assert plot.read_bytes().startswith(b"<?xml")
 
 
-@pytest.mark.parametrize("text", ["a lot", "101%", "1.5", "-1%"])
-def test_command_refuses_a_bound_that_is_no_share(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a lot", "expected a share"),
+        ("-1%", "expected a share"),
+        ("101%", "there is no more than 100%"),
+        ("1.5", "needs its unit"),
+    ],
+)
+def test_command_refuses_a_bound_that_is_no_share(text: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "truth.csv").write_text("9.0.0.0/24,DE,,,\n")
     result = CliRunner().invoke(
         command,
         ["evaluate", "--truth", str(tmp_path / "truth.csv"), f"--wrong-at-most={text}"],
     )
     assert result.exit_code == 2
-    assert "expected a share" in result.output
+    assert "--wrong-at-most: " in result.output
+    assert why in result.output

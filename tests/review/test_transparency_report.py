@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime
@@ -108,14 +109,15 @@ def test_a_record_that_was_altered_fails_the_report_and_is_named(kept: Path) -> 
 @pytest.mark.parametrize("months", [1, 2, 12])
 @pytest.mark.parametrize("names", [1, 3])
 def test_legend_and_title_lie_apart(months: int, names: int) -> None:
-    bars = pytest.importorskip("geolookup.pictures.bars", reason="the extra map is not installed")
+    charts = pytest.importorskip("geolookup.pictures.charts", reason="needs the extra map")
+    bars = pytest.importorskip("geolookup.pictures.bars")
     rows = [
         ReportRow(f"2026-{month:02}", f"SET_{name}", 3, 2, 1, 402, 2, 399, 1)
         for month in range(1, months + 1)
         for name in range(names)
     ]
-    figure = bars.figure_of(rows)
-    figure.draw_without_rendering()
+    with charts.saved(io.BytesIO(), "svg", bars.size_of(rows)) as figure:
+        bars.fill(figure, rows)
     (legend,) = figure.legends
     boxes = [legend.get_window_extent(), figure._suptitle.get_window_extent()]
     boxes += [panel.get_tightbbox() for panel in figure.axes]
