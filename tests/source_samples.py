@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 
 from geolookup.build import readers
 from geolookup.build.readers import SourceRanges
@@ -356,3 +357,36 @@ def texts(ranges: SourceRanges) -> list[tuple[str, str, str]]:
         )
         for first, last, code in family
     ]
+
+
+def ip2location_database(
+    rows4: Sequence[tuple[str, str]],
+    rows6: Sequence[tuple[str, str]] = (),
+    *,
+    columns: int = 2,
+    product: int = 1,
+) -> bytes:
+    """Return a BIN file of IP2Location with these rows: first address, and code.
+
+    Behind the code each row has empty columns.
+    """
+    codes = sorted({code for _, code in (*rows4, *rows6)})
+    sizes = {4: 4 * columns, 16: 12 + 4 * columns}
+    at4 = 64
+    at6 = at4 + sizes[4] * len(rows4) + 4
+    names = at6 + (sizes[16] * len(rows6) + 16 if rows6 else 0)
+    places, texts = {}, b""
+    for code in codes:
+        places[code] = names + len(texts)
+        texts += bytes([len(code)]) + code.encode().ljust(2, b"\0") + b"\4name"
+    where6 = at6 + 1 if rows6 else 0
+    content = struct.pack(
+        "<5B6I2B", columns - 1, columns, 26, 6, 1, len(rows4), at4 + 1, len(rows6), where6, 0, 0,
+        product, 0,
+    ).ljust(64, b"\0")  # fmt: skip
+    for rows, size in ((rows4, 4), (rows6, 16)):
+        for first, code in rows:
+            content += ipaddress.ip_address(first).packed[::-1] + struct.pack("<I", places[code])
+            content += bytes(4 * (columns - 2))
+        content += b"\xff" * size if rows else b""
+    return content + texts + bytes(256)

@@ -176,6 +176,11 @@ def reader(name: str) -> Seeds:
     elif name == "geoip-legacy":
         yield "ipv4", b"\x07" + samples.legacy_database({"1.0.0.0/24": 16, "9.0.0.0/8": 225})
         yield "ipv6", b"\x07" + samples.legacy_database({"2001:200::/32": 111}, 12)
+    elif name == "ip2location-bin":
+        rows = (("1.0.0.0", "AU"), ("1.0.1.0", "-"))
+        yield "ipv4", b"\x07" + samples.ip2location_database(rows)
+        mapped = (("::", "-"), ("::ffff:1.0.0.0", "AU"), ("2001:200::", "JP"))
+        yield "both", b"\x07" + samples.ip2location_database(rows, mapped, columns=3)
     elif name == "geolite2":
         for number, blocks in enumerate((samples.BLOCKS, samples.BLOCKS6)):
             both = samples.LOCATIONS + sources.SEPARATOR[1:] + blocks

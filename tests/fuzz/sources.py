@@ -135,7 +135,10 @@ def check(ranges: SourceRanges) -> None:
 
 
 READERS: dict[str, Callable[[bytes], None]] = {
-    name: functools.partial(read, name) for name in FORMATS
+    # Not libloc, which another project's package reads.
+    name: functools.partial(read, name)
+    for name in FORMATS
+    if name != "libloc"
 }
 
 

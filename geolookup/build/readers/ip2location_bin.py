@@ -1,0 +1,121 @@
+"""IP2Location's ``.BIN`` files of countries and more, such as ``IP2LOCATION-LITE-DB1.IPV6.BIN``.
+
+A header, and for each family rows that begin at an address and end where the next begins;
+of a row, the number behind the address says where the country's code is. Numbers are
+little-endian, and offsets in the header count from 1. The publisher's package for Python
+looks addresses up and can't list rows, so they are read here; the tests hold this to it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from geolookup.build.readers.ranges import read_code_number
+from geolookup.build.readers.source_file import ReadState, SourceFile
+from geolookup.errors import SourceError
+
+NAME = "ip2location-bin"
+
+_HEADER: Final = struct.Struct("<5B6I2B")
+_COUNTRIES: Final = 1
+"""The number of the product, in files since 2021: addresses by country and more."""
+_SINCE: Final = 21
+_LARGEST: Final = 1 << 31
+"""Bytes of a file. The publisher's largest edition has some 0.7 GB."""
+_MAPPED: Final = 0xFFFF << 32
+
+
+def recognises(head: bytes, name: str = "") -> bool:
+    """Return whether a file with this beginning and name has this format."""
+    return name.lower().endswith(".bin") and _is_header(head)
+
+
+def read(file: SourceFile, state: ReadState) -> None:
+    """Add a database's ranges to a source; IPv4-mapped addresses are read as IPv4 addresses.
+
+    Raises:
+        SourceError: not a database of countries in this format, or a damaged one.
+    """
+    content = bytearray()
+    for block in file.blocks():
+        content += block
+        if len(content) > _LARGEST:
+            raise SourceError(f"{file.name}: larger than such databases are")
+    try:
+        if not _is_header(content):
+            raise ValueError("no header")
+        _, columns, *_, rows4, at4, rows6, at6, _, _, _, _ = _HEADER.unpack_from(content)
+        codes: dict[int, int] = {}
+        for size, rows, at in ((4, rows4, at4), (16, rows6, at6)):
+            if rows and (size == 4 or at):
+                for first, last, place in _rows(content, size, columns, rows, at - 1):
+                    number = codes.get(place)
+                    if number is None:
+                        number = codes[place] = _code(content, place)
+                    _append(file, state, size, first, last, number)
+    except (ValueError, IndexError, struct.error) as error:
+        raise SourceError(f"{file.name}: no IP2Location database, or a damaged one") from error
+
+
+def _is_header(content: bytes | bytearray) -> bool:
+    if len(content) < _HEADER.size:
+        return False
+    kind, columns, year, month, day, rows4, at4, _, _, _, _, product, _ = _HEADER.unpack_from(
+        content
+    )
+    return bool(
+        1 <= kind <= columns <= 32
+        and columns >= 2
+        and year <= 99
+        and 1 <= month <= 12
+        and 1 <= day <= 31
+        and rows4 > 0
+        and at4 > _HEADER.size
+        and (product == _COUNTRIES or year < _SINCE)
+    )
+
+
+def _rows(
+    content: bytearray, size: int, columns: int, rows: int, at: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yield first and last address of each row, and where its code is.
+
+    Raises:
+        ValueError, struct.error: the rows are not in the file, or not in ascending order.
+    """
+    width = size + 4 * (columns - 1)
+    if at < 0 or at + rows * width + size > len(content):
+        raise ValueError("rows outside of the file")
+    view = memoryview(content)
+    top = (1 << 8 * size) - 1
+    first = int.from_bytes(view[at : at + size], "little")
+    for row in range(at, at + rows * width, width):
+        end = int.from_bytes(view[row + width : row + width + size], "little")
+        # The last row holds the last address of the space, which has no row of its own.
+        last = end if end == top else end - 1
+        if last < first:
+            raise ValueError("rows in another order")
+        (place,) = struct.unpack_from("<I", content, row + size)
+        yield first, last, place
+        first = end
+
+
+def _code(content: bytearray, place: int) -> int:
+    """Return the number of the code at a place: its length, then its letters."""
+    size = content[place]
+    if size > 2:
+        raise ValueError("no code of a country")
+    return read_code_number(content[place + 1 : place + 1 + size].decode("ascii"))
+
+
+def _append(
+    file: SourceFile, state: ReadState, size: int, first: int, last: int, number: int
+) -> None:
+    if not number:
+        return
+    into = state.into.ipv4 if size == 4 else state.into.ipv6
+    if size == 16 and first >= _MAPPED and last < _MAPPED + (1 << 32):
+        into, first, last = state.into.ipv4, first - _MAPPED, last - _MAPPED
+    into.append(first, last, number, file=file.number)

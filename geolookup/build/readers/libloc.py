@@ -1,0 +1,77 @@
+"""IPFire's ``location.db``, through its own package ``location`` (Debian: python3-location).
+
+Networks lie in each other, and the smaller one is the more specific. A network without a
+country is silence. The package is in C and reads the file as it is: take the database from
+IPFire or a distribution, which check its signature.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from geolookup._core import parse
+from geolookup.build.readers.ranges import SILENCE
+from geolookup.build.readers.source_file import ReadState, SourceFile, read_unchecked_code
+from geolookup.errors import SourceError
+
+NAME = "libloc"
+
+_MAGIC: Final = b"LOCDBXX"
+_PROGRESS_EVERY: Final = 1 << 14
+"""Networks between two calls of the progress function."""
+_NETWORKS: Final = 1_300_000
+"""About as many as a database has."""
+
+
+def recognises(head: bytes, _name: str = "") -> bool:
+    """Return whether a file with this beginning has this format."""
+    return head.startswith(_MAGIC)
+
+
+def read(file: SourceFile, state: ReadState) -> None:
+    """Add a database's ranges to a source.
+
+    Raises:
+        SourceError: the package is missing, or can't read the database.
+    """
+    try:
+        import location  # noqa: PLC0415 - distributions have it, and PyPI does not
+    except ImportError:
+        raise SourceError(
+            f"{file.name}: IPFire's database needs its package 'location' for this Python (Debian,"
+            " Ubuntu: python3-location); or export it by 'location export --directory=DIR"
+            " --format=list' and name the folder"
+        ) from None
+    # The package opens a path, and the file may be in an archive.
+    with tempfile.TemporaryDirectory(prefix="geolookup-") as folder:
+        path = Path(folder, "location.db")
+        try:
+            with path.open("wb") as plain:
+                plain.writelines(file.blocks())
+        except OSError as error:
+            what = os.strerror(error.errno or 0)
+            raise SourceError(f"{file.name}: can't be unpacked into {folder}: {what}") from error
+        try:
+            _add(location.Database(str(path)), file, state)
+        # Of the package, whose errors are of many kinds.
+        except (OSError, ValueError, SystemError) as error:
+            raise SourceError(f"{file.name}: no IPFire database, or a damaged one") from error
+
+
+def _add(database: Any, file: SourceFile, state: ReadState) -> None:
+    codes: dict[str, int] = {"": SILENCE}
+    for count, network in enumerate(database.networks, start=1):
+        raw = network.country_code or ""
+        number = codes.get(raw)
+        if number is None:
+            number = codes[raw] = read_unchecked_code(raw, file, state)
+        first, last = parse(network.first_address), parse(network.last_address)
+        if first is None or last is None:
+            raise ValueError("no addresses")
+        into = state.into.ipv4 if len(first) == 4 else state.into.ipv6
+        into.append(int.from_bytes(first), int.from_bytes(last), number, file=file.number)
+        if file.on_read is not None and count % _PROGRESS_EVERY == 0:
+            file.on_read(min(file.part.size, file.part.size * count // _NETWORKS))
