@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "instruction_sets.h"
+#include "outcome.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -65,6 +66,66 @@ static inline void gl_count8(const uint8_t *column, size_t n, uint64_t counts[25
         lanes[0][column[i]]++;
     for (unsigned value = 0; value < 256; value++)
         counts[value] += lanes[0][value] + lanes[1][value] + lanes[2][value] + lanes[3][value];
+}
+
+/* Adds the reasons of outcomes to `counts`; those of bytes that are no outcome do not count.
+ *
+ * Where there are many reasons each is compared with 64 outcomes, since a counter for each would
+ * wait for the addition before it. Most outcomes have none. */
+static inline void gl_count_reasons(const uint8_t *outcomes, size_t n, uint64_t counts[GL_REASONS])
+{
+    size_t i = 0;
+
+#if defined(__SSE2__)
+    const __m128i decided = _mm_set1_epi8(2), zero = _mm_setzero_si128();
+    while (n - i >= 64) {
+        __m128i sums[GL_REASONS]; /* of bytes, which count to 255 */
+        size_t left = (n - i) / 64;
+        size_t end = i + 64 * (left < 255 / 4 ? left : 255 / 4);
+        for (unsigned reason = 1; reason < GL_REASONS; reason++)
+            sums[reason] = zero;
+        for (; i < end; i += 64) {
+            const __m128i *at = (const __m128i *)(outcomes + i);
+            __m128i a = _mm_loadu_si128(at), b = _mm_loadu_si128(at + 1);
+            __m128i c = _mm_loadu_si128(at + 2), d = _mm_loadu_si128(at + 3);
+            __m128i most = _mm_max_epu8(_mm_max_epu8(a, b), _mm_max_epu8(c, d));
+            if (_mm_movemask_epi8(_mm_cmpgt_epi8(most, decided)) == 0)
+                continue;
+            GL_UNROLL
+            for (unsigned reason = 1; reason < GL_REASONS; reason++) {
+                __m128i wanted = _mm_set1_epi8((char)(reason << 2 | 3));
+                __m128i ab = _mm_add_epi8(_mm_cmpeq_epi8(a, wanted), _mm_cmpeq_epi8(b, wanted));
+                __m128i cd = _mm_add_epi8(_mm_cmpeq_epi8(c, wanted), _mm_cmpeq_epi8(d, wanted));
+                sums[reason] = _mm_sub_epi8(sums[reason], _mm_add_epi8(ab, cd));
+            }
+        }
+        for (unsigned reason = 1; reason < GL_REASONS; reason++) {
+            __m128i sum = _mm_sad_epu8(sums[reason], zero);
+            counts[reason] += (uint64_t)_mm_cvtsi128_si64(sum) +
+                              (uint64_t)_mm_cvtsi128_si64(_mm_unpackhi_epi64(sum, sum));
+        }
+    }
+#endif
+    for (; i < n; i++)
+        if (gl_outcome_verdict(outcomes[i]) == 3 && gl_outcome_reason(outcomes[i]) < GL_REASONS)
+            counts[gl_outcome_reason(outcomes[i])]++;
+    counts[0] = 0;
+}
+
+/* Writes the reasons of outcomes, which are eight at a time in a word. */
+static inline void gl_put_reasons(const uint8_t *restrict outcomes, size_t n, uint8_t *restrict out)
+{
+    const uint64_t six_bits = UINT64_C(0x3F3F3F3F3F3F3F3F);
+    size_t i = 0;
+
+    for (; i + 8 <= n; i += 8) {
+        uint64_t word;
+        memcpy(&word, outcomes + i, 8);
+        word = word >> 2 & six_bits;
+        memcpy(out + i, &word, 8);
+    }
+    for (; i < n; i++)
+        out[i] = (uint8_t)gl_outcome_reason(outcomes[i]);
 }
 
 /* Number of a pair of capital letters (and the six characters around them): ten bits. */

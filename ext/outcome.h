@@ -6,9 +6,8 @@
 #ifndef GEOLOOKUP_OUTCOME_H
 #define GEOLOOKUP_OUTCOME_H
 
-/* Numbers of a Reason are below the first; what any byte has there is below the second. */
+/* Numbers of a Reason are below this. */
 #define GL_REASONS 10
-#define GL_REASON_BYTES 64
 
 static inline unsigned gl_outcome_verdict(unsigned outcome)
 {

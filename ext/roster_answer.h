@@ -116,7 +116,7 @@ typedef struct gl_answer {
     size_t country_count;
     uint64_t by_status[GL_STATUSES]; /* addresses */
     uint64_t by_verdict[3]; /* addresses: inside, outside, undetermined */
-    uint64_t by_reason[GL_REASON_BYTES]; /* undetermined addresses */
+    uint64_t by_reason[GL_REASONS]; /* undetermined addresses */
     size_t bitmap_bytes[3];
     gl_container *containers[3];
     uint64_t *words[3];
@@ -212,33 +212,6 @@ static inline gl_selection gl_answer_selection(const gl_answer *a, unsigned verd
     return selection;
 }
 
-/* Counts the reasons of `n` outcomes, most of which are often decided. */
-static inline void gl_count_reasons(const uint8_t *outcomes, size_t n,
-                                    uint64_t counts[GL_REASON_BYTES])
-{
-    const gl_selection undecided = {outcomes, n, GL_NEITHER8, 0};
-    uint64_t words[GL_COLUMN_PART / 64], by_outcome[256];
-
-    for (size_t begin = 0; begin < n; begin += GL_COLUMN_PART) {
-        size_t part = n - begin < GL_COLUMN_PART ? n - begin : GL_COLUMN_PART, found = 0;
-        unsigned count = gl_bitmap(&undecided, begin, part, words);
-        for (unsigned i = 0; i < count; i++)
-            found += (size_t)__builtin_popcountll(words[i]);
-        if (found > GL_COLUMN_PART / 4) {
-            memset(by_outcome, 0, sizeof by_outcome);
-            gl_count8(outcomes + begin, part, by_outcome);
-            for (unsigned reason = 1; reason < GL_REASONS; reason++)
-                counts[reason] += by_outcome[reason << 2 | 3];
-        } else if (found > 0) {
-            for (unsigned i = 0; i < count; i++)
-                for (uint64_t word = words[i]; word != 0; word &= word - 1) {
-                    size_t at = begin + 64 * i + (size_t)__builtin_ctzll(word);
-                    counts[gl_outcome_reason(outcomes[at])]++;
-                }
-        }
-    }
-}
-
 /* Adds up the tallies, and measures the bitmaps. */
 static inline void gl_answer_total(gl_answer *a)
 {
@@ -317,7 +290,7 @@ static inline size_t gl_answer_bytes(const gl_answer *a)
         bytes += gl_field_bytes(a->bitmap_bytes[i]);
     if (a->reasons && a->n > 0)
         bytes += gl_field_bytes(a->n);
-    for (unsigned reason = 1; reason < GL_REASONS; reason++)
+    for (unsigned reason = 1; a->by_verdict[2] > 0 && reason < GL_REASONS; reason++)
         if (a->by_reason[reason] > 0)
             bytes += gl_field_bytes(gl_reason_count_bytes(a->by_reason[reason]));
     return bytes;
@@ -351,11 +324,10 @@ static inline uint8_t *gl_answer_write(const gl_answer *a, uint8_t *out)
     }
     if (a->reasons && a->n > 0) {
         out = gl_put_field(out, 10, a->n);
-        for (size_t i = 0; i < a->n; i++)
-            out[i] = (uint8_t)gl_outcome_reason(a->outcomes[i]);
+        gl_put_reasons(a->outcomes, a->n, out);
         out += a->n;
     }
-    for (unsigned reason = 1; reason < GL_REASONS; reason++) {
+    for (unsigned reason = 1; a->by_verdict[2] > 0 && reason < GL_REASONS; reason++) {
         uint64_t count = a->by_reason[reason];
         if (count > 0) {
             out = gl_put_field(out, 11, gl_reason_count_bytes(count));
