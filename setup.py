@@ -55,7 +55,8 @@ else:
     else:
         compiler = [*compiler, *openssl[0], "-DGEOLOOKUP_TLS"]
         linker = [*linker, *openssl[1]]
-    extensions.append(extension("_http2", ["-D_GNU_SOURCE", *compiler], [*linker, "-pthread"]))
+    for name in ("_http2", "_http2_client"):
+        extensions.append(extension(name, ["-D_GNU_SOURCE", *compiler], [*linker, "-pthread"]))
 
 setup(
     ext_modules=cythonize(

@@ -61,7 +61,7 @@ typedef SSL gl_tls;
 
 static const int gl_has_tls = 1;
 
-static int gl_select_h2(SSL *ssl, const unsigned char **out, unsigned char *size,
+static inline int gl_select_h2(SSL *ssl, const unsigned char **out, unsigned char *size,
                         const unsigned char *offered, unsigned int bytes, void *unused)
 {
     (void)ssl;
@@ -78,7 +78,7 @@ static int gl_select_h2(SSL *ssl, const unsigned char **out, unsigned char *size
 }
 
 /* Adds the certificates of a PEM text: the first as the server's own, the rest of its chain. */
-static int gl_use_chain(SSL_CTX *context, const char *pem, int size)
+static inline int gl_use_chain(SSL_CTX *context, const char *pem, int size)
 {
     BIO *bio = BIO_new_mem_buf(pem, size);
     X509 *one = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL;
@@ -95,7 +95,7 @@ static int gl_use_chain(SSL_CTX *context, const char *pem, int size)
     return good;
 }
 
-static int gl_no_password(char *out, int size, int writing, void *unused)
+static inline int gl_no_password(char *out, int size, int writing, void *unused)
 {
     (void)out;
     (void)size;
@@ -104,7 +104,7 @@ static int gl_no_password(char *out, int size, int writing, void *unused)
     return 0;
 }
 
-static int gl_use_key(SSL_CTX *context, const char *pem, int size)
+static inline int gl_use_key(SSL_CTX *context, const char *pem, int size)
 {
     BIO *bio = BIO_new_mem_buf(pem, size);
     EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, gl_no_password, NULL) : NULL;
@@ -115,7 +115,7 @@ static int gl_use_key(SSL_CTX *context, const char *pem, int size)
     return good;
 }
 
-static int gl_trust(SSL_CTX *context, const char *pem, int size)
+static inline int gl_trust(SSL_CTX *context, const char *pem, int size)
 {
     BIO *bio = BIO_new_mem_buf(pem, size);
     X509_STORE *store = SSL_CTX_get_cert_store(context);
@@ -137,7 +137,7 @@ static int gl_trust(SSL_CTX *context, const char *pem, int size)
 
 /* Returns NULL for what OpenSSL does not take. `authorities` is NULL where clients need no
  * certificates; else they must have one that comes from one of these. */
-static gl_tls_context *gl_tls_context_new(const char *chain, int chain_bytes, const char *key,
+static inline gl_tls_context *gl_tls_context_new(const char *chain, int chain_bytes, const char *key,
                                           int key_bytes, const char *authorities,
                                           int authorities_bytes)
 {
@@ -250,7 +250,7 @@ static inline void gl_tls_goodbye(gl_tls *ssl)
     ERR_clear_error();
 }
 
-static int gl_is_ip(const char *name)
+static inline int gl_is_ip(const char *name)
 {
     uint8_t out[16];
 
@@ -259,7 +259,7 @@ static int gl_is_ip(const char *name)
 
 /* Whether a name of this kind looks like none of another: an authority that may issue DNS names
  * must not thereby issue URIs. `name` ends with a zero that is not of its size. */
-static int gl_name_fits(int kind, const char *name, size_t size)
+static inline int gl_name_fits(int kind, const char *name, size_t size)
 {
     for (size_t i = 0; i < size; i++)
         if (name[i] < 0x20 || name[i] > 0x7E)
@@ -279,7 +279,7 @@ static int gl_name_fits(int kind, const char *name, size_t size)
 /* Reads the alternative names of the client's certificate. Returns the methods that it may
  * call, and its names as gRPC's auth context calls them: "kind", 0, "name", 0, ... in memory
  * that the caller frees. */
-static uint32_t gl_tls_identities(const gl_tls *ssl, const gl_allow *allow, uint8_t **names,
+static inline uint32_t gl_tls_identities(const gl_tls *ssl, const gl_allow *allow, uint8_t **names,
                                   size_t *bytes)
 {
     uint32_t mask = gl_allow_all(allow);

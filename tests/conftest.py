@@ -10,6 +10,7 @@ from servers import OWN_REGION_SETS, TRANSPORT, Service, serving
 
 import geolookup
 from geolookup import Dataset
+from geolookup.client import transports
 from geolookup.service.rpc.transports import build
 
 
@@ -39,9 +40,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def transport(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The transport of all services that are started while this one is in use."""
+    """The transport of all services that are started while this one is in use.
+
+    And that of all clients, so that what is tested with a client is tested over both of theirs.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TRANSPORT, request.param)
+        carrier = "native" if request.param == "native" else "grpcio"
+        patch.setenv(transports.VARIABLE, carrier)
         yield request.param
 
 

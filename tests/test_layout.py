@@ -22,7 +22,7 @@ PACKAGE = ROOT / "geolookup"
 # Each part may import the parts above it, and itself. Where a room has an order of its own,
 # its modules stand here by their names; the others of a room rank as the room.
 PARTS = (
-    ("_moved", "errors", "atomic", "_core", "_http2", "_meter", "_sweep"),
+    ("_moved", "errors", "atomic", "_core", "_http2", "_http2_client", "_meter", "_sweep"),
     ("tomlfile",),
     ("answer.claims", "answer.country_codes", "answer.intervals", "answer.signature", "answer.age"),
     ("answer.region_sets", "answer.embedded_ipv4", "answer.addresses", "answer.evidence"),

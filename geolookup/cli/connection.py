@@ -29,6 +29,7 @@ class Connection:
         certificate: file of the certificate to show.
         key: file of its private key.
         server_name: the name in the service's certificate, where the target is another.
+        transport: what carries the calls, as `geolookup.client.Client` takes it.
     """
 
     target: str
@@ -38,6 +39,7 @@ class Connection:
     certificate: str | None
     key: str | None
     server_name: str | None
+    transport: str | None = None
 
     @property
     def credentials(self) -> Any:
@@ -89,7 +91,7 @@ class Connection:
 
 
 def connection_options(
-    flag: str, what: str, *, default: str | None = None
+    flag: str, what: str, *, default: str | None = None, transports: bool = False
 ) -> Callable[[_Function], _Function]:
     """Add the options of a connection, and pass them as one `connection`.
 
@@ -97,9 +99,10 @@ def connection_options(
         flag: the option that names the service, such as "--server".
         what: its help text.
         default: the service that is asked without it; None: without it there is no connection.
+        transports: whether what carries the calls can be chosen.
     """
     file = click.Path(exists=True, dir_okay=False)
-    options = (
+    options: list[Callable[[_Function], _Function]] = [
         click.option(flag, "target", metavar="TARGET", default=default, show_default=True,
                      callback=_read_target, help=what),
         click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
@@ -114,22 +117,31 @@ def connection_options(
                      help="Private key (PEM) of --certificate."),
         click.option("--server-name", metavar="NAME",
                      help="The name in the service's certificate, where TARGET is another."),
-    )  # fmt: skip
+    ]  # fmt: skip
+    if transports:
+        carrier = "What carries the calls.  [default: native where it can]"
+        options.append(
+            click.option("--transport", type=click.Choice(["native", "grpcio"]), help=carrier)
+        )
 
     def decorate(function: _Function) -> _Function:
         @functools.wraps(function)
         def passing(**given: Any) -> object:
             target, timeout, tls = (given.pop(name) for name in ("target", "timeout", "tls"))
+            transport = given.pop("transport", None)
             files = {name: given.pop(name) for name in _TLS}
             asked = [f"--{name.replace('_', '-')}" for name, value in files.items() if value]
             if target is None:
-                if timeout is not None or tls or asked:
-                    first = "--timeout" if timeout is not None else "--tls" if tls else asked[0]
-                    raise click.UsageError(f"{first} is for {flag}")
+                others = ("--timeout", timeout), ("--tls", tls or None), ("--transport", transport)
+                alone = [name for name, value in others if value is not None] + asked
+                if alone:
+                    raise click.UsageError(f"{alone[0]} is for {flag}")
                 return function(connection=None, **given)
             if (files["certificate"] is None) != (files["key"] is None):
                 raise click.UsageError("--certificate and --key belong together")
-            connection = Connection(target, timeout, tls or bool(asked), **files)
+            connection = Connection(
+                target, timeout, tls or bool(asked), **files, transport=transport
+            )
             return function(connection=connection, **given)
 
         decorated: Any = passing

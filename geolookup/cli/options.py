@@ -117,7 +117,9 @@ def stale_of(max_age: int | None) -> Stale | None:
 
 
 server_options = connection_options(
-    "--server", "Ask a running service instead: HOST:PORT, [IPV6]:PORT or unix:PATH."
+    "--server",
+    "Ask a running service instead: HOST:PORT, [IPV6]:PORT or unix:PATH.",
+    transports=True,
 )
 
 
@@ -198,13 +200,16 @@ def connect(connection: Connection, default_timeout: float) -> Iterator[Client]:
     # gRPC takes longer to import than all else together.
     from geolookup.client import Client  # noqa: PLC0415
 
-    with (
-        connection.diagnosed(),
-        Client(
+    credentials = connection.credentials
+    try:
+        client = Client(
             connection.target,
             timeout=connection.timeout or default_timeout,
-            credentials=connection.credentials,
+            credentials=credentials,
             options=connection.options,
-        ) as client,
-    ):
+            transport=connection.transport,
+        )
+    except ValueError as error:  # of the transport: the rest was read before
+        raise click.UsageError(str(error).replace("transport:", "--transport:")) from None
+    with connection.diagnosed(), client:
         yield client

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import grpc
 import grpc.aio
 
 from geolookup.answer.claims import Policy
 from geolookup.client import wire
-from geolookup.client.base import BaseClient, Methods
+from geolookup.client.base import BaseClient
 from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
 from geolookup.client.coalescing import Batch, Waiter
 from geolookup.client.failures import EXPIRED, Failure, closed
 from geolookup.client.stream_timeout import StreamTimeout
+from geolookup.client.transports import grpcio
+from geolookup.client.transports.grpcio import is_cancelled
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from geolookup.answer.file_format import SourceInfo
     from geolookup.answer.region_sets import RegionSet, RegionSets
     from geolookup.answer.results import Answer, RosterResult
+    from geolookup.client.transports import native
 
 _T = TypeVar("_T")
 
 
-class AsyncClient(BaseClient[grpc.aio.Channel]):
+class AsyncClient(BaseClient):
     """`Client` for asyncio: the same verbs, each to be awaited.
 
     Belongs to the event loop in which it is first used. An asynchronous context
@@ -47,6 +48,9 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
         self._lookups = self._coalescer(self._send, contextlib.nullcontext())
         # An event loop holds its tasks by weak references only.
         self._tasks: set[asyncio.Task[None]] = set()
+        # Not before its first call: they belong to the event loop that they are made in.
+        self._opened: grpcio.LoopCalls | native.LoopCalls | None = None
+        self._streams: grpcio.LoopCalls | None = None
 
     async def country(self, address: Address, *, timeout: float | None = None) -> str:
         """Return the code of an address, "ZZ" for no country; see `Dataset.country`."""
@@ -143,8 +147,9 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
         self._closing.set()
         if self._lookups is not None:
             self._lookups.close()
-        for methods in self._channels:
-            await methods.channel.close()
+        for calls in {self._opened, self._streams}:
+            if calls is not None:
+                await calls.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,32 +157,36 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _methods(self) -> Methods[grpc.aio.Channel]:
+    def _calls(self) -> grpcio.LoopCalls | native.LoopCalls:
         if self._closed:
             raise closed()
-        if not self._channels:
-            # Not before: gRPC ties a channel to the event loop that it finds.
-            self._open(grpc.aio.insecure_channel, grpc.aio.secure_channel)
-        return next(self._turns)
+        if self._opened is None:
+            if self._native:
+                from geolookup.client.transports.native import LoopCalls  # noqa: PLC0415 - may lack
+
+                self._opened = LoopCalls(self._settings())
+            else:
+                self._opened = self._streaming()
+        return self._opened
+
+    def _streaming(self) -> grpcio.LoopCalls:
+        if self._closed:
+            raise closed()
+        if self._streams is None:
+            self._streams = grpcio.LoopCalls(
+                self._target, self._credentials, self._options, self._count
+            )
+        return self._streams
 
     async def _call(self, request: wire.Request[_T], timeout: float | None) -> _T:
         limit = self._limit(timeout)
         attempts = self._attempts(limit)
         while True:
-            method = self._methods().unary[request.method]
-            try:
-                body = await method(request.body, timeout=attempts.deadline - monotonic())
-            except grpc.aio.AioRpcError as error:
-                outcome = self._outcome(Failure.of(error), attempts, limit, request.field)
-            except (asyncio.CancelledError, grpc.aio.UsageError):
-                # gRPC cancels the calls of a channel that is closed.
-                if not self._closed or _task_is_cancelled():
-                    raise
-                outcome = closed()
-            else:
+            body = await self._calls().call(request.method, request.body, attempts.remaining())
+            if isinstance(body, bytes):
                 self._budget.refill()
                 return request.read(body)
-            # Here and not above, so that gRPC's texts are no part of the traceback.
+            outcome = self._outcome(body, attempts, limit, request.field)
             if isinstance(outcome, GeoLookupError):
                 raise outcome
             await self._pause(outcome)
@@ -226,18 +235,18 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
         lookups = self._lookups
         assert lookups is not None  # noqa: S101
         try:
-            method = self._methods().unary[batch.request.method]
             # All are late where nothing is left, and their timers are about to find out.
-            body = await method(batch.request.body, timeout=max(batch.remaining(), 0.001))
-        except grpc.aio.AioRpcError as error:
-            wait = lookups.on_failure(batch, Failure.of(error))
-        except (asyncio.CancelledError, grpc.aio.UsageError, GeoLookupError):
-            # The channel was closed under a batch, or the event loop ends.
+            body = await self._calls().call(
+                batch.request.method, batch.request.body, max(batch.remaining(), 0.001)
+            )
+        except (asyncio.CancelledError, GeoLookupError):
+            # The client was closed under a batch, or the event loop ends.
             lookups.on_closed(batch)
             return
-        else:
+        if isinstance(body, bytes):
             lookups.on_answer(batch, body)
             return
+        wait = lookups.on_failure(batch, body)
         if wait is not None:
             await self._pause(wait)
             lookups.send_again(batch)
@@ -277,7 +286,7 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
             call.cancel()
 
         problem: Exception | None = None
-        call = self._methods().stream_rosters(bodies())
+        call = self._streaming().stream_rosters(bodies())
         watching = asyncio.create_task(watch())
         try:
             timeout.on_wait()
@@ -290,7 +299,7 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
             failure = EXPIRED if expired else Failure.of(error)
             problem = self._problem(failure, limit, column)
         except asyncio.CancelledError:
-            if not (expired or self._closed) or _task_is_cancelled():
+            if not (expired or self._closed) or is_cancelled():
                 raise
             problem = self._problem(EXPIRED, limit) if expired else closed()
         finally:
@@ -318,12 +327,6 @@ class _Waiter(Waiter):
             self.future.set_exception(outcome)
         else:
             self.future.set_result(outcome)
-
-
-def _task_is_cancelled() -> bool:
-    """Return whether the caller's task was cancelled, and not just its call."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _each(items: Iterable[_T]) -> AsyncIterator[_T]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from geolookup.client import wire
 from geolookup.client.channel import (
     DEFAULT_TIMEOUT,
     channel_count,
@@ -18,31 +16,19 @@ from geolookup.client.coalescing import Batch, Coalescer, Coalescing
 from geolookup.client.failures import Failure, closed
 from geolookup.client.retry import DEFAULT_RETRY, Attempts, Budget, Retry
 from geolookup.client.target import read_target
+from geolookup.client.transports import choose
+from geolookup.client.transports.endpoint import read_endpoint
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import grpc
 
+    from geolookup.client.transports.connecting import Settings
     from geolookup.errors import GeoLookupError
 
-_Channel = TypeVar("_Channel")
 
-
-class Methods(Generic[_Channel]):
-    """A channel and its methods, by name.
-
-    Without serialisers: bytes are made and read by `wire`, where an error becomes
-    one of our own and is not logged by gRPC.
-    """
-
-    def __init__(self, channel: Any) -> None:
-        self.channel: _Channel = channel
-        self.unary: dict[str, Any] = {name: channel.unary_unary(name) for name in wire.UNARY}
-        self.stream_rosters: Any = channel.stream_stream(wire.STREAM_ROSTERS)
-
-
-class BaseClient(Generic[_Channel]):
+class BaseClient:
     """The arguments of a client, and its state; `Client` documents them."""
 
     def __init__(
@@ -55,16 +41,17 @@ class BaseClient(Generic[_Channel]):
         channels: int = 1,
         retry: Retry | None = DEFAULT_RETRY,
         coalesce: bool | Coalescing = False,
+        transport: str | None = None,
     ) -> None:
         self._target = read_target(target)
         self._timeout = time_limit(timeout)
         self._credentials = credentials
+        options = tuple(options)
+        self._native = choose(transport, target, credentials, options) == "native"
         self._options = channel_options(options, retries=retry is not None)
         self._count = channel_count(channels)
         self._budget = Budget(retry)
         self._coalesce = Coalescing() if coalesce is True else coalesce
-        self._channels: list[Methods[_Channel]] = []
-        self._turns: Iterator[Methods[_Channel]] = iter(())
         self._closed = False
         self._begin()
 
@@ -79,17 +66,13 @@ class BaseClient(Generic[_Channel]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._target}{', closed' if self._closed else ''}>"
 
-    def _open(self, insecure: Callable[..., Any], secure: Callable[..., Any]) -> None:
-        self._channels = [
-            Methods(
-                insecure(self._target, self._options)
-                if self._credentials is None
-                else secure(self._target, self._credentials, self._options)
-            )
-            for _ in range(self._count)
-        ]
-        # Of an endless iterator, one step is one indivisible act among threads.
-        self._turns = itertools.cycle(self._channels)
+    def _settings(self) -> Settings:
+        """Return how native connections are made."""
+        from geolookup.client.transports.native import settings_of  # noqa: PLC0415 - may lack
+
+        endpoint = read_endpoint(self._target)
+        assert endpoint is not None  # noqa: S101 - or the transport would be another
+        return settings_of(endpoint, self._count, self._credentials, dict(self._options))
 
     def _coalescer(
         self, send: Callable[[Batch], bool], lock: AbstractContextManager[Any]

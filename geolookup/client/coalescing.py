@@ -199,7 +199,7 @@ class Batch:
 
     def remaining(self) -> float:
         """Return the seconds until its deadline."""
-        return self.attempts.deadline - monotonic()
+        return self.attempts.remaining()
 
     def fail(self, problem: Callable[[Waiter], GeoLookupError]) -> None:
         """Give each waiter an error of its own."""

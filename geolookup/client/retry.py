@@ -1,4 +1,4 @@
-"""When calls are made again; no clock but the caller's, and no networking in here.
+"""When calls are made again; no networking in here.
 
 Not by gRPC's own retry: it gives up on requests over its buffer of 256 KiB, makes five
 attempts at most, can't tell a call that was shed from one that can never be answered, and
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ class Attempts:
         self._failed = 0
         self._shed = 0
         self.failure: Failure | None = None
+
+    def remaining(self) -> float:
+        """Return the seconds until the deadline."""
+        return self.deadline - monotonic()
 
     def wait_after(self, failure: Failure, now: float) -> float | None:
         """Return the seconds until the next attempt; None: there is none."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Iterator
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,8 @@ from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
 from geolookup.client.coalescing import Batch, Waiter
 from geolookup.client.failures import EXPIRED, Failure, closed
 from geolookup.client.stream_timeout import StreamTimeout
-from geolookup.errors import GeoLookupError
+from geolookup.client.transports import grpcio
+from geolookup.errors import GeoLookupError, ServiceError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
     from geolookup.answer.file_format import SourceInfo
     from geolookup.answer.region_sets import RegionSet, RegionSets
     from geolookup.answer.results import Answer, RosterResult
+    from geolookup.client.transports import native
 
 _T = TypeVar("_T")
 
 
-class Client(BaseClient[grpc.Channel]):
+class Client(BaseClient):
     """Asks a geolookup service what a `geolookup.Dataset` answers in process.
 
     The verbs have the arguments, results and errors of those of `Dataset`. Each
@@ -54,8 +56,11 @@ class Client(BaseClient[grpc.Channel]):
         retry: how calls that fail as unavailable are made again; None: not at all.
         coalesce: whether lookups that wait at the same moment go to the service
             in one call, and how; see docs/client.md. The answers are the same.
+        transport: what carries the calls: "native", "grpcio", or None for the native
+            one where it can. See docs/client.md.
 
     Raises:
+        ValueError: an argument makes no sense, or the transport can't be used.
         ServiceUnavailableError: from each call, the service can't be reached or
             not in time.
         ServiceError: from each call, any other failure.
@@ -63,9 +68,19 @@ class Client(BaseClient[grpc.Channel]):
 
     def _begin(self) -> None:
         self._closing = threading.Event()
-        self._delayed: dict[Batch, threading.Timer] = {}
         self._lookups = self._coalescer(self._send, threading.Lock())
-        self._open(grpc.insecure_channel, grpc.secure_channel)
+        self._opening = threading.Lock()
+        self._streams: grpcio.ThreadCalls | None = None
+        self._calls: grpcio.ThreadCalls | native.ThreadCalls
+        if self._native:
+            from geolookup.client.transports.native import ThreadCalls  # noqa: PLC0415 - may lack
+
+            self._calls = ThreadCalls(self._settings())
+        else:
+            self._calls = self._streams = self._over_grpcio()
+
+    def _over_grpcio(self) -> grpcio.ThreadCalls:
+        return grpcio.ThreadCalls(self._target, self._credentials, self._options, self._count)
 
     def country(self, address: Address, *, timeout: float | None = None) -> str:
         """Return the code of an address, "ZZ" for no country; see `Dataset.country`."""
@@ -183,11 +198,10 @@ class Client(BaseClient[grpc.Channel]):
         self._closing.set()
         if self._lookups is not None:
             self._lookups.close()
-        for methods in self._channels:
-            methods.channel.close()
-        for batch, timer in list(self._delayed.items()):
-            timer.cancel()
-            self._resend(batch)  # which wakes its waiters
+        self._calls.close()
+        with self._opening:
+            if self._streams is not None:
+                self._streams.close()
 
     def __enter__(self) -> Self:
         return self
@@ -199,27 +213,20 @@ class Client(BaseClient[grpc.Channel]):
         limit = self._limit(timeout)
         attempts = self._attempts(limit)
         while True:
-            method = next(self._turns).unary[request.method]
-            try:
-                body = method(request.body, timeout=attempts.deadline - monotonic())
-            except grpc.RpcError as error:
-                outcome = self._outcome(Failure.of(error), attempts, limit, request.field)
-            except ValueError:  # gRPC's for a closed channel
-                if not self._closed:
-                    raise
-                outcome = closed()
-            else:
+            body = self._calls.call(request.method, request.body, attempts.remaining())
+            if isinstance(body, bytes):
                 self._budget.refill()
                 return request.read(body)
-            # Here and not above, so that gRPC's texts are no part of the traceback.
+            outcome = self._outcome(body, attempts, limit, request.field)
             if isinstance(outcome, GeoLookupError):
                 raise outcome
             self._closing.wait(outcome)
+            if self._closed:
+                raise closed()
 
     # Coalesced lookups. The first of a question is an ordinary call of its caller's thread. What
-    # waits when it ends is sent from that thread but not waited for there: gRPC's own thread
-    # hands out what comes back and sends the next. So no thread works longer for others than it
-    # takes to send.
+    # waits when a call ends becomes the next one, which the thread of one of its waiters makes:
+    # the one that waits longest, so that it has as much time as the call.
 
     def _coalesced(self, packed: bytes | None, question: wire.Question, limit: float) -> Answer:
         lookups = self._lookups
@@ -233,43 +240,78 @@ class Client(BaseClient[grpc.Channel]):
             finally:
                 lookups.leave(first)
         try:
-            waiter.done.acquire(timeout=limit)
+            while waiter.outcome is None and waiter.wait():
+                if waiter.batches:
+                    self._make(waiter.batches.pop())
         finally:
+            waiter.gone = True
             if waiter.outcome is None:
                 lookups.give_up(waiter, question)
+            while waiter.batches:  # that came too late for it
+                self._pass_on(waiter.batches)
         outcome = waiter.outcome
         if outcome is None or isinstance(outcome, GeoLookupError):
             raise outcome or self._problem(EXPIRED, limit)
         return outcome
 
     def _send(self, batch: Batch) -> bool:
-        method = next(self._turns).unary[batch.request.method]
-        try:
-            call = method.future(batch.request.body, timeout=batch.remaining())
-        except ValueError:  # gRPC's for a closed channel
+        if self._closed:
             return False
-        call.add_done_callback(partial(self._on_end, batch))
-        return True
+        for waiter in sorted(batch.waiters, key=_deadline, reverse=True):
+            assert isinstance(waiter, _Waiter)  # noqa: S101
+            if waiter.gone:
+                continue
+            waiter.batches.append(batch)
+            waiter.wake()
+            if waiter.gone:  # just now: whoever of both takes the batch has it made
+                self._pass_on(waiter.batches)
+            return True
+        return False
 
-    def _on_end(self, batch: Batch, call: Any) -> None:
-        """Hand out what came back. In gRPC's thread."""
+    def _pass_on(self, batches: list[Batch]) -> None:
+        """Have another thread make what this one was to."""
+        with contextlib.suppress(IndexError):
+            batch = batches.pop()
+            if not self._send(batch):
+                self._fail(batch, EXPIRED)
+
+    def _make(self, batch: Batch) -> None:
+        """Make the call of a batch, and hand out what came back."""
+        lookups = self._lookups
+        assert lookups is not None  # noqa: S101
+        try:
+            while True:
+                body = self._calls.call(
+                    batch.request.method, batch.request.body, max(batch.remaining(), 0.001)
+                )
+                if isinstance(body, bytes):
+                    lookups.on_answer(batch, body)
+                    return
+                wait = lookups.on_failure(batch, body)
+                if wait is None:
+                    return
+                self._closing.wait(wait)
+                if self._closed or batch.remaining() <= 0:
+                    self._fail(batch, EXPIRED)
+                    return
+        except ServiceError:  # the client was closed
+            lookups.on_closed(batch)
+        except BaseException:  # Ctrl-C in this thread is nothing to the others
+            if not self._send(batch):
+                self._fail(batch, EXPIRED)
+            raise
+
+    def _fail(self, batch: Batch, failure: Failure) -> None:
         assert self._lookups is not None  # noqa: S101
-        if call.code() is grpc.StatusCode.OK:
-            self._lookups.on_answer(batch, call.result())
-            return
-        wait = self._lookups.on_failure(batch, Failure.of(call))
-        if wait is not None:
-            timer = threading.Timer(wait, self._resend, (batch,))
-            timer.daemon = True
-            self._delayed[batch] = timer
-            timer.start()
-            if self._closed:  # meanwhile, and nothing may come of the timer
-                self._resend(batch)
+        self._lookups.on_failure(batch, failure)
 
-    def _resend(self, batch: Batch) -> None:
-        # Once, by the timer or by the end of the client, whichever comes first.
-        if self._delayed.pop(batch, None) is not None and self._lookups is not None:
-            self._lookups.send_again(batch)
+    def _streaming(self) -> grpcio.ThreadCalls:
+        with self._opening:
+            if self._closed:
+                raise closed()
+            if self._streams is None:
+                self._streams = self._over_grpcio()
+            return self._streams
 
     def _stream(
         self,
@@ -307,12 +349,7 @@ class Client(BaseClient[grpc.Channel]):
 
         expired = threading.Event()
         problem: Exception | None = None
-        try:
-            call = next(self._turns).stream_rosters(bodies())
-        except ValueError:
-            if not self._closed:
-                raise
-            raise closed() from None
+        call = self._streaming().stream_rosters(bodies())
         threading.Thread(target=watch, name="geolookup-stream-timeout", daemon=True).start()
         try:
             timeout.on_wait()
@@ -335,16 +372,37 @@ class Client(BaseClient[grpc.Channel]):
 
 
 class _Waiter(Waiter):
-    """A thread that waits: for a lock that is released once its outcome is there."""
+    """A thread that waits: for a lock that is released when there is something for it.
 
-    __slots__ = ("done", "outcome")
+    Attributes:
+        outcome: what came of it; None: nothing yet.
+        batches: what it is to make, also for others.
+        gone: whether it waits no more.
+    """
+
+    __slots__ = ("_woken", "batches", "gone", "outcome")
 
     def __init__(self, packed: bytes | None, limit: float) -> None:
         super().__init__(packed, limit)
         self.outcome: Answer | GeoLookupError | None = None
-        self.done = threading.Lock()
-        self.done.acquire()
+        self.batches: list[Batch] = []
+        self.gone = False
+        self._woken = threading.Lock()
+        self._woken.acquire()
+
+    def wait(self) -> bool:
+        """Wait until there is something; False: its time is over."""
+        return self._woken.acquire(timeout=max(self.deadline - monotonic(), 0.0))
+
+    def wake(self) -> None:
+        """Have `wait` return; a wake-up before it has is one with it."""
+        with contextlib.suppress(RuntimeError):
+            self._woken.release()
 
     def resolve(self, outcome: Answer | GeoLookupError) -> None:
         self.outcome = outcome
-        self.done.release()
+        self.wake()
+
+
+def _deadline(waiter: Waiter) -> float:
+    return waiter.deadline

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +28,37 @@ _PROBE_TIMEOUT = 2.0
 
 class CredentialsError(GeoLookupError, ValueError):
     """A file can't be used for TLS. The text names the argument and the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What TLS is spoken with, in PEM.
+
+    Attributes:
+        authorities: that are trusted; None: those that come with the library.
+        chain: the certificate that is shown, and those between it and its authority; None: none.
+        key: its private key.
+    """
+
+    authorities: bytes | None
+    chain: bytes | None = None
+    key: bytes | None = None
+
+
+# gRPC's credentials can't be read, and native connections need what they were made of.
+_MADE_OF: weakref.WeakKeyDictionary[grpc.ChannelCredentials, Material] = weakref.WeakKeyDictionary()
+
+
+def credentials_of(material: Material) -> grpc.ChannelCredentials:
+    """Return gRPC's credentials that are made of PEM."""
+    made = grpc.ssl_channel_credentials(material.authorities, material.key, material.chain)
+    _MADE_OF[made] = material
+    return made
+
+
+def material(credentials: grpc.ChannelCredentials) -> Material | None:
+    """Return what credentials were made of; None: they are not from here."""
+    return _MADE_OF.get(credentials)
 
 
 def tls_credentials(
@@ -59,7 +92,7 @@ def tls_credentials(
         except (ssl.SSLError, ValueError):
             _fail("ca", ca, "not certificates in PEM")
     if certificate is None or key is None:
-        return grpc.ssl_channel_credentials(authorities)
+        return credentials_of(Material(authorities))
     chain, private = _read("certificate", certificate), _read("key", key)
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")
@@ -67,7 +100,7 @@ def tls_credentials(
         if error.reason in {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
             _fail("key", key, f"not the key of {os.fspath(certificate)}")
         _fail("key", key, "no private key in PEM without a password, or the certificate is none")
-    return grpc.ssl_channel_credentials(authorities, private, chain)
+    return credentials_of(Material(authorities, chain, private))
 
 
 def _system_authorities() -> bytes | None:

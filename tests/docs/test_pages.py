@@ -13,7 +13,7 @@ from pages import ROOT, anchors, fences, in_backticks, pages, prose, read, track
 
 from geolookup.build import manifest
 from geolookup.cli import command as command_line
-from geolookup.service.settings import model
+from geolookup.service.settings import model, source
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TOOL = re.compile(r"python3? -m ((?:bench|tests)(?:\.\w+)*)")
@@ -130,7 +130,7 @@ def test_every_key_of_a_manifest_is_on_its_page() -> None:
 @each_page
 def test_variables_that_are_named_exist(page: Path) -> None:
     known = {row.variable for row in model.table()}
-    known |= {"GEOLOOKUP_CONFIG", "GEOLOOKUP_WERROR", "GEOLOOKUP_FETCH"}
+    known |= {"GEOLOOKUP_CONFIG", *source._NOT_OURS}
     named = {
         name for name in re.findall(r"\bGEOLOOKUP_[A-Z_]+\b", prose(page)) if name != "GEOLOOKUP_"
     }

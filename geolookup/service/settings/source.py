@@ -22,8 +22,10 @@ _PREFIX: Final = "GEOLOOKUP_"
 _LARGEST_FILE: Final = 1_048_576
 """Bytes. No configuration is larger, and a wrong path may lead to something that is."""
 
-_NOT_OURS: Final = frozenset({"GEOLOOKUP_WERROR", "GEOLOOKUP_FETCH"})
-"""Variables of this project's build and tests."""
+_NOT_OURS: Final = frozenset(
+    {"GEOLOOKUP_CLIENT_TRANSPORT", "GEOLOOKUP_FETCH", "GEOLOOKUP_WARN_AGE", "GEOLOOKUP_WERROR"}
+)
+"""Variables of clients, of the other commands, and of this project's build and tests."""
 
 # Kubernetes and container links describe a service named geolookup, or geolookup-x, in
 # the environment of all its neighbours: GEOLOOKUP_SERVICE_HOST, GEOLOOKUP_PORT_50051_TCP...

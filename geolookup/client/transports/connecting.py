@@ -1,0 +1,281 @@
+"""The native connections of a client: made when they are needed, and again when they end.
+
+Each is made by a thread of its own, since names are resolved and sockets connected by calls that
+block, and an attempt goes on when the call that it was made for runs out of time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from geolookup import _http2_client
+from geolookup._http2_client import Connection, Context
+from geolookup.client.transports.endpoint import Address, Endpoint
+
+_LONGEST: Final = 20.0
+"""Seconds that an attempt may take: gRPC's own."""
+_GROWTH: Final = 1.6
+"""How many times longer the wait after each failed attempt is: gRPC's own."""
+_AGENT: Final = f"geolookup-python nghttp2/{_http2_client.LIBRARY}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How connections are made.
+
+    Attributes:
+        endpoint: where they lead.
+        count: connections to each address.
+        context: for TLS; None: there is none.
+        first_wait: seconds between an attempt and the next one, which grow;
+        longest_wait: up to these.
+        keepalive: seconds of silence after which a connection is probed.
+        keepalive_answer: seconds that a probe, or anything sent, may remain unanswered.
+        largest: bytes of the largest answer.
+        agent: what the clients call themselves.
+    """
+
+    endpoint: Endpoint
+    count: int
+    context: Context | None
+    first_wait: float
+    longest_wait: float
+    keepalive: float
+    keepalive_answer: float
+    largest: int
+    agent: str = _AGENT
+
+    @classmethod
+    def of(
+        cls,
+        endpoint: Endpoint,
+        count: int,
+        context: Context | None,
+        options: Mapping[str, object],
+    ) -> Settings:
+        """Return the settings of channel options, those of `channel_options`."""
+
+        def number(name: str) -> int:
+            value = options[name]
+            if not isinstance(value, int):
+                raise TypeError(f"options: {name}: expected int")
+            return value
+
+        largest = number("grpc.max_receive_message_length")
+        name = str(options.get("grpc.ssl_target_name_override") or endpoint.name)
+        override = options.get("grpc.ssl_target_name_override") or endpoint.authority
+        authority = str(options.get("grpc.default_authority") or override)
+        given = options.get("grpc.primary_user_agent")
+        return cls(
+            Endpoint(endpoint.hosts, endpoint.path, authority, name),
+            count,
+            context,
+            number("grpc.initial_reconnect_backoff_ms") / 1_000,
+            number("grpc.max_reconnect_backoff_ms") / 1_000,
+            number("grpc.keepalive_time_ms") / 1_000,
+            number("grpc.keepalive_timeout_ms") / 1_000,
+            2**32 - 1 if largest < 0 else largest,
+            f"{given} {_AGENT}" if given else _AGENT,
+        )
+
+
+class Connections:
+    """The connections of a client. Thread-safe.
+
+    Attributes:
+        ready: those that calls can be made over, or could lately; replaced as a whole.
+        problem: why the last attempt failed, in the words of `geolookup.client.failures`; None:
+            it did not.
+        wake: an eventfd that can be read when `ready` has changed.
+        closed: whether `close` was called.
+        changed: a condition that is notified then, and when an attempt failed.
+
+    Args:
+        settings: how they are made.
+        on_change: called at the same moments, in another thread and without a lock.
+    """
+
+    def __init__(self, settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:
+        self.settings = settings
+        self._on_change = on_change
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self.ready: tuple[Connection, ...] = ()
+        self.problem: str | None = None
+        self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.changed = threading.Condition()
+        self._of: dict[Address, list[Connection]] = {}
+        self._settling: set[Connection] = set()
+        self._attempts = 0
+        self._failed: str | None = None
+        self._began = self._wait = 0.0
+        self.closed = False
+
+    def forget(self) -> None:
+        """Begin anew, in a process that was forked: the connections are the other one's."""
+        os.close(self.wake)
+        self._begin()
+
+    def next_attempt(self) -> float | None:
+        """Make connections where some are missing, and no attempt is being made.
+
+        Returns:
+            Seconds until one may be made; None: one is being made.
+        """
+        with self.changed:
+            if self._attempts or self.closed:
+                return None
+            now = monotonic()
+            if now < self._began + self._wait:
+                return self._began + self._wait - now
+            self._began = now
+            self._attempts = 1
+            self._failed = None
+        self._start(self._attempt)
+        return None
+
+    def missing(self) -> bool:
+        """Say whether a connection has ended, or one of a name's addresses has none."""
+        with self.changed:
+            return self._prune() or not self.ready
+
+    def close(self) -> None:
+        """Close all, and make none any more."""
+        with self.changed:
+            self.closed = True
+            connections = [*self.ready, *self._settling]
+            self.ready = ()
+        for connection in connections:
+            connection.close()
+        self._notify()
+
+    def __del__(self) -> None:
+        os.eventfd_write(self.wake, 1)
+        os.close(self.wake)
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(
+            target=work, args=arguments, name="geolookup-connecting", daemon=True
+        ).start()
+
+    def _prune(self) -> bool:
+        """Remove what has ended; say whether an address has fewer connections than it should."""
+        for address, connections in self._of.items():
+            self._of[address] = [one for one in connections if one.usable]
+        self.ready = tuple(one for each in self._of.values() for one in each)
+        return any(len(each) < self.settings.count for each in self._of.values())
+
+    def _attempt(self) -> None:
+        try:
+            addresses = self.settings.endpoint.resolve()
+        except (OSError, UnicodeError) as error:
+            self._ended(_unresolved(error))
+            return
+        with self.changed:
+            self._of = {address: self._of.get(address, []) for address in addresses}
+            self._prune()
+            self._attempts = len(addresses)
+        for address in addresses[1:]:
+            self._start(self._connect_all, address)
+        self._connect_all(addresses[0])
+
+    def _connect_all(self, address: Address) -> None:
+        while len(self._of.get(address, ())) < self.settings.count and not self.closed:
+            connection = self._connect(address)
+            if isinstance(connection, str):
+                self._ended(connection)
+                return
+            with self.changed:
+                if self.closed:
+                    connection.close()
+                    break
+                self._of.setdefault(address, []).append(connection)
+                self._prune()
+            self._notify()
+        self._ended(None)
+
+    def _connect(self, address: Address) -> Connection | str:
+        """Return a connection; a text: it could not be made, and why."""
+        settings, (family, where) = self.settings, address
+        deadline = monotonic() + _LONGEST
+        plain = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            plain.settimeout(_LONGEST)
+            plain.connect(where)
+            plain.setblocking(False)
+            if family != socket.AF_UNIX:
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                patience = round(settings.keepalive_answer * 1_000)
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+        except OSError as error:
+            plain.close()
+            # The system's words, which name no address.
+            return f"failed to connect: {error.strerror or 'timed out'}"
+        connection = Connection(
+            plain.detach(),
+            context=settings.context,
+            name=settings.endpoint.name,
+            authority=settings.endpoint.authority,
+            agent=settings.agent,
+            keepalive=settings.keepalive,
+            keepalive_answer=settings.keepalive_answer,
+        )
+        with self.changed:
+            self._settling.add(connection)
+        try:
+            if self.closed or not connection.settle(deadline - monotonic()):
+                return "failed to connect: no answer in time"
+            return connection if connection.usable else connection.problem or "Socket closed"
+        finally:
+            with self.changed:
+                self._settling.discard(connection)
+
+    def _ended(self, problem: str | None) -> None:
+        """Note the end of an attempt at one address."""
+        with self.changed:
+            self._attempts -= 1
+            # Of a name's addresses the one that listens says more than one where nothing does.
+            if problem is not None and (self._failed is None or "refused" not in problem):
+                self._failed = problem
+            if self._attempts == 0:
+                first, longest = self.settings.first_wait, self.settings.longest_wait
+                # Also after a success: a listener that closes each connection is left alone.
+                failing = self.problem is not None and not self.ready
+                wait = min(self._wait * _GROWTH, longest) if failing else first
+                self._wait = wait * random.uniform(0.8, 1.2)  # noqa: S311  # spreads attempts
+                self.problem = None if self.ready else self._failed
+        self._notify()
+
+    def _notify(self) -> None:
+        os.eventfd_write(self.wake, 1)
+        with self.changed:
+            self.changed.notify_all()
+        self._on_change()
+
+
+_all: weakref.WeakSet[Connections] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for connections in list(_all):
+        connections.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _unresolved(error: Exception) -> str:
+    names = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+    if isinstance(error, socket.gaierror) and error.errno not in names:
+        return "DNS resolution failed"
+    return "name not found"
