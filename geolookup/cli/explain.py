@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,20 @@ import click
 
 from geolookup.answer.claims import NO_COUNTRY
 from geolookup.answer.country_codes import COUNTRIES
-from geolookup.cli.options import dataset_options, json_option, open_answerer, server_options
+from geolookup.answer.derivation import derive
+from geolookup.cli.options import (
+    dataset_options,
+    json_option,
+    open_answerer,
+    policy_of,
+    region_set_options,
+    server_options,
+)
 from geolookup.cli.output import printable, table
+from geolookup.cli.reasons import verdict_text
 
 if TYPE_CHECKING:
+    from geolookup.answer.derivation import Derivation
     from geolookup.answer.explanation import Explanation
 
 _TIMEOUT = 5.0
@@ -22,28 +32,50 @@ _TIMEOUT = 5.0
 
 @click.command(name="explain", short_help="Say why an address has its answer.")
 @click.argument("address", metavar="ADDRESS")
+@region_set_options
 @json_option
 @dataset_options
 @server_options
-def explain_address(address: str, as_json: bool, **answerer: Any) -> None:
+def explain_address(
+    address: str, region_set: str | None, policy: str | None, as_json: bool, **answerer: Any
+) -> None:
     """Say why ADDRESS has the answer it has.
 
     How the address was read, the interval it lies in, what each source says with
     that source's own range, and which override or registry entry decided. A dataset
     that was compiled with --no-evidence knows only the interval and the votes.
 
+    With --region-set also how the verdict follows: on which side each source's statement
+    lies (IN or OUT; a source may be silent, or have no vote), and the questions that are
+    asked one after another until one of them decides.
+
     \b
     Examples:
       geolookup explain 101.32.0.1
+      geolookup explain 101.32.0.1 --region-set CN --policy majority
       geolookup explain 2002:0100:0101:: --json
     """
+    chosen = policy_of(policy, region_set)
+    asked = address.encode("utf-8", "replace").decode()
+    derivation = None
     with open_answerer(**answerer, default_timeout=_TIMEOUT) as source:
-        explanation = source.explain(address.encode("utf-8", "replace").decode())
+        explanation = source.explain(asked)
+        if region_set is not None:
+            answer = source.lookup(asked, region_set, chosen)
+            if answer.dataset != explanation.dataset:  # the service was reloaded in between
+                explanation = source.explain(asked)
+            codes = source.region_sets.resolve(region_set).codes
+            derivation = derive(explanation, answer, region_set, codes, chosen)
     if as_json:
         record = {"address": address, **asdict(explanation)}
+        if derivation is not None:
+            record["derivation"] = asdict(derivation)
         click.echo(json.dumps({**record, "status": explanation.status.name}))
-    else:
-        click.echo("\n".join(_lines(address, explanation)))
+        return
+    lines = list(_lines(address, explanation))
+    if derivation is not None:
+        lines[-1:] = [*_derived(derivation, explanation.claimed), lines[-1]]
+    click.echo("\n".join(lines))
 
 
 def _lines(address: str, why: Explanation) -> Iterator[str]:
@@ -88,6 +120,31 @@ def _lines(address: str, why: Explanation) -> Iterator[str]:
     elif not why.evidence:
         yield "\nThe dataset carries no evidence: what each source said is not known."
     yield f"\ndataset {why.dataset}"
+
+
+def _derived(derivation: Derivation, claimed: Sequence[str]) -> Iterator[str]:
+    yield ""
+    yield table([["seen from", f"{derivation.region_set} (policy {derivation.policy.name})"]])
+    if derivation.statements:
+        yield ""
+        rows = [["SOURCE", "SAYS", "SIDE", "COUNTS"]]
+        rows += [
+            [
+                printable(statement.source),
+                statement.country or "-",
+                statement.side,
+                "yes" if statement.counted else f"no vote ({statement.why})",
+            ]
+            for statement in derivation.statements
+        ]
+        yield table(rows)
+    yield ""
+    yield table(
+        [["STEP", "FINDING"], *([step.question, step.finding] for step in derivation.steps)]
+    )
+    yield ""
+    outcome = verdict_text(derivation.verdict, derivation.reason, claimed)
+    yield table([["verdict", outcome]], verdicts=True)
 
 
 def _name(code: str) -> str:

@@ -122,11 +122,12 @@ def _show(answers: Iterator[tuple[str, Answer]]) -> None:
 
 
 def _row(address: str, answer: Answer) -> list[str]:
+    verdict = answer.verdict
     return [
         printable(address),
         answer.country,
         "" if answer.country == NO_COUNTRY else COUNTRIES.get(answer.country, ""),
         answer.status.name,
         " ".join(answer.claimed) or "-",
-        *([] if answer.verdict is None else [verdict_text(answer)]),
+        *([] if verdict is None else [verdict_text(verdict, answer.reason, answer.claimed)]),
     ]

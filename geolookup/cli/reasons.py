@@ -9,7 +9,7 @@ from geolookup.answer.claims import Reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from geolookup.answer.results import Answer
+    from geolookup.answer.claims import Verdict
 
 TEXTS: Final = {
     Reason.DISPUTED: "sources disagree",
@@ -24,18 +24,12 @@ TEXTS: Final = {
 }
 
 
-def verdict_text(answer: Answer) -> str:
-    """Return the verdict, and why there is none: "UNDETERMINED: sources disagree, HK or CN"."""
-    verdict, reason = answer.verdict, answer.reason
-    assert verdict is not None  # noqa: S101 - as a region set was asked for
+def verdict_text(verdict: Verdict, reason: Reason | None, claimed: Sequence[str]) -> str:
+    """Return a verdict, and why there is none: "UNDETERMINED: sources disagree, HK or CN"."""
     if reason is None or reason is Reason.DECIDED:
         return verdict.name
     text = f"{verdict.name}: {TEXTS[reason]}"
-    if reason is Reason.DISPUTED and answer.claimed:
-        text += f", {_either(answer.claimed)}"
+    if reason is Reason.DISPUTED and claimed:
+        *others, last = claimed
+        text += f", {', '.join(others)} or {last}" if others else f", {last}"
     return text
-
-
-def _either(codes: Sequence[str]) -> str:
-    *others, last = codes
-    return f"{', '.join(others)} or {last}" if others else last

@@ -194,6 +194,38 @@ def test_lookup_says_what_the_sources_disagree_about(run: Run) -> None:
     assert "UNDETERMINED: not an address\n" in ended.out
 
 
+def test_explain_draws_how_the_verdict_follows(run: Run, dataset: Dataset) -> None:
+    ended = run("explain", HONG_KONG_OR_NOT, "-r", "HK")
+    assert ended.code == 0
+    assert "seen from  HK (policy UNANIMOUS)\n" in ended.out
+    assert "dbip           HK    IN      yes\n" in ended.out
+    assert "geo-whois-asn  SG    OUT     yes\n" in ended.out
+    assert "registry       SG    OUT     no vote (advisory)\n" in ended.out
+    assert "do all statements that count lie on one side?  no: HK IN, SG OUT\n" in ended.out
+    assert "\nverdict  UNDETERMINED: sources disagree, HK or SG\n" in ended.out
+    assert ended.out.endswith(f"\ndataset {dataset.id}\n")
+
+
+def test_explain_json_has_a_derivation_with_a_region_set_only(run: Run) -> None:
+    assert "derivation" not in run("explain", CHINA, "--json").json
+    found = run("explain", CHINA, "--json", "-r", "EEA-NO", "-p", "majority").json["derivation"]
+    assert (found["region_set"], found["policy"]) == ("EEA-NO", "MAJORITY")
+    assert "NO" not in found["codes"]
+    assert (found["verdict"], found["reason"]) == ("OUTSIDE", "DECIDED")
+    assert found["steps"][-1]["verdict"] == "OUTSIDE"
+    assert found["statements"][0] == {
+        "source": "dbip",
+        "country": "CN",
+        "side": "OUT",
+        "counted": True,
+        "why": "",
+    }
+
+
+def test_explain_with_a_policy_needs_a_region_set(run: Run) -> None:
+    assert run("explain", CHINA, "-p", "primary").code == 2
+
+
 def test_control_characters_of_an_argument_are_escaped(run: Run) -> None:
     ended = run("lookup", "\x1b[31m\r\n")
     assert "\x1b" not in ended.out

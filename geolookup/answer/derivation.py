@@ -1,0 +1,229 @@
+"""Derivations: from what each source says to the verdict, step by step.
+
+For people who check a verdict on paper. Nothing here decides: the steps follow the
+documentation, and `derive` holds their outcome against the answer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from geolookup.answer.claims import NO_COUNTRY, Policy, Reason, Status, Verdict
+
+if TYPE_CHECKING:
+    from geolookup.answer.explanation import Explanation, SourceView
+    from geolookup.answer.results import Answer
+
+Side = Literal["IN", "OUT", "silent"]
+"""Where a statement lies, seen from a region set; silent: the source says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenStatement:
+    """What one source says of an address, seen from a region set.
+
+    Attributes:
+        source: its name.
+        country: the code; None: the source is silent.
+        side: where the statement lies.
+        counted: whether it, or the source's silence, counts.
+        why: why it does not count; empty: it counts.
+    """
+
+    source: str
+    country: str | None
+    side: Side
+    counted: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One question on the way to a verdict.
+
+    Attributes:
+        question: such as "is it a special-purpose address?".
+        finding: its answer in words.
+        verdict: what follows from that; None: the next step is taken.
+        reason: of the verdict.
+    """
+
+    question: str
+    finding: str
+    verdict: Verdict | None = None
+    reason: Reason = Reason.DECIDED
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """How a verdict follows from what the sources say.
+
+    Attributes:
+        region_set: its name or expression.
+        codes: the codes in it, sorted.
+        policy: how claims become verdicts.
+        statements: what each source says, in order of precedence; empty without evidence.
+        steps: the questions in order; the last one decides.
+        verdict: of the answer.
+        reason: of the answer.
+    """
+
+    region_set: str
+    codes: tuple[str, ...]
+    policy: Policy
+    statements: tuple[SeenStatement, ...]
+    steps: tuple[Step, ...]
+    verdict: Verdict
+    reason: Reason
+
+
+def derive(
+    why: Explanation, answer: Answer, region_set: str, codes: Set[str], policy: Policy
+) -> Derivation:
+    """Return how an answer's verdict follows.
+
+    Args:
+        why: the explanation of the address.
+        answer: the answer about the same address from the same dataset, seen from the
+            region set under the policy.
+        region_set: its name or expression.
+        codes: the codes in it.
+        policy: how claims become verdicts.
+
+    Raises:
+        ValueError: the two are of different datasets, or the answer has no verdict.
+    """
+    if why.dataset != answer.dataset:
+        raise ValueError("explanation and answer are of different datasets")
+    if answer.verdict is None or answer.reason is None:
+        raise ValueError("the answer has no verdict and no reason")
+    steps = list(_until_decided(_steps(why, answer.reason, codes, policy)))
+    if (steps[-1].verdict, steps[-1].reason) != (answer.verdict, answer.reason):
+        steps[-1] = Step(steps[-1].question, steps[-1].finding)
+        steps.append(
+            Step(
+                "does the dataset keep all votes?",
+                "no: what its claim keeps decides",
+                answer.verdict,
+                answer.reason,
+            )
+        )
+    return Derivation(
+        region_set=region_set,
+        codes=tuple(sorted(codes)),
+        policy=policy,
+        statements=tuple(_seen(view, why, codes) for view in why.sources),
+        steps=tuple(steps),
+        verdict=answer.verdict,
+        reason=answer.reason,
+    )
+
+
+def _until_decided(steps: Iterator[Step]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        if step.verdict is not None:
+            return
+
+
+def _steps(why: Explanation, reason: Reason, codes: Set[str], policy: Policy) -> Iterator[Step]:
+    """Yield the questions in the order of precedence, also those after the one that decides."""
+    status = why.status
+    yield _step("is it an address?", status is not Status.INVALID, Reason.INVALID)
+    yield _step(
+        "is it no special-purpose address?",
+        status is not Status.SPECIAL_PURPOSE,
+        Reason.SPECIAL_PURPOSE,
+    )
+    yield _step("is the dataset young enough?", reason is not Reason.STALE, Reason.STALE)
+    if status is Status.OVERRIDE:
+        question = "does an operator's override apply?"
+        if why.country == NO_COUNTRY:
+            yield _undetermined(question, f"yes, to {NO_COUNTRY}", Reason.NO_COUNTRY)
+        yield Step(question, f"yes, to {why.country}", _side_verdict(why.country in codes))
+        return
+    yield Step("does an operator's override apply?", "no")
+    yield _step("does a source speak?", status is not Status.UNASSIGNED, Reason.UNASSIGNED)
+    if policy is Policy.PRIMARY:
+        yield Step(
+            "PRIMARY: what does the first source say that speaks?",
+            f"{why.country}, which is {_side(why.country, codes)}",
+            _side_verdict(why.country in codes),
+        )
+        return
+    if policy is Policy.MAJORITY:
+        yield _majority(why, codes)
+    yield from _unanimous(why, codes)
+
+
+def _majority(why: Explanation, codes: Set[str]) -> Step:
+    votes = dict(zip(why.claimed, why.votes, strict=True))
+    inside = sum(count for code, count in votes.items() if code in codes)
+    outside = sum(votes.values()) - inside
+    total = inside + outside + why.abstentions
+    finding = f"{inside} IN, {outside} OUT, {why.abstentions} abstained, of {total}"
+    verdict = None
+    if 2 * max(inside, outside) > total:
+        verdict = _side_verdict(inside > outside)
+    else:
+        finding += ": neither side"
+    return Step("MAJORITY: has one side more than half of the votes?", finding, verdict)
+
+
+def _unanimous(why: Explanation, codes: Set[str]) -> Iterator[Step]:
+    inside = [code for code in why.claimed if code in codes]
+    outside = [code for code in why.claimed if code not in codes]
+    question = "do all statements that count lie on one side?"
+    if inside and outside:
+        finding = f"no: {', '.join(inside)} IN, {', '.join(outside)} OUT"
+        yield _undetermined(question, finding, Reason.DISPUTED)
+    side = "IN" if inside else "OUT"
+    yield Step(question, f"yes: {', '.join(inside or outside)} {side}")
+    question = "does every full source speak?"
+    silent = [view.source for view in why.sources if view.counted and view.country is None]
+    if silent or (not why.evidence and (why.abstentions or why.status is Status.UNCONFIRMED)):
+        finding = f"no: {', '.join(silent) or 'one'} is silent"
+        yield _undetermined(question, finding, Reason.UNCONFIRMED)
+    yield Step(question, "yes", _side_verdict(bool(inside)))
+
+
+def _step(question: str, holds: bool, reason: Reason) -> Step:
+    return Step(question, "yes") if holds else _undetermined(question, "no", reason)
+
+
+def _undetermined(question: str, finding: str, reason: Reason) -> Step:
+    return Step(question, finding, Verdict.UNDETERMINED, reason)
+
+
+def _side_verdict(inside: bool) -> Verdict:
+    return Verdict.INSIDE if inside else Verdict.OUTSIDE
+
+
+def _side(code: str, codes: Set[str]) -> Side:
+    return "IN" if code in codes else "OUT"
+
+
+def _seen(view: SourceView, why: Explanation, codes: Set[str]) -> SeenStatement:
+    return SeenStatement(
+        source=view.source,
+        country=view.country,
+        side="silent" if view.country is None else _side(view.country, codes),
+        counted=view.counted,
+        why="" if view.counted else _why_not(view, why),
+    )
+
+
+def _why_not(view: SourceView, why: Explanation) -> str:
+    if why.status is Status.OVERRIDE:
+        return "an override decides"
+    if why.status is Status.SPECIAL_PURPOSE:
+        return "a registry decides"
+    if view.coverage == "advisory":
+        return "advisory"
+    if any(other.counted and other.coverage == "authoritative" for other in why.sources):
+        return "an authoritative source decides"
+    if view.country is None and view.coverage != "full":
+        return f"silence of a source of coverage {view.coverage}"
+    return "mute: it cannot know what another source says"
