@@ -292,6 +292,9 @@ static void gl_read(gl_connection *c)
         }
         c->heard = s->now;
         c->probing = 0;
+        gl_look_at_frames(c, s->input, (size_t)n);
+        if (c->closing)
+            break;
         if (nghttp2_session_mem_recv(c->session, s->input, (size_t)n) != n) {
             /* No HTTP/2 at all, or no memory, or a flood: what waits to be sent still is. */
             gl_give_up(c);
@@ -319,6 +322,7 @@ static void gl_add_connection(gl_server *s, int descriptor)
     c->server = s;
     c->descriptor = descriptor;
     c->events = EPOLLIN;
+    c->frame_left = GL_PREFACE;
     c->allowed = gl_allow_all(&s->allow);
     c->credit = GL_IDLE_FRAMES;
     c->made = c->heard = c->idle_since = c->credited = s->now;

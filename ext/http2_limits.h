@@ -24,6 +24,12 @@ enum {
     GL_METADATA_EXCESS = 16,
     /* CONTINUATION frames of one header block: some clients send 20 kB of headers. */
     GL_CONTINUATIONS = 64,
+    /* Streams of a connection of which is known that their clients have ended them: DATA on one
+     * of these closes the connection. DATA on a stream that the server has ended may have been on
+     * its way, and is ignored; so is what comes later than this many streams. */
+    GL_FINISHED = 16,
+    GL_FRAME_HEAD = 9, /* bytes, of which libnghttp2 exports no name */
+    GL_PREFACE = 24,
     /* Settings in one frame; six are defined. */
     GL_SETTINGS = 32,
     /* Answers to pings and settings that wait to be sent. */

@@ -96,6 +96,44 @@ static inline void gl_pinged(gl_connection *c)
     c->pinged_at = s->now;
 }
 
+static inline void gl_look_at_frame(gl_connection *c, const uint8_t *head)
+{
+    int32_t stream = (int32_t)(gl_read_be32(head + 5) & INT32_MAX);
+
+    c->frame_left = gl_read_be32(head) >> 8;
+    if (head[3] != NGHTTP2_DATA)
+        return;
+    if (c->frame_left < 64 && !(head[4] & NGHTTP2_FLAG_END_STREAM))
+        gl_spend(c);
+    for (unsigned i = 0; i < GL_FINISHED; i++)
+        if (c->finished[i] == stream && stream != 0)
+            gl_expel(c, NGHTTP2_STREAM_CLOSED, "data_after_end");
+}
+
+/* Looks at the heads of frames before libnghttp2 does. DATA on a stream that is closed it ignores
+ * without a word, unless it keeps each closed stream as long as the connection. */
+static inline void gl_look_at_frames(gl_connection *c, const uint8_t *data, size_t size)
+{
+    size_t at = 0;
+
+    while (at < size) {
+        if (c->frame_left > 0) {
+            uint32_t n = size - at < c->frame_left ? (uint32_t)(size - at) : c->frame_left;
+            c->frame_left -= n;
+            at += n;
+        } else if (c->frame_head_bytes == 0 && size - at >= GL_FRAME_HEAD) {
+            gl_look_at_frame(c, data + at);
+            at += GL_FRAME_HEAD;
+        } else {
+            c->frame_head[c->frame_head_bytes++] = data[at++];
+            if (c->frame_head_bytes == GL_FRAME_HEAD) {
+                c->frame_head_bytes = 0;
+                gl_look_at_frame(c, c->frame_head);
+            }
+        }
+    }
+}
+
 static int gl_on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *frame, void *data)
 {
     gl_connection *c = data;
@@ -107,9 +145,7 @@ static int gl_on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *f
             nghttp2_session_find_stream(session, frame->stream_id) == NULL)
             gl_expel(c, NGHTTP2_PROTOCOL_ERROR, "stream_identifier");
         break;
-    case NGHTTP2_DATA:
-        if (frame->length < 64 && !(frame->flags & NGHTTP2_FLAG_END_STREAM))
-            gl_spend(c);
+    case NGHTTP2_DATA: /* counted in gl_look_at_frame */
         break;
     default:
         gl_spend(c);
@@ -247,6 +283,11 @@ static int gl_on_frame(nghttp2_session *session, const nghttp2_frame *frame, voi
                 gl_all_read(call);
         }
         break;
+    case NGHTTP2_RST_STREAM:
+        call = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+        if (call != NULL)
+            call->ended = 1;
+        break;
     case NGHTTP2_SETTINGS:
         if (frame->hd.flags & NGHTTP2_FLAG_ACK)
             c->settled = 1;
@@ -283,11 +324,14 @@ static int gl_on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame
 static int gl_on_stream_close(nghttp2_session *session, int32_t stream, uint32_t error, void *data)
 {
     gl_call *call = nghttp2_session_get_stream_user_data(session, stream);
+    gl_connection *c = data;
 
     (void)error;
-    (void)data;
-    if (call != NULL)
-        gl_call_over(call);
+    if (call == NULL)
+        return 0;
+    if (call->ended)
+        c->finished[c->finished_next++ % GL_FINISHED] = stream;
+    gl_call_over(call);
     return 0;
 }
 

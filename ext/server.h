@@ -143,6 +143,11 @@ struct gl_connection {
     unsigned open;      /* calls */
     unsigned answered;  /* of these answered in place, whose slots were given back */
     int32_t last_stream; /* that its client has opened */
+    int32_t finished[GL_FINISHED]; /* the last streams whose client has ended them */
+    unsigned finished_next;
+    uint8_t frame_head[GL_FRAME_HEAD]; /* of a frame that has not come whole */
+    uint8_t frame_head_bytes;
+    uint32_t frame_left; /* bytes of the frame that is being read */
     int64_t credit;     /* frames without work */
     uint64_t credited;  /* when that was reckoned */
     uint64_t made, heard, idle_since, pinged_at, probed_at, retire_by, close_by, age_due;

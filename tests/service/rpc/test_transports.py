@@ -510,6 +510,45 @@ def test_client_that_sends_a_second_message_gets_no_answer_to_the_first(
 
 
 @needs_native
+@pytest.mark.parametrize("ended_by", ["END_STREAM", "RST_STREAM"])
+@pytest.mark.parametrize("split", [1, 9, 10])
+def test_data_after_the_end_closes_the_connection(
+    dataset: Dataset, ended_by: str, split: int
+) -> None:
+    """Also where libnghttp2 has forgotten the stream; *split*: bytes that come before the rest."""
+    with (
+        serving_here(dataset, transport="native") as server,
+        http2.Connection(server.address.port) as connection,
+    ):
+        connection.open(1, f"/{SERVICE}/Lookup")
+        if ended_by == "END_STREAM":
+            connection.data(1, http2.message(LOOKUP))
+            connection.rest(1)
+        else:
+            connection.send(http2.RST_STREAM, 0, 1, struct.pack(">I", http2.CANCEL))
+        assert connection.is_alive()
+        late = http2.frame(http2.DATA, 0, 1, b"late")
+        connection.raw(late[:split])
+        connection.raw(late[split:])
+        assert connection.expect(http2.GOAWAY).error_code == http2.STREAM_CLOSED
+
+
+@needs_native
+def test_data_of_a_call_that_the_server_has_ended_is_ignored_and_counted(dataset: Dataset) -> None:
+    """It may have been on its way; a flood of it closes the connection."""
+    with (
+        serving_here(dataset, transport="native") as server,
+        http2.Connection(server.address.port) as connection,
+    ):
+        connection.open(1, f"/{SERVICE}/Unknown")
+        assert http2.ends(connection.rest(1)[-1], 1)
+        connection.send(http2.DATA, 0, 1, b"on its way")
+        assert connection.is_alive()
+        connection.raw(http2.frame(http2.DATA, 0, 1, b"") * 60_000)
+        assert connection.expect(http2.GOAWAY).error_code == http2.ENHANCE_YOUR_CALM
+
+
+@needs_native
 @pytest.mark.parametrize("separate_end", [False, True])
 @pytest.mark.parametrize("size", [8, 4_000, 80_000])
 def test_roster_is_answered_however_its_client_ends(
