@@ -190,7 +190,7 @@ class Server(ThreadingHTTPServer):
     def catalogue(self, **limits: int) -> str:
         """Return the built-in catalogue with this server instead of the publishers', as TOML."""
         text = re.sub(
-            r"https://[a-z.-]+/(?=free/|sapics/[^\"]*/download|pub/|stats/|data/|databases/)",
+            r"https://[a-z.-]+/(?=free/|sapics/[^\"]*/download|pub/|stats/|data/|databases/|geo-ip)",
             f"{self.url}/",
             builtin_text(),
         )

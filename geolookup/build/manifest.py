@@ -149,7 +149,7 @@ def load(
         limits=_limits(table),
         canaries=_canaries(table, path.parent),
         age_limit=AgeLimit(
-            _days(table, "max_age"),
+            read_days(table, "max_age"),
             table.choice("stale", STALE) if table.has("stale") else AgeLimit().stale,
         ),
     )
@@ -233,8 +233,8 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         "mute": read_mute(table),
         "within": _within(table, folder),
         "overlaps": table.choice("overlaps", OVERLAPS) if table.has("overlaps") else None,
-        "max_age": _days(table, "max_age"),
-        "keep_days": _days(table, "keep_days"),
+        "max_age": read_days(table, "max_age"),
+        "keep_days": read_days(table, "keep_days"),
     }
     with table.locating():
         source = Source(**described)
@@ -247,8 +247,8 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
     )
 
 
-def _days(table: Table, key: str) -> int:
-    """Return a number of days; 0 where the table does not have the key."""
+def read_days(table: Table, key: str) -> int:
+    """Return a number of days from 1 on; 0 where the table does not have the key."""
     if not table.has(key):
         return 0
     days = table.value(key, int)

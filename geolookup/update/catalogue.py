@@ -16,9 +16,9 @@ from typing import Final
 
 from geolookup import tomlfile
 from geolookup.answer.claims import COVERAGES, Coverage, Mute
-from geolookup.build.manifest import OVERLAPS, read_mute
+from geolookup.build.manifest import OVERLAPS, read_days, read_mute
 from geolookup.build.readers import FORMATS
-from geolookup.build.sources import Overlaps
+from geolookup.build.sources import Overlaps, read_prefixes
 from geolookup.tomlfile import Table
 from geolookup.update.problems import UpdateError
 from geolookup.update.transfer import unsafe_reason
@@ -81,6 +81,8 @@ class Publisher:
         grace_days: number of days of a month on which the last month's file is accepted.
         mute: as in `sources.Source`.
         overlaps: as in `sources.Source`.
+        within: prefixes that it may speak of, as in `sources.Source`.
+        keep_days: as in `sources.Source`.
     """
 
     name: str
@@ -97,6 +99,8 @@ class Publisher:
     grace_days: int = 0
     mute: Mute = ()
     overlaps: Overlaps | None = None
+    within: tuple[str, ...] = ()
+    keep_days: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +199,19 @@ def _publisher(table: Table) -> Publisher:
         grace_days=table.value("grace_days", int, 0),
         mute=read_mute(table),
         overlaps=table.choice("overlaps", OVERLAPS) if table.has("overlaps") else None,
+        within=_within(table),
+        keep_days=read_days(table, "keep_days"),
     )
+
+
+def _within(table: Table) -> tuple[str, ...]:
+    prefixes = table.texts("within", [])
+    if not prefixes and table.value("coverage", str) == "authoritative":
+        raise table.error("within: missing; an authoritative source needs bounds")
+    if prefixes:
+        with table.locating("within"):
+            read_prefixes(prefixes)
+    return prefixes
 
 
 def _file(table: Table, insecure: bool) -> PublishedFile:

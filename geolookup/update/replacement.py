@@ -175,6 +175,10 @@ def _source(refreshed: RefreshedSource, folder: Path) -> str:
     if publisher.overlaps is not None:
         values["overlaps"] = publisher.overlaps
     lines = ["[[source]]", *(f"{key} = {_text(value)}" for key, value in values.items())]
+    if publisher.keep_days:
+        lines.append(f"keep_days = {publisher.keep_days}")
+    if publisher.within:
+        lines.append(f"within = [{', '.join(map(_text, publisher.within))}]")
     if publisher.mute:
         listed = (f"{code} = [{', '.join(map(_text, filed))}]" for code, filed in publisher.mute)
         lines.append(f"mute = {{ {', '.join(listed)} }}")

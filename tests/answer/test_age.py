@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 import small_dataset
@@ -170,9 +171,9 @@ def test_metadata_of_a_wrong_form_is_refused(described: dict[str, object], refus
     [({"max_age": -1}, "max_age"), ({"max_age": MAX_DAYS + 1}, "max_age"),
      ({"max_age": True}, "max_age"), ({"stale": "inside"}, "stale")],
 )  # fmt: skip
-def test_limit_out_of_bounds_is_refused(arguments: dict[str, object], what: str) -> None:
+def test_limit_out_of_bounds_is_refused(arguments: dict[str, Any], what: str) -> None:
     with pytest.raises(ValueError, match=f"{what}: expected"):
-        Dataset.from_buffer(encode(small_dataset.content()), **arguments)  # type: ignore[arg-type]
+        Dataset.from_buffer(encode(small_dataset.content()), **arguments)
 
 
 @pytest.mark.parametrize("max_age", [0, 30])

@@ -147,6 +147,11 @@ def test_library_answers_undetermined_from_the_day_on() -> None:
 # --- the command
 
 
+def described_sources() -> list[dict[str, object]]:
+    described: Any = small_dataset.metadata()["sources"]
+    return [dict(one) for one in described]
+
+
 def write(path: Path, days: int, **described: object) -> None:
     built = datetime.now(UTC) - timedelta(days=days, minutes=1)
     writer.write(content(built, **described), path)
@@ -159,7 +164,7 @@ def stale(
 ) -> Iterator[Service]:
     """A service whose dataset is older than the setting allows, and than a licence does."""
     path = tmp_path_factory.mktemp("stale") / "old.geolookup"
-    sources = [dict(one) for one in small_dataset.metadata()["sources"]]  # type: ignore[call-overload]
+    sources = described_sources()
     sources[0]["keep_days"] = 30
     sources[1]["max_age"] = 40
     write(path, 90, sources=sources, max_age=1_000)
@@ -231,7 +236,7 @@ def run(*arguments: str) -> str:
 
 def test_commands_warn_of_a_stale_dataset(tmp_path: Path) -> None:
     path = tmp_path / "old.geolookup"
-    sources = [dict(one) for one in small_dataset.metadata()["sources"]]  # type: ignore[call-overload]
+    sources = described_sources()
     sources[0]["keep_days"] = 30
     write(path, 90, sources=sources, max_age=60)
     file = ("--dataset", str(path))

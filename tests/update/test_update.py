@@ -5,6 +5,7 @@ The publishers are a server on this machine (`publishers`). No test waits by the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gzip
 import io
@@ -934,7 +935,7 @@ def test_files_of_a_killed_update_are_removed(tmp_path: Path) -> None:
 def test_built_in_catalogue_has_https_urls_only() -> None:
     found = catalogue.load().publishers
     assert [publisher.name for publisher in found] == [
-        "dbip", "geo-whois-asn", "registry", "iptoasn", "ipfire",
+        "dbip", "geo-whois-asn", "registry", "iptoasn", "ipfire", "aws",
     ]  # fmt: skip
     for publisher in found:
         assert not publisher.insecure
@@ -996,6 +997,9 @@ def test_a_small_catalogue_is_read() -> None:
         ('"mirror"', '"../mirror"', "source 1: name: expected letters"),
         ('"range-csv"', '"excel"', "source 1: format: expected one of: "),
         ('"full"', '"whole"', "source 1: coverage: expected one of: full, partial"),
+        ('"full"', '"authoritative"', "source 1: within: missing; an authoritative source"),
+        ('notice = ""', 'notice = ""\nwithin = ["1.0.0.1/8"]', "source 1: within: 1: the prefix"),
+        ('notice = ""', 'notice = ""\nkeep_days = 0', "source 1: keep_days: expected a number"),
         ("[[source.file]]", "[source.file]", "source 1: file: expected a list"),
         ('"ranges.csv"', '"../ranges.csv"', "source 1: file 1: name: expected letters"),
         ('"ranges.csv"', '".hidden"', "source 1: file 1: name: expected letters"),
@@ -1075,6 +1079,18 @@ def test_downloads_are_compiled_to_a_dataset(server: Server, cache: Cache, targe
         ]  # fmt: skip
         assert opened.sources[1].mute == opened.sources[2].mute == (("XK", ("AL", "RS")),)
     assert os.listdir(target.parent) == [target.name]
+
+
+def test_bounds_and_days_of_a_publisher_are_the_sources(server: Server, cache: Cache) -> None:
+    server.publish()
+    (found,) = refreshed(server, cache, "dbip")
+    bounds = {"coverage": "authoritative", "within": ("1.0.0.0/8", "2001:db8::/32")}
+    publisher = dataclasses.replace(found.publisher, keep_days=30, mute=(), **bounds)
+    changed = (dataclasses.replace(found, publisher=publisher),)
+    (entry,) = load_manifest(write_manifest(changed, cache), changed).sources
+    assert entry.source.coverage == "authoritative"
+    assert [len(first) for first, _ in entry.source.within] == [4, 16]
+    assert entry.source.keep_days == 30
 
 
 @pytest.mark.usefixtures("location")

@@ -123,7 +123,9 @@ def _load(settings: Settings, name: str, before: LoadedDataset | None) -> Loaded
     return LoadedDataset(dataset, file, region_sets, rules, identity)
 
 
-def open_sealed(file: SealedCopy, region_sets: SealedCopy | None, settings: Settings) -> Dataset:
+def open_sealed(
+    file: SealedCopy, region_sets: SealedCopy | None, settings: Settings | None = None
+) -> Dataset:
     """Return the dataset in a sealed copy, mapped in place; its age is limited as set.
 
     Raises:
@@ -134,7 +136,7 @@ def open_sealed(file: SealedCopy, region_sets: SealedCopy | None, settings: Sett
     sets = None
     if region_sets is not None:
         sets = RegionSets.builtin().extended(bytes(region_sets.map()), region_sets.name)
-    max_age, stale = settings.age_limit
+    max_age, stale = (None, None) if settings is None else settings.age_limit
     return Dataset.from_buffer(
         file.map(), file.name, region_sets=sets, max_age=max_age, stale=stale
     )
