@@ -331,7 +331,7 @@ static inline int glc_on_header(nghttp2_session *session, const nghttp2_frame *f
     if (GLC_IS(":status")) {
         call->http_status = glc_read_number(value, value_bytes, &number) ? (int)number : 0;
     } else if (GLC_IS("content-type")) {
-        call->grpc = gl_is_grpc(value, value_bytes);
+        call->grpc = gl_read_content_type(value, value_bytes) == GL_GRPC_PROTO;
     } else if (GLC_IS("grpc-status")) {
         call->said = glc_read_number(value, value_bytes, &number) && number >= 0 && number <= 16
                          ? (int)number

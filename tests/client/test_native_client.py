@@ -1,0 +1,505 @@
+"""The native transport of the clients: what no real service does, and what processes do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import http2
+import pytest
+from hyperframe.frame import Frame
+from servers import PATIENCE, Service, serving
+from test_client import CHINA, Blocking
+from test_retries import counting
+
+from geolookup import ServiceError, ServiceUnavailableError
+from geolookup.client import Client, tls_credentials, transports
+from geolookup.client.failures import Failure
+from geolookup.client.transports.endpoint import read_endpoint
+from geolookup.v1 import geolookup_pb2 as v1
+
+pytestmark = pytest.mark.skipif(
+    transports.missing() is not None, reason=f"{transports.missing()}: there is nothing to test"
+)
+TRANSPORTS = ("native",)
+
+ANSWER = v1.LookupResponse(country="CN", status=v1.STATUS_ASSIGNED, dataset="0" * 64)
+BODY = ANSWER.SerializeToString()
+
+
+# which transport
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "127.0.0.1:1",
+        "[::1]:1",
+        "localhost:1",
+        "unix:/socket",
+        "unix:///socket",
+        "dns:///name.example:1",
+        "dns:name.example:1",
+        "ipv4:127.0.0.1:1,127.0.0.1:2",
+        "ipv6:[::1]:1",
+    ],
+)
+def test_native_transport_is_chosen_where_it_can(target: str) -> None:
+    assert transports.choose(None, target, None, (), {}) == "native"
+    assert transports.choose("grpcio", target, None, (), {}) == "grpcio"
+    assert transports.choose(None, target, None, (), {transports.VARIABLE: "grpcio"}) == "grpcio"
+
+
+@pytest.mark.parametrize(
+    ("target", "credentials", "options", "reason"),
+    [
+        ("xds:///a", None, (), "it does not resolve xds: names"),
+        ("vsock:1:2", None, (), "it does not resolve vsock: names"),
+        ("dns://127.0.0.1/a:1", None, (), "it does not resolve dns: names"),
+        ("a:1", grpc.ssl_channel_credentials(), (), "credentials are not from tls_credentials"),
+        ("a:1", None, [("grpc.lb_policy_name", "x")], "the option grpc.lb_policy_name"),
+        ("a:1", None, [("grpc.service_config", "{}")], "the option grpc.service_config"),
+    ],
+)
+def test_grpcio_is_chosen_for_the_rest(
+    target: str, credentials: Any, options: Any, reason: str
+) -> None:
+    assert transports.choose(None, target, credentials, options, {}) == "grpcio"
+    wished = {transports.VARIABLE: "native"}  # by an operator, for all clients of a process
+    assert transports.choose(None, target, credentials, options, wished) == "grpcio"
+    with pytest.raises(ValueError, match=f"^transport: native can't be used: .*{reason}"):
+        transports.choose("native", target, credentials, options, {})
+
+
+@pytest.mark.parametrize("kind", [Client, Blocking])
+def test_unknown_transport_is_refused(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"^transport: expected native or grpcio"):
+        kind("127.0.0.1:1", transport="quic")
+    monkeypatch.setenv(transports.VARIABLE, "quic")
+    with pytest.raises(ValueError, match=r"^GEOLOOKUP_CLIENT_TRANSPORT: expected"):
+        kind("127.0.0.1:1")
+
+
+def test_endpoint_of_an_address_has_its_name_without_port_and_zone() -> None:
+    endpoint = read_endpoint("[fe80::1%eth0]:5")
+    assert endpoint is not None
+    assert (endpoint.hosts, endpoint.name) == ((("fe80::1%eth0", 5),), "fe80::1")
+
+
+# a server that does as it is told
+
+
+class Peer:
+    """The server's side of one connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self._read = connection.makefile("rb")
+        assert self._read.read(len(http2.PREFACE)) == http2.PREFACE
+        self.send(http2.SETTINGS, 0, 0, b"")
+
+    def send(self, kind: int, flags: int, stream: int, body: bytes) -> None:
+        self.socket.sendall(http2.frame(kind, flags, stream, body))
+
+    def headers(self, stream: int, *fields: tuple[str, str], end: bool = False) -> None:
+        flags = http2.END_HEADERS | (http2.END_STREAM if end else 0)
+        self.send(http2.HEADERS, flags, stream, http2.block(fields))
+
+    def frame(self) -> Frame:
+        """Return the next frame; EOFError: there is none."""
+        head = self._read.read(9)
+        if len(head) < 9:
+            raise EOFError
+        found, length = Frame.parse_frame_header(memoryview(head))
+        found.parse_body(memoryview(self._read.read(length)))
+        return found
+
+    def wait_for(self, kind: int) -> Frame:
+        while (found := self.frame()).type != kind:
+            pass
+        return found
+
+    def request(self) -> int:
+        """Return the stream of the next whole request."""
+        while True:
+            found = self.frame()
+            if found.type == http2.DATA and "END_STREAM" in found.flags:
+                return int(found.stream_id)
+
+    def answer(self, stream: int, body: bytes = BODY) -> None:
+        self.headers(stream, *GOOD)
+        self.send(http2.DATA, 0, stream, prefixed(body))
+        self.headers(stream, ("grpc-status", "0"), end=True)
+
+
+GOOD = ((":status", "200"), ("content-type", "application/grpc"))
+
+
+def prefixed(body: bytes) -> bytes:
+    return b"\0" + len(body).to_bytes(4) + body
+
+
+@contextlib.contextmanager
+def peers(*scripts: Callable[[Peer], object]) -> Iterator[str]:
+    """Listen; run a script for each connection, in their order, the last one for all others."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            for number in range(1_000):
+                connection, _ = listening.accept()
+                script = scripts[min(number, len(scripts) - 1)]
+                threading.Thread(target=run, args=(script, connection), daemon=True).start()
+
+    def run(script: Callable[[Peer], object], connection: socket.socket) -> None:
+        with connection, contextlib.suppress(EOFError, OSError, AssertionError):
+            script(Peer(connection))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE)
+
+
+def answering(peer: Peer) -> None:
+    while True:
+        peer.answer(peer.request())
+
+
+@pytest.fixture(params=[Client, Blocking], ids=["threads", "tasks"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def asked(kind: Any, target: str, **options: Any) -> Any:
+    """Return what a lookup came to: the country, or an error."""
+    with kind(target, timeout=PATIENCE, transport="native", **options) as client:
+        try:
+            return client.country(CHINA)
+        except ServiceError as error:
+            return error
+
+
+def ends(*fields: tuple[str, str], data: bytes = b"", first: Any = GOOD) -> Callable[[Peer], None]:
+    """Answer each call by headers, data and trailers."""
+
+    def script(peer: Peer) -> None:
+        while True:
+            stream = peer.request()
+            if first:
+                peer.headers(stream, *first)
+            if data:
+                peer.send(http2.DATA, 0, stream, data)
+            peer.headers(stream, *fields, end=True)
+
+    return script
+
+
+def resets(code: int) -> Callable[[Peer], None]:
+    def script(peer: Peer) -> None:
+        while True:
+            peer.send(http2.RST_STREAM, 0, peer.request(), code.to_bytes(4))
+
+    return script
+
+
+OK = ("grpc-status", "0")
+WRONG: dict[str, tuple[Callable[[Peer], None], str]] = {
+    "no message": (ends(OK), "INTERNAL"),
+    "half a message": (ends(OK, data=prefixed(BODY)[:-1]), "INTERNAL"),
+    "half a prefix": (ends(OK, data=b"\0\0"), "INTERNAL"),
+    "two messages": (ends(OK, data=2 * prefixed(BODY)), "INTERNAL"),
+    "a compressed message": (ends(OK, data=b"\1" + prefixed(BODY)[1:]), "INTERNAL"),
+    "no status": (ends(("x", "y"), data=prefixed(BODY)), "UNKNOWN"),
+    "a status that is none": (ends(("grpc-status", "17")), "UNKNOWN"),
+    "a status that is no number": (ends(("grpc-status", "-1")), "UNKNOWN"),
+    "trailers only": (ends((":status", "200"), GOOD[1], ("grpc-status", "7"), first=()),
+                      "PERMISSION_DENIED"),
+    "a web server": (ends((":status", "200"), ("content-type", "text/html"), first=()), "UNKNOWN"),
+    "HTTP 401": (ends((":status", "401"), first=()), "UNAUTHENTICATED"),
+    "HTTP 403": (ends((":status", "403"), first=()), "PERMISSION_DENIED"),
+    "HTTP 404": (ends((":status", "404"), first=()), "UNIMPLEMENTED"),
+    "HTTP 503": (ends((":status", "503"), first=()), "UNAVAILABLE"),
+    "much metadata": (ends(*(("x", "y"),) * 2_000, OK, data=prefixed(BODY)),
+                      "RESOURCE_EXHAUSTED"),
+    "CANCEL": (resets(8), "CANCELLED"),
+    "INTERNAL_ERROR": (resets(2), "INTERNAL"),
+    "ENHANCE_YOUR_CALM": (resets(11), "RESOURCE_EXHAUSTED"),
+    "INADEQUATE_SECURITY": (resets(12), "PERMISSION_DENIED"),
+    "REFUSED_STREAM": (resets(7), "UNAVAILABLE"),
+    "a broken frame": (lambda peer: peer.send(http2.DATA, 0, 0, b"x"), "UNAVAILABLE"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_answer_that_breaks_the_protocol_is_an_error(kind: Any, name: str) -> None:
+    script, code = WRONG[name]
+    with peers(script) as target:
+        error = asked(kind, target, retry=None)
+    assert isinstance(error, ServiceError)
+    assert error.code == code
+
+
+def test_text_of_a_status_is_read_and_holds_no_foreign_words(kind: Any) -> None:
+    text = "region_set%3A unknown region set %27%C3%A4%27, 100%"
+    with peers(ends(("grpc-status", "3"), ("grpc-message", text))) as target:
+        error = asked(kind, target)
+    assert error.code == "INVALID_ARGUMENT"  # not ASCII, so it is no text of ours
+    assert "region_set" not in str(error)
+
+
+def test_answer_may_come_in_any_pieces(kind: Any) -> None:
+    def script(peer: Peer) -> None:
+        while True:
+            stream = peer.request()
+            peer.headers(stream, *GOOD)
+            for one in prefixed(BODY):
+                peer.send(http2.DATA, 0, stream, bytes([one]))
+                peer.send(http2.DATA, 0, stream, b"")
+            peer.headers(stream, OK, end=True)
+
+    with peers(script) as target:
+        assert asked(kind, target) == "CN"
+
+
+def test_pings_are_answered_with_calls_and_without(kind: Any) -> None:
+    answered = threading.Event()
+
+    def script(peer: Peer) -> None:
+        stream = peer.request()
+        peer.send(http2.PING, 0, 0, b"12345678")
+        assert peer.wait_for(http2.PING).opaque_data == b"12345678"
+        peer.answer(stream)
+        peer.send(http2.PING, 0, 0, b"87654321")
+        assert peer.wait_for(http2.PING).opaque_data == b"87654321"
+        answered.set()
+
+    with peers(script) as target, kind(target, transport="native") as client:
+        assert client.country(CHINA) == "CN"
+        if kind is Blocking:
+            client._runner.run(asyncio.to_thread(answered.wait, PATIENCE))
+        assert answered.wait(PATIENCE)
+
+
+def test_silent_connection_is_probed_and_given_up(kind: Any) -> None:
+    probed, gone = threading.Event(), threading.Event()
+
+    def silent(peer: Peer) -> None:
+        peer.answer(peer.request())
+        peer.wait_for(http2.PING)
+        probed.set()
+        with contextlib.suppress(EOFError):
+            while True:
+                peer.frame()
+        gone.set()
+
+    options = [("grpc.keepalive_time_ms", 200), ("grpc.keepalive_timeout_ms", 200)]
+    with (
+        peers(silent, answering) as target,
+        kind(target, timeout=PATIENCE, transport="native", options=options) as client,
+    ):
+        assert client.country(CHINA) == "CN"
+        wait = asyncio.to_thread(gone.wait, PATIENCE) if kind is Blocking else None
+        assert client._runner.run(wait) if wait else gone.wait(PATIENCE)
+        assert probed.is_set()
+        assert client.country(CHINA) == "CN"
+
+
+def test_call_that_a_goaway_leaves_out_is_made_again(kind: Any) -> None:
+    """Also where no retry is wanted: the service has not seen it."""
+
+    def leaving(peer: Peer) -> None:
+        peer.request()
+        peer.send(http2.GOAWAY, 0, 0, bytes(8))
+        with contextlib.suppress(EOFError):
+            while True:
+                peer.frame()
+
+    with peers(leaving, answering) as target:
+        assert asked(kind, target, retry=None) == "CN"
+
+
+def test_call_under_way_is_answered_after_a_goaway(kind: Any) -> None:
+    def leaving(peer: Peer) -> None:
+        stream = peer.request()
+        peer.send(http2.GOAWAY, 0, 0, stream.to_bytes(4) + bytes(4))
+        peer.answer(stream)
+        with contextlib.suppress(EOFError):
+            while True:
+                assert peer.frame().type != http2.HEADERS
+
+    with (
+        peers(leaving, answering) as target,
+        kind(target, timeout=PATIENCE, transport="native", retry=None) as client,
+    ):
+        assert [client.country(CHINA) for _ in range(3)] == ["CN"] * 3
+
+
+def test_call_that_runs_out_of_time_is_reset_and_the_next_is_answered(kind: Any) -> None:
+    reset = threading.Event()
+
+    def script(peer: Peer) -> None:
+        stream = peer.request()
+        assert peer.wait_for(http2.RST_STREAM).stream_id == stream
+        peer.answer(stream)  # too late
+        reset.set()
+        answering(peer)
+
+    with peers(script) as target, kind(target, timeout=PATIENCE, transport="native") as client:
+        with pytest.raises(ServiceUnavailableError, match=r"did not answer in 0\.1 s"):
+            client.country(CHINA, timeout=0.1)
+        assert reset.wait(PATIENCE)
+        assert client.country(CHINA) == "CN"
+
+
+def test_addresses_of_a_target_take_turns_and_stand_in_for_each_other(kind: Any) -> None:
+    def answer(number: int, context: Any) -> None:
+        pass
+
+    with counting(answer) as (first, one), counting(answer) as (second, other):
+        target = f"ipv4:{first},{second},127.0.0.1:1"
+        with kind(target, timeout=PATIENCE, transport="native") as client:
+            end = time.monotonic() + PATIENCE
+            while not (one.attempts and other.attempts):
+                assert time.monotonic() < end
+                with contextlib.suppress(ServiceError):  # it is no whole answer
+                    client.country(CHINA)
+
+
+def test_more_calls_than_the_service_allows_wait_for_their_turn() -> None:
+    def script(peer: Peer) -> None:
+        peer.send(http2.SETTINGS, 0, 0, http2.settings({http2.MAX_CONCURRENT_STREAMS: 2}))
+        answering(peer)
+
+    with (
+        peers(script) as target,
+        Client(target, timeout=PATIENCE, transport="native") as client,
+        futures.ThreadPoolExecutor(20) as pool,
+    ):
+        assert set(pool.map(lambda _: client.country(CHINA), range(200))) == {"CN"}
+
+
+# processes
+
+
+def script_of(body: str, target: str) -> subprocess.Popen[str]:
+    head = f"""
+import os, signal, sys, threading, time
+from geolookup.client import Client
+client = Client({target!r}, timeout=60, transport="native")
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", head + body],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Service]:
+    with serving() as running:
+        yield running
+
+
+def test_forked_process_has_connections_of_its_own(ours: Service) -> None:
+    body = """
+print(client.country("1.0.1.1"), flush=True)
+made = [threading.Thread(target=lambda: [client.country("1.0.1.1") for _ in range(300)])
+        for _ in range(4)]
+for one in made: one.start()
+children = []
+for _ in range(8):
+    pid = os.fork()
+    if pid == 0:
+        answers = {client.country("8.8.8.8") for _ in range(5)}
+        client.close()
+        os._exit(0 if answers == {"US"} else 1)
+    children.append(pid)
+print({os.waitpid(pid, 0)[1] for pid in children})
+for one in made: one.join()
+print(client.country("1.0.1.1"))
+"""
+    done = script_of(body, ours.target)
+    assert done.communicate(timeout=PATIENCE) == ("CN\n{0}\nCN\n", "")
+
+
+def test_process_ends_with_calls_under_way_and_a_client_that_is_open() -> None:
+    with peers(lambda peer: [peer.frame() for _ in range(10**6)]) as target:
+        body = """
+for _ in range(3):
+    threading.Thread(target=client.country, args=("1.0.1.1",), daemon=True).start()
+time.sleep(0.3)
+print("over")
+"""
+        done = script_of(body, target)
+        assert done.communicate(timeout=PATIENCE) == ("over\n", "")
+        assert done.returncode == 0
+
+
+def test_interrupt_ends_a_call_and_the_client_goes_on() -> None:
+    reached = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        reached.set()
+        answering(peer)
+
+    with peers(script) as target:
+        body = """
+try:
+    client.country("1.0.1.1")
+except KeyboardInterrupt:
+    print("interrupted", client.country("1.0.1.1"))
+"""
+        done = script_of(body, target)
+        assert reached.wait(PATIENCE)
+        os.kill(done.pid, signal.SIGINT)
+        assert done.communicate(timeout=PATIENCE) == ("interrupted CN\n", "")
+
+
+def test_client_that_is_dropped_leaves_no_thread_and_no_descriptor(ours: Service) -> None:
+    body = """
+import gc
+def use():
+    other = Client(client._target, transport="native")
+    other.country("1.0.1.1")
+use(); gc.collect()
+before = len(os.listdir("/proc/self/fd"))
+for _ in range(30):
+    use()
+end = time.monotonic() + 30
+while time.monotonic() < end:
+    gc.collect()
+    names = [one.name for one in threading.enumerate() if "geolookup" in one.name]
+    if not names and len(os.listdir("/proc/self/fd")) <= before:
+        break
+    time.sleep(0.01)
+print(names, len(os.listdir("/proc/self/fd")) <= before)
+"""
+    done = script_of(body, ours.target)
+    assert done.communicate(timeout=PATIENCE) == ("[] True\n", "")
+
+
+def test_certificates_that_openssl_does_not_take_are_refused_before_use(tmp_path: Any) -> None:
+    empty = tmp_path / "ca.pem"
+    empty.write_text("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+    with pytest.raises(ValueError, match="not certificates in PEM"):
+        tls_credentials(ca=empty)
+
+
+def test_failures_read_the_words_of_the_native_transport() -> None:
+    words = "failed to connect: timed out"
+    assert Failure(grpc.StatusCode.UNAVAILABLE, words).is_retryable
