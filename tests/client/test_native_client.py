@@ -18,10 +18,10 @@ from typing import Any
 import grpc
 import http2
 import pytest
-from hyperframe.frame import Frame
+from blocking_client import Blocking
+from counting_service import counting
+from hyperframe.frame import Frame, PingFrame
 from servers import PATIENCE, Service, serving
-from test_client import CHINA, Blocking
-from test_retries import counting
 
 from geolookup import ServiceError, ServiceUnavailableError
 from geolookup.client import Client, tls_credentials, transports
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.skipif(
     transports.missing() is not None, reason=f"{transports.missing()}: there is nothing to test"
 )
 TRANSPORTS = ("native",)
+CHINA = "1.0.1.1"
 
 ANSWER = v1.LookupResponse(country="CN", status=v1.STATUS_ASSIGNED, dataset="0" * 64)
 BODY = ANSWER.SerializeToString()
@@ -129,6 +130,12 @@ class Peer:
         while (found := self.frame()).type != kind:
             pass
         return found
+
+    def ponged(self) -> bytes:
+        """Return what the next ping, or answer to one, holds."""
+        found = self.wait_for(http2.PING)
+        assert isinstance(found, PingFrame)
+        return found.opaque_data
 
     def request(self) -> int:
         """Return the stream of the next whole request."""
@@ -280,10 +287,10 @@ def test_pings_are_answered_with_calls_and_without(kind: Any) -> None:
     def script(peer: Peer) -> None:
         stream = peer.request()
         peer.send(http2.PING, 0, 0, b"12345678")
-        assert peer.wait_for(http2.PING).opaque_data == b"12345678"
+        assert peer.ponged() == b"12345678"
         peer.answer(stream)
         peer.send(http2.PING, 0, 0, b"87654321")
-        assert peer.wait_for(http2.PING).opaque_data == b"87654321"
+        assert peer.ponged() == b"87654321"
         answered.set()
 
     with peers(script) as target, kind(target, transport="native") as client:

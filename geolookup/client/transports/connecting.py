@@ -160,6 +160,7 @@ class Connections:
         self._notify()
 
     def __del__(self) -> None:
+        self.closed = True  # first: a weak reference can still bring it back while this runs
         os.eventfd_write(self.wake, 1)
         os.close(self.wake)
 
