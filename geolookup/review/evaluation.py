@@ -293,6 +293,15 @@ class _Judgement(NamedTuple):
     by_policy: tuple[tuple[Policy, Outcome, str], ...]  # with the code that it is falsely inside
 
 
+@dataclass(slots=True)
+class _Sum:
+    """What of one operator's places has one judgement."""
+
+    judged: _Judgement
+    prefixes: float = 0.0
+    addresses: int = 0
+
+
 def evaluate(
     groups: Sequence[Group],
     sources: Sequence[Statements],
@@ -392,6 +401,14 @@ class _Asked:
         self._absent: dict[str, frozenset[int]] = {}
         self._said: dict[Family, dict[tuple[str, str, tuple[str | None, ...]], Amount]] = {}
         self._judged: dict[tuple[tuple[int, ...], str, tuple[str | None, ...]], _Judgement] = {}
+        self._patterns: dict[tuple[tuple[int, ...], str, tuple[str | None, ...]], _Judgement] = {}
+        self._judgements: dict[_Judgement, _Judgement] = {}
+        self._muted = {
+            code
+            for source in sources
+            for unknown, filed in source.mute
+            for code in (unknown, *filed)
+        }
         self._progress = progress
         self._done = 0
         places = sum(len(group.places[family]) for group in groups for family in FAMILIES)
@@ -436,10 +453,23 @@ class _Asked:
 
     def tally(self, family: Family, members: tuple[int, ...]) -> _Tally:
         """Return the sums of one recipe."""
-        tally = _Tally()
+        present_of = {
+            group: tuple(at for at in members if at not in absent)
+            for group, absent in self._absent.items()
+        }
+        # First by operator and judgement: there are few of these, and many rows.
+        sums: dict[tuple[str, int], _Sum] = {}
         for (group, truth, codes), amount in self._said[family].items():
-            present = tuple(at for at in members if at not in self._absent[group])
-            judged = self._judge(present, truth, tuple(codes[at] for at in present))
+            present = present_of[group]
+            judged = self._judge(present, truth, tuple([codes[at] for at in present]))
+            part = sums.get((group, id(judged)))
+            if part is None:
+                part = sums[group, id(judged)] = _Sum(judged)
+            part.prefixes += amount.prefixes
+            part.addresses += amount.addresses
+        tally = _Tally()
+        for (group, _), part in sums.items():
+            judged, amount = part.judged, Amount(part.prefixes, part.addresses)
             tally.statuses[judged.status, judged.country_right] += amount
             for policy, outcome, falsely in judged.by_policy:
                 tally.outcomes[policy, group, outcome] += amount
@@ -455,14 +485,39 @@ class _Asked:
         key = (members, truth, codes)
         judged = self._judged.get(key)
         if judged is None:
+            judged = self._judge_pattern(members, truth, codes)
+            # The same object for the same judgement.
+            judged = self._judged[key] = self._judgements.setdefault(judged, judged)
+        return judged
+
+    def _judge_pattern(
+        self, members: tuple[int, ...], truth: str, codes: tuple[str | None, ...]
+    ) -> _Judgement:
+        """Judge by which codes are equal, since that decides, but for codes that are muted."""
+        letters: dict[str, str] = {}
+
+        def letter(code: str) -> str:
+            return code if code in self._muted else letters.setdefault(code, str(len(letters)))
+
+        alike = letter(truth)
+        key = (members, alike, tuple([code and letter(code) for code in codes]))
+        judged = self._patterns.get(key)
+        if judged is None:
             voters = [self._sources[at] for at in members]
             if len(voters) == 1 and voters[0].coverage == "advisory":
-                code = codes[0]
+                code = key[2][0]
                 alone = Claim(Status.ASSIGNED, code, ((code, 1),)) if code else combine([], [])
-                judged = self._judged[key] = judge(alone, truth)
+                judged = judge(alone, alike)
             else:
-                judged = self._judged[key] = judge(combine(voters, codes), truth)
-        return judged
+                judged = judge(combine(voters, key[2]), alike)
+            self._patterns[key] = judged
+        named = {letter: code for code, letter in letters.items()}
+        return judged._replace(
+            by_policy=tuple(
+                (policy, outcome, named.get(falsely, falsely))
+                for policy, outcome, falsely in judged.by_policy
+            )
+        )
 
 
 _SILENT: Final[_Line] = ([0], [None])
