@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint8_t, uint32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strdup
 
@@ -38,6 +38,8 @@ cdef extern from "event_loop.h" nogil:
     size_t GL_ALLOW_METHODS
     size_t GL_OWN_FIELDS
     size_t GL_OWN_FIELD_BYTES
+    size_t GL_PERSPECTIVES
+    size_t GL_ROUTES
     uint64_t GL_NEVER
 
     ctypedef struct gl_core_api:
@@ -57,6 +59,34 @@ cdef extern from "event_loop.h" nogil:
     ctypedef struct gl_job_queue:
         pass
 
+    ctypedef struct gl_rule:
+        unsigned number
+        unsigned passes
+        const uint8_t *outcomes
+        const uint8_t *hosts
+        size_t hosts_bytes
+        const uint8_t *prefix
+        size_t prefix_bytes
+        const uint8_t *refusal
+        size_t refusal_bytes
+        const uint8_t *route
+        size_t route_bytes
+
+    ctypedef struct gl_authorization:
+        gl_rule **rules
+        size_t rule_count
+        const uint16_t *country_of
+        const uint32_t *country_begin
+        const uint8_t *countries
+        const uint8_t *dataset
+        const uint8_t *no_verdict
+        size_t dataset_bytes
+        size_t no_verdict_bytes
+
+    ctypedef struct gl_check:
+        const uint8_t *route
+        size_t route_bytes
+
     ctypedef enum gl_job_kind:
         GL_JOB_ROSTER
         GL_JOB_UNARY
@@ -73,6 +103,7 @@ cdef extern from "event_loop.h" nogil:
         GL_LOOKUP
         GL_ROSTER
         GL_ROSTERS
+        GL_AUTHORIZATION
         GL_HEALTH_CHECK
         GL_HEALTH_WATCH
         GL_PYTHON
@@ -99,6 +130,7 @@ cdef extern from "event_loop.h" nogil:
         int gone
         gl_snapshot *snapshot
         gl_perspective *perspective
+        gl_rule *route
         int code
         int shed
         int finished
@@ -124,6 +156,7 @@ cdef extern from "event_loop.h" nogil:
         const uint8_t *named
         size_t named_bytes
         int64_t stale_from
+        gl_authorization *authorization
 
     ctypedef struct gl_method:
         char *path
@@ -196,6 +229,11 @@ cdef extern from "event_loop.h" nogil:
     gl_perspective *gl_perspective_new(
         const uint8_t *expression, size_t size, int32_t policy, bint stale, unsigned number,
         const uint8_t *outcomes, size_t claims) noexcept
+    void gl_snapshot_add(gl_snapshot *snapshot, gl_perspective *perspective) noexcept
+    void gl_add_route(gl_authorization *authorization, gl_rule *rule) noexcept
+    gl_rule *gl_rule_new(const gl_rule *rule, size_t claims) noexcept
+    void gl_authorization_free(gl_authorization *authorization) noexcept
+    bint gl_read_check_request(const uint8_t *data, size_t size, gl_check *check) noexcept
     gl_tls_context *gl_tls_context_new(
         const char *chain, int chain_bytes, const char *key, int key_bytes,
         const char *authorities, int authorities_bytes) noexcept
@@ -209,10 +247,15 @@ HAS_TLS = bool(gl_has_tls)
 LOOKUP = <int>GL_LOOKUP
 ROSTER = <int>GL_ROSTER
 ROSTERS = <int>GL_ROSTERS
+AUTHORIZATION = <int>GL_AUTHORIZATION
 HEALTH_CHECK = <int>GL_HEALTH_CHECK
 HEALTH_WATCH = <int>GL_HEALTH_WATCH
 PYTHON = <int>GL_PYTHON
 PYTHON_STREAM = <int>GL_PYTHON_STREAM
+
+# How many region sets with a policy, and routes with a rule, a dataset keeps at hand.
+PERSPECTIVES = <int>GL_PERSPECTIVES
+ROUTES = <int>GL_ROUTES
 
 # What a job is.
 UNARY = <int>GL_JOB_UNARY
@@ -223,6 +266,72 @@ MORE = <int>GL_JOB_MORE
 LAST = <int>GL_JOB_LAST
 END = <int>GL_JOB_END
 UNPACK = <int>GL_JOB_UNPACK
+
+
+cdef gl_perspective *_perspective(bytes region_set, int32_t policy, bint stale, unsigned int number,
+                                  bytes outcomes, size_t claims) except? NULL:
+    """Make a perspective; NULL: the region set is too long, or there is no memory."""
+    if <size_t>PyBytes_GET_SIZE(outcomes) != claims:
+        raise ValueError("outcomes: not one for each claim")
+    return gl_perspective_new(
+        <const uint8_t *>PyBytes_AS_STRING(region_set), PyBytes_GET_SIZE(region_set), policy,
+        stale, number, <const uint8_t *>PyBytes_AS_STRING(outcomes), claims)
+
+
+cdef gl_rule *_rule(tuple given, bytes route, size_t claims) except NULL:
+    """Copy a rule: see _http2.Rule."""
+    cdef gl_rule rule
+    cdef gl_rule *made
+    cdef bytes outcomes, hosts, prefix, refusal
+    outcomes, rule.number, rule.passes, hosts, prefix, refusal = given
+    if <size_t>PyBytes_GET_SIZE(outcomes) != claims:
+        raise ValueError("outcomes: not one for each claim")
+    rule.outcomes = <const uint8_t *>PyBytes_AS_STRING(outcomes)
+    rule.hosts = <const uint8_t *>PyBytes_AS_STRING(hosts)
+    rule.hosts_bytes = PyBytes_GET_SIZE(hosts)
+    rule.prefix = <const uint8_t *>PyBytes_AS_STRING(prefix)
+    rule.prefix_bytes = PyBytes_GET_SIZE(prefix)
+    rule.refusal = <const uint8_t *>PyBytes_AS_STRING(refusal)
+    rule.refusal_bytes = PyBytes_GET_SIZE(refusal)
+    rule.route = <const uint8_t *>PyBytes_AS_STRING(route)
+    rule.route_bytes = PyBytes_GET_SIZE(route)
+    made = gl_rule_new(&rule, claims)
+    if made == NULL:
+        raise MemoryError
+    return made
+
+
+cdef gl_authorization *_authorization(tuple given, size_t claims) except NULL:
+    """Make what answers Envoy's checks; but for the rules it points to what was given."""
+    cdef gl_authorization *made
+    cdef bytes country_of, begin, countries, dataset, no_verdict
+    cdef list rules, routes
+    rules, routes, country_of, begin, countries, dataset, no_verdict = given
+    if <size_t>PyBytes_GET_SIZE(country_of) != 2 * claims:
+        raise ValueError("country_of: not one number for each claim")
+    made = <gl_authorization *>calloc(1, sizeof(gl_authorization))
+    if made == NULL:
+        raise MemoryError
+    made.rules = <gl_rule **>calloc(len(rules) + 1, sizeof(gl_rule *))
+    try:
+        if made.rules == NULL:
+            raise MemoryError
+        for rule in rules:
+            made.rules[made.rule_count] = _rule(rule, b"", claims)
+            made.rule_count += 1
+        for route, rule in routes:
+            gl_add_route(made, _rule(rule, route, claims))
+    except:
+        gl_authorization_free(made)
+        raise
+    made.country_of = <const uint16_t *>PyBytes_AS_STRING(country_of)
+    made.country_begin = <const uint32_t *>PyBytes_AS_STRING(begin)
+    made.countries = <const uint8_t *>PyBytes_AS_STRING(countries)
+    made.dataset = <const uint8_t *>PyBytes_AS_STRING(dataset)
+    made.dataset_bytes = PyBytes_GET_SIZE(dataset)
+    made.no_verdict = <const uint8_t *>PyBytes_AS_STRING(no_verdict)
+    made.no_verdict_bytes = PyBytes_GET_SIZE(no_verdict)
+    return made
 
 
 cdef int _set_fields(gl_fields *fields, pairs) except -1:
@@ -370,13 +479,24 @@ cdef class Job:
               bytes outcomes not None, *, bint stale=False):
         """Have calls like this one answered without Python from now on."""
         self._check()
-        if <size_t>PyBytes_GET_SIZE(outcomes) != self.job.snapshot.claims:
-            raise ValueError("outcomes: not one for each claim")
         if self.job.perspective == NULL:
-            self.job.perspective = gl_perspective_new(
-                <const uint8_t *>PyBytes_AS_STRING(region_set), PyBytes_GET_SIZE(region_set),
-                policy, stale, number, <const uint8_t *>PyBytes_AS_STRING(outcomes),
-                self.job.snapshot.claims)
+            self.job.perspective = _perspective(
+                region_set, policy, stale, number, outcomes, self.job.snapshot.claims)
+
+    def route(self):
+        """Return what a CheckRequest's route says of a rule of its own, or b""."""
+        cdef gl_check check
+        self._check()
+        if not gl_read_check_request(
+                <const uint8_t *>PyBytes_AS_STRING(self.body), PyBytes_GET_SIZE(self.body), &check):
+            return b""
+        return PyBytes_FromStringAndSize(<const char *>check.route, check.route_bytes)
+
+    def learn_route(self, bytes route not None, tuple rule not None):
+        """Have CheckRequests of a route answered without Python from now on."""
+        self._check()
+        if self.job.route == NULL:
+            self.job.route = _rule(rule, route, self.job.snapshot.claims)
 
     def answer(self, bytes message not None, *, headers=(), trailers=(), bint more=False,
                bint finished=False):
@@ -478,10 +598,12 @@ cdef class Server:
 
     def set_snapshot(self, owner not None, *, table, results, bytes statuses not None,
                      bytes heads not None, bytes begin not None, bytes tail not None,
-                     bytes named not None, int64_t stale_from=0):
+                     bytes named not None, int64_t stale_from=0, tuple authorization=None,
+                     list perspectives=[]):
         """Answer calls that come from now on from this dataset."""
         cdef gl_snapshot *snapshot
         cdef gl_snapshot *before
+        cdef gl_perspective *perspective
         cdef size_t claims = PyBytes_GET_SIZE(statuses)
         if <size_t>PyBytes_GET_SIZE(begin) != 4 * (claims + 1):
             raise ValueError("begin: not one number for each claim and one more")
@@ -494,7 +616,18 @@ cdef class Server:
         if snapshot.last_job == NULL:
             free(snapshot)
             raise MemoryError
-        kept = (owner, table, results, statuses, heads, begin, tail, named)
+        try:
+            if authorization is not None:
+                snapshot.authorization = _authorization(authorization, claims)
+            for region_set, policy, number, outcomes, stale in perspectives:
+                perspective = _perspective(region_set, policy, stale, number, outcomes, claims)
+                if perspective != NULL:
+                    gl_snapshot_add(snapshot, perspective)
+        except:
+            gl_job_free(snapshot.last_job)
+            gl_snapshot_free(snapshot)
+            raise
+        kept = (owner, table, results, statuses, heads, begin, tail, named, authorization)
         snapshot.users = 1
         snapshot.table = <const gl_table_handle *>PyCapsule_GetPointer(
             table.handle(), GL_TABLE_NAME)

@@ -481,6 +481,53 @@ static inline int gl_lookup(gl_call *call, const uint8_t *data, size_t size)
     return 1;
 }
 
+/* --- Envoy's authorization */
+
+/* Answers a CheckRequest in place; 0: Python must. */
+static inline int gl_authorize(gl_call *call, const uint8_t *data, size_t size)
+{
+    gl_server *s = call->connection->server;
+    gl_snapshot *snapshot = s->snapshot;
+    const gl_authorization *a = snapshot->authorization;
+    const gl_rule *applied[GL_RULES_APPLIED], *refused = NULL;
+    uint8_t outcomes[GL_RULES_APPLIED], *message;
+    gl_request address = {.form = GL_TEXT};
+    gl_allowance allowance = {0};
+    unsigned claim, status;
+    size_t bytes;
+    gl_check check;
+    int n, evaluated = 0;
+
+    if (a == NULL || gl_snapshot_is_stale(snapshot) ||
+        !gl_read_check_request(data, size, &check) || (n = gl_find_rules(a, &check, applied)) < 0)
+        return 0;
+    address.addresses = check.address_bytes ? check.address : (const uint8_t *)"";
+    address.bytes = check.address_bytes;
+    claim = s->core->claim(snapshot->table, &address);
+    status = snapshot->statuses[claim];
+    while (evaluated < n && refused == NULL) {
+        const gl_rule *rule = applied[evaluated];
+        outcomes[evaluated++] = rule->outcomes[claim];
+        if (!(rule->passes >> gl_outcome_verdict(rule->outcomes[claim]) & 1))
+            refused = rule;
+    }
+    bytes = refused ? refused->refusal_bytes
+                    : gl_size_allowance(&allowance, a, claim, outcomes, n);
+    message = GL_PREFIX + bytes <= GL_SMALL_ANSWER ? call->small : malloc(GL_PREFIX + bytes);
+    if (message == NULL)
+        return 0;
+    if (refused != NULL)
+        memcpy(message + GL_PREFIX, refused->refusal, bytes);
+    else
+        gl_write_allowance(&allowance, a, claim, message + GL_PREFIX);
+    for (int i = 0; i < evaluated; i++) {
+        gl_add(&s->meter->counters.addresses[status], 1);
+        gl_meter_add_outcome(s->meter, applied[i]->number, outcomes[i]);
+    }
+    gl_reply(call, message, bytes);
+    return 1;
+}
+
 /* --- rosters */
 
 /* Classifies a roster and writes its answer after room for the prefix. Returns a status code;
@@ -803,6 +850,7 @@ static void gl_message(gl_call *call, int compressed, const uint8_t *data, size_
         free(owned);
         return;
     case GL_LOOKUP:
+    case GL_AUTHORIZATION:
     case GL_ROSTER:
     case GL_PYTHON:
         if (!(c->allowed >> method->number & 1)) {
@@ -815,8 +863,9 @@ static void gl_message(gl_call *call, int compressed, const uint8_t *data, size_
             free(owned);
             return;
         }
-        if (method->kind == GL_LOOKUP) {
-            if (gl_lookup(call, data, size)) {
+        if (method->kind == GL_LOOKUP || method->kind == GL_AUTHORIZATION) {
+            if (method->kind == GL_LOOKUP ? gl_lookup(call, data, size)
+                                          : gl_authorize(call, data, size)) {
                 gl_count_begin(call);
                 gl_count_end(call, GL_OK);
                 free(owned);
@@ -1193,6 +1242,10 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
     if (job->kind != GL_JOB_ROSTER && job->perspective != NULL) { /* that Python found out */
         gl_snapshot_add(job->snapshot, job->perspective);
         job->perspective = NULL;
+    }
+    if (job->route != NULL && job->snapshot->authorization != NULL) {
+        gl_add_route(job->snapshot->authorization, job->route);
+        job->route = NULL;
     }
     if (call == NULL) {
         s->large -= job->charged;

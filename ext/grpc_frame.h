@@ -135,48 +135,65 @@ static inline int gl_read_any_varint(const uint8_t **at, const uint8_t *end, uin
     return 0;
 }
 
+/* Moves past the next field of a message, whatever it is, to its bytes if it has a length (else
+ * they are NULL). 1: there was one; 0: the message ends here; -1: it is damaged, or has groups,
+ * which no message here ever had. */
+static inline int gl_next_field(const uint8_t **at, const uint8_t *end, uint64_t *tag,
+                                const uint8_t **content, size_t *size)
+{
+    uint64_t number;
+
+    *content = NULL;
+    *size = 0;
+    if (*at == end)
+        return 0;
+    if (!gl_read_any_varint(at, end, tag) || *tag >> 3 == 0 || *tag >> 32 != 0)
+        return -1;
+    switch (*tag & 7) {
+    case 0:
+        return gl_read_any_varint(at, end, &number) ? 1 : -1;
+    case 2:
+        if (!gl_read_any_varint(at, end, &number))
+            return -1;
+        *content = *at;
+        break;
+    case 1:
+        number = 8;
+        break;
+    case 5:
+        number = 4;
+        break;
+    default:
+        return -1;
+    }
+    if (number > (uint64_t)(end - *at))
+        return -1;
+    *size = (size_t)number;
+    *at += number;
+    return 1;
+}
+
 /* Finds the service in a HealthCheckRequest (field 1, the last of several), whatever stands
- * beside it; 0: it is no such message, or has groups, which no version of it ever had. */
+ * beside it; 0: it is no such message. */
 static inline int gl_read_health_check(const uint8_t *at, size_t bytes, const uint8_t **name,
                                        size_t *size)
 {
-    const uint8_t *end = at + bytes;
+    const uint8_t *end = at + bytes, *content;
+    uint64_t tag;
+    size_t n;
+    int result;
 
     *name = NULL;
     *size = 0;
-    while (at < end) {
-        uint64_t tag, number;
-        if (!gl_read_any_varint(&at, end, &tag) || tag >> 3 == 0 || tag >> 32 != 0)
-            return 0;
-        switch (tag & 7) {
-        case 0:
-            if (!gl_read_any_varint(&at, end, &number))
-                return 0;
+    while ((result = gl_next_field(&at, end, &tag, &content, &n)) > 0) {
+        if (tag != GL_TAG_BYTES(1))
             continue;
-        case 2:
-            if (!gl_read_any_varint(&at, end, &number))
-                return 0;
-            break;
-        case 1:
-            number = 8;
-            break;
-        case 5:
-            number = 4;
-            break;
-        default:
+        if (!gl_is_utf8(content, n))
             return 0;
-        }
-        if (number > (uint64_t)(end - at))
-            return 0;
-        if (tag == GL_TAG_BYTES(1)) {
-            if (!gl_is_utf8(at, (size_t)number))
-                return 0;
-            *name = at;
-            *size = (size_t)number;
-        }
-        at += number;
+        *name = content;
+        *size = n;
     }
-    return 1;
+    return result == 0;
 }
 
 #endif

@@ -79,11 +79,16 @@ enum {
     GL_OWN_FIELDS = 64,
     GL_OWN_FIELD_BYTES = 16384,
     /* Bytes of an answer that are kept in the call itself. */
-    GL_SMALL_ANSWER = 160,
+    GL_SMALL_ANSWER = 320,
     /* Region sets with a policy whose verdicts a dataset keeps at hand. */
     GL_PERSPECTIVES = 256,
     /* Bytes of a region set's expression that is kept; longer ones go the long way. */
     GL_EXPRESSION = 256,
+    /* Rules of Envoy's routes that a dataset keeps at hand, bytes of what a route says of its
+     * rule, and rules that may apply to one request: more go the long way. */
+    GL_ROUTES = 64,
+    GL_ROUTE = 1024,
+    GL_RULES_APPLIED = 16,
 };
 
 /* Bytes of a request above which its answer is made by a thread: others would wait. A fuzz target

@@ -38,6 +38,7 @@ typedef struct gl_job {
     struct gl_call *call; /* the loop's; NULL: the call is over */
     gl_snapshot *snapshot;
     gl_perspective *perspective;
+    gl_rule *route; /* that Python found out */
     gl_job_kind kind;
     unsigned method;   /* the meter's number */
     const char *path;  /* the method's */
@@ -78,6 +79,7 @@ static inline void gl_job_cancel(gl_job *job, int code)
 static inline void gl_job_free(gl_job *job)
 {
     gl_perspective_release(job->perspective);
+    free(job->route);
     free(job->body);
     free(job->metadata);
     free(job->identities);

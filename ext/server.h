@@ -21,6 +21,7 @@ typedef enum {
     GL_LOOKUP,         /* in place */
     GL_ROSTER,         /* in place, or by a thread where it is large */
     GL_ROSTERS,        /* the same for each message of a stream */
+    GL_AUTHORIZATION,  /* in place */
     GL_HEALTH_CHECK,   /* in place */
     GL_HEALTH_WATCH,   /* in place, whenever the health changes */
     GL_PYTHON,         /* by a handler in Python */

@@ -2,13 +2,13 @@
  * responses to lookups, and the outcomes of region sets that were asked for.
  *
  * Plain C11. A snapshot is counted by its users, in any thread. Its perspectives belong to the
- * event loop's thread, which adds and drops them; each is counted, too.
+ * event loop's thread, which adds and drops them; each is counted, too. So do the rules of routes.
  */
 #ifndef GEOLOOKUP_SNAPSHOT_H
 #define GEOLOOKUP_SNAPSHOT_H
 
+#include "authorization.h"
 #include "core_api.h"
-#include "http2_limits.h"
 #include "outcome.h"
 
 #include <stdlib.h>
@@ -45,6 +45,7 @@ typedef struct gl_snapshot {
     size_t named_bytes;
     /* Seconds since 1970 UTC from which other verdicts apply, since it is too old; 0: never. */
     int64_t stale_from;
+    gl_authorization *authorization; /* NULL: Python answers Envoy's checks */
     uint64_t asked;
     size_t count;
     gl_perspective *perspectives[GL_PERSPECTIVES];
@@ -155,6 +156,7 @@ static inline void gl_snapshot_free(gl_snapshot *s)
 {
     for (size_t i = 0; i < s->count; i++)
         gl_perspective_release(s->perspectives[i]);
+    gl_authorization_free(s->authorization);
     free(s);
 }
 

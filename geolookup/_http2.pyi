@@ -17,11 +17,16 @@ HAS_TLS: Final[bool]
 LOOKUP: Final[int]
 ROSTER: Final[int]
 ROSTERS: Final[int]
+AUTHORIZATION: Final[int]
 HEALTH_CHECK: Final[int]
 HEALTH_WATCH: Final[int]
 PYTHON: Final[int]
 PYTHON_STREAM: Final[int]
 """How a method is answered: in the loop and its threads, or by jobs for Python."""
+
+PERSPECTIVES: Final[int]
+ROUTES: Final[int]
+"""How many region sets with a policy, and routes with a rule, a dataset keeps at hand."""
 
 UNARY: Final[int]
 MESSAGE: Final[int]
@@ -34,6 +39,17 @@ UNPACK: Final[int]
 """What a job is."""
 
 _Fields: TypeAlias = Iterable[tuple[str, str | bytes]]
+
+_Rule = tuple[bytes, int, int, bytes, bytes, bytes]
+"""A rule of Envoy's authorization: an outcome for each claim, the meter's number of its region set,
+a bit for each verdict that passes, its hosts (each between zeros), its path prefix, and the
+CheckResponse that refuses."""
+
+_Authorization = tuple[list[_Rule], list[tuple[bytes, _Rule]], bytes, bytes, bytes, bytes, bytes]
+"""What answers Envoy's checks: the rules of the file; those of routes, see `Job.route`; by claim
+the number of its country (uint16); where the part of each country begins, and the end (uint32);
+these parts; the dataset's part; and the one without verdicts. Parts are OkHttpResponse messages;
+numbers are of this machine."""
 
 @disjoint_base
 class Server:
@@ -85,6 +101,8 @@ class Server:
         tail: bytes,
         named: bytes,
         stale_from: int = 0,
+        authorization: _Authorization | None = None,
+        perspectives: list[tuple[bytes, int, int, bytes, bool]] = ...,
     ) -> None:
         """Answer calls that come from now on from this dataset.
 
@@ -99,6 +117,8 @@ class Server:
             named: of a ClassifyRosterResponse what stands behind its bitmaps.
             stale_from: seconds since 1970, UTC, from which the verdicts apply that were learnt
                 as stale, and no others; 0: never.
+            authorization: what answers Envoy's checks before `stale_from`; None: Python does.
+            perspectives: arguments of `Job.learn` that are known already, in its order.
 
         Raises:
             ValueError: the lengths don't fit.
@@ -223,6 +243,16 @@ class Job:
             number: under which the meter counts it.
             outcomes: one byte for each claim.
             stale: whether they are those of a dataset that is too old.
+        """
+
+    def route(self) -> bytes:
+        """Return what the route of a CheckRequest says of a rule of its own, else nothing."""
+
+    def learn_route(self, route: bytes, rule: _Rule) -> None:
+        """Have CheckRequests of such a route answered without Python from now on.
+
+        Raises:
+            ValueError: the rule has not one outcome for each claim.
         """
 
     def answer(

@@ -79,6 +79,32 @@ static const gl_core_api core = {find_claim, begin,   step,      statuses, verdi
 static gl_meter meter;
 static gl_slots calls = {.free = CALLS}, streams = {.free = STREAMS};
 
+static gl_authorization *new_authorization(void)
+{
+    static const uint16_t country_of[CLAIMS] = {0, 1, 1, 0};
+    static const uint32_t begins[3] = {0, 3, 5};
+    static const uint8_t outcomes[CLAIMS] = {7, 1, 2, 1};
+    gl_authorization *a = calloc(1, sizeof *a);
+    gl_rule rules[] = {
+        {.passes = 12, .hosts = (const uint8_t *)"\0a.b\0c", .hosts_bytes = 7},
+        {.passes = 12, .prefix = (const uint8_t *)"/j", .prefix_bytes = 2},
+        {.passes = 2},
+    };
+
+    a->rules = calloc(3, sizeof *a->rules);
+    for (; a->rule_count < 3; a->rule_count++) {
+        rules[a->rule_count].outcomes = outcomes;
+        rules[a->rule_count].refusal = (const uint8_t *)"refused";
+        rules[a->rule_count].refusal_bytes = 7;
+        a->rules[a->rule_count] = gl_rule_new(&rules[a->rule_count], CLAIMS);
+    }
+    a->country_of = country_of;
+    a->country_begin = begins;
+    a->countries = a->dataset = a->no_verdict = (const uint8_t *)"parts";
+    a->dataset_bytes = a->no_verdict_bytes = 4;
+    return a;
+}
+
 static gl_snapshot *new_snapshot(void)
 {
     static const uint8_t codes[CLAIMS] = {7, 1, 2, 4}, heads[] = "aabbbccccd";
@@ -93,6 +119,7 @@ static gl_snapshot *new_snapshot(void)
     s->begin = begins;
     s->tail = s->named = (const uint8_t *)"tail";
     s->tail_bytes = s->named_bytes = 4;
+    s->authorization = new_authorization();
     return s;
 }
 
@@ -106,6 +133,7 @@ static gl_server *new_server(void)
         {"/L", GL_LOOKUP, &calls},
         {"/C", GL_ROSTER, &calls},
         {"/S", GL_ROSTERS, &streams},
+        {"/A", GL_AUTHORIZATION, &calls},
         {"/E", GL_PYTHON, &calls},
         {"/R", GL_PYTHON_STREAM, &streams},
         {"/H", GL_HEALTH_CHECK, NULL},
@@ -119,7 +147,7 @@ static gl_server *new_server(void)
     s->methods = calloc(sizeof methods / sizeof *methods, sizeof(gl_method));
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
         s->methods[s->method_count++] =
-            (gl_method){strdup(methods[i].path), 2,      (unsigned)i, methods[i].kind, i > 3,
+            (gl_method){strdup(methods[i].path), 2,      (unsigned)i, methods[i].kind, i > 4,
                         methods[i].slots,        "shed", "refused"};
     s->settings = (gl_server_settings){
         .message_bytes = 200000, .roster = 20000, .metadata_bytes = 1024, .streams = 20,
@@ -165,7 +193,13 @@ static void do_jobs(gl_server *s)
                 give_field(job->size % 8 == 1 ? &job->headers : &job->trailers);
             job->answer_bytes = job->size / 2;
             job->answer = calloc(1, room + job->answer_bytes + 1);
-            if (job->kind != GL_JOB_UNPACK && job->perspective == NULL)
+            if (job->method == 3) { /* as if the route had brought its rule */
+                gl_rule rule = {.passes = 4,
+                                .outcomes = (const uint8_t *)"\1\2\3\1",
+                                .route = job->body,
+                                .route_bytes = job->size % 7};
+                job->route = gl_rule_new(&rule, CLAIMS);
+            } else if (job->kind != GL_JOB_UNPACK && job->perspective == NULL)
                 job->perspective = gl_perspective_new((const uint8_t *)"EU", 2, 1, 0, 0,
                                                       (const uint8_t *)"\0\1\2\3", CLAIMS);
         }

@@ -1,7 +1,7 @@
 """First inputs of the fuzz target `connection`: what clients of its methods send, and misuse.
 
-The methods are those of connection.c: /L a lookup, /C a roster, /S a stream of rosters, /E and
-/R calls that Python answers, /H and /W health.
+The methods are those of connection.c: /L a lookup, /C a roster, /S a stream of rosters, /A
+Envoy's check, /E and /R calls that Python answers, /H and /W health.
 """
 
 from __future__ import annotations
@@ -51,6 +51,18 @@ def _streamed(size: int, region_set: str = "") -> bytes:
     return v1.StreamRostersRequest(roster=roster).SerializeToString()
 
 
+def _field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def _check(host: bytes, path: bytes, *extensions: bytes) -> bytes:
+    """Return a CheckRequest; Envoy's own messages are not needed for it."""
+    peer = _field(1, _field(1, b"\x10\x01" + _field(2, b"1.0.1.1")))
+    http = _field(2, _field(2, b"GET") + _field(4, path) + _field(5, host))
+    ours = (_field(10, _field(1, b"geolookup." + key) + _field(2, b"x")) for key in extensions)
+    return _field(1, _field(1, peer) + _field(4, http) + b"".join(ours))
+
+
 def seeds() -> Iterator[tuple[str, bytes]]:
     """Yield each input's name and content."""
     usual = bytes([GREETED | WHOLE])
@@ -83,6 +95,14 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         + _call(3, "/L", more=(("x", "y" * 1_100),))
         + _call(5, "/L", b"", more=(("grpc-encoding", "snappy"),))
         + _call(7, "/L", _LOOKUP, _LOOKUP),
+    )
+    yield (
+        "check",
+        usual
+        + _call(1, "/A", _check(b"a.b", b"/join"))
+        + _call(3, "/A", _check(b"C.:1", b"/x?y"))
+        + _call(5, "/A", _check(b"", b"", b"rule", b"mode"))
+        + _call(7, "/A", _check(b"x", b"/%6A")),
     )
     yield "gzip", usual + _call(1, "/L", b"", _LOOKUP, more=(("grpc-encoding", "gzip"),))
     yield (

@@ -16,7 +16,7 @@ import importlib.util
 import ipaddress
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 UNAVAILABLE_FOR_LEGAL_REASONS: Final = 451
 """RFC 7725."""
+
+COUNTRY_HEADER: Final = "x-geo-country"
+VERDICT_HEADER: Final = "x-geo-verdict"
+REASON_HEADER: Final = "x-geo-reason"
+DATASET_HEADER: Final = "x-geo-dataset"
+"""What a request that passes has."""
 
 _OK: Final = 0
 _PERMISSION_DENIED: Final = 7
@@ -173,6 +179,9 @@ class Rules:
     def __len__(self) -> int:
         return len(self._rules)
 
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self._rules)
+
     def check(self, dataset: Dataset) -> None:
         """Check that the dataset knows every region set.
 
@@ -292,19 +301,50 @@ def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NULL_CALL) -
     return serialised
 
 
+def own_extensions(body: bytes) -> dict[str, str]:
+    """Return those of a ``CheckRequest``'s ``context_extensions`` that `Rules.of` reads."""
+    from envoy.service.auth.v3 import external_auth_pb2  # noqa: PLC0415
+
+    extensions = external_auth_pb2.CheckRequest.FromString(body).attributes.context_extensions
+    return {key: value for key, value in extensions.items() if key.startswith(_EXTENSION)}
+
+
+def refusal(rule: Rule) -> bytes:
+    """Return the ``CheckResponse`` that refuses a request for a rule."""
+    from envoy.service.auth.v3 import external_auth_pb2  # noqa: PLC0415
+
+    response = external_auth_pb2.CheckResponse()
+    _refuse(response, rule)
+    serialised: bytes = response.SerializeToString()
+    return serialised
+
+
+def header(name: str, value: str) -> bytes:
+    """Return an ``OkHttpResponse`` that sets a header, or removes it where there is no value."""
+    from envoy.service.auth.v3 import external_auth_pb2  # noqa: PLC0415
+
+    response = external_auth_pb2.OkHttpResponse()
+    _set_or_remove(response, name, value)
+    serialised: bytes = response.SerializeToString()
+    return serialised
+
+
 def _allow(response: Any, answer: Answer, verdicts: Iterable[str], reasons: Iterable[str]) -> None:
     response.status.code = _OK
-    headers = {
-        "x-geo-country": answer.country,
-        "x-geo-verdict": ", ".join(verdicts),
-        "x-geo-reason": ", ".join(reasons),
-        "x-geo-dataset": answer.dataset,
-    }
-    for name, value in headers.items():
-        if value:
-            _set(response.ok_response.headers, name, value)
-        else:
-            response.ok_response.headers_to_remove.append(name)
+    for name, value in (
+        (COUNTRY_HEADER, answer.country),
+        (VERDICT_HEADER, ", ".join(verdicts)),
+        (REASON_HEADER, ", ".join(reasons)),
+        (DATASET_HEADER, answer.dataset),
+    ):
+        _set_or_remove(response.ok_response, name, value)
+
+
+def _set_or_remove(response: Any, name: str, value: str) -> None:
+    if value:
+        _set(response.headers, name, value)
+    else:
+        response.headers_to_remove.append(name)
 
 
 def _refuse(response: Any, rule: Rule) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from servers import PATIENCE, needs_native, serving_here
 
 from geolookup import Dataset, Policy, Verdict
+from geolookup.service import Server
+from geolookup.service.methods import Method
+from geolookup.service.monitoring import counters
+from geolookup.service.monitoring.counters import Counters
 from geolookup.service.rpc import envoy_authz
 from geolookup.service.rpc.envoy_authz import (
     Mode,
@@ -19,7 +27,8 @@ from geolookup.service.rpc.envoy_authz import (
     canonical_host,
     canonical_path,
 )
-from geolookup.service.rpc.request import Code, RequestError
+from geolookup.service.rpc.handlers import Snapshot
+from geolookup.service.rpc.request import Call, Code, RequestError
 
 external_auth_pb2 = pytest.importorskip(
     "envoy.service.auth.v3.external_auth_pb2", reason="the extra envoy is not installed"
@@ -51,10 +60,56 @@ def request(
     return bytes(body.SerializeToString())
 
 
-def ask(dataset: Dataset, body: bytes, *rules: Rule) -> Any:
+Ask = Callable[..., Any]
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+
+
+def by_handler(dataset: Dataset, body: bytes, *rules: Rule) -> Any:
     return external_auth_pb2.CheckResponse.FromString(
         envoy_authz.check(dataset, body, Rules(rules))
     )
+
+
+class Asked:
+    """A server, over the native transport, that is asked by the same arguments."""
+
+    def __init__(self, server: Server, channel: grpc.Channel) -> None:
+        self.server = server
+        self._rules: tuple[Rule, ...] | None = None
+        self._call: Any = channel.unary_unary(CHECK)
+
+    def __call__(self, dataset: Dataset, body: bytes, *rules: Rule) -> Any:
+        """Return its answer, which is the same from the second call on."""
+        if rules != self._rules:
+            self._rules = rules
+            self.server.snapshot = Snapshot(dataset, Rules(rules))
+        first, second = self.again(body), self.again(body)
+        assert first == second
+        return first
+
+    def again(self, body: bytes) -> Any:
+        try:
+            return external_auth_pb2.CheckResponse.FromString(self._call(body, timeout=PATIENCE))
+        except grpc.RpcError as error:
+            raise RequestError(Code(error.code().value[0]), error.details() or "") from None
+
+
+@pytest.fixture(scope="module")
+def asked(dataset: Dataset) -> Iterator[Asked]:
+    with (
+        serving_here(dataset, transport="native", authz=True) as server,
+        grpc.insecure_channel(str(server.address)) as channel,
+    ):
+        yield Asked(server, channel)
+
+
+@pytest.fixture(params=["handler", pytest.param("native", marks=needs_native)])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Return a function that answers a CheckRequest by rules."""
+    if request.param == "handler":
+        return by_handler
+    found: Ask = request.getfixturevalue("asked")
+    return found
 
 
 def headers(options: Any) -> dict[str, str]:
@@ -84,7 +139,7 @@ def headers(options: Any) -> dict[str, str]:
     ],
 )
 def test_the_mode_decides_who_passes(
-    dataset: Dataset, rule: Rule, address: str, verdict: str, reason: str, passes: bool
+    ask: Ask, dataset: Dataset, rule: Rule, address: str, verdict: str, reason: str, passes: bool
 ) -> None:
     response = ask(dataset, request(address), rule)
     if passes:
@@ -100,14 +155,14 @@ def test_the_mode_decides_who_passes(
         assert response.denied_response.status.code == 451
 
 
-def test_a_refusal_says_which_measure_and_never_the_address(dataset: Dataset) -> None:
+def test_a_refusal_says_which_measure_and_never_the_address(ask: Ask, dataset: Dataset) -> None:
     denied = ask(dataset, request(CHINA), DENY).denied_response
     assert headers(denied)["link"] == '<https://authority.example/17>; rel="blocked-by"'
     assert "order 17/2026" in denied.body
     assert CHINA not in str(denied)
 
 
-def test_undetermined_is_told_from_inside_in_both_modes(dataset: Dataset) -> None:
+def test_undetermined_is_told_from_inside_in_both_modes(ask: Ask, dataset: Dataset) -> None:
     # The sources disagree about this address, and one side is in the region set.
     assert dataset.lookup(DISPUTED, "HK").verdict is Verdict.UNDETERMINED
     deny = Rule(name="deny", region_set="HK", mode=Mode.DENY_INSIDE)
@@ -119,7 +174,7 @@ def test_undetermined_is_told_from_inside_in_both_modes(dataset: Dataset) -> Non
     assert ask(dataset, request(DISPUTED), by_first).HasField("denied_response") is first
 
 
-def test_every_rule_that_applies_must_let_pass(dataset: Dataset) -> None:
+def test_every_rule_that_applies_must_let_pass(ask: Ask, dataset: Dataset) -> None:
     elsewhere = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, hosts=frozenset({"x.test"}))
     assert ask(dataset, request(AMERICA), DENY, elsewhere).HasField("ok_response")
     refused = ask(dataset, request(AMERICA, host="X.test:443"), DENY, elsewhere)
@@ -132,6 +187,7 @@ def test_every_rule_that_applies_must_let_pass(dataset: Dataset) -> None:
 
 
 def test_no_rule_for_the_request_passes_and_leaves_no_verdict_of_the_clients(
+    ask: Ask,
     dataset: Dataset,
 ) -> None:
     rule = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, path_prefix="/admin")
@@ -140,7 +196,7 @@ def test_no_rule_for_the_request_passes_and_leaves_no_verdict_of_the_clients(
     assert list(response.ok_response.headers_to_remove) == ["x-geo-verdict", "x-geo-reason"]
 
 
-def test_a_route_brings_its_own_rule_or_names_one(dataset: Dataset) -> None:
+def test_a_route_brings_its_own_rule_or_names_one(ask: Ask, dataset: Dataset) -> None:
     body = request(CHINA, region_set="CN", mode="deny_inside", reference="of the route")
     assert "of the route" in ask(dataset, body).denied_response.body
     assert ask(dataset, request(CHINA, rule="measure"), DENY, ADMIT).HasField("denied_response")
@@ -273,14 +329,14 @@ def test_canonical_path_stays_as_it_is(path: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["X.test", "x.test.", "x.test:443", "X.TEST.:", "x.test:"])
-def test_rule_reaches_its_host_however_it_is_written(dataset: Dataset, host: str) -> None:
+def test_rule_reaches_its_host_however_it_is_written(ask: Ask, dataset: Dataset, host: str) -> None:
     rule = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, hosts=frozenset({"x.test"}))
     assert ask(dataset, request(AMERICA, host=host), rule).HasField("denied_response")
     assert ask(dataset, request(AMERICA, host=f"not{host}"), rule).HasField("ok_response")
 
 
 @pytest.mark.parametrize("path", [path for path, form in PATHS.items() if form == "/join"])
-def test_rule_reaches_its_path_however_it_is_written(dataset: Dataset, path: str) -> None:
+def test_rule_reaches_its_path_however_it_is_written(ask: Ask, dataset: Dataset, path: str) -> None:
     rule = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, path_prefix="/join")
     assert ask(dataset, request(AMERICA, path=path), rule).HasField("denied_response")
     assert ask(dataset, request(AMERICA, path=f"/x{path}"), rule).HasField("ok_response") is (
@@ -360,3 +416,148 @@ def test_a_rule_about_an_unknown_region_set_is_found_before_the_first_request(
     rules = Rules([Rule(name="a", region_set="NOWHERE", mode=Mode.DENY_INSIDE)])
     with pytest.raises(RuleError, match=r"^rule 1: region_set: unknown region set"):
         rules.check(dataset)
+
+
+# The native transport, which answers by itself what is plain.
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "body",
+    [
+        request(CHINA),
+        request(AMERICA, host="X.test.:443", path="/join?room=1"),
+        request("2a00:1450:4001::1", host="x.test", path="/join/a.b/~c"),
+        request("", path="/"),
+        request(CHINA, rule="offer"),
+        request(CHINA, region_set="EU", mode="admit_inside", policy="majority"),
+    ],
+)
+def test_plain_requests_are_answered_without_python(
+    dataset: Dataset, asked: Asked, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = frozenset({"x.test", "y.test"})
+    there = Rule(name="there", region_set="US", mode=Mode.DENY_INSIDE, hosts=hosts)
+    joins = Rule(name="joins", region_set="CN", mode=Mode.DENY_INSIDE, path_prefix="/join")
+    rules = (there, joins, ADMIT)
+    answer = asked(dataset, body, *rules)
+    assert answer == by_handler(dataset, body, *rules)
+    monkeypatch.delattr(envoy_authz, "check")
+    assert asked.again(body) == answer
+    asked.server.snapshot = Snapshot(dataset, Rules(rules))
+    assert asked.again(body) == answer
+
+
+@needs_native
+def test_a_route_that_names_a_rule_follows_a_new_file(dataset: Dataset, asked: Asked) -> None:
+    body = request(CHINA, rule="measure")
+    assert asked(dataset, body, DENY, ADMIT).HasField("denied_response")
+    other = Rule(name="measure", region_set="CN", mode=Mode.ADMIT_INSIDE)
+    assert asked(dataset, body, other).HasField("ok_response")
+    with pytest.raises(RequestError):
+        asked(dataset, body, ADMIT)
+
+
+@needs_native
+def test_routes_beyond_those_kept_at_hand_are_answered_all_the_same(
+    dataset: Dataset, asked: Asked
+) -> None:
+    bodies = [
+        request(CHINA, region_set="CN", mode="deny_inside", reference=f"order {number}")
+        for number in range(150)
+    ]
+    for body in (*bodies, *bodies, *reversed(bodies)):
+        assert asked.again(body) == by_handler(dataset, body)
+
+
+class Recorded(Call):
+    """Keeps what a handler records of lookups."""
+
+    def __init__(self) -> None:
+        self.lookups: list[tuple[int, str, int]] = []
+
+    def record_lookup(self, status: int, region_set: str, outcome: int) -> None:
+        self.lookups.append((status, region_set, outcome))
+
+
+def grown(before: Any, after: Any, like: Any) -> Any:
+    """Return by how much counters have grown, for the names that *like* has."""
+    if isinstance(like, dict):
+        none = {name: [0] * len(row) for name, row in like.items()}
+        return {name: grown({**none, **before}[name], after[name], like[name]) for name in like}
+    return [new - old for new, old in zip(after, before, strict=True)]
+
+
+ADDRESSES = [CHINA, AMERICA, PRIVATE, DISPUTED, "", "::ffff:1.0.1.1", "fe80::1%eth0", " 1.0.1.1"]
+SOME_RULES = st.lists(
+    st.builds(
+        Rule,
+        name=st.just("r"),
+        region_set=st.sampled_from(["CN", "US", "EU", "HK+MO"]),
+        mode=st.sampled_from(Mode),
+        policy=st.sampled_from(Policy),
+        hosts=st.frozensets(st.sampled_from(["x.test", "y.test", "[2001:db8::1]"]), max_size=2),
+        path_prefix=st.sampled_from(["", "/", "/join", "/join/a", "/join%20"]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+SOME_HOSTS = [*HOSTS, "x.test", "X.TEST.:1", "y.test", "[2001:DB8::1]:1", "x.test..", "."]
+SOME_PATHS = [*PATHS, "/join/a/b", "/join//a", "/join/./a", "/join/.a", "/joi"]
+SOME_REQUESTS = st.lists(
+    st.builds(
+        request,
+        st.sampled_from(ADDRESSES),
+        st.sampled_from(SOME_HOSTS),
+        st.sampled_from(SOME_PATHS)
+        | st.text("/.%2joina\u00e9?#\\ ", max_size=8).map("/join".__add__),
+    ),
+    min_size=10,
+    max_size=30,
+)
+
+
+@needs_native
+@settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
+@given(rules=SOME_RULES, requests=SOME_REQUESTS)
+def test_loop_and_handler_answer_and_count_alike(
+    dataset: Dataset, asked: Asked, rules: list[Rule], requests: list[bytes]
+) -> None:
+    call = Recorded()
+    before = counters.total([asked.server.counters])
+    for body in requests:
+        said = envoy_authz.check(dataset, body, Rules(rules), call)
+        assert asked(dataset, body, *rules) == external_auth_pb2.CheckResponse.FromString(said)
+    after = counters.total([asked.server.counters])
+    alone = Counters()
+    for status, region_set, outcome in call.lookups * 2:
+        alone.address(status, alone.region_set(region_set), outcome)
+    recorded = counters.total([alone])
+    for name in ("addresses", "verdicts", "reasons"):
+        expected = getattr(recorded, name)
+        assert grown(getattr(before, name), getattr(after, name), expected) == expected
+    row = Method.AUTHORIZATION_CHECK
+    assert after.calls[row][0] - before.calls[row][0] == 2 * len(requests)
+
+
+@needs_native
+@given(data=st.data())
+def test_damaged_requests_get_what_python_says(
+    dataset: Dataset, asked: Asked, data: st.DataObject
+) -> None:
+    """Cut off anywhere, or with a byte changed: an answer only if the handler has one."""
+    body = bytearray(request(CHINA, "x.test", "/join"))
+    at = data.draw(st.integers(0, len(body) - 1))
+    if data.draw(st.booleans()):
+        del body[at:]
+    else:
+        body[at] = data.draw(st.integers(0, 255))
+    try:
+        expected = by_handler(dataset, bytes(body), DENY)
+    except RequestError:
+        with contextlib.suppress(RequestError):  # the loop does not look at other texts
+            asked(dataset, bytes(body), DENY)
+    else:
+        assert asked(dataset, bytes(body), DENY) == expected

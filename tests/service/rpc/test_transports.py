@@ -709,6 +709,29 @@ def test_work_ends_when_the_deadline_has_passed(dataset: Dataset, slow: Slow) ->
 
 
 @needs_native
+def test_a_new_dataset_is_asked_about_known_region_sets_without_python(
+    dataset: Dataset,
+    transport: str,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bytes] = []
+
+    def noticed(snapshot: Snapshot, body: bytes, limits: RosterLimits, call: Call) -> bytes:
+        seen.append(body)
+        return handlers_lookup(snapshot, body, limits, call)
+
+    handlers_lookup = handlers.lookup
+    monkeypatch.setattr(handlers, "lookup", noticed)
+    with serving_here(dataset, transport="native") as server, channel_to(server) as channel:
+        ask = stub_of(channel).Lookup
+        for _ in range(2):
+            for region_set in ("CN", "EU"):
+                ask(v1.LookupRequest(text=CHINA, region_set=region_set), timeout=PATIENCE)
+            assert len(seen) == 2
+            server.snapshot = Snapshot(dataset)
+
+
+@needs_native
 def test_announced_messages_take_memory_only_as_they_come(
     dataset: Dataset,
     transport: str,  # noqa: ARG001

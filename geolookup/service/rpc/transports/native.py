@@ -15,17 +15,19 @@ import zlib
 from array import array
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import accumulate, islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from grpc_reflection.v1alpha import reflection_pb2
 
 from geolookup import _core, _http2
-from geolookup.answer.claims import Policy, Status
+from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.errors import RegionSetError
 from geolookup.service import log, tls
 from geolookup.service.methods import GEOLOOKUP, Method
 from geolookup.service.processes.listen_address import bind_all
-from geolookup.service.rpc import handlers
+from geolookup.service.rpc import envoy_authz, handlers
 from geolookup.service.rpc.admission import ShedError
 from geolookup.service.rpc.calls import Stream
 from geolookup.service.rpc.reflection import Reflection
@@ -37,6 +39,9 @@ from geolookup.service.unix_socket import check_path_is_free
 from geolookup.v1 import geolookup_pb2 as v1
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from geolookup.service.monitoring.counters import Counters
     from geolookup.service.rpc.admission import Slots
     from geolookup.service.rpc.calls import ActiveCall, Calls
     from geolookup.service.rpc.handlers import Snapshot
@@ -46,7 +51,11 @@ _BACKLOG: Final = 1_024
 """Connections that the system makes before the loop has accepted them."""
 
 _METHODS: Final = tuple(Method)
-_NATIVE: Final = {Method.LOOKUP: _http2.LOOKUP, Method.CLASSIFY_ROSTER: _http2.ROSTER}
+_NATIVE: Final = {
+    Method.LOOKUP: _http2.LOOKUP,
+    Method.CLASSIFY_ROSTER: _http2.ROSTER,
+    Method.AUTHORIZATION_CHECK: _http2.AUTHORIZATION,
+}
 
 
 Handler = Callable[["_http2.Job"], None]
@@ -82,6 +91,10 @@ class NativeTransport:
         # Streams that Python counts, by their numbers. The loop has one message of each at a
         # time under way, so no two threads have the same entry.
         self._streams: dict[int, Stream | ActiveCall] = {}
+        # What the loop was taught, newest last: a new dataset begins with it.
+        self._region_sets: dict[tuple[str, Policy], None] = {}
+        self._routes: dict[bytes, Mapping[str, str]] = {}
+        self._knowing = threading.Lock()
         self._server = _http2.Server(
             api=_core.api(),
             meter=calls.counters.handle(),
@@ -142,10 +155,29 @@ class NativeTransport:
         return address.with_port(port), address.path
 
     def _set_snapshot(self, snapshot: Snapshot) -> None:
-        """Have calls that come from now on answered from it."""
+        """Have calls that come from now on answered from it.
+
+        What was asked before is prepared, so that no call waits for Python because the dataset
+        is new.
+        """
         begin, heads = _heads(snapshot)
         claims = snapshot.dataset.claims
         table, results = snapshot.dataset.core
+        counters = self._calls.counters
+        with self._knowing:
+            region_sets, routes = list(self._region_sets), dict(self._routes)
+        authorization = None
+        if Method.AUTHORIZATION_CHECK in self._calls.unary:
+            authorization = _authorization(snapshot, counters, routes)
+        # A dataset's first outcomes take many times as long as those after them.
+        for region_set in islice(snapshot.dataset.region_sets, 1):
+            snapshot.dataset.outcome_column(region_set)
+        perspectives = []
+        for name, policy in region_sets:
+            with contextlib.suppress(RegionSetError):  # one that the new dataset does not have
+                known = _perspective(snapshot, name, policy, counters)
+                if known is not None:
+                    perspectives.append(known)
         with self._given:
             self._server.set_snapshot(
                 snapshot,
@@ -157,6 +189,8 @@ class NativeTransport:
                 tail=v1.LookupResponse(dataset=snapshot.dataset.id).SerializeToString(),
                 named=snapshot.named,
                 stale_from=snapshot.dataset.withholds_from or 0,
+                authorization=authorization,
+                perspectives=perspectives,
             )
 
     def _set_certificates(self) -> tls.Certificates | None:
@@ -253,6 +287,8 @@ class NativeTransport:
                 self._teach(job, known[1], known[2])
         elif method == Method.CLASSIFY_ROSTER:
             self._teach_roster(job, _core.read_roster(job.body))
+        elif method == Method.AUTHORIZATION_CHECK:
+            self._teach_route(job)
         return answer
 
     def _message(self, job: _http2.Job) -> bytes:
@@ -281,12 +317,25 @@ class NativeTransport:
         """Have the loop answer by itself what is asked about a region set that it did not know."""
         if region_set:
             policy = handlers.policy_of(number)
-            dataset = job.snapshot.dataset
-            stale = dataset.withholds_verdicts
-            outcomes = dataset.outcome_column(region_set, policy)
-            counted = self._calls.counters.region_set(region_set)
-            if dataset.withholds_verdicts is stale:  # and not in between
-                job.learn(region_set.encode(), int(policy), counted, outcomes, stale=stale)
+            taught = _perspective(job.snapshot, region_set, policy, self._calls.counters)
+            if taught is not None:
+                name, number, counted, outcomes, stale = taught
+                job.learn(name, number, counted, outcomes, stale=stale)
+                with self._knowing:
+                    _note(self._region_sets, (region_set, policy), None, _http2.PERSPECTIVES)
+
+    def _teach_route(self, job: _http2.Job) -> None:
+        """Have the loop answer by itself what comes of a route that it did not know."""
+        route = job.route()
+        if route:
+            extensions = envoy_authz.own_extensions(job.body)
+            rule = _rule(
+                _rule_of_route(extensions, job.snapshot), job.snapshot, self._calls.counters
+            )
+            if not job.snapshot.dataset.withholds_verdicts:
+                job.learn_route(route, rule)
+                with self._knowing:
+                    _note(self._routes, route, extensions, _http2.ROUTES)
 
     def _begin(self, job: _http2.Job) -> None:
         calls, method = self._calls, _METHODS[job.method]
@@ -450,6 +499,77 @@ def _heads(snapshot: Snapshot) -> tuple[bytes, bytes]:
         at += len(head)
         begin.append(at)
     return begin.tobytes(), b"".join(heads)
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+def _note(known: dict[_Key, _Value], key: _Key, value: _Value, most: int) -> None:
+    """Add to what is known, at its end; what was added first makes room."""
+    known.pop(key, None)
+    known[key] = value
+    while len(known) > most:
+        known.pop(next(iter(known)), None)
+
+
+def _perspective(
+    snapshot: Snapshot, region_set: str, policy: Policy, counters: Counters
+) -> tuple[bytes, int, int, bytes, bool] | None:
+    """Return what `_http2.Job.learn` is given; None: the dataset has become too old just now.
+
+    Raises:
+        RegionSetError: the dataset does not know the region set.
+    """
+    dataset = snapshot.dataset
+    stale = dataset.withholds_verdicts
+    outcomes = dataset.outcome_column(region_set, policy)
+    if dataset.withholds_verdicts is not stale:
+        return None
+    return region_set.encode(), int(policy), counters.region_set(region_set), outcomes, stale
+
+
+def _authorization(
+    snapshot: Snapshot, counters: Counters, routes: dict[bytes, Mapping[str, str]]
+) -> _http2._Authorization:
+    """Return what answers Envoy's checks while the dataset is not too old."""
+    numbers: dict[str, int] = {}
+    of = array(
+        "H", (numbers.setdefault(one.country, len(numbers)) for one in snapshot.dataset.claims)
+    )
+    parts = [envoy_authz.header(envoy_authz.COUNTRY_HEADER, country) for country in numbers]
+    begin = array("I", accumulate(map(len, parts), initial=0))
+    known = []
+    for route, extensions in routes.items():
+        with contextlib.suppress(RequestError, RegionSetError):  # no longer what it was
+            rule = _rule_of_route(extensions, snapshot)
+            known.append((route, _rule(rule, snapshot, counters)))
+    return (
+        [_rule(rule, snapshot, counters) for rule in snapshot.rules or ()],
+        known,
+        of.tobytes(),
+        begin.tobytes(),
+        b"".join(parts),
+        envoy_authz.header(envoy_authz.DATASET_HEADER, snapshot.dataset.id),
+        envoy_authz.header(envoy_authz.VERDICT_HEADER, "")
+        + envoy_authz.header(envoy_authz.REASON_HEADER, ""),
+    )
+
+
+def _rule_of_route(extensions: Mapping[str, str], snapshot: Snapshot) -> envoy_authz.Rule:
+    return (snapshot.rules or envoy_authz.Rules()).of("", "", extensions)[0]
+
+
+def _rule(rule: envoy_authz.Rule, snapshot: Snapshot, counters: Counters) -> _http2._Rule:
+    hosts = "".join(f"\0{host}" for host in sorted(rule.hosts))
+    return (
+        snapshot.dataset.outcome_column(rule.region_set, rule.policy),
+        counters.region_set(rule.region_set),
+        sum(1 << verdict.number for verdict in Verdict if rule.mode.passes(verdict)),
+        (hosts and f"{hosts}\0").encode(),
+        rule.path_prefix.encode(),
+        envoy_authz.refusal(rule),
+    )
 
 
 # Listening.
