@@ -112,6 +112,14 @@ cdef class Ranges:
     def __reduce__(self):
         raise TypeError("ranges can't be pickled or copied")
 
+    def codes(self):
+        cdef uint8_t seen[0x10000]
+        cdef size_t index
+        memset(seen, 0, sizeof(seen))
+        for index in range(self._ranges.n):
+            seen[self._ranges.rows[index].code] = 1
+        return {code for code in range(1, 0x10000) if seen[code]}
+
     def flattened(self, bint last_begins=False):
         cdef Ranges flat
         cdef gl_clashes clashes
@@ -197,7 +205,7 @@ cdef class Dialect:
     def __init__(
         self, str form not None, *, str separator not None=",", bint quotes=False,
         bint comments=False, bint spaces=False, bint integers=False, int least, int most=0,
-        int first=0, int last=0, code=None,
+        int read=0, int first=0, int last=0, code=None, place=None,
     ):
         if form not in FORMS:
             raise ValueError(f"the form is one of: {', '.join(FORMS)}")
@@ -210,6 +218,9 @@ cdef class Dialect:
         for column in (first, last, 0 if code is None else code):
             if not 0 <= column < least:
                 raise ValueError("a column is below the least number of fields")
+        read = max(least, read)
+        if read > GL_MAX_FIELDS or place is not None and not 0 < place < read:
+            raise ValueError("the column of the place is among the fields that are read")
         self._dialect.layout = FORMS[form]
         self._dialect.separator = <char>ord(separator)
         self._dialect.quote = c'"' if quotes else 0
@@ -222,6 +233,8 @@ cdef class Dialect:
         self._dialect.last = <unsigned>last
         self._dialect.code = 0 if code is None else <unsigned>code
         self._dialect.no_code = code is None
+        self._dialect.read = <unsigned>read
+        self._dialect.place = 0 if place is None else <unsigned>place
         number = "at least " if most == 0 else f"{least} to " if most > least else ""
         self._expected = f"expected {number}{max(least, most)} fields"
 
@@ -238,7 +251,9 @@ cdef class RangeLines:
     cdef Ranges _ipv4
     cdef Ranges _ipv6
     cdef object _read_code
+    cdef object _read_place
     cdef dict _longer  # codes that do not have two bytes
+    cdef dict _places  # by the code and the place, with a comma between
     cdef uint16_t *_known
     cdef bytes _rest
     cdef Dialect _dialect
@@ -256,7 +271,7 @@ cdef class RangeLines:
 
     def __init__(
         self, Ranges ipv4 not None, Ranges ipv6 not None, read_code, *, Dialect dialect=None,
-        Py_ssize_t skip=0, int file=0, Py_ssize_t allowed_faults=0,
+        Py_ssize_t skip=0, int file=0, Py_ssize_t allowed_faults=0, read_place=None,
     ):
         if ipv4.bits != 32 or ipv6.bits != 128:
             raise ValueError("expected the ranges of IPv4, then those of IPv6")
@@ -265,9 +280,13 @@ cdef class RangeLines:
         self._ipv4 = ipv4
         self._ipv6 = ipv6
         self._read_code = read_code
+        self._read_place = read_place
         self._dialect = PLAIN if dialect is None else dialect
+        if self._dialect._dialect.place and read_place is None:
+            raise ValueError("a dialect with a place needs a reader of places")
         self._skip = skip
         self._longer = {}
+        self._places = {}
         self._rest = b""
         self._file = file
         self._line = 0
@@ -319,7 +338,7 @@ cdef class RangeLines:
             what = self._dialect._expected if fault == GL_LINE_FIELDS else FAULTS[fault]
             self.faults.append((self._line, <Py_ssize_t>line.column, what))
             return 0
-        code = self.code(line.code, line.code_size)
+        code = self.place(&line) if line.place_size else self.code(line.code, line.code_size)
         if code < 0:
             code = self.learn(&line)
             if code < 0:
@@ -339,18 +358,29 @@ cdef class RangeLines:
         known = self._known[<uint8_t>text[0] << 8 | <uint8_t>text[1]]
         return -1 if known == NOT_SEEN else known
 
+    cdef int place(self, const gl_line *line) except -2:
+        """Return the code of a country with a place that was seen before, else -1."""
+        return self._places.get(
+            line.code[:line.code_size] + b"," + line.place[:line.place_size], -1)
+
     cdef int learn(self, const gl_line *line) except -2:
         """Return a code that was not seen before, else -1 and note the fault."""
         cdef bytes raw = line.code[:line.code_size]
+        cdef bytes place = line.place[:line.place_size]
         cdef int code
         try:
-            code = self._read_code(raw.decode("latin-1"))
+            if place:
+                code = self._read_place(raw.decode("latin-1"), place.decode("utf-8", "replace"))
+            else:
+                code = self._read_code(raw.decode("latin-1"))
         except ValueError as error:
             self.faults.append((self._line, <Py_ssize_t>line.column, str(error)))
             return -1
         if not 0 <= code < NOT_SEEN:
             raise OverflowError("a code is a number from 0 to 65,534")
-        if len(raw) == 2:
+        if place:
+            self._places[raw + b"," + place] = code
+        elif len(raw) == 2:
             self._known[raw[0] << 8 | raw[1]] = <uint16_t>code
         else:
             self._longer[raw] = code

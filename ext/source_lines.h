@@ -22,6 +22,8 @@ typedef struct {
     int family;       /* 4 or 6 */
     const char *code; /* within the line */
     size_t code_size;
+    const char *place; /* the subdivision, within the line; empty: none */
+    size_t place_size;
     size_t column; /* of the fault, from 1 */
 } gl_line;
 
@@ -62,9 +64,11 @@ typedef struct {
     int spaces;   /* spaces and tabs around fields are no part of them */
     int integers; /* addresses are decimal numbers */
     unsigned least; /* fields in a line */
-    unsigned most;  /* 0: fields after the least are not read */
+    unsigned most;  /* 0: fields after `read` are not read */
+    unsigned read;  /* fields that are read if a line has them; at least `least` */
     unsigned first, last, code; /* columns, from 0; below GL_MAX_FIELDS and `least` */
     unsigned no_code; /* the code is not in the line: an empty text stands for it */
+    unsigned place;   /* column of the subdivision, below `read`; 0: none is read */
 } gl_dialect;
 
 /* Continue gl_line_fault. */
@@ -129,7 +133,7 @@ static inline int gl_split_fields(const gl_dialect *d, const char *s, size_t n, 
         if (*count < GL_MAX_FIELDS)
             fields[*count] = field;
         ++*count;
-        if (at == end || (d->most == 0 && *count == d->least))
+        if (at == end || (d->most == 0 && *count == d->read))
             break;
     }
     *column = 1;
@@ -282,6 +286,9 @@ static inline int gl_read_line(const gl_dialect *d, const char *s, size_t n, gl_
         return fault;
     out->code = d->no_code ? s : fields[d->code].s;
     out->code_size = d->no_code ? 0 : fields[d->code].n;
+    int placed = d->place && d->place < count;
+    out->place = placed ? fields[d->place].s : s;
+    out->place_size = placed ? fields[d->place].n : 0;
     out->column = (size_t)(out->code - s) + 1;
     return GL_LINE_OK;
 }

@@ -83,6 +83,8 @@ cdef extern from "source_lines.h" nogil:
         int family
         const char *code
         size_t code_size
+        const char *place
+        size_t place_size
         size_t column
 
     ctypedef struct gl_dialect:
@@ -93,6 +95,8 @@ cdef extern from "source_lines.h" nogil:
         int spaces
         int integers
         unsigned least
+        unsigned read
+        unsigned place
         unsigned most
         unsigned first
         unsigned last

@@ -44,6 +44,9 @@ class Ranges:
     def place(self, index: int) -> tuple[int, int]:
         """Return (file, line) of a range."""
 
+    def codes(self) -> set[int]:
+        """Return the codes that occur, without 0."""
+
     def flattened(self, last_begins: bool = False) -> tuple[Ranges, list[tuple[int, int]]]:
         """Return disjoint ranges in ascending order, and the clashes.
 
@@ -93,10 +96,13 @@ class Dialect:
         integers: whether first and last are decimal numbers; a range that ends
             below 2^32 is IPv4.
         least: fewest fields of a line, at most 32.
-        most: most fields of a line; 0: what follows the fewest is not looked at.
+        most: most fields of a line; 0: what follows those that are read is not looked at.
+        read: fields that are read if a line has them; 0: the fewest.
         first: column of the first address, or of the prefix, from 0.
         last: column of the last address.
         code: column of the code; None: lines have none, and an empty text stands for it.
+        place: column of the subdivision, among those that are read, and not the first one;
+            None: none is read.
     """
 
     def __init__(
@@ -110,9 +116,11 @@ class Dialect:
         integers: bool = False,
         least: int,
         most: int = 0,
+        read: int = 0,
         first: int = 0,
         last: int = 0,
         code: int | None = None,
+        place: int | None = None,
     ) -> None: ...
 
 @final
@@ -131,6 +139,8 @@ class RangeLines:
         skip: number of lines at the beginning, such as a header, that are not read.
         file: number of the file.
         allowed_faults: after more than so many, nothing is read any more.
+        read_place: number of the texts of a code and a subdivision, for dialects with such
+            a column where a line has one; its ValueErrors are faults.
     """
 
     def __init__(
@@ -143,6 +153,7 @@ class RangeLines:
         skip: int = 0,
         file: int = 0,
         allowed_faults: int = 0,
+        read_place: Callable[[str, str], int] | None = None,
     ) -> None: ...
     @property
     def faults(self) -> list[tuple[int, int, str]]:

@@ -89,6 +89,7 @@ class Content:
     ipv6_claims: bytes
     claims: Sequence[Claim] = CLAIMS
     metadata: dict[str, object] = field(default_factory=dict)
+    places: Sequence[str] = ()
 
 
 def metadata() -> dict[str, object]:

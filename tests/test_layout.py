@@ -23,7 +23,7 @@ PACKAGE = ROOT / "geolookup"
 # its modules stand here by their names; the others of a room rank as the room.
 PARTS = (
     ("_moved", "errors", "atomic", "_core", "_http2", "_http2_client", "_meter", "_sweep"),
-    ("tomlfile",),
+    ("tomlfile", "answer.subdivisions"),
     ("answer.claims", "answer.country_codes", "answer.intervals", "answer.signature", "answer.age"),
     ("answer.region_sets", "answer.embedded_ipv4", "answer.addresses", "answer.evidence"),
     ("answer.explanation", "answer.decision_record"),
@@ -32,7 +32,7 @@ PARTS = (
     ("answer.dataset",),
     ("__init__", "answer"),
     ("change_limits",),
-    ("build.sources", "build.special_purpose"),
+    ("build.sources", "build.special_purpose", "build.subdivision_names"),
     ("build.readers",),
     ("build.manifest", "build.evidence_section"),
     ("build.compiler", "build"),
@@ -180,7 +180,8 @@ def test_files_are_opened_in_few_places(path: Path) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and called_name(node) in OPENERS
     ]
-    if part == "build.special_purpose":  # its package data, which is no file of the user's
+    if part in ("build.special_purpose", "answer.subdivisions", "build.subdivision_names"):
+        # Its package data, which is no file of the user's.
         assert "importlib.resources" in set(imports(path, tree))
         calls = [call for call in calls if not isinstance(call.func, ast.Attribute)]
     assert not calls, f"{path} opens a file in line {[call.lineno for call in calls]}"

@@ -18,6 +18,7 @@ from geolookup import _core
 from geolookup.answer import age as ages
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
 from geolookup.answer.claims import (
+    SUBDIVISION_SOURCES,
     Policy,
     Reason,
     Status,
@@ -123,6 +124,7 @@ class Dataset(metaclass=_Listed):
     _sources: tuple[SourceInfo, ...]
     _stale_from: int | None
     _stale_replies: _core.Replies
+    _subdivision_sources: int
     _table: _core.Table
 
     def __init__(self) -> None:
@@ -137,6 +139,7 @@ class Dataset(metaclass=_Listed):
         region_sets: RegionSets | None = None,
         max_age: int | None = None,
         stale: ages.Stale | None = None,
+        subdivision_sources: int = SUBDIVISION_SOURCES,
     ) -> Dataset:
         """Return the dataset whose file is in *buffer*.
 
@@ -147,23 +150,28 @@ class Dataset(metaclass=_Listed):
             region_sets: what `region_set` may name; the built-in sets if None.
             max_age: see `open`.
             stale: see `open`.
+            subdivision_sources: as in `geolookup.open`.
 
         Raises:
             DatasetError: damaged, or of an unknown format. The text begins with
                 *name* and says what and where.
             ValueError: *max_age* or *stale* is out of bounds.
         """
+        if subdivision_sources < 1:
+            raise ValueError("subdivision_sources: expected 1 or more")
         view = memoryview(buffer)
         if not (view.readonly and type(buffer) in (bytes, mmap.mmap)):
             view = memoryview(view.tobytes())
         self = cls.__new__(cls)
-        self._read(Image(view, name), region_sets or RegionSets.builtin(), max_age, stale)
+        sets = region_sets or RegionSets.builtin()
+        self._read(Image(view, name), sets, subdivision_sources, max_age, stale)
         return self
 
     def _read(
         self,
         image: Image,
         region_sets: RegionSets,
+        subdivision_sources: int,
         max_age: int | None,
         stale: ages.Stale | None,
     ) -> None:
@@ -212,7 +220,11 @@ class Dataset(metaclass=_Listed):
             _intervals=(len(ipv4_first) // 4, len(ipv6_high) // 8),
             _metadata=metadata,
             _perspective_of=_cached_perspectives(
-                claims, plain, region_sets, stale_from if withholds else None
+                claims,
+                plain,
+                region_sets,
+                subdivision_sources,
+                stale_from if withholds else None,
             ),
             _plain=plain,
             _region_sets=region_sets,
@@ -220,6 +232,7 @@ class Dataset(metaclass=_Listed):
             _sources=sources,
             _stale_from=stale_from,
             _stale_replies=_core.Replies(table, _KEPT_REPLIES) if withholds else replies,
+            _subdivision_sources=subdivision_sources,
             _table=table,
         )
 
@@ -270,6 +283,7 @@ class Dataset(metaclass=_Listed):
         known = self._claims[claim]
         answer = Answer(
             country=known.country,
+            region=known.region,
             status=known.status,
             claimed=known.claimed if known.status is Status.DISPUTED else (),
             verdict=Verdict.numbered(outcome & 3) if outcome else None,
@@ -454,7 +468,7 @@ class Dataset(metaclass=_Listed):
         from geolookup.answer.decision_record import DecisionRecord  # noqa: PLC0415
 
         if isinstance(region_set, RegionSet):
-            region_set = "+".join(sorted(region_set.codes))
+            region_set = region_set.expression
         resolved = self._region_sets.resolve(region_set)
         return DecisionRecord(
             time=(time or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0),
@@ -470,6 +484,7 @@ class Dataset(metaclass=_Listed):
             undetermined=undetermined,
             statuses=statuses,
             reasons=reasons,
+            subdivision_sources=self._subdivision_sources if resolved.partly else None,
         )
 
     def outcome_column(
@@ -539,6 +554,16 @@ class Dataset(metaclass=_Listed):
         return self._region_sets
 
     @property
+    def subdivision_sources(self) -> int:
+        """As in `geolookup.open`."""
+        return self._subdivision_sources
+
+    @property
+    def has_subdivisions(self) -> bool:
+        """Whether a source or an override names subdivisions."""
+        return bool(self._claims.places)
+
+    @property
     def claims(self) -> ClaimTable:
         """What all the sources say, by claim number."""
         return self._claims
@@ -570,7 +595,8 @@ class Dataset(metaclass=_Listed):
         dict each, with the attributes of `ExpiringOverride`, as of today), "age" (a dict
         with the attributes of `Age`), "kept_too_long" (a dict each, as `KeptSource`), and
         what else the compiler noted, such as "special_purpose", "nat64_prefixes",
-        and "expiring_overrides" where there are some.
+        "expiring_overrides" where there are some, and "subdivision_sources" (see
+        `geolookup.open`) where a source names subdivisions.
         """
         # Through JSON, so that what the caller changes is a copy.
         return {
@@ -580,6 +606,7 @@ class Dataset(metaclass=_Listed):
             "ipv4_intervals": self._intervals[0],
             "ipv6_intervals": self._intervals[1],
             "claims": len(self._claims),
+            **({"subdivision_sources": self._subdivision_sources} if self._claims.places else {}),
             "attributions": list(self.attributions),
             "expired_overrides": [one.as_json() for one in self.expired_overrides()],
             "age": self.age.as_json(),
@@ -632,7 +659,13 @@ class Dataset(metaclass=_Listed):
         if image is None:
             raise _closed()
         return explain(
-            form, image.interval, self._claims, self._evidence(), self._sources, self._id
+            form,
+            image.interval,
+            self._claims,
+            self._evidence(),
+            self._sources,
+            self._id,
+            self._subdivision_sources if self.has_subdivisions else None,
         )
 
     def views(self) -> tuple[SourceEvidence, ...]:
@@ -653,7 +686,7 @@ class Dataset(metaclass=_Listed):
             section = self.optional_section(SECTION)
             if section is None or self._image is None:
                 return None
-            known = Evidence(section, self._image.name)
+            known = Evidence(section, self._image.name, self._claims.places)
             if [one.name for one in known.sources] != [source.name for source in self._sources]:
                 self._image.fail(f"section {SECTION}: of other sources than the metadata has")
             # Two threads may both read it; the second reading is as good.
@@ -770,7 +803,11 @@ def _claims_of_roster(table: _core.Table, roster: object) -> bytes:
 
 
 def _cached_perspectives(
-    claims: ClaimTable, plain: Perspective, region_sets: RegionSets, withholds_from: int | None
+    claims: ClaimTable,
+    plain: Perspective,
+    region_sets: RegionSets,
+    subdivision_sources: int,
+    withholds_from: int | None,
 ) -> Callable[[str | RegionSet, Policy], Perspective]:
     """Return what finds a perspective.
 
@@ -778,13 +815,14 @@ def _cached_perspectives(
         claims: of the dataset.
         plain: the perspective without a region set.
         region_sets: by name.
+        subdivision_sources: see `open`.
         withholds_from: see `Dataset.withholds_from`.
     """
 
     # Of a service's clients each may send expressions of its own, hence the bounds.
     @lru_cache(_CACHED_REGION_SETS)
-    def column(codes: frozenset[str], policy: Policy) -> bytes:
-        return claims.outcomes(codes, policy)
+    def column(codes: frozenset[str], policy: Policy, partly: frozenset[str]) -> bytes:
+        return claims.outcomes(codes, policy, partly, subdivision_sources)
 
     @lru_cache(_CACHED_REGION_SETS)
     def perspective(
@@ -798,7 +836,7 @@ def _cached_perspectives(
             plain.statuses,
             region_set=region_set.name,
             policy=policy,
-            outcomes=stale if withheld else column(region_set.codes, policy),
+            outcomes=stale if withheld else column(region_set.codes, policy, region_set.partly),
         )
 
     if withholds_from is None:
@@ -841,6 +879,7 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
     public_key: str | os.PathLike[str] | None = None,
     max_age: int | None = None,
     stale: ages.Stale | None = None,
+    subdivision_sources: int = SUBDIVISION_SOURCES,
 ) -> Dataset:
     """Open a dataset file; without a path the one that came with geolookup.
 
@@ -859,8 +898,12 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         stale: "undetermined": from then on each verdict is UNDETERMINED, also while the
             dataset stays open. "warn": `Dataset.age` says so, and no more. None: as its
             manifest says.
+        subdivision_sources: number of independent origins that must tell whether an address
+            is inside, where that depends on subdivisions and the policy is UNANIMOUS. 1 trusts
+            a single source; states of free data are wrong for 16 % of the addresses.
 
     Raises:
+        ValueError: *subdivision_sources* is less than 1.
         DatasetError: damaged, unreadable or of an unknown format, or not signed as
             it should be.
         RegionSetError: the region sets can't be read.
@@ -874,7 +917,14 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         raise DatasetError(f"{name}: can't be read: {error.strerror}") from error
     except ValueError as error:  # no path, or the file shrinks meanwhile
         raise DatasetError(f"{name!r}: can't be read: {error}") from error
-    dataset = Dataset.from_buffer(mapped, name, region_sets=sets, max_age=max_age, stale=stale)
+    dataset = Dataset.from_buffer(
+        mapped,
+        name,
+        region_sets=sets,
+        max_age=max_age,
+        stale=stale,
+        subdivision_sources=subdivision_sources,
+    )
     if public_key is not None:
         from geolookup.answer import signature  # noqa: PLC0415
 

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 from geolookup.answer.claims import Policy, Reason, Status
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.region_sets import MAX_EXPRESSION
+from geolookup.answer.subdivisions import subdivisions
 from geolookup.atomic import naming, replacing
 from geolookup.errors import GeoLookupError
 
@@ -40,7 +41,7 @@ _Kind = TypeVar("_Kind", Status, Reason)
 _MAX_SIZE = 2**32 - 1
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _HEX = re.compile(r"[0-9a-f]{64}")
-_EXPRESSION = re.compile(r"[A-Z0-9_+-]+")
+_EXPRESSION = re.compile(r"[A-Z0-9_/+-]+")
 _WHITE = re.compile(r"[ \t\r\n\ufeff]*")
 
 _UNDETERMINED = (Status.UNASSIGNED, Status.SPECIAL_PURPOSE, Status.INVALID)
@@ -70,7 +71,7 @@ class DecisionRecord:
         region_set: the region set as it was asked for: a name or an expression.
         region_set_version: version of its definition; empty: it is made of
             country codes alone.
-        codes: the country codes that it stood for, sorted.
+        codes: the codes of countries and subdivisions that it stood for, sorted.
         policy: how claims became verdicts.
         size: addresses in the roster.
         inside: how many of them were inside the region set.
@@ -81,6 +82,7 @@ class DecisionRecord:
             format 1, which has none.
         reference: the caller's own, such as the number of a legal demand; see
             `with_reference`. Empty: none.
+        subdivision_sources: as in `geolookup.open`, where *codes* has subdivisions; else None.
 
     Raises:
         RecordError: the values contradict each other or themselves.
@@ -100,6 +102,7 @@ class DecisionRecord:
     statuses: Mapping[Status, int] = field(hash=False)
     reasons: Mapping[Reason, int] | None = field(hash=False, default=None)
     reference: str = ""
+    subdivision_sources: int | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -178,7 +181,7 @@ def from_mapping(values: object) -> DecisionRecord:
             values = {key: value for key, value in values.items() if key != "reasons"}
     elif number != FORMAT:
         raise RecordError("format: not 1 or 2, which are known")
-    missing = sorted(expected - values.keys() - {"reference"})
+    missing = sorted(expected - values.keys() - {"reference", "subdivision_sources"})
     if missing:
         raise RecordError(f"{missing[0]}: missing")
     if values.keys() - expected:
@@ -198,6 +201,12 @@ def from_mapping(values: object) -> DecisionRecord:
         statuses=_counts("statuses", values["statuses"], Status),
         reasons=_counts("reasons", values["reasons"], Reason) if number == FORMAT else None,
         reference=_string(values, "reference") if "reference" in values else "",
+        # A message of protobuf has 0 where there is none.
+        subdivision_sources=(
+            _number(values, "subdivision_sources") or None
+            if "subdivision_sources" in values
+            else None
+        ),
     )
     if values["digest"] != record.digest:
         raise RecordError("digest: not that of this record; it was altered")
@@ -308,6 +317,8 @@ def _plain(record: DecisionRecord) -> dict[str, Any]:
     }
     if record.reasons is not None:
         values["reasons"] = {reason.name: count for reason, count in record.reasons.items()}
+    if record.subdivision_sources is not None:
+        values["subdivision_sources"] = record.subdivision_sources
     return values | ({"reference": record.reference} if record.reference else {})
 
 
@@ -335,10 +346,7 @@ def _check(record: DecisionRecord) -> None:
         raise RecordError(f"reference: over {MAX_REFERENCE} characters")
     if not record.reference.isprintable():
         raise RecordError("reference: holds characters that are not printable")
-    if not record.codes or list(record.codes) != sorted(set(record.codes)):
-        raise RecordError("codes: expected at least one, sorted, each once")
-    if not COUNTRIES.keys() >= set(record.codes):
-        raise RecordError("codes: not all of them are country codes")
+    _check_codes(record)
     counts = {
         "size": record.size,
         "inside": record.inside,
@@ -351,6 +359,21 @@ def _check(record: DecisionRecord) -> None:
         if not 0 <= count <= _MAX_SIZE:
             raise RecordError(f"{name}: not in 0..4294967295")
     _check_sums(record)
+
+
+def _check_codes(record: DecisionRecord) -> None:
+    if not record.codes or list(record.codes) != sorted(set(record.codes)):
+        raise RecordError("codes: expected at least one, sorted, each once")
+    countries = {code for code in record.codes if len(code) == 2}
+    places = set(record.codes) - countries
+    if not COUNTRIES.keys() >= countries or (
+        places and not subdivisions().parents.keys() >= places
+    ):
+        raise RecordError("codes: not all of them are codes of countries or subdivisions")
+    if bool(places) != (record.subdivision_sources is not None):
+        raise RecordError("subdivision_sources: belongs to codes of subdivisions")
+    if record.subdivision_sources is not None and record.subdivision_sources < 1:
+        raise RecordError("subdivision_sources: less than 1")
 
 
 def _check_sums(record: DecisionRecord) -> None:

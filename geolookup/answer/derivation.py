@@ -10,14 +10,23 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from geolookup.answer.claims import NO_COUNTRY, Policy, Reason, Status, Verdict
+from geolookup.answer.claims import (
+    NO_COUNTRY,
+    SUBDIVISION_SOURCES,
+    PlaceVote,
+    Policy,
+    Reason,
+    Status,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from geolookup.answer.explanation import Explanation, SourceView
     from geolookup.answer.results import Answer
 
-Side = Literal["IN", "OUT", "silent"]
-"""Where a statement lies, seen from a region set; silent: the source says nothing."""
+Side = Literal["IN", "OUT", "OPEN", "silent"]
+"""Where a statement lies, seen from a region set; OPEN: it names a country or a subdivision of
+which a part is in the set; silent: the source says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +35,7 @@ class SeenStatement:
 
     Attributes:
         source: its name.
-        country: the code; None: the source is silent.
+        country: the code, which may be a subdivision's; None: the source is silent.
         side: where the statement lies.
         counted: whether it, or the source's silence, counts.
         why: why it does not count; empty: it counts.
@@ -80,7 +89,12 @@ class Derivation:
 
 
 def derive(
-    why: Explanation, answer: Answer, region_set: str, codes: Set[str], policy: Policy
+    why: Explanation,
+    answer: Answer,
+    region_set: str,
+    codes: Set[str],
+    policy: Policy,
+    partly: Set[str] = frozenset(),
 ) -> Derivation:
     """Return how an answer's verdict follows.
 
@@ -91,6 +105,7 @@ def derive(
         region_set: its name or expression.
         codes: the codes in it.
         policy: how claims become verdicts.
+        partly: the countries and subdivisions of which a part is in it.
 
     Raises:
         ValueError: the two are of different datasets, or the answer has no verdict.
@@ -99,7 +114,7 @@ def derive(
         raise ValueError("explanation and answer are of different datasets")
     if answer.verdict is None or answer.reason is None:
         raise ValueError("the answer has no verdict and no reason")
-    steps = list(_until_decided(_steps(why, answer.reason, codes, policy)))
+    steps = list(_until_decided(_steps(why, answer.reason, codes, policy, partly)))
     if (steps[-1].verdict, steps[-1].reason) != (answer.verdict, answer.reason):
         steps[-1] = Step(steps[-1].question, steps[-1].finding)
         steps.append(
@@ -114,7 +129,7 @@ def derive(
         region_set=region_set,
         codes=tuple(sorted(codes)),
         policy=policy,
-        statements=tuple(_seen(view, why, codes) for view in why.sources),
+        statements=tuple(_seen(view, why, codes, partly) for view in why.sources),
         steps=tuple(steps),
         verdict=answer.verdict,
         reason=answer.reason,
@@ -128,7 +143,9 @@ def _until_decided(steps: Iterator[Step]) -> Iterator[Step]:
             return
 
 
-def _steps(why: Explanation, reason: Reason, codes: Set[str], policy: Policy) -> Iterator[Step]:
+def _steps(
+    why: Explanation, reason: Reason, codes: Set[str], policy: Policy, partly: Set[str]
+) -> Iterator[Step]:
     """Yield the questions in the order of precedence, also those after the one that decides."""
     status = why.status
     yield _step("is it an address?", status is not Status.INVALID, Reason.INVALID)
@@ -142,10 +159,17 @@ def _steps(why: Explanation, reason: Reason, codes: Set[str], policy: Policy) ->
         question = "does an operator's override apply?"
         if why.country == NO_COUNTRY:
             yield _undetermined(question, f"yes, to {NO_COUNTRY}", Reason.NO_COUNTRY)
-        yield Step(question, f"yes, to {why.country}", _side_verdict(why.country in codes))
+        place = why.region or why.country
+        side = _side(place, codes, partly)
+        if side == "OPEN":
+            yield _undetermined(question, f"yes, to {place}: OPEN", Reason.SUBDIVISION_UNKNOWN)
+        yield Step(question, f"yes, to {place}", _side_verdict(side == "IN"))
         return
     yield Step("does an operator's override apply?", "no")
     yield _step("does a source speak?", status is not Status.UNASSIGNED, Reason.UNASSIGNED)
+    if partly:
+        yield from _steps_of_parts(_Votes(why, codes, partly), why, policy)
+        return
     if policy is Policy.PRIMARY:
         yield Step(
             "PRIMARY: what does the first source say that speaks?",
@@ -189,6 +213,100 @@ def _unanimous(why: Explanation, codes: Set[str]) -> Iterator[Step]:
     yield Step(question, "yes", _side_verdict(bool(inside)))
 
 
+class _Votes:
+    """The votes for places, by the side on which they lie."""
+
+    def __init__(self, why: Explanation, codes: Set[str], partly: Set[str]) -> None:
+        self.all = why.places or tuple(map(PlaceVote, why.claimed, why.votes))
+        self.partly = partly
+        self.abstentions = why.abstentions
+        self.by_side: dict[Side, list[PlaceVote]] = {"IN": [], "OUT": [], "OPEN": []}
+        self.first: PlaceVote | None = None
+        for vote in self.all:
+            side = _side(vote.place, codes, partly)
+            self.by_side[side].append(vote)
+            if side != "OPEN" and self.first is None:
+                self.first = vote
+
+    @property
+    def telling(self) -> list[PlaceVote]:
+        return [*self.by_side["IN"], *self.by_side["OUT"]]
+
+    def count(self, side: Side) -> int:
+        return sum(vote.count for vote in self.by_side[side])
+
+    def text(self, side: Side) -> str:
+        return f"{', '.join(vote.place for vote in self.by_side[side])} {side}"
+
+    def unsettled(self) -> list[str]:
+        """Return the open places that leave the side open."""
+        named = {vote.place[:2] for vote in self.telling if vote.full}
+        return [
+            vote.place
+            for vote in self.by_side["OPEN"]
+            if (vote.full or vote.is_cut if vote.is_deep else vote.place[:2] not in named)
+        ]
+
+
+def _steps_of_parts(votes: _Votes, why: Explanation, policy: Policy) -> Iterator[Step]:
+    inside = votes.by_side["IN"]
+    if policy is Policy.PRIMARY:
+        question = "PRIMARY: what does the first source say that can tell?"
+        if votes.first is None:
+            yield _undetermined(question, "none can tell", Reason.SUBDIVISION_UNKNOWN)
+        else:
+            side: Side = "IN" if votes.first in inside else "OUT"
+            yield Step(question, f"{votes.first.place}: {side}", _side_verdict(side == "IN"))
+        return
+    if policy is Policy.MAJORITY:
+        one, other, open_ = votes.count("IN"), votes.count("OUT"), votes.count("OPEN")
+        total = one + other + open_ + votes.abstentions
+        finding = f"{one} IN, {other} OUT, {open_} OPEN, {votes.abstentions} abstained, of {total}"
+        decides = 2 * max(one, other) > total
+        yield Step(
+            "MAJORITY: has one side more than half of the votes?",
+            finding if decides else f"{finding}: neither side",
+            _side_verdict(one > other) if decides else None,
+        )
+    yield from _unanimous_of_parts(votes, why)
+
+
+def _unanimous_of_parts(votes: _Votes, why: Explanation) -> Iterator[Step]:
+    question = "do all statements that can tell lie on one side?"
+    inside, unsettled = bool(votes.by_side["IN"]), votes.unsettled()
+    if inside and votes.by_side["OUT"]:
+        finding = f"no: {votes.text('IN')}, {votes.text('OUT')}"
+        yield _undetermined(question, finding, Reason.DISPUTED)
+    if not votes.telling:
+        yield Step(question, "none can tell")
+    else:
+        yield Step(question, f"yes: {votes.text('IN' if inside else 'OUT')}")
+    unknown = bool(unsettled) or not votes.telling
+    if unknown and len({vote.place[:2] for vote in votes.all}) > 1:
+        question = "do the open statements name the country of the others?"
+        yield _undetermined(question, f"no: {votes.text('OPEN')}", Reason.DISPUTED)
+    question = "does every full source speak?"
+    silent = [view.source for view in why.sources if view.counted and view.country is None]
+    if silent or (not why.evidence and (why.abstentions or why.status is Status.UNCONFIRMED)):
+        finding = f"no: {', '.join(silent) or 'one'} is silent"
+        yield _undetermined(question, finding, Reason.UNCONFIRMED)
+    yield Step(question, "yes")
+    question = "is each open statement settled by a source that can tell?"
+    if unknown:
+        finding = f"no: {', '.join(unsettled) or 'none can tell'}"
+        yield _undetermined(question, finding, Reason.SUBDIVISION_UNKNOWN)
+    yield Step(question, "yes" if votes.by_side["OPEN"] else "there is none")
+    telling = sum(vote.count for vote in votes.telling)
+    needed = why.subdivision_sources or SUBDIVISION_SOURCES
+    question = f"do {needed} independent sources tell, or an authoritative one?"
+    divided = any(vote.place[:2] in votes.partly for vote in votes.telling)
+    enough = telling >= needed or any(vote.authoritative for vote in votes.telling)
+    if divided and not enough:
+        yield _undetermined(question, f"no: {telling}", Reason.SUBDIVISION_UNKNOWN)
+    finding = "yes" if divided else "it does not depend on subdivisions"
+    yield Step(question, finding, _side_verdict(inside))
+
+
 def _step(question: str, holds: bool, reason: Reason) -> Step:
     return Step(question, "yes") if holds else _undetermined(question, "no", reason)
 
@@ -201,15 +319,18 @@ def _side_verdict(inside: bool) -> Verdict:
     return Verdict.INSIDE if inside else Verdict.OUTSIDE
 
 
-def _side(code: str, codes: Set[str]) -> Side:
-    return "IN" if code in codes else "OUT"
+def _side(place: str, codes: Set[str], partly: Set[str] = frozenset()) -> Side:
+    if place in codes or place[:2] in codes:
+        return "IN"
+    return "OPEN" if place in partly else "OUT"
 
 
-def _seen(view: SourceView, why: Explanation, codes: Set[str]) -> SeenStatement:
+def _seen(view: SourceView, why: Explanation, codes: Set[str], partly: Set[str]) -> SeenStatement:
+    place = view.region or view.country
     return SeenStatement(
         source=view.source,
-        country=view.country,
-        side="silent" if view.country is None else _side(view.country, codes),
+        country=place,
+        side="silent" if place is None else _side(place, codes, partly),
         counted=view.counted,
         why="" if view.counted else _why_not(view, why),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
@@ -26,6 +26,10 @@ from geolookup.errors import DatasetError
 SECTION: Final = "evidence"
 """Name of the section in a dataset file."""
 
+FIRST_PLACE: Final = 0x8000
+"""The numbers from here on are positions among a dataset's subdivisions; 0: silence; the others
+are two letters."""
+
 ALIGNMENT: Final = 64
 """Columns begin at multiples of this many bytes."""
 
@@ -34,16 +38,26 @@ class Statement(NamedTuple):
     """What one source says of an address.
 
     Attributes:
-        country: the code; None: the source is silent.
+        place: the code of a country or subdivision; None: the source is silent.
         first: first address of its range, or of the gap between its ranges.
             Where a more specific range of the same source cuts a range, this
             is the piece that holds the address.
         last: last address of the same.
     """
 
-    country: str | None
+    place: str | None
     first: int
     last: int
+
+    @property
+    def country(self) -> str | None:
+        """The country's code."""
+        return self.place and self.place[:2]
+
+    @property
+    def region(self) -> str:
+        """The subdivision's code, or nothing."""
+        return self.place if self.place is not None and "-" in self.place else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +65,7 @@ class OverrideView:
     """The operator's override that decided.
 
     Attributes:
-        country: its code; "ZZ": no country.
+        country: its code, which may be a subdivision's; "ZZ": no country.
         comment: the operator's reason.
         expires: the last day on which it applies (YYYY-MM-DD), or empty.
         first: first address of its range, or of the piece of it that holds the
@@ -91,7 +105,14 @@ class Evidence:
         DatasetError: the section's content is not of its form.
     """
 
-    def __init__(self, section: memoryview, name: str) -> None:
+    def __init__(self, section: memoryview, name: str, places: Sequence[str] = ()) -> None:
+        """Read a section.
+
+        Args:
+            section: its bytes.
+            name: the file's name, for error texts.
+            places: the dataset's subdivisions.
+        """
         self._name = name
         try:
             size = int.from_bytes(section[:8], "little")
@@ -99,7 +120,9 @@ class Evidence:
                 raise ValueError("the index is longer than the section")
             index = json.loads(bytes(section[8 : 8 + size]))
             columns = section[8 + size + -(8 + size) % ALIGNMENT :]
-            self.sources = tuple(SourceEvidence(entry, columns, name) for entry in index["sources"])
+            self.sources = tuple(
+                SourceEvidence(entry, columns, name, places) for entry in index["sources"]
+            )
             self._overrides: list[dict[str, str]] = index["overrides"]
             self._override_ranges: dict[Family, list[tuple[int, int, int]]] = {
                 4: _numbers(index["override_ranges"]["ipv4"]),
@@ -158,9 +181,12 @@ class SourceEvidence:
         name: the source's name.
     """
 
-    def __init__(self, entry: dict[str, Any], columns: memoryview, file: str) -> None:
+    def __init__(
+        self, entry: dict[str, Any], columns: memoryview, file: str, places: Sequence[str]
+    ) -> None:
         self.name: str = entry["name"]
         self._file = file
+        self._places = places
         self._ipv4 = _take(columns, entry["ipv4"], "I", "H")
         self._ipv6 = _take(columns, entry["ipv6"], "Q", "Q", "H")
         # Files of before have none: their intervals are the source's ranges.
@@ -170,14 +196,17 @@ class SourceEvidence:
         }
 
     def intervals(self, family: Family) -> Iterator[tuple[int, int, str | None]]:
-        """Yield first and last address and the code (None: silent), ascending, without gaps."""
+        """Yield first and last address and the country (None: silent), ascending, without gaps.
+
+        Neighbours may name the same country: where they name different parts of it.
+        """
         if family == 4:
             firsts, codes = self._ipv4
             starts: Iterable[int] = firsts
         else:
             highs, lows, codes = self._ipv6
             starts = joined(highs, lows)
-        texts = {code: _code_text(code) for code in set(codes)}
+        texts = {code: (place := self._place(code)) and place[:2] for code in set(codes)}
         return ranges_of(family, starts, map(texts.__getitem__, codes))
 
     def statement(self, family: Family, address: int) -> Statement:
@@ -198,7 +227,14 @@ class SourceEvidence:
                 first, last = ranges.covering(at, first, last, address)
             except ValueError as error:
                 raise _damaged(self._file, str(error)) from error
-        return Statement(_code_text(codes[at]), first, last)
+        return Statement(self._place(codes[at]), first, last)
+
+    def _place(self, number: int) -> str | None:
+        if number < FIRST_PLACE or not self._places:
+            return number.to_bytes(2).decode("ascii", "replace") if number else None
+        if number - FIRST_PLACE >= len(self._places):
+            raise _damaged(self._file, "a subdivision that the dataset has not")
+        return self._places[number - FIRST_PLACE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +292,6 @@ def _take_ranges(columns: memoryview, places: list[int] | None) -> _Ranges | Non
     if len(merged) != len(starts):
         raise ValueError("columns of different lengths")
     return _Ranges(merged, starts, boundaries)
-
-
-def _code_text(code: int) -> str | None:
-    return code.to_bytes(2).decode("ascii", "replace") if code else None
 
 
 def _take(

@@ -11,6 +11,7 @@ from geolookup.answer.claims import (
     MAX_CLAIMS,
     Claim,
     Coverage,
+    PlaceVote,
     Status,
     Voter,
     combine,
@@ -33,6 +34,7 @@ class SourceView:
     Attributes:
         source: its name.
         country: the code; None: the source is silent.
+        region: code of the subdivision, or nothing.
         first: first address of the source's range, or of the gap between its
             ranges. Where the source's own more specific ranges cut a range,
             this is the piece that holds the address.
@@ -47,6 +49,7 @@ class SourceView:
     last: str = field(repr=False)
     coverage: Coverage
     counted: bool
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,9 @@ class Explanation:
         evidence: whether the dataset carries evidence. Without it the last
             three say nothing.
         dataset: id of the dataset.
+        region: as in `Answer`.
+        subdivision_sources: as in `geolookup.open`; None: the dataset has no subdivisions.
+        places: the votes for places, where they say more than *votes*; see `claims.Claim`.
     """
 
     country: str
@@ -90,6 +96,9 @@ class Explanation:
     special_purpose: RegistryEntry | None
     evidence: bool
     dataset: str
+    region: str = ""
+    subdivision_sources: int | None = None
+    places: tuple[PlaceVote, ...] = ()
 
 
 def explain(
@@ -99,6 +108,7 @@ def explain(
     evidence: Evidence | None,
     sources: Sequence[Voter],
     dataset: str,
+    subdivision_sources: int | None = None,
 ) -> Explanation:
     """Return the explanation of an address.
 
@@ -109,13 +119,14 @@ def explain(
         evidence: that of the dataset, if it has any.
         sources: what the dataset was built from, in order of precedence.
         dataset: its id.
+        subdivision_sources: as in `Explanation`.
     """
     packed = parse(address) if isinstance(address, str) else address
     if packed is None or len(packed) not in (4, 16):
         claim = claims[INVALID]
         return Explanation(
             claim.country, claim.status, (), (), 0, "none", "", "", "", (), None, None,
-            evidence is not None, dataset,
+            evidence is not None, dataset, subdivision_sources=subdivision_sources,
         )  # fmt: skip
     family: Family = 4 if len(packed) == 4 else 6
     value = int.from_bytes(packed)
@@ -135,7 +146,7 @@ def explain(
         elif claim.status is Status.SPECIAL_PURPOSE:
             special = evidence.special_purpose(family, value)
         statements = [source.statement(family, value) for source in evidence.sources]
-        codes = [statement.country for statement in statements]
+        places = [statement.place for statement in statements]
         views = tuple(
             SourceView(
                 source=found.name,
@@ -144,15 +155,18 @@ def explain(
                 last=address_text(family, statement.last),
                 coverage=source.coverage,
                 counted=counts,
+                region=statement.region,
             )
             for found, statement, source, counts in zip(
-                evidence.sources, statements, sources, _counted(claim, sources, codes), strict=True
+                evidence.sources, statements, sources, _counted(claim, sources, places), strict=True
             )
         )
-        cast = combine(sources, codes)
+        cast = combine(sources, places)
         if cast.claimed == claim.claimed:
             # A claim may keep fewer votes than were cast; see `compiler`.
-            claim = replace(claim, votes=cast.votes, abstentions=cast.abstentions)
+            claim = replace(
+                claim, votes=cast.votes, abstentions=cast.abstentions, places=cast.places
+            )
     return Explanation(
         country=claim.country,
         status=claim.status,
@@ -168,12 +182,15 @@ def explain(
         special_purpose=special,
         evidence=evidence is not None,
         dataset=dataset,
+        region=claim.region,
+        subdivision_sources=subdivision_sources,
+        places=claim.places,
     )
 
 
 def _counted(
-    claim: Claim, sources: Sequence[Voter], codes: Sequence[str | None]
+    claim: Claim, sources: Sequence[Voter], places: Sequence[str | None]
 ) -> tuple[bool, ...]:
     if claim.status in (Status.OVERRIDE, Status.SPECIAL_PURPOSE):
-        return (False,) * len(codes)
-    return counted(sources, codes)
+        return (False,) * len(places)
+    return counted(sources, places)

@@ -12,7 +12,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, date, datetime
 from itertools import accumulate
 from typing import (
@@ -29,17 +29,23 @@ from geolookup import _core
 from geolookup.answer.age import MAX_DAYS, STALE, AgeLimit
 from geolookup.answer.claims import (
     COVERAGES,
+    DEPTHS,
     FIXED_CLAIMS,
     MAX_CLAIMS,
     NO_COUNTRY,
+    SUBDIVISION_SOURCES,
     Claim,
     Coverage,
+    Depth,
     Mute,
+    PlaceVote,
     Policy,
     Status,
     encode_outcome,
 )
+from geolookup.answer.evidence import FIRST_PLACE
 from geolookup.answer.intervals import Family, covering_ipv4, covering_ipv6
+from geolookup.answer.subdivisions import CODE, subdivisions
 from geolookup.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -86,6 +92,18 @@ _SECTIONS = {
     "metadata": 1,
 }
 
+# These, too, where a source of the dataset names subdivisions. Needed as well: a reader that
+# does not know them can't read the evidence rightly.
+_PLACE_SECTIONS = {
+    "claim.places": 1,
+    "place.vote": 2,
+    "place.count": 2,
+    "place.flags": 1,
+    "place.code": 6,
+}
+_FULL, _DEEP, _AUTHORITATIVE, _CUT = 1, 2, 4, 8
+"""Flags of a vote for a place."""
+
 # The columns of the intervals, and the `struct` format of their items.
 _INTERVAL_COLUMNS: Final[dict[str, Literal["H", "I", "Q"]]] = {
     "ipv4.first": "I",
@@ -123,6 +141,7 @@ class DatasetContent:
         ipv6_claims: uint16, its claim number, or one of the `EMBEDDED_*` numbers.
         claims: by number; the first three are `FIXED_CLAIMS`.
         metadata: the dataset's description, as JSON can hold it: "built", "sources" and more.
+        places: codes of the subdivisions that its sources name, sorted.
     """
 
     ipv4_first: Buffer
@@ -132,6 +151,7 @@ class DatasetContent:
     ipv6_claims: Buffer
     claims: Sequence[Claim]
     metadata: Mapping[str, Any]
+    places: Sequence[str] = field(default=(), kw_only=True)
 
 
 def assemble(content: DatasetContent, optional: Mapping[str, bytes]) -> bytes:
@@ -160,11 +180,34 @@ def assemble(content: DatasetContent, optional: Mapping[str, bytes]) -> bytes:
             "vote.count": _uint16(count for _, count in votes),
             "metadata": _canonical_json(content.metadata),
         }
-    except (struct.error, ValueError, TypeError) as error:
+        if content.places:
+            needed |= _place_sections(content)
+    except (struct.error, ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"the compiled content does not fit the format: {error}") from error
     sections = [(name, _NEEDED, data) for name, data in needed.items()]
     sections += [(name, 0, data) for name, data in sorted(optional.items())]
     return _assemble_sections(sections)
+
+
+def _place_sections(content: DatasetContent) -> dict[str, bytes]:
+    votes = [vote for claim in content.claims for vote in claim.places]
+    numbers = {code: number for number, code in enumerate(content.places, start=FIRST_PLACE)}
+    return {
+        "claim.places": bytes(len(claim.places) for claim in content.claims),
+        "place.vote": _uint16(
+            numbers[vote.place] if "-" in vote.place else int.from_bytes(vote.place.encode("ascii"))
+            for vote in votes
+        ),
+        "place.count": _uint16(vote.count for vote in votes),
+        "place.flags": bytes(
+            _FULL * vote.full
+            + _DEEP * vote.is_deep
+            + _AUTHORITATIVE * vote.authoritative
+            + _CUT * vote.is_cut
+            for vote in votes
+        ),
+        "place.code": b"".join(code.encode("ascii").ljust(6, b"\0") for code in content.places),
+    }
 
 
 def _assemble_sections(sections: Sequence[tuple[str, int, bytes]]) -> bytes:
@@ -317,9 +360,12 @@ class Image:
 
     def _check_sections(self) -> None:
         for name, section in self.sections.items():
-            if section.needed and name not in _SECTIONS:
+            if section.needed and name not in _SECTIONS and name not in _PLACE_SECTIONS:
                 self.fail(f"section {name} is needed and unknown; upgrade geolookup")
-        for name, width in _SECTIONS.items():
+        expected = dict(_SECTIONS)
+        if not self.sections.keys().isdisjoint(_PLACE_SECTIONS):
+            expected |= _PLACE_SECTIONS
+        for name, width in expected.items():
             if name not in self.sections:
                 self.fail(f"section {name} is missing")
             size = self.sections[name].size
@@ -335,10 +381,13 @@ class ClaimTable(Sequence[Claim]):
         "_at",
         "_codes",
         "_counts",
+        "_place_shapes",
+        "_place_votes",
         "_shapes",
         "_silent",
         "_votes",
         "countries",
+        "places",
         "statuses",
     )
 
@@ -354,6 +403,9 @@ class ClaimTable(Sequence[Claim]):
         # Made when they are first needed.
         self._at: list[int] | None = None
         self._shapes: list[tuple[list[int], list[tuple[str, ...]]]] | None = None
+        self._place_shapes: list[tuple[list[int], list[tuple[str, ...]]]] | None = None
+        self.places = read_places(image)
+        self._place_votes = _PlaceVotes(image, self.places) if self.places else None
         self._check(image)
 
     def _check(self, image: Image) -> None:
@@ -370,6 +422,7 @@ class ClaimTable(Sequence[Claim]):
             ("claim.votes", len(self._votes), n),
             ("vote.country", len(self._codes) // 2, votes),
             ("vote.count", len(self._counts), votes),
+            ("claim.places", n if self._place_votes is None else len(self._place_votes), n),
         ):
             if items != expected:
                 image.fail(f"section {name}: {items} items, expected {expected}")
@@ -410,6 +463,7 @@ class ClaimTable(Sequence[Claim]):
             votes=self.votes(number),
             abstentions=self._abstained[number],
             silent=bool(self._silent[number]),
+            places=self._place_votes[number] if self._place_votes is not None else (),
         )
 
     def __iter__(self) -> Iterator[Claim]:
@@ -424,12 +478,20 @@ class ClaimTable(Sequence[Claim]):
             for i in range(self._at[number], self._at[number + 1])
         )
 
-    def outcomes(self, codes: Set[str], policy: Policy) -> bytes:
-        """Return one byte a claim, in order: its `claims.encode_outcome`.
+    def outcomes(
+        self,
+        codes: Set[str],
+        policy: Policy,
+        partly: Set[str] = frozenset(),
+        subdivision_sources: int = SUBDIVISION_SOURCES,
+    ) -> bytes:
+        """Return one byte a claim, in order: its `claims.encode_outcome`; see `Claim.judge`.
 
         As `claims.outcome_column` does, in a fraction of the time: among claims of
         the same shape with the same codes in the region set, one outcome is computed.
         """
+        if partly:
+            return self._outcomes_of_places(codes, policy, partly, subdivision_sources)
         if self._shapes is None:
             self._shapes = self._by_shape()
         column = bytearray(len(self))
@@ -442,6 +504,56 @@ class ClaimTable(Sequence[Claim]):
                     known = outcomes[pattern] = encode_outcome(*self[number].judge(codes, policy))
                 column[number] = known
         return bytes(column)
+
+    def _outcomes_of_places(
+        self, codes: Set[str], policy: Policy, partly: Set[str], subdivision_sources: int
+    ) -> bytes:
+        if self._place_shapes is None:
+            self._place_shapes = self._by_place_shape()
+        # All that an outcome depends on, for each place: whether it is inside and whether a part
+        # of it is, and the same of its country.
+        seen = {
+            place: (place in codes or place[:2] in codes, place in partly, place[:2] in partly)
+            for place in {
+                place for _, slots in self._place_shapes for slot in slots for place in slot
+            }
+        }
+        column = bytearray(len(self))
+        for numbers, slots in self._place_shapes:
+            outcomes: dict[tuple[object, ...], int] = {}
+            patterns = zip(*(map(seen.__getitem__, slot) for slot in slots), strict=True)
+            for number, pattern in zip(numbers, patterns, strict=True):
+                known = outcomes.get(pattern)
+                if known is None:
+                    outcome = self[number].judge(codes, policy, partly, subdivision_sources)
+                    known = outcomes[pattern] = encode_outcome(*outcome)
+                column[number] = known
+        return bytes(column)
+
+    def _by_place_shape(self) -> list[tuple[list[int], list[tuple[str, ...]]]]:
+        """Do what `_by_shape` does, with places for codes where a claim has some.
+
+        The shape also holds which of the places are in one country.
+        """
+        rows: dict[tuple[object, ...], list[tuple[str, ...]]] = {}
+        numbers: dict[tuple[object, ...], list[int]] = {}
+        for number, claim in enumerate(self):
+            votes = claim.places
+            named = [vote.place for vote in votes] or list(claim.claimed)
+            countries = [place[:2] for place in (claim.country, *named)]
+            shape = (
+                claim.status,
+                claim.silent,
+                claim.abstentions,
+                claim.country == NO_COUNTRY,
+                *map(countries.index, countries),
+                bool(votes),
+                *((*astuple(vote)[1:],) for vote in votes),
+                *(count for _, count in claim.votes if not votes),
+            )
+            rows.setdefault(shape, []).append((claim.country, *named))
+            numbers.setdefault(shape, []).append(number)
+        return [(numbers[shape], list(zip(*rows[shape], strict=True))) for shape in rows]
 
     def _by_shape(self) -> list[tuple[list[int], list[tuple[str, ...]]]]:
         """Return the claims' numbers, and their codes slot by slot, for each shape.
@@ -465,6 +577,76 @@ class ClaimTable(Sequence[Claim]):
             numbers.setdefault(shape, []).append(number)
             at = end
         return [(numbers[shape], list(zip(*rows[shape], strict=True))) for shape in rows]
+
+
+class _PlaceVotes:
+    """The votes for places of all claims by number."""
+
+    def __init__(self, image: Image, places: Sequence[str]) -> None:
+        self._numbers = bytes(image.section("claim.places"))
+        self._votes = memoryview(bytes(image.section("place.vote"))).cast("H")
+        self._counts = memoryview(bytes(image.section("place.count"))).cast("H")
+        self._flags = bytes(image.section("place.flags"))
+        self._places = places
+        self._at: list[int] | None = None
+        total = sum(self._numbers)
+        for name, items in (
+            ("place.vote", len(self._votes)),
+            ("place.count", len(self._counts)),
+            ("place.flags", len(self._flags)),
+        ):
+            if items != total:
+                image.fail(f"section {name}: {items} items, expected {total}")
+        if self._flags.translate(None, bytes(range(16))):
+            image.fail("section place.flags: unknown values")
+        if not all(map(self._is_known, set(self._votes))):
+            image.fail("section place.vote: unknown values")
+
+    def _is_known(self, number: int) -> bool:
+        if number >= FIRST_PLACE:
+            return number - FIRST_PLACE < len(self._places)
+        return all(letter in _LETTERS for letter in number.to_bytes(2))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, number: int) -> tuple[PlaceVote, ...]:
+        if self._at is None:
+            self._at = list(accumulate(self._numbers, initial=0))
+        return tuple(
+            PlaceVote(
+                place_text(self._votes[i], self._places),
+                self._counts[i],
+                full=bool(self._flags[i] & _FULL),
+                is_deep=bool(self._flags[i] & _DEEP),
+                authoritative=bool(self._flags[i] & _AUTHORITATIVE),
+                is_cut=bool(self._flags[i] & _CUT),
+            )
+            for i in range(self._at[number], self._at[number + 1])
+        )
+
+
+def place_text(number: int, places: Sequence[str]) -> str:
+    """Return the code of a country or subdivision that has a number in a dataset file."""
+    if number >= FIRST_PLACE:
+        return places[number - FIRST_PLACE]
+    return number.to_bytes(2).decode("ascii")
+
+
+def read_places(image: Image) -> tuple[str, ...]:
+    """Return the codes of the subdivisions that a dataset's sources name; it may have none."""
+    if "place.code" not in image.sections:
+        return ()
+    raw = bytes(image.section("place.code"))
+    places = tuple(
+        raw[at : at + 6].rstrip(b"\0").decode("ascii", "replace") for at in range(0, len(raw), 6)
+    )
+    if list(places) != sorted(set(places)) or not all(map(CODE.fullmatch, places)):
+        image.fail("section place.code: not codes of subdivisions, sorted")
+    unknown = [code for code in places if code not in subdivisions().parents]
+    if unknown:
+        image.fail(f"section place.code: {unknown[0]} is unknown; upgrade geolookup")
+    return places
 
 
 def _possible(status: Status, country: str, votes: int) -> bool:
@@ -492,6 +674,7 @@ class SourceInfo:
         url: where it comes from; may be empty.
         ranges: how many it holds.
         mute: the codes that it cannot know; see `claims.Mute`.
+        depth: whether it names subdivisions, too.
         within: number of prefixes that bound what it may speak of; 0: it has no bounds.
         ranges_outside: how many of its ranges lie, at least in part, outside of these.
         lines_left_out: number of lines of its files that could not be read.
@@ -513,6 +696,7 @@ class SourceInfo:
     lines_left_out: int = 0
     max_age: int = 0
     keep_days: int = 0
+    depth: Depth = "country"
 
 
 @dataclass(frozen=True, slots=True)
@@ -615,12 +799,14 @@ def read_source(source: dict[str, Any]) -> SourceInfo:
     needed = {name: source[name] for name in _NEEDED_OF_SOURCE}
     mute = tuple((code, tuple(filed)) for code, filed in source.get("mute", {}).items())
     counts = {name: source.get(name, 0) for name in _COUNTS_OF_SOURCE}
-    info = SourceInfo(**needed, mute=mute, **counts)
+    info = SourceInfo(**needed, mute=mute, **counts, depth=source.get("depth", "country"))
     texts = (info.name, info.licence, info.date, info.origin, info.attribution, info.url)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("not a text")
     if info.coverage not in COVERAGES:
         raise ValueError("coverage")
+    if info.depth not in DEPTHS:
+        raise ValueError("depth")
     codes = [code for unknown, filed in mute for code in (unknown, *filed)]
     if not all(isinstance(code, str) for code in codes):
         raise TypeError("mute")

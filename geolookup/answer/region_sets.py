@@ -1,6 +1,7 @@
-"""Region sets: named sets of country codes, and the small algebra over their names.
+"""Region sets: named sets of codes, and the small algebra over their names.
 
-Every country code is the name of the set of itself. Larger sets are written
+Every country code is the name of the set of itself, and every subdivision, written with a
+slash, because the hyphen means "without": "UA/43". Larger sets are written
 down here, dated and sourced, or by an operator in a TOML file; nothing is ever
 widened silently. "EU" holds the codes of the 27 member states and not those of
 territories with a code of their own, even where EU law applies in them ("AX",
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -26,16 +27,20 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from geolookup.answer.country_codes import COUNTRIES, meant_names, nearest_code
+from geolookup.answer.subdivisions import subdivisions
 from geolookup.errors import RegionSetError
 
 if TYPE_CHECKING:
     from geolookup.tomlfile import Table
 
-MAX_EXPRESSION = 1_000
-"""Characters in an expression: all 250 codes joined by "+" have 749."""
+MAX_EXPRESSION = 2_000
+"""Characters in an expression: all 250 countries joined by "+" have 749, Great Britain without
+one of its 153 districts 1,064."""
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _CODE = re.compile(r"[A-Z]{2}")
+_PLACE = re.compile(r"[A-Z]{2}/[A-Z0-9]{1,3}")
+"""A subdivision as expressions have it."""
 
 # What may be repeated in an error text: nothing that an address could look like,
 # in case one was typed into the wrong field. See _repeatable.
@@ -48,16 +53,18 @@ _HEX = re.compile(r"[0-9A-Fa-f]{6,}")
 
 @dataclass(frozen=True, slots=True)
 class RegionSet:
-    """A set of country codes, with who defined it and when.
+    """A set of codes, with who defined it and when.
 
     Attributes:
         name: its name, or the expression that it came from.
-        codes: two capital letters each; at least one, and not "ZZ".
+        codes: of countries, two capital letters each and not "ZZ", and of subdivisions in
+            ISO's form, such as "UA-43"; at least one. A subdivision stands there with all
+            that lie in it, and none whose country is there.
         version: date of the definition (YYYY-MM-DD) or the operator's own text.
         source: who defines it.
 
     Raises:
-        RegionSetError: *codes* is empty or holds what can't be a country code.
+        RegionSetError: *codes* is empty or holds what can't be a code.
     """
 
     name: str
@@ -69,9 +76,34 @@ class RegionSet:
         object.__setattr__(self, "codes", frozenset(self.codes))
         if not self.codes:
             raise RegionSetError("region set: it holds no code")
+        places = {code for code in self.codes if "-" in code}
         # "cn" or "CHN" would silently leave every address outside.
-        if not all(_CODE.fullmatch(code) and code != "ZZ" for code in self.codes):
+        if not all(_CODE.fullmatch(code) and code != "ZZ" for code in self.codes - places):
             raise RegionSetError("region set: a code is not two capital letters, or is ZZ")
+        if places:
+            if not places <= subdivisions().parents.keys():
+                raise RegionSetError("region set: a code is no subdivision of ISO 3166-2")
+            object.__setattr__(self, "codes", _with_places(self.codes))
+
+    @property
+    def expression(self) -> str:
+        """The codes as an expression: as few as say it, joined by +."""
+        codes = sorted(self.codes)
+        if any("-" in code for code in codes):
+            table = subdivisions()
+            codes = [
+                code for code in codes if len(code) == 2 or table.parents[code] not in self.codes
+            ]
+        return "+".join(codes).replace("-", "/")
+
+    @property
+    def partly(self) -> frozenset[str]:
+        """The countries and subdivisions that are not in the set, but a part of them is."""
+        table = subdivisions if any("-" in code for code in self.codes) else None
+        if table is None:
+            return frozenset()
+        above = {place for code in self.codes for place in table().path(code)[1:]}
+        return frozenset(above - self.codes)
 
 
 class RegionSets:
@@ -151,13 +183,14 @@ class RegionSets:
     def resolve(self, expression: str) -> RegionSet:
         """Return the set that an expression names.
 
-        An expression is a country code or a set's name, or several joined by
-        "+" (and those of the next) and "-" (without those of the next), worked
-        from left to right, such as "EEA-NO". Names are case-sensitive.
+        An expression is a country code, a subdivision with a slash ("UA/43") or a set's
+        name, or several joined by "+" (and those of the next) and "-" (without those of the
+        next), worked from left to right, such as "EEA-NO". Names are case-sensitive.
 
         Raises:
             RegionSetError: an unknown name (the text suggests the nearest), an
-                expression over 1,000 characters, or one that leaves no code.
+                expression over 2,000 characters, one that leaves no code, or a "-" that
+                removes nothing.
         """
         named = self._named.get(expression)
         if named is not None:
@@ -168,18 +201,21 @@ class RegionSets:
 
     def _evaluate(self, expression: str) -> RegionSet:
         operands = _operands(expression)
-        codes: set[str] = set()
+        codes: frozenset[str] = frozenset()
         used: dict[str, RegionSet] = {}
         for operator, name, position in operands:
             operand = self._operand(name, position, expression, single=len(operands) == 1)
             used[name] = operand
-            codes = codes | operand.codes if operator == "+" else codes - operand.codes
+            before = codes
+            codes = _united(codes, operand.codes) if operator == "+" else _without(codes, operand)
+            if operator == "-" and codes == before:
+                raise RegionSetError(_removes_nothing(expression[: position - 1], name))
         if not codes:
             raise RegionSetError("region set: the expression leaves no code")
         dated = [operand for operand in used.values() if operand.version]
         return RegionSet(
             name=expression,
-            codes=frozenset(codes),
+            codes=codes,
             version=", ".join(f"{operand.name} {operand.version}" for operand in dated),
             source="; ".join(dict.fromkeys(operand.source for operand in used.values())),
         )
@@ -190,6 +226,14 @@ class RegionSets:
             return found
         if name in COUNTRIES:
             return _of_code(name)
+        if "/" in name:
+            return _of_place(name)
+        country = expression[: max(position - 1, 0)][-2:]
+        if not single and subdivisions().parents.keys() & {f"{country}-{name}"}:
+            raise RegionSetError(
+                f"region set: {name} at position {position + 1} is no code; the subdivision is"
+                f" {country}/{name}"
+            )
         names = [part.upper() for part in _SEPARATORS.split(name.strip()) if part.isascii()]
         if len(names) > 1 and all(part in self._named or part in COUNTRIES for part in names):
             raise RegionSetError(f"region set: names are joined with +: {'+'.join(names)}")
@@ -276,17 +320,29 @@ def _in_order(definitions: Mapping[str, _Definition], tables: Table) -> list[str
 
 
 def _code_list(table: Table) -> tuple[str, ...]:
+    """Return the names of a list's codes in an expression."""
     codes = table.texts("codes")
     if not codes:
         raise table.error("codes: expected a list of country codes, not empty")
     for position, code in enumerate(codes):
-        if code not in COUNTRIES:
-            nearest = nearest_code(code)
+        if code not in COUNTRIES and code not in (subdivisions().parents if "-" in code else ()):
+            nearest = _iso(code) or nearest_code(code)
+            what = (
+                "no subdivision"
+                if "-" in code or nearest == _iso(code) != ""
+                else "not a country code"
+            )
             hint = f"; did you mean {nearest!r}?" if nearest else ""
-            raise table.error(f"codes[{position}]: {_shown(code)} is not a country code{hint}")
+            raise table.error(f"codes[{position}]: {_shown(code)} is {what}{hint}")
         if code in codes[:position]:
             raise table.error(f"codes[{position}]: {code} is listed twice")
-    return codes
+    return tuple(code.replace("-", "/") for code in codes)
+
+
+def _iso(code: str) -> str:
+    """Return a subdivision that was written as in an expression in ISO's form, else nothing."""
+    iso = code.upper().replace("/", "-")
+    return iso if "/" in code and iso in subdivisions().parents else ""
 
 
 def _operands(expression: str) -> list[tuple[str, str, int]]:
@@ -308,6 +364,7 @@ def _operands(expression: str) -> list[tuple[str, str, int]]:
 
 def _repeatable(text: str) -> bool:
     """Say whether *text* can't be an address, in part or with other separators."""
+    text = _PLACE.sub("AA", text)
     names = [name for name in re.split(r"[+-]", text) if name]
     return (
         _REPEATABLE.fullmatch(text) is not None
@@ -323,6 +380,79 @@ def _shown(text: str) -> str:
     return repr(text) if _repeatable(text) else "not shown here"
 
 
+def _united(codes: Set[str], more: Set[str]) -> frozenset[str]:
+    united = frozenset(codes | more)
+    return _with_places(united) if any("-" in code for code in united) else united
+
+
+def _with_places(codes: Set[str]) -> frozenset[str]:
+    """Return the codes with all that lie in one of them, and none whose country is there.
+
+    A country whose parts are all there is there, too.
+    """
+    table = subdivisions()
+    countries = {code for code in codes if "-" not in code}
+    places = {place for code in codes if "-" in code for place in (code, *table.below(code))}
+    for country in {place[:2] for place in places}:
+        if places.issuperset(table.children[country]):
+            countries.add(country)
+    return frozenset(countries | {place for place in places if place[:2] not in countries})
+
+
+def _without(codes: Set[str], operand: RegionSet) -> frozenset[str]:
+    """Return the codes without those of a set: a part of a country leaves its other parts."""
+    left = set(codes)
+    for code in operand.codes:
+        if "-" not in code:
+            left = {one for one in left if one[:2] != code}
+            continue
+        table = subdivisions()
+        if code[:2] in left:
+            left.remove(code[:2])
+            left.update(table.below(code[:2]))
+        left.difference_update((code, *table.below(code), *table.above(code)))
+    return frozenset(left)
+
+
+def _removes_nothing(left: str, name: str) -> str:
+    """Return the text of the error for a difference that changes nothing."""
+    text = f"region set: {name} is not in {left}"
+    last = re.split("[+-]", left)[-1]
+    meant = f"; the subdivision is {last}/{name}"
+    return text + meant if f"{last}-{name}" in subdivisions().parents else text
+
+
+def _of_place(name: str) -> RegionSet:
+    """Return the set of one subdivision, such as ``UA/43``."""
+    country, _, part = name.partition("/")
+    table = subdivisions()
+    code = f"{country}-{part}"
+    if code in table.parents:
+        return RegionSet(name, frozenset({code}), "", "ISO 3166-2")
+    if not _PLACE.fullmatch(name.upper()):
+        raise RegionSetError(
+            "region set: a subdivision is written as a country's code, a slash and its own code,"
+            " such as UA/43"
+        )
+    if country.upper() not in COUNTRIES:
+        raise RegionSetError(f"region set: {name}: {country} is no country's code")
+    if code.upper() in table.countries:
+        same = table.countries[code.upper()]
+        raise RegionSetError(f"region set: there is no {name}: it is the country {same}")
+    meant = table.read(country.upper(), part)
+    if meant is not None:
+        raise RegionSetError(
+            f"region set: unknown subdivision {name}; did you mean {meant.replace('-', '/')}?"
+        )
+    known = [one[3:] for one in table.children.get(country.upper(), ())]
+    some = f"; those of {country.upper()} are {', '.join(known)}" if len(known) <= _LISTED else ""
+    raise RegionSetError(f"region set: unknown subdivision {name}{some}")
+
+
+_LISTED = 100
+"""Subdivisions that an error text lists."""
+
+
 def _of_code(code: str) -> RegionSet:
     source = "user-assigned code for Kosovo" if code == "XK" else "ISO 3166-1"
     return RegionSet(code, frozenset({code}), "", source)
@@ -331,6 +461,7 @@ def _of_code(code: str) -> RegionSet:
 # The codes of each set, as the source of the set lists them.
 
 _EU = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
+_EU_FURTHER = "AX GF GP MF MQ RE YT"
 _EEA = f"{_EU} IS LI NO"
 _EFTA = "CH IS LI NO"
 
@@ -402,6 +533,16 @@ def _builtin_sets() -> Iterator[RegionSet]:
         "Treaty on European Union, the 27 member states, "
         "https://european-union.europa.eu/principles-countries-history/eu-countries_en",
     )
+    yield RegionSet(
+        "EU_IN_FULL",
+        _codes(f"{_EU} {_EU_FURTHER}"),
+        "2014-01-01",
+        "Treaty on the Functioning of the European Union, articles 349 and 355: the member states,"
+        " the outermost regions with a code of their own, and Åland, "
+        "https://eur-lex.europa.eu/eli/treaty/tfeu_2012/oj",
+    )
+    # The list has been of these codes since South Sudan joined it.
+    yield RegionSet("ALL", frozenset(COUNTRIES), "2011-08-09", "ISO 3166-1, and XK for Kosovo")
     yield RegionSet(
         "EEA",
         _codes(_EEA),

@@ -46,6 +46,8 @@ class Answer:
 
     Attributes:
         country: the code, or "ZZ" for no country.
+        region: the subdivision that the sources name, such as "UA-43"; empty where none does,
+            or where they name different ones.
         status: why.
         claimed: all codes that sources claim, sorted, when the status is
             DISPUTED; else empty.
@@ -62,6 +64,7 @@ class Answer:
     verdict: Verdict | None
     dataset: str
     reason: Reason | None = None
+    region: str = ""
 
 
 T = TypeVar("T")

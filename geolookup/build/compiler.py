@@ -14,7 +14,7 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Any, Final
@@ -27,6 +27,7 @@ from geolookup.answer.claims import (
     SPECIAL_PURPOSE,
     UNASSIGNED,
     Claim,
+    PlaceVote,
     Status,
     combine,
 )
@@ -35,7 +36,7 @@ from geolookup.answer.evidence import SECTION as EVIDENCE
 from geolookup.answer.file_format import DatasetContent
 from geolookup.build import evidence_section, readers
 from geolookup.build.manifest import Manifest
-from geolookup.build.readers import SourceRanges, code_number, code_text
+from geolookup.build.readers import FIRST_SUBDIVISION, SourceRanges, code_number, code_text
 from geolookup.build.readers.decompression import size
 from geolookup.build.sources import Override, Source
 from geolookup.build.special_purpose import DATE, special_purpose_prefixes
@@ -186,22 +187,25 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
     special = _special_purpose() if special_purpose else SourceRanges()
 
     stack = [*(layer.ranges for layer in layers), special, override.ranges, embedded]
-    for pooling in _Pooling:
+    attempts = _attempts(described)
+    for kept, pooling in attempts:
         # Each time from the start, so that the result depends on the input alone.
-        numbering = _ClaimNumbers(described, pooling)
+        numbering = _ClaimNumbers(described, pooling, kept)
         try:
             lines = _merge(stack, numbering)
         except _TooManyClaimsError:
-            if pooling is _Pooling.CERTAIN:
+            if (kept, pooling) == attempts[-1]:
                 raise
         else:
             break
-    if pooling is not _Pooling.NONE:
-        findings.append(
-            f"the sources make more than {MAX_CLAIMS:,} different claims; {_POOLED[pooling]}"
-        )
+    findings += [
+        f"the sources make more than {MAX_CLAIMS:,} different claims; {what}"
+        for what in (_CUT.get(kept), _POOLED.get(pooling))
+        if what is not None
+    ]
     (ipv4_first, ipv4_claims), (ipv6_high, ipv6_low, ipv6_claims) = lines
     claims, numbers = numbering.ordered()
+    places = _places(described, layers, override)
     optional = {}
     if with_evidence:
         optional[EVIDENCE] = evidence_section.encode(
@@ -209,6 +213,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
             overrides,
             override.ranges,
             special_purpose_prefixes() if special_purpose else (),
+            places,
         )
     built = built or max((source.date for source in described), default=today)
     return CompiledDataset(
@@ -218,6 +223,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
         ipv6_first_low=ipv6_low,
         ipv6_claims=renumber(ipv6_claims, numbers),
         claims=claims,
+        places=places,
         metadata={
             "built": f"{built.isoformat()}T00:00:00Z",
             "sources": [
@@ -266,6 +272,68 @@ _POOLED: Final = {
 }
 
 
+class _Kept(Enum):
+    """Which subdivisions the claims hold, where there are more of them than a dataset can hold.
+
+    A vote for a subdivision that is not held is marked as cut, so that a region set which divides
+    its country never counts it, and the vote's other answers are exact.
+    """
+
+    ALL = 0
+    """All that sources name."""
+    OF_ONE_COUNTRY = 1
+    """Those of claims whose sources name one country."""
+    AGREED = 2
+    """Those that all sources name that name any."""
+
+
+_CUT: Final = {
+    _Kept.OF_ONE_COUNTRY: (
+        "where they name different countries it holds these without subdivisions, and a region set"
+        " that divides one of the countries is UNDETERMINED there"
+    ),
+    _Kept.AGREED: (
+        "where they name different subdivisions it holds none, and a region set that divides the"
+        " country is UNDETERMINED there"
+    ),
+}
+
+
+def _attempts(sources: Sequence[Source]) -> list[tuple[_Kept, _Pooling]]:
+    """Return the ways to keep the number of claims within the limit, the exact one first."""
+    if all(source.depth == "country" for source in sources):
+        return [(_Kept.ALL, pooling) for pooling in _Pooling]
+    return [
+        *((kept, _Pooling.NONE) for kept in _Kept),
+        *((_Kept.AGREED, pooling) for pooling in (_Pooling.SETTLED, _Pooling.CERTAIN)),
+    ]
+
+
+def _without_places(claim: Claim, kept: _Kept) -> Claim:
+    """Return a claim with the subdivisions that are to be held."""
+    places = {vote.place for vote in claim.places if "-" in vote.place}
+    if kept is _Kept.ALL or not places or claim.status is Status.OVERRIDE:
+        return claim
+    if claim.status is not Status.DISPUTED and (kept is not _Kept.AGREED or len(places) == 1):
+        return claim
+    votes: dict[tuple[str, bool, bool], PlaceVote] = {}
+    for vote in claim.places:
+        cut = replace(vote, place=vote.place[:2], is_cut="-" in vote.place)
+        key = cut.place, cut.is_deep, cut.is_cut
+        same = votes.get(key)
+        votes[key] = (
+            cut
+            if same is None
+            else replace(
+                cut,
+                count=same.count + cut.count,
+                full=same.full or cut.full,
+                authoritative=same.authoritative or cut.authoritative,
+            )
+        )
+    return replace(claim, places=tuple(votes.values()))
+
+
 class _TooManyClaimsError(SourceError):
     """More different claims than a dataset can hold."""
 
@@ -285,10 +353,17 @@ class _ClaimNumbers:
     Args:
         sources: in order of precedence.
         pooling: which claims are one.
+        kept: which subdivisions they hold.
     """
 
-    def __init__(self, sources: Sequence[Source], pooling: _Pooling = _Pooling.NONE) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        pooling: _Pooling = _Pooling.NONE,
+        kept: _Kept = _Kept.ALL,
+    ) -> None:
         self._sources = sources
+        self._kept = kept
         self._numbers: dict[object, int] = {}
         self._claims: list[Claim] = []
         self._pooling = pooling
@@ -301,19 +376,19 @@ class _ClaimNumbers:
         if embedded:
             return embedded
         if override:
-            return self._number(Claim(Status.OVERRIDE, code_text(override)))
+            return self._number(_overriding(code_text(override)))
         if special:
             return SPECIAL_PURPOSE
         if not any(numbers):
             return UNASSIGNED
-        codes = [code_text(number) if number else None for number in numbers]
-        return self._number(combine(self._sources, codes))
+        places = [code_text(number) if number else None for number in numbers]
+        return self._number(_without_places(combine(self._sources, places), self._kept))
 
     def _number(self, claim: Claim) -> int:
         key: object = claim
         if self._pooling is not _Pooling.NONE:
             settled = _majority(claim) if self._pooling is _Pooling.CERTAIN else _settled(claim)
-            key = claim.status, claim.country, claim.claimed, claim.silent, settled
+            key = claim.status, claim.country, claim.claimed, claim.silent, settled, claim.places
         number = self._numbers.setdefault(key, len(self._claims))
         if number == len(self._claims):
             if number >= MAX_CLAIMS:
@@ -337,7 +412,10 @@ class _ClaimNumbers:
         """
         order = operator.attrgetter("status", "country", "votes", "abstentions", "silent")
         fixed = len(FIXED_CLAIMS)
-        others = sorted(range(fixed, len(self._claims)), key=lambda n: order(self._claims[n]))
+        others = sorted(
+            range(fixed, len(self._claims)),
+            key=lambda n: (*order(self._claims[n]), *map(astuple, self._claims[n].places)),
+        )
         numbers = array("H", range(0x10000))  # the embedded forms keep theirs
         for number, before in enumerate(others, start=fixed):
             numbers[before] = number
@@ -345,6 +423,27 @@ class _ClaimNumbers:
         if sys.byteorder == "big":
             numbers.byteswap()
         return claims, numbers.tobytes()
+
+
+def _overriding(code: str) -> Claim:
+    places = (PlaceVote(code, 1, is_deep=True, authoritative=True),) if "-" in code else ()
+    return Claim(Status.OVERRIDE, code[:2], places=places)
+
+
+def _places(sources: Sequence[Source], layers: Sequence[Layer], override: Layer) -> tuple[str, ...]:
+    """Return the subdivisions that the sources and overrides name, sorted."""
+    deep = [
+        layer.ranges
+        for source, layer in zip(sources, layers, strict=True)
+        if source.depth == "subdivision"
+    ]
+    numbers = {
+        number
+        for ranges in (*deep, override.ranges)
+        for family in (ranges.ipv4, ranges.ipv6)
+        for number in family.codes()
+    }
+    return tuple(code_text(number) for number in sorted(numbers) if number >= FIRST_SUBDIVISION)
 
 
 def _votes_first(claim: Claim) -> tuple[int, int, tuple[tuple[str, int], ...]]:
@@ -459,6 +558,7 @@ def _description(source: Source, layer: Layer) -> dict[str, object]:
         "licence": source.licence,
         "date": source.date.isoformat(),
         "coverage": source.coverage,
+        **({"depth": source.depth} if source.depth != "country" else {}),
         "origin": source.origin,
         "attribution": source.attribution,
         "url": source.url,

@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from geolookup.answer.evidence import ALIGNMENT
+from geolookup._sweep import renumber
+from geolookup.answer.evidence import ALIGNMENT, FIRST_PLACE
+from geolookup.build.readers import code_number
 
 if TYPE_CHECKING:
     from geolookup._sweep import Ranges
@@ -23,6 +27,7 @@ def encode(
     overrides: Sequence[Override],
     override_ranges: SourceRanges,
     special_purpose: Sequence[SpecialPurpose],
+    places: Sequence[str] = (),
 ) -> bytes:
     """Return the evidence section; the same input gives the same bytes.
 
@@ -32,7 +37,9 @@ def encode(
         override_ranges: those that apply, flattened; a range's line is the
             position of its override, from 1.
         special_purpose: the registries' rows.
+        places: the dataset's subdivisions.
     """
+    numbers = _file_numbers(places)
     columns = bytearray()
 
     def add(*data: bytes) -> list[int]:
@@ -46,7 +53,11 @@ def encode(
 
     index = {
         "sources": [
-            {"name": source.name, **_columns(ranges.ipv4, add), **_columns(ranges.ipv6, add)}
+            {
+                "name": source.name,
+                **_columns(ranges.ipv4, add, numbers),
+                **_columns(ranges.ipv6, add, numbers),
+            }
             for source, ranges in sources
         ],
         "overrides": [
@@ -63,9 +74,25 @@ def encode(
     return head + bytes(-len(head) % ALIGNMENT) + bytes(columns)
 
 
-def _columns(ranges: Ranges, add: Callable[..., list[int]]) -> dict[str, list[int]]:
+def _file_numbers(places: Sequence[str]) -> bytes | None:
+    """Return by number in `Ranges` (uint16) that of the file; None: they are the same."""
+    if not places:
+        return None
+    numbers = array("H", range(0x10000))
+    for position, place in enumerate(places):
+        numbers[code_number(place)] = FIRST_PLACE + position
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _columns(
+    ranges: Ranges, add: Callable[..., list[int]], numbers: bytes | None
+) -> dict[str, list[int]]:
     family = "ipv4" if ranges.bits == 32 else "ipv6"
     *columns, merged, starts, boundaries = ranges.intervals()
+    if numbers is not None:
+        columns[-1] = renumber(columns[-1], numbers)
     # Apart, so that a reader which knows the first alone can do with that.
     return {family: add(*columns), f"{family}_ranges": add(merged, starts, boundaries)}
 

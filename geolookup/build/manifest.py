@@ -23,6 +23,7 @@
     url = "https://db-ip.com/"
     date = 2026-06-01
     coverage = "full"                # "partial", "advisory" or "authoritative"; docs/answers.md
+    depth = "country"                # or "subdivision": ISO 3166-2 is read, too
     origin = "dbip"                  # sources of one origin are one vote; left out: the name
     mute = { XK = ["AL", "RS"] }     # what it cannot know, and what it says instead; or ["XK"]
     lenient = 20                     # number of its lines that may be unreadable
@@ -33,7 +34,7 @@
 
     [[override]]
     prefix = "10.0.0.0/8"            # or range = "10.0.0.0-10.0.0.9"
-    code = "DE"                      # or "ZZ"
+    code = "DE"                      # or "DE-BY", or "ZZ"
     comment = "our own network"
     expires = 2027-01-01             # the last day on which it applies
 
@@ -51,7 +52,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from geolookup.answer.age import MAX_DAYS, STALE, AgeLimit
-from geolookup.answer.claims import COVERAGES, Mute
+from geolookup.answer.claims import COVERAGES, DEPTHS, Depth, Mute
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.embedded_ipv4 import nat64_prefix
 from geolookup.build.readers import FORMATS, CountryFrom, Options
@@ -235,6 +236,7 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         "overlaps": table.choice("overlaps", OVERLAPS) if table.has("overlaps") else None,
         "max_age": read_days(table, "max_age"),
         "keep_days": read_days(table, "keep_days"),
+        "depth": _depth(table),
     }
     with table.locating():
         source = Source(**described)
@@ -290,6 +292,10 @@ def _within(table: Table, folder: Path) -> tuple[tuple[bytes, bytes], ...]:
         return read_prefixes(table.texts("within"))
 
 
+def _depth(table: Table) -> Depth:
+    return table.choice("depth", DEPTHS) if table.has("depth") else "country"
+
+
 def _options(table: Table) -> Options:
     country = table.value("country", str, "")
     if country and country not in COUNTRIES:
@@ -297,8 +303,8 @@ def _options(table: Table) -> Options:
         hint = f"; did you mean {nearest}?" if nearest else ""
         raise table.error(f"country: expected a country's code{hint}")
     if not table.has("country_from"):
-        return Options(country=country)
-    return Options(country, table.choice("country_from", _COUNTRIES_FROM))
+        return Options(country=country, depth=_depth(table))
+    return Options(country, table.choice("country_from", _COUNTRIES_FROM), _depth(table))
 
 
 def _override(table: Table) -> Override:
@@ -322,7 +328,7 @@ _MANIFEST_KEYS = (
 _SOURCE_KEYS = (
     "name", "files", "format", "licence", "attribution", "url", "date", "coverage", "origin",
     "country", "country_from", "mute", "within", "overlaps", "lenient",
-    "max_age", "keep_days",
+    "max_age", "keep_days", "depth",
 )  # fmt: skip
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
 OVERLAPS: tuple[Overlaps, ...] = get_args(Overlaps)

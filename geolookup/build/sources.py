@@ -9,8 +9,9 @@ from datetime import date
 from typing import Literal
 
 from geolookup._core import parse
-from geolookup.answer.claims import COVERAGES, NO_COUNTRY, Coverage, Mute
+from geolookup.answer.claims import COVERAGES, DEPTHS, NO_COUNTRY, Coverage, Depth, Mute
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
+from geolookup.answer.subdivisions import CODE, subdivisions
 from geolookup.errors import SourceError
 
 Overlaps = Literal["smallest", "last-begins"]
@@ -27,6 +28,7 @@ class Source:
         licence: SPDX identifier or name of its licence.
         date: date of its data.
         coverage: how its statements count; see `claims.Coverage`.
+        depth: whether it names subdivisions, too.
         origin: who says so; all sources of one origin are one vote. Empty: its name.
         attribution: the text that its licence asks for, or empty.
         url: where it is published, or empty.
@@ -51,12 +53,15 @@ class Source:
     overlaps: Overlaps | None = None
     max_age: int = 0
     keep_days: int = 0
+    depth: Depth = "country"
 
     def __post_init__(self) -> None:
         if not self.name:
             raise SourceError("a source has a name")
         if self.coverage not in COVERAGES:
             raise SourceError(f"coverage is one of: {', '.join(COVERAGES)}")
+        if self.depth not in DEPTHS:
+            raise SourceError(f"depth is one of: {', '.join(DEPTHS)}")
         for code in {code for unknown, filed in self.mute for code in (unknown, *filed)}:
             if code not in COUNTRIES:
                 raise SourceError("mute: expected the codes of countries")
@@ -77,7 +82,7 @@ class Override:
     Attributes:
         first: the first address, 4 or 16 bytes in network order.
         last: the last address, of the same family.
-        code: a country code, or ``ZZ`` for no country.
+        code: a country's or subdivision's code, or ``ZZ`` for no country.
         comment: why, for people.
         expires: the last day on which it applies; None: it does not expire.
     """
@@ -93,10 +98,15 @@ class Override:
             raise SourceError("first and last are 4 or 16 bytes each, and of one family")
         if self.last < self.first:
             raise SourceError("the range ends before it begins")
-        if self.code not in COUNTRIES and self.code != NO_COUNTRY:
+        if CODE.fullmatch(self.code):
+            if self.code not in subdivisions().parents:
+                same = subdivisions().countries.get(self.code)
+                hint = f"; it is the country {same}" if same else ""
+                raise SourceError(f"the code is no subdivision of ISO 3166-2{hint}")
+        elif self.code not in COUNTRIES and self.code != NO_COUNTRY:
             nearest = nearest_code(self.code)
             hint = f"; did you mean {nearest}?" if nearest else ""
-            raise SourceError(f"the code is a country's, or {NO_COUNTRY}{hint}")
+            raise SourceError(f"the code is a country's, a subdivision's, or {NO_COUNTRY}{hint}")
 
 
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)

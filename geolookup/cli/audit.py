@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.answer.claims import Reason, Status, Verdict
+from geolookup.answer.claims import SUBDIVISION_SOURCES, Reason, Status, Verdict
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.answer.decision_record import RecordError, from_mapping, scan
 from geolookup.answer.region_sets import RegionSet
@@ -148,6 +148,7 @@ def audit_records(
         answerer["dataset"],
         region_sets=answerer["region_sets"],
         public_key=answerer["public_key"],
+        subdivision_sources=answerer["subdivision_sources"] or SUBDIVISION_SOURCES,
     )
     max_age = answerer["max_age"]
     with open_with(max_age=max_age, stale=stale_of(max_age)) as limited:
@@ -227,6 +228,10 @@ class _Audit:
         name = "roster"
         if self.dataset.id != record.dataset:
             return _Check(name, _Outcome.NOT_CHECKED, "needs the record's dataset")
+        needed = record.subdivision_sources
+        if needed not in (None, self.dataset.subdivision_sources):
+            why = f"it was decided with --subdivision-sources {needed}; name that"
+            return _Check(name, _Outcome.NOT_CHECKED, why)
         verdicts, statuses, reasons = self._replayed(record)
         inside, outside, undetermined = verdicts.values()
         compared = {

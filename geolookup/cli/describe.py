@@ -59,6 +59,15 @@ def show_info(as_json: bool, **answerer: Any) -> None:
         click.echo(f"\ntransport  {build.description()}")
 
 
+def _subdivisions_row(described: dict[str, Any]) -> list[list[str]]:
+    number = described.get("subdivision_sources")
+    if number is None:
+        return []
+    deep = [one["name"] for one in described["sources"] if one.get("depth") == "subdivision"]
+    named = ", ".join(map(printable, deep)) or "overrides alone"
+    return [["subdivisions", f"of {named}; {number} must tell"]]
+
+
 def _print_info(described: dict[str, Any]) -> None:
     rows = [["SOURCE", "DATE", "LICENCE", "COVERAGE", "ORIGIN", "RANGES"]]
     for source in described["sources"]:
@@ -71,6 +80,7 @@ def _print_info(described: dict[str, Any]) -> None:
         ["IPv4", f"{described['ipv4_intervals']:,} intervals"],
         ["IPv6", f"{described['ipv6_intervals']:,} intervals"],
         ["claims", f"{described['claims']:,}"],
+        *_subdivisions_row(described),
     ]
     blocks = [table(facts), table(rows, right=(5,))]
     expired = described.get("expired_overrides")  # a service says so in its status
@@ -102,28 +112,33 @@ def _age_row(described: dict[str, Any]) -> list[list[str]]:
     callback=region_set_names,
     shell_complete=complete_region_set,
 )
+@click.option("--members", is_flag=True, help="Write the codes of each SET alone, one a line.")
 @json_option
 @region_sets_option
 @server_options
 def show_region_sets(
     expressions: tuple[str, ...],
+    members: bool,
     as_json: bool,
     region_sets: str | None,
     connection: Connection | None,
 ) -> None:
     """List the named region sets, or show which countries are in each SET.
 
-    A SET is a country code, a set's name, or several joined by + and -, worked
-    from left to right. A country code is the set of itself and is not listed.
+    A SET is a country code, a subdivision (UA/43), a set's name, or several joined by + and -,
+    worked from left to right. Codes are sets of themselves and are not listed.
 
     \b
     Examples:
       geolookup region-sets
+      geolookup region-sets EU_IN_FULL --members
       geolookup region-sets EEA-NO DE+AT+CH
       geolookup region-sets --region-sets sets.toml --json
 
     With --json each set is a line: name, codes, version, source.
     """
+    if members and (as_json or not expressions):
+        raise click.UsageError("--members is for a SET, without --json")
     if connection is not None:
         if expressions or region_sets is not None:
             raise click.UsageError("--server lists its own named sets; leave out SET and FILE")
@@ -135,6 +150,9 @@ def show_region_sets(
     if as_json:
         for region_set in listed:
             click.echo(json.dumps(_record(region_set)))
+    elif members:
+        for region_set in listed:
+            click.echo("\n".join(sorted(region_set.codes)))
     elif expressions:
         click.echo("\n\n".join(map(_in_full, listed)))
     else:
@@ -156,8 +174,13 @@ def _record(region_set: RegionSet) -> dict[str, object]:
 
 
 def _in_full(region_set: RegionSet) -> str:
-    number = len(region_set.codes)
-    lines = [f"{region_set.name}: {number} {'country' if number == 1 else 'countries'}"]
-    lines += [f"  {code}  {COUNTRIES.get(code, '')}" for code in sorted(region_set.codes)]
+    countries = sum(len(code) == 2 for code in region_set.codes)
+    parts = len(region_set.codes) - countries
+    counts = [f"{countries} {'country' if countries == 1 else 'countries'}"] * (countries > 0)
+    counts += [f"{parts} subdivision{'s' * (parts > 1)}"] * (parts > 0)
+    lines = [f"{region_set.name}: {', '.join(counts)}"]
+    lines += [
+        f"  {code}  {COUNTRIES.get(code[:2], '')}".rstrip() for code in sorted(region_set.codes)
+    ]
     lines += [f"  {text}" for text in (region_set.version, region_set.source) if text]
     return "\n".join(map(printable, lines))

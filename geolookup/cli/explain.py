@@ -64,8 +64,10 @@ def explain_address(
             answer = source.lookup(asked, region_set, chosen)
             if answer.dataset != explanation.dataset:  # the service was reloaded in between
                 explanation = source.explain(asked)
-            codes = source.region_sets.resolve(region_set).codes
-            derivation = derive(explanation, answer, region_set, codes, chosen)
+            seen_from = source.region_sets.resolve(region_set)
+            derivation = derive(
+                explanation, answer, region_set, seen_from.codes, chosen, seen_from.partly
+            )
     if as_json:
         record = {"address": address, **asdict(explanation)}
         if derivation is not None:
@@ -87,9 +89,13 @@ def _lines(address: str, why: Explanation) -> Iterator[str]:
         ["looked up", why.looked_up],
         ["interval", _range(why.first, why.last)],
         ["country", f"{why.country} {_name(why.country)}".rstrip()],
+        ["region", why.region],
         ["status", why.status.name],
         ["votes", votes + silent],
     ]
+    if why.subdivision_sources is not None:
+        number = why.subdivision_sources
+        rows.append(["subdivisions", f"need {number} independent source{'s' * (number > 1)}"])
     if why.override is not None:
         until = f", until {why.override.expires}" if why.override.expires else ""
         comment = f": {printable(why.override.comment)}" if why.override.comment else ""
@@ -107,7 +113,7 @@ def _lines(address: str, why: Explanation) -> Iterator[str]:
                 *(
                     [
                         printable(view.source),
-                        view.country or "-",
+                        view.region or view.country or "-",
                         _name(view.country) if view.country else "silent",
                         view.coverage,
                         "yes" if view.counted else "no",

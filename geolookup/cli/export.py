@@ -98,7 +98,12 @@ def export_dataset(
     with open_dataset(file, region_sets=region_sets) as dataset:
         chosen: Collection[str] | None = codes or None
         if region_set is not None:
-            chosen = dataset.region_sets.resolve(region_set).codes.union(codes)
+            named = dataset.region_sets.resolve(region_set)
+            if named.partly:
+                raise click.UsageError(
+                    "--region-set: exports hold countries, and this set holds parts of some"
+                )
+            chosen = named.codes.union(codes)
         with open_output(output) as opened, Progress(f"writing {format_name}") as progress:
             formats.export(
                 dataset,

@@ -59,8 +59,9 @@ def lookup_addresses(
       geolookup lookup - --server 127.0.0.1:50051 < addresses.txt
 
     With --json each answer is a line: address, country (ZZ: none), status, claimed
-    (all codes claimed, where the sources disagree), dataset; with --region-set also verdict
-    and reason (DECIDED, or why there is no verdict).
+    (all codes claimed, where the sources disagree), dataset; region, where the sources name
+    the same subdivision; with --region-set also verdict and reason (DECIDED, or why there is
+    no verdict).
     """
     chosen = policy_of(policy, region_set)
     with open_answerer(**answerer, default_timeout=_TIMEOUT) as source:
@@ -94,6 +95,7 @@ def _record(address: str, answer: Answer) -> dict[str, object]:
     record: dict[str, object] = {
         "address": address,
         "country": answer.country,
+        **({"region": answer.region} if answer.region else {}),
         "status": answer.status.name,
         "claimed": list(answer.claimed),
     }
@@ -125,7 +127,7 @@ def _row(address: str, answer: Answer) -> list[str]:
     verdict = answer.verdict
     return [
         printable(address),
-        answer.country,
+        answer.region or answer.country,
         "" if answer.country == NO_COUNTRY else COUNTRIES.get(answer.country, ""),
         answer.status.name,
         " ".join(answer.claimed) or "-",

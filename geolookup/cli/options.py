@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from geolookup.answer.age import MAX_DAYS, WARN_DAYS, Stale, age_warning
-from geolookup.answer.claims import Policy
+from geolookup.answer.claims import SUBDIVISION_SOURCES, Policy
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.dataset import open as open_dataset
@@ -108,7 +108,14 @@ def dataset_options(function: _Function) -> _Function:
         metavar="DAYS",
         help="A dataset that was built earlier gives no verdicts: each is UNDETERMINED.",
     )
-    return dataset(region_sets_option(public_key_option(max_age(function))))
+    subdivision_sources = click.option(
+        "--subdivision-sources",
+        type=click.IntRange(1, 255),
+        metavar="N",
+        help="Independent sources that must tell in which part of a country an address is; 2"
+        " by default.",
+    )
+    return dataset(region_sets_option(public_key_option(max_age(subdivision_sources(function)))))
 
 
 def stale_of(max_age: int | None) -> Stale | None:
@@ -167,6 +174,7 @@ def open_answerer(
     region_sets: str | None,
     public_key: str | None,
     max_age: int | None,
+    subdivision_sources: int | None,
     connection: Connection | None,
     default_timeout: float,
 ) -> Iterator[Dataset | Client]:
@@ -181,14 +189,16 @@ def open_answerer(
             public_key=public_key,
             max_age=max_age,
             stale=stale_of(max_age),
+            subdivision_sources=subdivision_sources or SUBDIVISION_SOURCES,
         ) as opened:
             warn_of_age(opened)
             yield opened
         return
-    if (dataset, region_sets, public_key, max_age) != (None, None, None, None):
+    own = (dataset, region_sets, public_key, max_age, subdivision_sources)
+    if any(option is not None for option in own):
         raise click.UsageError(
             "--server answers from its own --dataset and --region-sets, and checks its own"
-            " --public-key and --max-age"
+            " --public-key, --max-age and --subdivision-sources"
         )
     with connect(connection, default_timeout) as client:
         yield client

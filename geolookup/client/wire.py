@@ -20,7 +20,15 @@ from google.protobuf.message import DecodeError, Message
 
 from geolookup import _core
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
-from geolookup.answer.claims import Coverage, Policy, Reason, Status, Verdict, read_policy
+from geolookup.answer.claims import (
+    Coverage,
+    PlaceVote,
+    Policy,
+    Reason,
+    Status,
+    Verdict,
+    read_policy,
+)
 from geolookup.answer.decision_record import RecordError, from_mapping
 from geolookup.answer.evidence import OverrideView, RegistryEntry
 from geolookup.answer.explanation import Explanation, SourceView
@@ -86,7 +94,7 @@ class Question:
                 raise ValueError("record: needs a region set; name one with region_set=")
             return cls(None, policy, "")
         if isinstance(region_set, RegionSet):
-            return cls(region_set.name, policy, "+".join(sorted(region_set.codes)), record)
+            return cls(region_set.name, policy, region_set.expression, record)
         if not isinstance(region_set, str):
             raise TypeError(
                 f"region_set: expected str or RegionSet, not {type(region_set).__name__}"
@@ -225,6 +233,7 @@ def _answer(body: bytes) -> Answer:
         verdict=Verdict.numbered(response.verdict) if response.verdict else None,
         dataset=response.dataset,
         reason=_reason(response),
+        region=response.region,
     )
 
 
@@ -318,6 +327,7 @@ def _explanation(body: bytes) -> Explanation:
                 view.range.last,
                 _coverage(view.coverage),
                 view.counted,
+                view.region,
             )
             for view in response.sources
         ),
@@ -335,6 +345,19 @@ def _explanation(body: bytes) -> Explanation:
         else None,
         evidence=response.evidence,
         dataset=response.dataset,
+        region=response.region,
+        subdivision_sources=response.subdivision_sources or None,
+        places=tuple(
+            PlaceVote(
+                vote.place,
+                vote.count,
+                full=vote.full,
+                is_deep=vote.is_deep,
+                authoritative=vote.authoritative,
+                is_cut=vote.is_cut,
+            )
+            for vote in response.places
+        ),
     )
 
 

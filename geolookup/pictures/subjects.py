@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from geolookup.answer.claims import NO_COUNTRY, Claim, Status
+from geolookup.answer.claims import NO_COUNTRY, Claim, Policy, Reason, Status, Verdict
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.region_sets import RegionSet
@@ -115,17 +115,23 @@ def codes(dataset: Dataset) -> Subject:
 
 def one_region_set(dataset: Dataset, region_set: RegionSet) -> Subject:
     """Return the picture of a region set: where all sources see it, and where only some."""
-    name, codes = region_set.name, region_set.codes
+    name, codes, partly = region_set.name, region_set.codes, region_set.partly
     categories = (
         Category(f"{name}: all sources agree", "#00489e", focus=True),
         Category(f"{name} or another: sources disagree", "#e8601c", focus=True),
-        Category(f"{name}: unconfirmed", "#44aa99", focus=True),
+        Category(
+            f"{name}: unconfirmed, or the part is not known" if partly else f"{name}: unconfirmed",
+            "#44aa99",
+            focus=True,
+        ),
         Category("elsewhere", PALE),
         Category("no source speaks", UNASSIGNED),
         Category("special-purpose", SPECIAL, striped=True),
     )
 
     def category(claim: Claim) -> int:
+        if partly:
+            return by_parts(claim)
         claimed = codes.intersection(claim.claimed)
         if claim.status is Status.DISPUTED and claimed and not codes.issuperset(claim.claimed):
             return 1
@@ -135,9 +141,24 @@ def one_region_set(dataset: Dataset, region_set: RegionSet) -> Subject:
             return 5
         return 4 if claim.country == NO_COUNTRY else 3
 
+    def by_parts(claim: Claim) -> int:
+        verdict, reason = claim.judge(codes, Policy.UNANIMOUS, partly, dataset.subdivision_sources)
+        if verdict is not Verdict.UNDETERMINED:
+            return 0 if verdict is Verdict.INSIDE else 3
+        places = [vote.place for vote in claim.places] or claim.claimed
+        if reason is Reason.SPECIAL_PURPOSE:
+            return 5
+        if claim.country == NO_COUNTRY:
+            return 4
+        if not any(place in codes or place[:2] in codes or place in partly for place in places):
+            return 3
+        return 1 if reason is Reason.DISPUTED else 2
+
     def row(claim: Claim) -> str | None:
         if category(claim) != 1:
             return None
+        if partly:
+            return " or ".join(dict.fromkeys(vote.place for vote in claim.places)) or None
         inside = sorted(codes.intersection(claim.claimed))
         return " or ".join(dict.fromkeys([*inside, *claim.claimed]))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final, NamedTuple, Protocol, Self
 
-from geolookup.answer.claims import MAX_CLAIMS, Claim, Policy, Status, Verdict
+from geolookup.answer.claims import MAX_CLAIMS, Claim, Policy, Reason, Status, Verdict
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.intervals import ROUTABLE, Family
 from geolookup.answer.region_sets import RegionSet
@@ -151,29 +151,33 @@ def measure(
         pairs=_pairs_of_views(dataset, family, views, progress)
         if views
         else _pairs_of_claims(dataset, claims, amounts),
-        regions=tuple(_region(one, claims, amounts) for one in asked),
+        regions=tuple(_region(one, claims, amounts, dataset.subdivision_sources) for one in asked),
     )
 
 
 def _region(
-    region_set: RegionSet, claims: Sequence[Claim], amounts: Mapping[int, Amount]
+    region_set: RegionSet,
+    claims: Sequence[Claim],
+    amounts: Mapping[int, Amount],
+    subdivision_sources: int,
 ) -> Region:
-    codes = region_set.codes
+    codes, partly = region_set.codes, region_set.partly
     agreed = split = unconfirmed = Amount()
     verdicts = {policy: dict.fromkeys(Verdict, Amount()) for policy in Policy}
     open_ = dict.fromkeys(Policy, Amount())
     for number, amount in amounts.items():
         claim = claims[number]
-        sides = {code in codes for code in claim.claimed or (claim.country,)}
-        inside = True in sides
-        if inside and False in sides:
+        places = [vote.place for vote in claim.places] or claim.claimed or (claim.country,)
+        inside = any(place in codes or place[:2] in codes or place in partly for place in places)
+        verdict, reason = claim.judge(codes, Policy.UNANIMOUS, partly, subdivision_sources)
+        if inside and reason is Reason.DISPUTED:
             split += amount
-        elif inside and claim.silent:
+        elif inside and reason in (Reason.UNCONFIRMED, Reason.SUBDIVISION_UNKNOWN):
             unconfirmed += amount
-        elif inside:
+        elif inside and verdict is not Verdict.OUTSIDE:
             agreed += amount
         for policy in Policy:
-            verdict = claim.verdict(codes, policy)
+            verdict = claim.verdict(codes, policy, partly, subdivision_sources)
             verdicts[policy][verdict] += amount
             if inside and verdict is Verdict.UNDETERMINED:
                 open_[policy] += amount

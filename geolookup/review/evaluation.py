@@ -20,7 +20,16 @@ from itertools import combinations
 from operator import mul
 from typing import Final, Literal, NamedTuple, Self
 
-from geolookup.answer.claims import Claim, Coverage, Mute, Policy, Status, Verdict, combine
+from geolookup.answer.claims import (
+    Claim,
+    Coverage,
+    Depth,
+    Mute,
+    Policy,
+    Status,
+    Verdict,
+    combine,
+)
 from geolookup.answer.intervals import FAMILIES, Family
 
 Outcome = Literal["right", "wrong", "undetermined"]
@@ -110,6 +119,8 @@ class Statements:
         own: for operators whose own publication is a part of this source, what the source
             says without that part; None: nothing.
     """
+
+    depth: Depth = "country"
 
     def __init__(
         self,

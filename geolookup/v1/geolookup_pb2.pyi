@@ -123,20 +123,22 @@ class LookupRequest(_message.Message):
     def __init__(self, text: _Optional[str] = ..., packed: _Optional[bytes] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ...) -> None: ...
 
 class LookupResponse(_message.Message):
-    __slots__ = ("country", "status", "claimed", "verdict", "dataset", "reason")
+    __slots__ = ("country", "status", "claimed", "verdict", "dataset", "reason", "region")
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
     country: str
     status: Status
     claimed: _containers.RepeatedScalarFieldContainer[str]
     verdict: Verdict
     dataset: str
     reason: Reason
-    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., claimed: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., dataset: _Optional[str] = ..., reason: _Optional[_Union[Reason, str]] = ...) -> None: ...
+    region: str
+    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., claimed: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., dataset: _Optional[str] = ..., reason: _Optional[_Union[Reason, str]] = ..., region: _Optional[str] = ...) -> None: ...
 
 class TextAddresses(_message.Message):
     __slots__ = ("addresses",)
@@ -196,7 +198,7 @@ class ClassifyRosterResponse(_message.Message):
     def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reasons: _Optional[bytes] = ..., reason_counts: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ...) -> None: ...
 
 class DecisionRecord(_message.Message):
-    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons")
+    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons", "subdivision_sources")
     class StatusesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -226,6 +228,7 @@ class DecisionRecord(_message.Message):
     STATUSES_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
+    SUBDIVISION_SOURCES_FIELD_NUMBER: _ClassVar[int]
     format: int
     time: str
     dataset: str
@@ -241,7 +244,8 @@ class DecisionRecord(_message.Message):
     statuses: _containers.ScalarMap[str, int]
     digest: str
     reasons: _containers.ScalarMap[str, int]
-    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ..., reasons: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    subdivision_sources: int
+    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ..., reasons: _Optional[_Mapping[str, int]] = ..., subdivision_sources: _Optional[int] = ...) -> None: ...
 
 class StreamRostersRequest(_message.Message):
     __slots__ = ("roster",)
@@ -264,7 +268,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, text: _Optional[str] = ..., packed: _Optional[bytes] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("country", "status", "votes", "abstentions", "form", "looked_up", "interval", "sources", "override", "special_purpose", "evidence", "dataset")
+    __slots__ = ("country", "status", "votes", "abstentions", "form", "looked_up", "interval", "sources", "override", "special_purpose", "evidence", "dataset", "region", "subdivision_sources", "places")
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     VOTES_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +281,9 @@ class ExplainResponse(_message.Message):
     SPECIAL_PURPOSE_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    SUBDIVISION_SOURCES_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
     country: str
     status: Status
     votes: _containers.RepeatedCompositeFieldContainer[Vote]
@@ -289,7 +296,26 @@ class ExplainResponse(_message.Message):
     special_purpose: RegistryEntry
     evidence: bool
     dataset: str
-    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., votes: _Optional[_Iterable[_Union[Vote, _Mapping]]] = ..., abstentions: _Optional[int] = ..., form: _Optional[_Union[AddressForm, str]] = ..., looked_up: _Optional[str] = ..., interval: _Optional[_Union[Range, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[SourceView, _Mapping]]] = ..., override: _Optional[_Union[OverrideEntry, _Mapping]] = ..., special_purpose: _Optional[_Union[RegistryEntry, _Mapping]] = ..., evidence: bool = ..., dataset: _Optional[str] = ...) -> None: ...
+    region: str
+    subdivision_sources: int
+    places: _containers.RepeatedCompositeFieldContainer[PlaceVote]
+    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., votes: _Optional[_Iterable[_Union[Vote, _Mapping]]] = ..., abstentions: _Optional[int] = ..., form: _Optional[_Union[AddressForm, str]] = ..., looked_up: _Optional[str] = ..., interval: _Optional[_Union[Range, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[SourceView, _Mapping]]] = ..., override: _Optional[_Union[OverrideEntry, _Mapping]] = ..., special_purpose: _Optional[_Union[RegistryEntry, _Mapping]] = ..., evidence: bool = ..., dataset: _Optional[str] = ..., region: _Optional[str] = ..., subdivision_sources: _Optional[int] = ..., places: _Optional[_Iterable[_Union[PlaceVote, _Mapping]]] = ...) -> None: ...
+
+class PlaceVote(_message.Message):
+    __slots__ = ("place", "count", "full", "is_deep", "authoritative", "is_cut")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    IS_DEEP_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITATIVE_FIELD_NUMBER: _ClassVar[int]
+    IS_CUT_FIELD_NUMBER: _ClassVar[int]
+    place: str
+    count: int
+    full: bool
+    is_deep: bool
+    authoritative: bool
+    is_cut: bool
+    def __init__(self, place: _Optional[str] = ..., count: _Optional[int] = ..., full: bool = ..., is_deep: bool = ..., authoritative: bool = ..., is_cut: bool = ...) -> None: ...
 
 class Vote(_message.Message):
     __slots__ = ("country", "count")
@@ -308,18 +334,20 @@ class Range(_message.Message):
     def __init__(self, first: _Optional[str] = ..., last: _Optional[str] = ...) -> None: ...
 
 class SourceView(_message.Message):
-    __slots__ = ("source", "country", "range", "coverage", "counted")
+    __slots__ = ("source", "country", "range", "coverage", "counted", "region")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     RANGE_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     COUNTED_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
     source: str
     country: str
     range: Range
     coverage: Coverage
     counted: bool
-    def __init__(self, source: _Optional[str] = ..., country: _Optional[str] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., counted: bool = ...) -> None: ...
+    region: str
+    def __init__(self, source: _Optional[str] = ..., country: _Optional[str] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., counted: bool = ..., region: _Optional[str] = ...) -> None: ...
 
 class OverrideEntry(_message.Message):
     __slots__ = ("country", "comment", "expires", "range")
@@ -408,7 +436,7 @@ class DatasetAge(_message.Message):
     def __init__(self, days: _Optional[int] = ..., max_age: _Optional[int] = ..., is_stale: bool = ..., withholds_verdicts: bool = ..., stale_sources: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges", "mute", "within", "ranges_outside", "lines_left_out", "max_age", "keep_days")
+    __slots__ = ("name", "licence", "date", "coverage", "origin", "ranges", "mute", "within", "ranges_outside", "lines_left_out", "max_age", "keep_days", "has_subdivisions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     DATE_FIELD_NUMBER: _ClassVar[int]
@@ -421,6 +449,7 @@ class Source(_message.Message):
     LINES_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     MAX_AGE_FIELD_NUMBER: _ClassVar[int]
     KEEP_DAYS_FIELD_NUMBER: _ClassVar[int]
+    HAS_SUBDIVISIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     licence: str
     date: str
@@ -433,7 +462,8 @@ class Source(_message.Message):
     lines_left_out: int
     max_age: int
     keep_days: int
-    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., date: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., origin: _Optional[str] = ..., ranges: _Optional[int] = ..., mute: _Optional[_Iterable[_Union[MuteCode, _Mapping]]] = ..., within: _Optional[int] = ..., ranges_outside: _Optional[int] = ..., lines_left_out: _Optional[int] = ..., max_age: _Optional[int] = ..., keep_days: _Optional[int] = ...) -> None: ...
+    has_subdivisions: bool
+    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., date: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., origin: _Optional[str] = ..., ranges: _Optional[int] = ..., mute: _Optional[_Iterable[_Union[MuteCode, _Mapping]]] = ..., within: _Optional[int] = ..., ranges_outside: _Optional[int] = ..., lines_left_out: _Optional[int] = ..., max_age: _Optional[int] = ..., keep_days: _Optional[int] = ..., has_subdivisions: bool = ...) -> None: ...
 
 class MuteCode(_message.Message):
     __slots__ = ("country", "filed_as")

@@ -294,9 +294,9 @@ def test_cached_verdicts_are_bounded(small: Dataset, monkeypatch: pytest.MonkeyP
     made = []
     real = type(small.claims).outcomes
 
-    def verdicts(claims: Any, codes: frozenset[str], policy: Policy) -> bytes:
+    def verdicts(claims: Any, codes: frozenset[str], *rest: Any) -> bytes:
         made.append(codes)
-        return real(claims, codes, policy)
+        return real(claims, codes, *rest)
 
     monkeypatch.setattr(type(small.claims), "outcomes", verdicts)
     sets = [RegionSet("MINE", frozenset({"DE", f"A{chr(65 + i % 26)}", f"B{chr(65 + i // 26)}"}))

@@ -222,7 +222,8 @@ def test_judge_is_the_oracles_for_all_small_cases(number: int, kinds: tuple[str,
             for at, kind in enumerate(kinds)
         ]
         voters = [
-            SimpleNamespace(coverage=one.coverage, origin=one.origin, mute=()) for one in sources
+            SimpleNamespace(coverage=one.coverage, origin=one.origin, mute=(), depth="country")
+            for one in sources
         ]
         oracle = reference.Oracle(sources)
         for said in product(("CN", "HK", "JP", None), repeat=number):

@@ -30,7 +30,7 @@ def dataset() -> Iterator[Dataset]:
 def explained(coverages: tuple[str, ...], said: tuple[str | None, ...]) -> Explanation:
     """Return the explanation of an address about which sources say this."""
     sources: Any = [
-        SimpleNamespace(coverage=coverage, origin=f"o{at}", mute=())
+        SimpleNamespace(coverage=coverage, origin=f"o{at}", mute=(), depth="country")
         for at, coverage in enumerate(coverages)
     ]
     claim = combine(sources, said)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.region_sets import MAX_EXPRESSION, RegionSet, RegionSets
+from geolookup.answer.subdivisions import subdivisions
 from geolookup.errors import RegionSetError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +74,12 @@ M49_PARTS = {
 }
 
 
+A_SUBDIVISION = (
+    "region set: a subdivision is written as a country's code, a slash and its own code, such as"
+    " UA/43"
+)
+
+
 def refusal(expression: str, sets: RegionSets = SETS) -> str:
     with pytest.raises(RegionSetError) as raised:
         sets.resolve(expression)
@@ -98,13 +105,16 @@ def test_china_is_in_no_set_widened_by_its_neighbours() -> None:
     assert SETS.resolve("EASTERN_ASIA").codes == {"CN", "HK", "MO", "JP", "KP", "KR", "MN"}
 
 
-@pytest.mark.parametrize(("name", "size"), {**M49_SIZES, "EU": 27, "EEA": 30, "EFTA": 4}.items())
+@pytest.mark.parametrize(
+    ("name", "size"),
+    {**M49_SIZES, "EU": 27, "EU_IN_FULL": 34, "EEA": 30, "EFTA": 4, "ALL": 250}.items(),
+)
 def test_table_has_each_set_in_full(name: str, size: int) -> None:
     assert len(NAMED[name].codes) == size
 
 
 def test_table_has_no_further_sets() -> None:
-    assert NAMED.keys() == {*M49_SIZES, "EU", "EEA", "EFTA"}
+    assert NAMED.keys() == {*M49_SIZES, "EU", "EU_IN_FULL", "EEA", "EFTA", "ALL"}
     assert len(SETS) == len(NAMED)
 
 
@@ -205,12 +215,66 @@ def test_the_page_about_region_sets_lists_them_all() -> None:
         ("NO+EFTA-NO", {"IS", "LI", "CH"}),
         ("DE-EU+FR", {"FR"}),
         ("DE+DE", {"DE"}),
-        ("CH-EU", {"CH"}),
     ],
 )
 def test_expression_is_evaluated_from_left_to_right(expression: str, codes: set[str]) -> None:
     assert SETS.resolve(expression).codes == codes
     assert SETS.resolve(expression).name == expression
+
+
+UKRAINE = frozenset(subdivisions().children["UA"])
+ENGLAND = frozenset(subdivisions().below("GB-ENG"))
+
+
+@pytest.mark.parametrize(
+    ("expression", "codes", "partly"),
+    [
+        ("UA/43", {"UA-43"}, {"UA"}),
+        ("US/CA+US/NY", {"US-CA", "US-NY"}, {"US"}),
+        ("UA-UA/43", UKRAINE - {"UA-43"}, {"UA"}),
+        ("UA-UA/43+UA/43", {"UA"}, set()),
+        ("UA/43+UA", {"UA"}, set()),
+        ("EFTA-CH/ZH", {"IS", "LI", "NO", *subdivisions().children["CH"]} - {"CH-ZH"}, {"CH"}),
+        ("UA/43+RU-RU", {"UA-43"}, {"UA"}),
+        ("UA/43+UA/30-UA/43", {"UA-30"}, {"UA"}),
+        # A parent holds what lies in it.
+        ("GB/LND", {"GB-LND"}, {"GB", "GB-ENG"}),
+        ("GB/ENG", {"GB-ENG", *ENGLAND}, {"GB"}),
+        ("GB/ENG-GB/LND", ENGLAND - {"GB-LND"}, {"GB", "GB-ENG"}),
+        ("GB/ENG+GB/SCT+GB/WLS+GB/NIR", {"GB"}, set()),
+        ("NO/30", {"NO-30", "NO-31", "NO-32", "NO-33"}, {"NO"}),
+    ],
+)
+def test_subdivisions_join_and_divide_countries(
+    expression: str, codes: set[str], partly: set[str]
+) -> None:
+    found = SETS.resolve(expression)
+    assert found.codes == codes
+    assert found.partly == partly
+    assert SETS.resolve(found.expression).codes == codes
+
+
+def test_set_of_codes_is_completed_like_an_expression() -> None:
+    assert RegionSet("x", frozenset({"GB-ENG"})).codes == SETS.resolve("GB/ENG").codes
+    assert RegionSet("x", frozenset({"UA", "UA-43"})).codes == {"UA"}
+    for code in ("UA-99", "CN-HK", "UA/43"):
+        with pytest.raises(RegionSetError):
+            RegionSet("x", frozenset({code}))
+
+
+def test_no_difference_of_two_countries_means_a_subdivision() -> None:
+    read = 0
+    for place in [*subdivisions().parents, *subdivisions().countries]:
+        country, _, part = place.partition("-")
+        if part not in COUNTRIES:
+            continue
+        read += 1
+        text = refusal(f"{country}-{part}")
+        if part == country:
+            assert text == "region set: the expression leaves no code"
+        else:
+            assert text.startswith(f"region set: {part} is not in {country}")
+    assert read == 897
 
 
 OPERANDS = st.lists(
@@ -224,7 +288,12 @@ def test_expression_agrees_with_python_sets(operands: list[tuple[str, str]]) -> 
     expected: set[str] = set()
     for operator, name in operands:
         codes = NAMED[name].codes if name in NAMED else {name}
+        before = expected
         expected = expected | codes if operator == "+" else expected - codes
+        if operator == "-" and expected == before:
+            expression = "".join(operator + name for operator, name in operands)[1:]
+            assert refusal(expression).startswith(f"region set: {name} is not in ")
+            return
     expression = "".join(operator + name for operator, name in operands)[1:]
     if expected:
         assert SETS.resolve(expression).codes == expected
@@ -263,7 +332,7 @@ def test_expression_of_all_countries_is_accepted() -> None:
         ("-CN", "region set: a name is missing at position 1"),
         ("CN-CN", "region set: the expression leaves no code"),
         ("DE + AT", "region set: unknown name at position 1"),
-        ("A" * 1_001, "region set: the expression has over 1,000 characters"),
+        ("A" * 2_001, "region set: the expression has over 2,000 characters"),
         ("eea", "unknown region set 'eea'; did you mean 'EEA'?"),
         ("EU+cn", "unknown region set 'cn' at position 4; did you mean 'CN'?"),
         ("EROPE", "unknown region set 'EROPE'; did you mean 'EUROPE'?"),
@@ -277,6 +346,25 @@ def test_expression_of_all_countries_is_accepted() -> None:
         ("QQ", "unknown region set 'QQ'"),
         ("ZZ", "unknown region set 'ZZ'"),
         ("EU-ZZ", "unknown region set 'ZZ' at position 4"),
+        # A difference that removes nothing means something else than it says.
+        ("CH-EU", "region set: EU is not in CH"),
+        ("EU-GB", "region set: GB is not in EU"),
+        ("CN-HK", "region set: HK is not in CN"),
+        ("US-CA", "region set: CA is not in US; the subdivision is US/CA"),
+        ("EU+US-CA", "region set: CA is not in EU+US; the subdivision is US/CA"),
+        ("UA/43-UA/30", "region set: UA/30 is not in UA/43"),
+        # Subdivisions.
+        ("UA-43", "region set: 43 at position 4 is no code; the subdivision is UA/43"),
+        ("CN/HK", "region set: there is no CN/HK: it is the country HK"),
+        ("FR/974", "region set: there is no FR/974: it is the country RE"),
+        ("ua/43", "region set: unknown subdivision ua/43; did you mean UA/43?"),
+        ("GB/EN", "region set: unknown subdivision GB/EN; did you mean GB/ENG?"),
+        ("BE/99", "region set: unknown subdivision BE/99; those of BE are BRU, VLG, WAL"),
+        ("EU/1", "region set: EU/1: EU is no country's code"),
+        ("UA/", A_SUBDIVISION),
+        ("1.2.3.4/8", A_SUBDIVISION),
+        ("2001:db8::/32", A_SUBDIVISION),
+        ("UA/43/1", A_SUBDIVISION),
     ],
 )
 def test_unknown_name_is_refused_with_the_nearest_one(expression: str, expected: str) -> None:

@@ -243,13 +243,13 @@ MALFORMED = [
     (
         "a code of another list",
         OVERRIDE.replace('"DE"', '"UK"'),
-        ": override 1: the code is a country's, or ZZ; did you mean GB?",
+        ": override 1: the code is a country's, a subdivision's, or ZZ; did you mean GB?",
     ),
     ("no code", OVERRIDE.replace("code", "# "), ": override 1: code: missing"),
     (
         "a code of no country",
         OVERRIDE.replace("DE", "EU"),
-        ": override 1: the code is a country's, or ZZ",
+        ": override 1: the code is a country's, a subdivision's, or ZZ",
     ),
     (
         "host bits",

@@ -31,11 +31,18 @@ from geolookup.build.readers import (
     rir,
     tor,
 )
-from geolookup.build.readers.ranges import SILENCE, SourceRanges, code_number, code_text
+from geolookup.build.readers.ranges import (
+    FIRST_SUBDIVISION,
+    SILENCE,
+    SourceRanges,
+    code_number,
+    code_text,
+)
 from geolookup.build.readers.source_file import CountryFrom, Faults, Options, ReadState, SourceFile
 from geolookup.errors import SourceError
 
 __all__ = [
+    "FIRST_SUBDIVISION",
     "FORMATS",
     "SILENCE",
     "CountryFrom",
@@ -80,6 +87,8 @@ class Format:
     is_tolerant: bool = False
 
 
+_DEPTH = frozenset({"depth"})
+
 FORMATS = {
     one.name: one
     for one in (
@@ -87,19 +96,19 @@ FORMATS = {
             geolite2.NAME,
             geolite2.recognises,
             geolite2.read,
-            frozenset({"country_from"}),
+            frozenset({"country_from", "depth"}),
             geolite2.is_table,
             lambda head, _: geolite2.is_table(head),
         ),
         Format(ipinfo.NAME, ipinfo.recognises, ipinfo.read),
         Format(rir.NAME, rir.recognises, rir.read),
         Format(iptoasn.NAME, iptoasn.recognises, iptoasn.read),
-        Format(ip2location.NAME, ip2location.recognises, ip2location.read),
+        Format(ip2location.NAME, ip2location.recognises, ip2location.read, _DEPTH),
         Format(tor.NAME, tor.recognises, tor.read),
-        Format(range_csv.NAME, range_csv.recognises, range_csv.read),
-        Format(dbip.NAME, dbip.recognises, dbip.read),
-        Format(prefix_csv.NAME, prefix_csv.recognises, prefix_csv.read),
-        Format(geofeed.NAME, geofeed.recognises, geofeed.read, is_tolerant=True),
+        Format(range_csv.NAME, range_csv.recognises, range_csv.read, _DEPTH),
+        Format(dbip.NAME, dbip.recognises, dbip.read, _DEPTH),
+        Format(prefix_csv.NAME, prefix_csv.recognises, prefix_csv.read, _DEPTH),
+        Format(geofeed.NAME, geofeed.recognises, geofeed.read, _DEPTH, is_tolerant=True),
         Format(
             ipfire.NAME,
             ipfire.recognises,
@@ -110,7 +119,7 @@ FORMATS = {
         Format(ip2location_bin.NAME, ip2location_bin.recognises, ip2location_bin.read),
         Format(libloc.NAME, libloc.recognises, libloc.read),
         Format(geoip_legacy.NAME, geoip_legacy.recognises, geoip_legacy.read),
-        Format(mmdb.NAME, mmdb.recognises, mmdb.read, frozenset({"country_from"})),
+        Format(mmdb.NAME, mmdb.recognises, mmdb.read, frozenset({"country_from", "depth"})),
     )
 }
 """All formats by name, in the order in which they are tried: the narrower ones first."""
@@ -174,6 +183,13 @@ def read(
         before += file.part.size
     if files and not len(ranges):  # tables alone
         raise SourceError(f"{files[0]}: holds no range")
+    state.faults.notes += [
+        f"{ranges.files[0]}: {region!r} is no known subdivision of {country}; read as {country}"
+        for country, region in list(state.places.unknown)[:_LISTED]
+    ]
+    if len(state.places.unknown) > _LISTED:
+        more = len(state.places.unknown) - _LISTED
+        state.faults.notes.append(f"{ranges.files[0]}: {more:,} more such subdivisions")
     left_out = tolerated + len(state.faults.found) - already_left_out
     return replace(ranges, lines_left_out=left_out) if left_out else ranges
 
@@ -219,6 +235,10 @@ def _recognise(head: bytes, part: decompression.Part) -> Format:
 
 
 def _check_options(file: SourceFile, form: Format, options: Options) -> None:
-    for option, default in (("country", ""), ("country_from", "country")):
+    for option, default in (
+        ("country", ""),
+        ("country_from", "country"),
+        ("depth", "country"),
+    ):
         if getattr(options, option) != default and option not in form.options:
             raise SourceError(f"{file.name}: {option}: means nothing for the format {form.name}")

@@ -23,6 +23,10 @@ LAST = (
 )  # fmt: skip
 CODE = ("country_code", "country_iso_code", "iso_code", "code", "cc", "alpha2code", "country")
 """Column names, the likeliest first: beside a code column, "country" holds a name."""
+SUBDIVISION = (
+    "subdivision_code", "subdivision_1_iso_code", "region_code", "subdivision", "state1",
+    "stateprov", "state_prov", "state", "region", "region_name", "province",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

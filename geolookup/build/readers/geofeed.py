@@ -2,7 +2,7 @@
 
 With comments, spaces around fields, and in any encoding that begins with a byte order
 mark. An empty code asks for no location: a range of silence, also inside a larger
-prefix that has a code.
+prefix that has a code. The region is a code of ISO 3166-2.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from geolookup.build.readers.source_file import ReadState, SourceFile, read_line
 
 NAME = "geofeed"
 
-# Only the first two fields are read, so the quoting of the others does not matter.
+# Only the first fields are read, so the quoting of the others does not matter.
 _DIALECT = Dialect("networks", quotes=True, comments=True, spaces=True, least=2, code=1)
+_WITH_REGION = Dialect(
+    "networks", quotes=True, comments=True, spaces=True, least=2, read=3, code=1, place=2
+)
 
 
 def recognises(head: bytes, _name: str = "") -> bool:
@@ -25,4 +28,5 @@ def recognises(head: bytes, _name: str = "") -> bool:
 
 def read(file: SourceFile, state: ReadState) -> None:
     """Add a file's ranges to a source. SourceError: as `read_lines`."""
-    read_lines(file, state, _DIALECT)
+    deep = state.options.depth == "subdivision"
+    read_lines(file, state, _WITH_REGION if deep else _DIALECT)

@@ -3,7 +3,8 @@
 A source names the archive as downloaded, the folder that it unpacks to, or the files,
 including one table of locations (in any language). A network's country is that
 of its ``geoname_id``; the manifest may ask for ``country_from = "registered_country"``.
-Networks without a country, and those with a continent only, are silence.
+Networks without a country, and those with a continent only, are silence. City data have
+subdivisions in their tables of locations.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Iterator
 from geolookup._sweep import Dialect
 from geolookup.build.readers import detection
 from geolookup.build.readers.decompression import text
-from geolookup.build.readers.ranges import SILENCE, read_code_number
+from geolookup.build.readers.ranges import SILENCE
 from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
 from geolookup.errors import SourceError
 
 NAME = "geolite2"
 
+_SUBDIVISIONS = ("subdivision_1_iso_code", "subdivision_2_iso_code")
 _COLUMNS = {"country": "geoname_id", "registered_country": "registered_country_geoname_id"}
 
 
@@ -72,6 +74,10 @@ def _header(head: bytes) -> set[str]:
 
 def _read_locations(file: SourceFile, state: ReadState, header: list[str]) -> None:
     key, code = header.index("geoname_id"), header.index("country_iso_code")
+    deep = state.options.depth == "subdivision"
+    regions = [header.index(name) for name in _SUBDIVISIONS if deep and name in header]
+    if deep and not regions:
+        raise SourceError(f"{file.name}:1: depth: no column names a subdivision")
     state.geonames[""] = SILENCE
     rows = csv.reader(_lines(file))
     try:
@@ -83,7 +89,8 @@ def _read_locations(file: SourceFile, state: ReadState, header: list[str]) -> No
                 state.faults.add(f"{location}:1", f"expected {len(header)} fields")
                 continue
             try:
-                state.geonames[row[key]] = read_code_number(row[code])
+                places = (row[at] for at in regions)
+                state.geonames[row[key]] = state.places.read(row[code], *places)
             except ValueError as error:
                 state.faults.add(f"{location}:{_column(row, code)}", str(error))
     except csv.Error as error:

@@ -3,6 +3,8 @@
 A record's country is its ``country.iso_code`` (MaxMind, DB-IP), or a ``country_code`` or
 ``country`` of two letters beside other values (ip-location-db, IPinfo). The manifest may
 ask for ``country_from = "registered_country"``. The IPv6 copies of IPv4 networks are left out.
+Its subdivisions are the ``iso_code`` or the English name of ``subdivisions``, or the names
+``state1`` and ``state2`` (ip-location-db).
 
 The package's reader in C trusts the file: damaged files made it write and read outside of
 its memory. So its decoder in Python is used, once for each record, and the search tree is
@@ -22,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geolookup.build.readers.ranges import read_code_number
 from geolookup.build.readers.source_file import CountryFrom, ReadState, SourceFile
 from geolookup.errors import MissingExtraError, SourceError
 
@@ -172,15 +173,19 @@ def _add(
 ) -> None:
     ipv4, ipv6 = state.into.ipv4, state.into.ipv6
     numbers: dict[int, int | str] = {}  # by a record's offset; a text: what is wrong with it
-    has_country = False
+    has_country = has_region = False
+    deep = state.options.depth == "subdivision"
     position = 0
     for position, (first, length, offset) in enumerate(networks, start=1):
         number = numbers.get(offset)
         if number is None:
-            raw = _country(records.at(offset), state.options.country_from)
+            record = records.at(offset)
+            raw = _country(record, state.options.country_from)
+            regions = _regions(record) if deep else ()
             has_country = has_country or raw is not None
+            has_region = has_region or any(regions)
             try:
-                number = read_code_number(raw or "")
+                number = state.places.read(raw or "", *regions)
             except ValueError as error:
                 number = str(error)
             numbers[offset] = number
@@ -196,6 +201,8 @@ def _add(
             ipv4.append(0, (1 << 32) - 1, number, file=file.number)
     if position and not has_country:
         raise SourceError(f"{file.name}: its records hold no country")
+    if position and deep and not has_region:
+        raise SourceError(f"{file.name}: depth: its records hold no subdivision")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -328,3 +335,23 @@ def _country(record: Record, country_from: CountryFrom) -> str | None:
         return None
     code = record.get("country_code", country)
     return code if isinstance(code, str) else None
+
+
+def _regions(record: Record) -> tuple[str, ...]:
+    """Return codes or names of subdivisions, from the largest on; empty texts where unknown."""
+    if not isinstance(record, dict):
+        return ()
+    listed = record.get("subdivisions")
+    if isinstance(listed, list):
+        return tuple(map(_region, listed))
+    named = (record.get("state1", record.get("region", "")), record.get("state2", ""))
+    return tuple(text if isinstance(text, str) else "" for text in named)
+
+
+def _region(subdivision: Record) -> str:
+    if not isinstance(subdivision, dict):
+        return ""
+    names = subdivision.get("names")
+    name = names.get("en") if isinstance(names, dict) else None
+    text = subdivision.get("iso_code", name)
+    return text if isinstance(text, str) else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from geolookup._sweep import Dialect
 from geolookup.build.readers import detection
 from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
+from geolookup.errors import SourceError
 
 NAME = "prefix-csv"
 
@@ -28,12 +29,18 @@ def read(file: SourceFile, state: ReadState) -> None:
     """Add a file's ranges to a source. SourceError: as `read_lines`."""
     header = detection.beginning(file.head).header()
     columns = _columns(header)
+    deep = state.options.depth == "subdivision"
+    place = detection.column(header, detection.SUBDIVISION) if columns and deep else None
+    if deep and place is None:
+        raise SourceError(f"{file.name}:1: depth: no column names a subdivision")
     if columns is None:
         dialect = Dialect("networks", quotes=True, least=2, most=2, code=1)
         return read_lines(file, state, dialect)
     network, code = columns
     count = len(header)
-    dialect = Dialect("networks", quotes=True, least=count, most=count, first=network, code=code)
+    dialect = Dialect(
+        "networks", quotes=True, least=count, most=count, first=network, code=code, place=place
+    )
     return read_lines(file, state, dialect, skip=1)
 
 

@@ -5,7 +5,8 @@ Addresses are text or integers, fields may be quoted, and there may be a header,
 then names the columns. All lines have the dialect of the first one.
 
 Without a header there may be further columns behind the code, such as a city's: the code
-is then the third column, or the fourth behind DB-IP's code of a continent.
+is then the third column, or the fourth behind DB-IP's code of a continent. A subdivision
+is the column behind it, or the one that the header names.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from geolookup.answer.country_codes import SILENT
 from geolookup.answer.region_sets import RegionSets
 from geolookup.build.readers import detection
 from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
+from geolookup.errors import SourceError
 
 NAME = "range-csv"
 
@@ -36,11 +38,16 @@ def read(file: SourceFile, state: ReadState) -> None:
     """Add a file's ranges to a source. SourceError: as `read_lines`."""
     begin = detection.beginning(file.head)
     columns = _columns(begin.header())
+    deep = state.options.depth == "subdivision"
     if columns is None:
         code = _longer_code(begin)
         if code is not None:
-            longer = Dialect("ranges", quotes=True, least=code + 1, last=1, code=code)
+            place = code + 1 if deep else None
+            least = code + 1 + deep
+            longer = Dialect("ranges", quotes=True, least=least, last=1, code=code, place=place)
             return read_lines(file, state, longer)
+        if deep:
+            raise SourceError(f"{file.name}: depth: its lines have no subdivision")
         row = begin.row()
         integers = len(row) == 3 and detection.is_range(row) and detection.is_number(row[0])
         quoted = bool(begin.lines) and begin.lines[0].startswith('"')
@@ -54,6 +61,9 @@ def read(file: SourceFile, state: ReadState) -> None:
         )
         return read_lines(file, state, plain)
     first, last, code = columns
+    place = detection.column(begin.header(), detection.SUBDIVISION)
+    if deep and place is None:
+        raise SourceError(f"{file.name}:1: depth: no column names a subdivision")
     row = begin.row(at=1)
     count = len(begin.header())
     integers = len(row) == count and all(detection.is_number(row[at]) for at in (first, last))
@@ -66,6 +76,7 @@ def read(file: SourceFile, state: ReadState) -> None:
         first=first,
         last=last,
         code=code,
+        place=place if deep else None,
     )
     return read_lines(file, state, dialect, skip=1)
 

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from geolookup._sweep import Ranges
 from geolookup.answer.country_codes import read_code
+from geolookup.answer.subdivisions import subdivisions
 from geolookup.errors import SourceError
 
 SILENCE = 0
 """The number of no code."""
 
 
+FIRST_SUBDIVISION = 0x8000
+"""The numbers from here on stand for subdivisions; below are pairs of letters."""
+
+
 def code_number(code: str) -> int:
-    """Return the number that stands for a code of two letters in `Ranges`."""
-    return int.from_bytes(code.encode("ascii"))
+    """Return the number that stands for the code of a country or subdivision in `Ranges`."""
+    return int.from_bytes(code.encode("ascii")) if len(code) == 2 else _numbers()[code]
 
 
 def code_text(number: int) -> str:
     """Return the code of a number that is not `SILENCE`."""
-    return number.to_bytes(2).decode("ascii")
+    if number < FIRST_SUBDIVISION:
+        return number.to_bytes(2).decode("ascii")
+    return _subdivisions()[number - FIRST_SUBDIVISION]
+
+
+@cache
+def _subdivisions() -> tuple[str, ...]:
+    return tuple(subdivisions().parents)
+
+
+@cache
+def _numbers() -> Mapping[str, int]:
+    return {code: FIRST_SUBDIVISION + at for at, code in enumerate(_subdivisions())}
 
 
 def read_code_number(raw: str) -> int:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from geolookup._sweep import Dialect, RangeLines
+from geolookup.answer.claims import Depth
 from geolookup.build.readers.decompression import Part, text
+from geolookup.build.readers.places import Places
 from geolookup.build.readers.ranges import SILENCE, SourceRanges, read_code_number
 from geolookup.errors import SourceError
 
@@ -22,10 +24,12 @@ class Options:
         country: the code of all ranges, for formats whose lines have none.
         country_from: for MaxMind's data, which of its two countries counts: where
             the addresses are used, or where they were registered.
+        depth: whether subdivisions are read, too.
     """
 
     country: str = ""
     country_from: CountryFrom = "country"
+    depth: Depth = "country"
 
 
 class Faults:
@@ -66,12 +70,14 @@ class ReadState:
         options: an operator's options.
         faults: lines that could not be read.
         geonames: numbers of codes by ``geoname_id``, from MaxMind's location tables.
+        places: reads subdivisions, and keeps those that it does not know.
     """
 
     into: SourceRanges
     options: Options = field(default_factory=Options)
     faults: Faults = field(default_factory=Faults)
     geonames: dict[str, int] = field(default_factory=dict)
+    places: Places = field(default_factory=Places)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +131,7 @@ def read_lines(
     skip: int = 0,
     read_code: Callable[[str], int] = read_code_number,
 ) -> None:
-    """Add the ranges of a file of lines.
+    """Add the ranges of a file of lines, with a subdivision if the dialect has a column for it.
 
     Args:
         file: the file.
@@ -145,6 +151,7 @@ def read_lines(
         skip=skip,
         file=file.number,
         allowed_faults=state.faults.left,
+        read_place=state.places.read,
     )
     more_allowed = True
     for block in text(file.blocks(), file.name):

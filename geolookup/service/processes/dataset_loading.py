@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
+from geolookup.answer.claims import SUBDIVISION_SOURCES
 from geolookup.answer.dataset import EMBEDDED, Dataset
 from geolookup.answer.file_format import MAGIC
 from geolookup.answer.region_sets import RegionSets
@@ -138,7 +139,14 @@ def open_sealed(
         sets = RegionSets.builtin().extended(bytes(region_sets.map()), region_sets.name)
     max_age, stale = (None, None) if settings is None else settings.age_limit
     return Dataset.from_buffer(
-        file.map(), file.name, region_sets=sets, max_age=max_age, stale=stale
+        file.map(),
+        file.name,
+        region_sets=sets,
+        max_age=max_age,
+        stale=stale,
+        subdivision_sources=(
+            SUBDIVISION_SOURCES if settings is None else settings.subdivision_sources
+        ),
     )
 
 

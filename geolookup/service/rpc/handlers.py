@@ -8,6 +8,7 @@ names field and position and never repeats a value.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -126,11 +127,15 @@ def explain(
         looked_up=why.looked_up,
         evidence=why.evidence,
         dataset=why.dataset,
+        region=why.region,
+        subdivision_sources=why.subdivision_sources or 0,
     )
     if why.first:
         response.interval.first, response.interval.last = why.first, why.last
     for code, count in zip(why.claimed, why.votes, strict=True):
         response.votes.add(country=code, count=count)
+    for vote in why.places:
+        response.places.add(**asdict(vote))
     for view in why.sources:
         response.sources.add(
             source=view.source,
@@ -138,6 +143,7 @@ def explain(
             range=v1.Range(first=view.first, last=view.last),
             coverage=_COVERAGE[view.coverage],
             counted=view.counted,
+            region=view.region,
         )
     if why.override is not None:
         response.override.country = why.override.country
@@ -206,6 +212,7 @@ def get_dataset(
             lines_left_out=source.lines_left_out,
             max_age=source.max_age,
             keep_days=source.keep_days,
+            has_subdivisions=source.depth == "subdivision",
         )
     return response.SerializeToString()
 
@@ -245,6 +252,7 @@ def _lookup_response(answer: Answer) -> bytes:
         verdict=0 if answer.verdict is None else answer.verdict.number,  # type: ignore[arg-type]
         dataset=answer.dataset,
         reason=0 if answer.reason is None else answer.reason.number,  # type: ignore[arg-type]
+        region=answer.region,
     ).SerializeToString()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from geolookup.answer.age import MAX_DAYS, STALE, WARN_DAYS, Stale
+from geolookup.answer.claims import SUBDIVISION_SOURCES
 from geolookup.service.methods import Method
 from geolookup.service.settings.cores import available_cores
 from geolookup.service.settings.kinds import (
@@ -250,6 +251,14 @@ class Settings:
         Choice(_AS_COMPILED, *STALE),
         "What follows where it is: warn says so, undetermined makes each verdict UNDETERMINED,"
         f" too; {_AS_COMPILED}: as its manifest says",
+    )
+
+    subdivision_sources: int = _setting(
+        SUBDIVISION_SOURCES,
+        _DATA,
+        WholeNumber(1, 255),
+        "Independent sources that must tell whether an address is inside, where a region set"
+        " divides its country and the policy is UNANIMOUS; 1 trusts a single one",
     )
 
     workers: int = _setting(
