@@ -227,7 +227,7 @@ def test_judge_is_the_oracles_for_all_small_cases(number: int, kinds: tuple[str,
         ]
         oracle = reference.Oracle(sources)
         for said in product(("CN", "HK", "JP", None), repeat=number):
-            claim = combine(voters, said)  # type: ignore[arg-type]
+            claim = combine(voters, said)
             for region, policy in product(regions, Policy):
                 verdict, reason = claim.judge(region, policy)
                 assert verdict == oracle.verdict(said, region, policy.name), (said, region)
