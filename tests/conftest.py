@@ -29,12 +29,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--transport", choices=TRANSPORTS, help="of the service; without it: each")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "transports(*names): the test runs over these alone; it names one itself, or is about what"
+        " is the same over each.",
+    )
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of the service over each transport, or those that a module names."""
+    """Run the tests of the service over each transport, or those that a mark or a module names."""
     if "transport" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--transport")
-        own = getattr(metafunc.module, "TRANSPORTS", TRANSPORTS)
-        names = own if chosen is None else (chosen,)
+        mark = metafunc.definition.get_closest_marker("transports")
+        own = mark.args if mark else getattr(metafunc.module, "TRANSPORTS", TRANSPORTS)
+        names = [name for name in own if chosen in (None, name)]
         metafunc.parametrize("transport", names, indirect=True, scope="session")
 
 

@@ -20,7 +20,7 @@ from chaos.subject import ADDRESS
 from geolookup import Dataset, DatasetError
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 1.0
+SECONDS = 0.5
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

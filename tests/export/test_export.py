@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import ipaddress
+import itertools
 import os
 import re
 import shutil
@@ -172,13 +173,13 @@ def read_mmdb(small: Dataset, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         reader.close()
 
 
-def check_everywhere(dataset: Dataset, reader: Any, disputed: Mode) -> int:
-    """Ask for the first, a middle and the last address of every interval."""
+def check_everywhere(dataset: Dataset, reader: Any, disputed: Mode, step: int = 1) -> int:
+    """Ask for the first, a middle and the last address of each interval, or of each *step*-th."""
     asked = 0
     families: tuple[Family, ...] = (4, 6)
     known: dict[geolookup.Answer, dict[str, object]] = {}
     for family in families:
-        for first, last, _ in dataset.intervals(family):
+        for first, last, _ in itertools.islice(dataset.intervals(family), 0, None, step):
             for value in {first, (first + last) // 2, last}:
                 if family == 6 and value < 2**32:
                     continue  # the format has the IPv4 tree there
@@ -201,10 +202,10 @@ def test_mmdb_of_the_small_dataset_agrees_with_lookup(
     assert check_everywhere(small, read_mmdb(disputed=disputed), disputed) > 50
 
 
-def test_mmdb_of_the_embedded_dataset_agrees_with_each_interval(
+def test_mmdb_of_the_embedded_dataset_agrees_with_lookup(
     dataset: Dataset, read_mmdb: Callable[..., Any]
 ) -> None:
-    assert check_everywhere(dataset, read_mmdb(dataset), "omit") > 1_000_000
+    assert check_everywhere(dataset, read_mmdb(dataset), "omit", 7) > 150_000
 
 
 def test_mmdb_answers_carried_ipv4_by_the_address_inside(

@@ -275,6 +275,12 @@ def png(subject: Subject, prefix_length: int = 16) -> bytes:
     return file.getvalue()
 
 
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of a fifth of the size a side, where it is not their pixels that count."""
+    monkeypatch.setattr(drawing, "_DPI", 40)
+
+
 def colour_of(picture: Any, address: int) -> str:
     """Return the colour at an address in the map, which has 2,048 pixels a side."""
     column, row = curve(8)
@@ -309,10 +315,12 @@ def test_cell_with_a_small_part_is_pale(small: Dataset) -> None:
     assert colour_of(picture, 0x01010000) == none
 
 
+@pytest.mark.usefixtures("coarse")
 def test_the_same_picture_has_the_same_bytes(small: Dataset) -> None:
     assert png(subjects.codes(small)) == png(subjects.codes(small))
 
 
+@pytest.mark.usefixtures("coarse")
 def test_svg_is_xml_without_a_date(small: Dataset) -> None:
     files = []
     for _ in range(2):
@@ -341,6 +349,7 @@ def small_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("coarse")
 @pytest.mark.parametrize(
     "options",
     [(), ("--code", "cn"), ("-r", "eu-de"), ("--disputed",), ("--diff", "FILE")],

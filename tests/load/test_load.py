@@ -102,6 +102,13 @@ def plan(service: Service, scenario: str = "joins", **others: Any) -> Plan:
     )
 
 
+def long_enough(one: Plan) -> Iterator[Plan]:
+    """Yield a plan for longer and longer: on busy cores its time passes before an answer comes."""
+    while one.seconds < PATIENCE:
+        yield one
+        one = replace(one, seconds=4 * one.seconds)
+
+
 def loading(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments],
@@ -695,14 +702,17 @@ def test_absent_metrics_are_refused() -> None:
 def test_every_scenario_is_answered(
     client_processes: ClientProcesses, service: Service, scenario: str, blend: Blend
 ) -> None:
-    result = client_processes.run(plan(service, scenario, blend=blend, warm_up=0.1))
+    for one in long_enough(plan(service, scenario, blend=blend, seconds=0.25, warm_up=0.05)):
+        result = client_processes.run(one)
+        if result.answered:
+            break
     assert set(result.statuses) == {OK}
     assert result.answered == result.latencies.count > 0
     assert result.completed > 0
     size = work.parse(scenario)[1]
     assert result.addresses >= result.completed * size
     assert (result.addresses == result.completed * size) is (scenario != "mix")
-    assert result.seconds == pytest.approx(0.5, rel=0.01)
+    assert result.seconds == pytest.approx(one.seconds, rel=0.01)
     assert result.processor > 0
     assert not result.interrupted
 
@@ -899,8 +909,10 @@ def test_metrics_that_fail_during_a_run_are_noted_once(
 @pytest.mark.parametrize("scenario", ["joins", "coalesced", "roster-1000", "stream-10", "mix"])
 def test_empty_server_takes_each_scenario(client_processes: ClientProcesses, scenario: str) -> None:
     with empty_servers(2) as server:
-        one = Plan(server, scenario, seconds=0.3, warm_up=0.1)
-        found = ceiling.measure(client_processes, one, server, 2)
+        for one in long_enough(Plan(server, scenario, seconds=0.3, warm_up=0.1)):
+            found = ceiling.measure(client_processes, one, server, 2)
+            if found.measured:
+                break
         assert set(client_processes.run(one).statuses) == {OK}
     assert 0 < found.measured <= found.rate
     assert found.busiest > 0

@@ -79,6 +79,15 @@ def keep() -> Iterator[Callable[[Any], Any]]:
 Keep = Callable[[Any], Any]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_else_is_collected() -> Iterator[None]:
+    """What other tests left takes a collection of all objects a tenth of a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever came of it, no descriptor may be left: reloads go on for years."""

@@ -33,6 +33,8 @@ from geolookup.service.admin.control import Outcome, ServiceStatus
 from geolookup.v1 import geolookup_pb2 as v1
 
 pytestmark = pytest.mark.usefixtures("transport")
+any_transport = pytest.mark.transports("threads")
+"""What the supervisor does by itself is the same over each."""
 
 CHINA = "1.0.1.1"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -178,6 +180,7 @@ def test_worker_that_ends_is_replaced_and_others_go_on(number: signal.Signals) -
         assert running.stop() == 0
 
 
+@any_transport
 @pytest.mark.parametrize("options", [(), (SPARE,)], ids=["no spare", "a spare"])
 def test_worker_that_ends_repeatedly_waits_and_is_reported(
     options: tuple[str, ...],
@@ -209,6 +212,7 @@ def test_standby_replaces_a_worker_that_ends(number: signal.Signals) -> None:
         assert dataset_id(running) == before.dataset
 
 
+@any_transport
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_standby_that_ends_is_replaced_and_no_worker_is_touched(number: signal.Signals) -> None:
     with controlled(SPARE) as (running, control):
@@ -293,6 +297,7 @@ def test_a_port_in_use_is_an_error_at_once(service: Service) -> None:
         assert ended.stdout == ""
 
 
+@any_transport
 def test_an_admin_port_in_use_is_an_error_and_leaves_nothing_behind() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         admin = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -326,6 +331,7 @@ def test_the_log_says_where_it_listens(served: Path) -> None:
         assert line.endswith(f" admin={running.announced['admin'][0]} metrics={metrics}")
 
 
+@any_transport
 def test_status_names_overrides_that_have_expired(tmp_path: Path) -> None:
     content = small_dataset.content()
     content.metadata["expiring_overrides"] = [
@@ -417,6 +423,7 @@ BAD_FILES = {
 }
 
 
+@any_transport
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_file_changes_nothing_and_says_what_is_wrong(served: Path, name: str) -> None:
     make, said = BAD_FILES[name]
@@ -436,6 +443,7 @@ def test_a_bad_file_changes_nothing_and_says_what_is_wrong(served: Path, name: s
         assert "outcome=refused" in running.log()
 
 
+@any_transport
 def test_a_file_that_is_overwritten_in_place_ends_no_worker(served: Path) -> None:
     """Of a file that is mapped, whoever cuts it ends the process that reads it (SIGBUS)."""
     with controlled("--dataset", str(served), "--watch", "0") as (running, control):
@@ -452,6 +460,7 @@ def test_a_file_that_is_overwritten_in_place_ends_no_worker(served: Path) -> Non
         assert control.reload().outcome is Outcome.REFUSED
 
 
+@any_transport
 def test_a_dataset_that_does_not_give_the_expected_answers_is_refused(
     served: Path, small: Path, tmp_path: Path
 ) -> None:
@@ -500,6 +509,7 @@ mode = "deny_inside"
 """
 
 
+@any_transport
 def test_new_rules_are_read_with_a_reload_and_bad_ones_are_refused(tmp_path: Path) -> None:
     from envoy.service.auth.v3 import external_auth_pb2  # noqa: PLC0415
 
@@ -560,6 +570,7 @@ def test_a_service_can_be_stopped_while_it_starts() -> None:
         assert output == ""
 
 
+@any_transport
 def test_reload_while_the_service_stops_is_refused() -> None:
     with controlled() as (running, control):
         running.process.send_signal(signal.SIGTERM)

@@ -242,7 +242,7 @@ def test_what_is_in_no_window_is_read_in_bounded_pieces() -> None:
     """Headers that go on: room would be made for as much as came in the burst before."""
     first, more = http2.block(http2.request(COUNT)), http2.block([("x", "v" * 16_000)])
     with growing_by(32 << 20) as port, Connection(port) as connection:
-        for stream in range(1, 13, 2):
+        for stream in range(1, 5, 2):
             burst = http2.frame(http2.CONTINUATION, 0, stream, more) * 100
             connection.send(http2.HEADERS, 0, stream, first)
             for _ in range(160):

@@ -176,6 +176,7 @@ def test_calls_within_the_limit_are_admitted_and_others_get_a_retry_hint(dataset
         assert admitted(server, 3) == 3
 
 
+@pytest.mark.transports("native")
 @needs_native
 @pytest.mark.parametrize("method", ["Lookup", "GetDataset"])
 def test_a_burst_over_the_limit_is_answered_as_far_as_there_is_time(
@@ -211,6 +212,7 @@ def test_a_burst_over_the_limit_is_answered_as_far_as_there_is_time(
         assert counted(server, number) == {"OK": len(answered)}
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_answers_that_are_not_taken_hold_slots(dataset: Dataset) -> None:
     """A client whose window is closed, so that its answers wait here."""
@@ -446,6 +448,7 @@ def test_slots_of_clients_that_vanish_come_back(dataset: Dataset, method: str, r
         assert within_patience(lambda: taken(server) == (0, 0))
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_calls_without_a_message_hold_no_thread(dataset: Dataset) -> None:
     """Whatever is held up in its clients, the only thread for work stays free."""
@@ -480,6 +483,7 @@ def test_a_call_without_a_message_is_refused(dataset: Dataset) -> None:
             assert "exactly one request message" in str(error.value.details())
 
 
+@pytest.mark.transports("native")
 @needs_native
 @pytest.mark.parametrize(
     ("path", "size"),
@@ -509,6 +513,7 @@ def test_client_that_sends_a_second_message_gets_no_answer_to_the_first(
         assert connection.fields[1]["grpc-status"] == "12"
 
 
+@pytest.mark.transports("native")
 @needs_native
 @pytest.mark.parametrize("ended_by", ["END_STREAM", "RST_STREAM"])
 @pytest.mark.parametrize("split", [1, 9, 10])
@@ -533,6 +538,7 @@ def test_data_after_the_end_closes_the_connection(
         assert connection.expect(http2.GOAWAY).error_code == http2.STREAM_CLOSED
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_data_of_a_call_that_the_server_has_ended_is_ignored_and_counted(dataset: Dataset) -> None:
     """It may have been on its way; a flood of it closes the connection."""
@@ -548,6 +554,7 @@ def test_data_of_a_call_that_the_server_has_ended_is_ignored_and_counted(dataset
         assert connection.expect(http2.GOAWAY).error_code == http2.ENHANCE_YOUR_CALM
 
 
+@pytest.mark.transports("native")
 @needs_native
 @pytest.mark.parametrize("separate_end", [False, True])
 @pytest.mark.parametrize("size", [8, 4_000, 80_000])
@@ -568,6 +575,7 @@ def test_roster_is_answered_however_its_client_ends(
         assert v1.ClassifyRosterResponse.FromString(answer[5:]).size == size // 4
 
 
+@pytest.mark.transports("native")
 @needs_native
 @pytest.mark.parametrize(
     ("content_type", "status"),
@@ -708,6 +716,7 @@ def test_work_ends_when_the_deadline_has_passed(dataset: Dataset, slow: Slow) ->
         assert slow.code == DEADLINE
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_a_new_dataset_is_asked_about_known_region_sets_without_python(
     dataset: Dataset,
@@ -757,6 +766,7 @@ def test_announced_messages_take_memory_only_as_they_come(
         assert within_patience(lambda: taken(server) == (20, 0))
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_clients_that_stop_in_the_middle_lose_their_slots(
     dataset: Dataset,
@@ -796,6 +806,7 @@ def test_clients_that_stop_in_the_middle_lose_their_slots(
         assert totals.transfer_timeouts == ended
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_cancelled_streams_keep_nothing_of_their_connections_window(
     dataset: Dataset,
@@ -820,6 +831,7 @@ def test_cancelled_streams_keep_nothing_of_their_connections_window(
         assert answer.country == "CN"
 
 
+@pytest.mark.transports("native")
 def test_work_ends_when_its_client_cancels(dataset: Dataset, slow: Slow) -> None:
     with (
         serving_here(dataset, transport="native") as server,
@@ -940,6 +952,7 @@ def test_large_and_small_rosters_of_a_stream_are_answered_in_order(dataset: Data
         assert [answer.roster.size for answer in answers] == sizes
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_a_failure_in_a_thread_ends_one_call_and_not_the_thread(
     dataset: Dataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -965,6 +978,7 @@ def test_a_failure_in_a_thread_ends_one_call_and_not_the_thread(
         assert server.stop(PATIENCE).wait(PATIENCE)
 
 
+@pytest.mark.transports("native")
 @needs_native
 @pytest.mark.parametrize(
     ("cores", "workers", "threads", "expected"),
@@ -1220,6 +1234,7 @@ def until_ended(connection: http2.Connection, streams: int) -> Iterator[Any]:
                 return
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_calls_that_come_while_answers_wait_are_answered_over_tls(
     dataset: Dataset,
@@ -1291,6 +1306,7 @@ def test_client_without_permission_is_refused_before_any_handler(
         assert counted(server, Method.EXPLAIN) == {"OK": 1, "PERMISSION_DENIED": 1}
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_a_new_certificate_is_in_use_though_nobody_connected_since(
     dataset: Dataset, tls_settings: dict[str, Any]
@@ -1352,6 +1368,7 @@ def test_without_its_libraries_the_public_server_takes_the_place_of_the_native_t
     )
 
 
+@pytest.mark.transports("native")
 @needs_native
 def test_tls_needs_openssl_and_plaintext_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     from geolookup import _http2  # noqa: PLC0415 - not there everywhere
