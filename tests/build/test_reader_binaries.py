@@ -13,7 +13,8 @@ import pytest
 import source_samples as samples
 
 from geolookup.build import readers
-from geolookup.build.readers import Faults, SourceRanges, code_text
+from geolookup.build.readers import SILENCE, Faults, SourceRanges, code_text
+from geolookup.build.readers.kinds import MARKED
 from geolookup.errors import SourceError
 
 ROWS4 = (("0.0.0.0", "-"), ("1.0.0.0", "AU"), ("1.0.1.0", "CN"), ("1.0.4.0", "-"),  # noqa: S104 - the first address
@@ -98,15 +99,19 @@ def test_bin_of_another_kind_is_not_taken_for_one(tmp_path: Path) -> None:
 class Network:
     """What the package `location` yields, as far as the reader asks for it."""
 
-    def __init__(self, first: str, last: str, code: str | None) -> None:
+    def __init__(self, first: str, last: str, code: str | None, flags: int = 0) -> None:
         self.first_address, self.last_address, self.country_code = first, last, code
+        self._flags = flags
+
+    def has_flag(self, flag: int) -> bool:
+        return bool(self._flags & flag)
 
 
 NETWORKS = (
-    Network("1.0.0.0", "1.255.255.255", "AU"),
+    Network("1.0.0.0", "1.255.255.255", "AU", 4),
     Network("1.0.1.0", "1.0.1.255", "CN"),
     Network("1.0.2.0", "1.0.2.255", None),
-    Network("2001:200::", "2001:200:ffff:ffff:ffff:ffff:ffff:ffff", "UN"),
+    Network("2001:200::", "2001:200:ffff:ffff:ffff:ffff:ffff:ffff", "UN", 10),
 )
 
 
@@ -117,14 +122,14 @@ def location_db(tmp_path: Path) -> Path:
     return path
 
 
-def test_libloc_networks_are_nested_ranges(
-    location_db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[bytes] = []
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The contents of the databases that a package in the place of IPFire's opened."""
+    contents: list[bytes] = []
 
     class Database:
         def __init__(self, path: str) -> None:
-            opened.append(Path(path).read_bytes())
+            contents.append(Path(path).read_bytes())
 
         @property
         def networks(self) -> Iterator[Network]:
@@ -132,7 +137,15 @@ def test_libloc_networks_are_nested_ranges(
 
     package: Any = types.ModuleType("location")
     package.Database = Database
+    package.NETWORK_FLAG_ANONYMOUS_PROXY = 1
+    package.NETWORK_FLAG_SATELLITE_PROVIDER = 2
+    package.NETWORK_FLAG_ANYCAST = 4
+    package.NETWORK_FLAG_DROP = 8
     monkeypatch.setitem(sys.modules, "location", package)
+    return contents
+
+
+def test_libloc_networks_are_nested_ranges(location_db: Path, opened: list[bytes]) -> None:
     faults = Faults()
     assert listed(readers.read([location_db], faults=faults)) == [
         ("1.0.0.0", "1.255.255.255", "AU"),
@@ -142,6 +155,24 @@ def test_libloc_networks_are_nested_ranges(
     ]
     assert opened == [location_db.read_bytes()]
     assert faults.notes == [f"{location_db}: UN is no country's code, and read as silence"]
+
+
+@pytest.mark.usefixtures("opened")
+def test_libloc_flags_are_ranges_by_kind(location_db: Path) -> None:
+    """What lies in a flagged network without the flag is said, too; the rest is not."""
+    found = readers.read_kinds([location_db])
+    assert {kind: list(ranges.ipv4) for kind, ranges in found.items()} == {
+        "SATELLITE": [],
+        "ANYCAST": [
+            (0x01000000, 0x01FFFFFF, MARKED),
+            (0x01000100, 0x010001FF, SILENCE),
+            (0x01000200, 0x010002FF, SILENCE),
+        ],
+        "HOSTILE": [],
+    }
+    (satellite,), (hostile,) = found["SATELLITE"].ipv6, found["HOSTILE"].ipv6
+    assert satellite == hostile
+    assert satellite[2] == MARKED
 
 
 def test_libloc_without_its_package_names_it_and_the_way_out(
@@ -167,3 +198,56 @@ def test_libloc_database_of_the_distribution_is_read() -> None:
     if not path.exists():
         pytest.skip("needs IPFire's database (Debian: libloc-database)")
     assert len(readers.read([path])) > 500_000
+
+
+# --- network kinds of text formats
+
+
+BLOCKS = b"""\
+network,geoname_id,registered_country_geoname_id,represented_country_geoname_id,\
+is_anonymous_proxy,is_satellite_provider,is_anycast
+1.0.0.0/24,2077456,2077456,,0,0,1
+1.0.1.0/24,1814991,1814991,,0,1,
+1.0.1.128/25,1814991,1814991,,0,0,
+"""
+
+
+def test_geolite2_columns_are_ranges_by_kind(tmp_path: Path) -> None:
+    path = tmp_path / "blocks.csv"
+    path.write_bytes(BLOCKS)
+    found = readers.read_kinds([path])
+    assert found.keys() == {"PROXY", "SATELLITE", "ANYCAST"}
+
+    def marked(kind: str) -> list[tuple[int, int]]:
+        flat, _ = found[kind].ipv4.flattened()
+        return [(first, last) for first, last, code in flat if code == MARKED]
+
+    assert marked("ANYCAST") == [(0x01000000, 0x010000FF)]
+    assert marked("SATELLITE") == [(0x01000100, 0x0100017F)]
+    assert marked("PROXY") == []
+
+
+def test_geolite2_mark_that_is_none_is_an_error_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "blocks.csv"
+    path.write_bytes(BLOCKS.replace(b",0,1,\n", b",0,yes,\n"))
+    with pytest.raises(SourceError, match=r"blocks\.csv:3:\d+: expected 1, 0 or nothing"):
+        readers.read_kinds([path])
+
+
+def test_ipfire_lists_of_flags_are_ranges_by_kind(tmp_path: Path) -> None:
+    for name, content in (
+        ("A1v4.networks", "1.0.0.0/24\n"), ("A3v6.networks", "2001:200::/32\n"),
+        ("XDv4.networks", ""), ("DEv4.networks", "2.0.0.0/8\n"),
+    ):  # fmt: skip
+        (tmp_path / name).write_text(content)
+    found = readers.read_kinds([tmp_path])
+    assert list(found["PROXY"].ipv4) == [(0x01000000, 0x010000FF, MARKED)]
+    assert len(found["ANYCAST"].ipv6) == 1
+    assert len(found["HOSTILE"]) == 0
+    assert {code_text(code) for _, _, code in readers.read([tmp_path]).ipv4} == {"DE"}
+
+
+def test_format_that_knows_no_kinds_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "ranges.csv"
+    path.write_text("1.0.0.0,1.0.0.255,AU\n")
+    assert readers.read_kinds([path]) == {}

@@ -23,6 +23,7 @@ from geolookup.build.readers import (
     ipfire,
     ipinfo,
     iptoasn,
+    kinds,
     libloc,
     mmdb,
     prefix_csv,
@@ -52,7 +53,9 @@ __all__ = [
     "SourceRanges",
     "code_number",
     "code_text",
+    "kinds",
     "read",
+    "read_kinds",
 ]
 
 
@@ -192,6 +195,47 @@ def read(
         state.faults.notes.append(f"{ranges.files[0]}: {more:,} more such subdivisions")
     left_out = tolerated + len(state.faults.found) - already_left_out
     return replace(ranges, lines_left_out=left_out) if left_out else ranges
+
+
+_READERS_OF_KINDS: Final[dict[str, Callable[[SourceFile, kinds.States], None]]] = {
+    geolite2.NAME: kinds.of_geolite2,
+    ipfire.NAME: kinds.of_ipfire,
+    libloc.NAME: kinds.of_libloc,
+}
+
+
+def read_kinds(
+    files: Sequence[Path], *, format_name: str | None = None, faults: Faults | None = None
+) -> dict[str, SourceRanges]:
+    """Read what the files of a source of countries say of network kinds besides.
+
+    Args:
+        files: as in `read`.
+        format_name: as in `read`. Most formats say nothing of kinds.
+        faults: as in `read`; what `read` leaves out is left out here, too, once for each kind.
+
+    Returns:
+        For each of `kinds.KINDS` that the files speak of, its ranges. They have the code
+        `kinds.MARKED`, or `SILENCE` where a smaller range is not of the kind.
+
+    Raises:
+        SourceError: as in `read`, but that files may hold no range.
+    """
+    parts, _ = _without_twins([part for path in files for part in decompression.parts(path)])
+    faults = faults or Faults()
+    states: dict[str, ReadState] = {}
+
+    def state_of(kind: str) -> ReadState:
+        if kind not in states:
+            ranges = SourceRanges(files=tuple(part.name for part in parts))
+            states[kind] = ReadState(ranges, faults=faults)
+        return states[kind]
+
+    for number, part in enumerate(parts):
+        file, form = _choose(part, number, format_name)
+        if form.name in _READERS_OF_KINDS:
+            _READERS_OF_KINDS[form.name](file, state_of)
+    return {kind: states[kind].into for kind in kinds.KINDS if kind in states}
 
 
 _LISTED: Final = 100

@@ -47,10 +47,20 @@ def read(file: SourceFile, state: ReadState) -> None:
     Raises:
         SourceError: as `read_lines`; or the file's name does not have this form.
     """
+    code = code_of(file)
+    if code in _FLAGS:
+        return  # `kinds` reads them
+    number = read_unchecked_code(code, file, state)
+    read_lines(file, state, prefix_list.DIALECT, read_code=lambda _: number)
+
+
+def code_of(file: SourceFile) -> str:
+    """Return the code in a list's name: a country's, or that of a flag.
+
+    Raises:
+        SourceError: the name does not have this form.
+    """
     named = _NAMED.fullmatch(file.part.file_name)
     if named is None:
         raise SourceError(f"{file.name}: not named as such lists are, such as DEv4.networks")
-    if named[1] in _FLAGS:
-        return
-    number = read_unchecked_code(named[1], file, state)
-    read_lines(file, state, prefix_list.DIALECT, read_code=lambda _: number)
+    return named[1]
