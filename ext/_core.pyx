@@ -386,6 +386,24 @@ def map16(bytes claims not None, bytes column not None, /):
     return result
 
 
+def map48(bytes claims not None, bytes column not None, /):
+    """Return column[6·claim : 6·claim + 6] for each claim."""
+    cdef size_t n, i
+    cdef bytes result
+    cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(claims)
+    cdef const char *values = PyBytes_AS_STRING(column)
+    cdef char *out
+    if PyBytes_GET_SIZE(column) % 6:
+        raise ValueError(f"column: {PyBytes_GET_SIZE(column)} bytes are no multiple of 6")
+    n = _count_claims(claims, PyBytes_GET_SIZE(column) // 6)
+    result = _reserve(6 * n)
+    out = PyBytes_AS_STRING(result)
+    with nogil:
+        for i in range(n):
+            memcpy(out + 6 * i, values + 6 * <size_t>source[i], 6)
+    return result
+
+
 def count8(bytes column not None, /):
     """Return how often each byte value that occurs does."""
     cdef uint64_t counts[256]
@@ -828,6 +846,11 @@ cdef class WireRoster:
         return self.request.record
 
     @property
+    def regions(self):
+        """Whether the column of regions is requested."""
+        return self.request.regions
+
+    @property
     def reasons(self):
         """Whether the column of reasons is requested."""
         return self.request.reasons
@@ -921,6 +944,7 @@ cdef class RosterAnswer:
         a.results = &results.results
         if outcomes is not None:
             a.outcome = <const uint8_t *>PyBytes_AS_STRING(outcomes)
+        a.keeps_claims = roster.request.regions
         if not gl_answer_begin(a, &roster.request, roster.size):
             raise MemoryError
 
@@ -946,6 +970,17 @@ cdef class RosterAnswer:
         if not self.complete:
             raise RuntimeError("a step is missing")
         return 0
+
+    @property
+    def claims(self):
+        """Claim of each address (uint16); None: the column of regions was not requested."""
+        self._check_complete()
+        if not self.answer.keeps_claims:
+            return None
+        if self.answer.n == 0:
+            return b""
+        return PyBytes_FromStringAndSize(
+            <char *>self.answer.claims, <Py_ssize_t>(2 * self.answer.n))
 
     @property
     def statuses(self):

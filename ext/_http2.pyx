@@ -148,6 +148,7 @@ cdef extern from "event_loop.h" nogil:
         const gl_table_handle *table
         const gl_results *results
         size_t claims
+        bint has_regions
         const uint8_t *statuses
         const uint8_t *heads
         const uint32_t *begin
@@ -598,7 +599,7 @@ cdef class Server:
 
     def set_snapshot(self, owner not None, *, table, results, bytes statuses not None,
                      bytes heads not None, bytes begin not None, bytes tail not None,
-                     bytes named not None, int64_t stale_from=0, tuple authorization=None,
+                     bytes named not None, bint has_regions=False, int64_t stale_from=0, tuple authorization=None,
                      list perspectives=[]):
         """Answer calls that come from now on from this dataset."""
         cdef gl_snapshot *snapshot
@@ -633,6 +634,7 @@ cdef class Server:
             table.handle(), GL_TABLE_NAME)
         snapshot.results = <const gl_results *>PyCapsule_GetPointer(results.handle(), GL_RESULTS_NAME)
         snapshot.claims = claims
+        snapshot.has_regions = has_regions
         snapshot.statuses = <const uint8_t *>PyBytes_AS_STRING(statuses)
         snapshot.heads = <const uint8_t *>PyBytes_AS_STRING(heads)
         snapshot.begin = <const uint32_t *>PyBytes_AS_STRING(begin)

@@ -441,6 +441,8 @@ static inline int gl_find_perspective(const gl_server *s, gl_snapshot *snapshot,
     int32_t policy = request->policy;
 
     *found = NULL;
+    if (request->regions && snapshot->has_regions)
+        return 0;
     if (policy < 0 || policy > 31 || !(s->settings.policies >> policy & 1))
         return 0;
     if (request->region_set_bytes == 0)
@@ -625,6 +627,9 @@ static inline int gl_peek_request(const uint8_t *at, size_t bytes, int wrapped,
             request->record = number != 0;
             break;
         case GL_TAG_VARINT(7):
+            break;
+        case GL_TAG_VARINT(9):
+            request->regions = number != 0;
             break;
         default:
             return 0;

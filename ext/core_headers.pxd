@@ -147,6 +147,7 @@ cdef extern from "wire.h" nogil:
         size_t region_set_bytes
         int32_t policy
         bint record
+        bint regions
         bint reasons
 
     enum:
@@ -175,6 +176,8 @@ cdef extern from "roster_answer.h" nogil:
         const gl_table *table
         const gl_results *results
         const uint8_t *outcome
+        int keeps_claims
+        const uint16_t *claims
         size_t n
         size_t done
         void *memory

@@ -103,10 +103,12 @@ typedef struct gl_answer {
     const gl_results *results;
     const uint8_t *outcome; /* by claim; NULL: no region set was requested */
     int reasons; /* whether the column of reasons is requested */
+    int keeps_claims; /* whether `claims` is wanted; set before gl_answer_begin */
     unsigned form;
     const uint8_t *at, *end; /* the addresses that are still to be read */
     size_t n, done;
     void *memory;
+    uint16_t *claims; /* NULL: they are not kept */
     uint16_t *countries; /* the columns, one item for each address: two letters, ... */
     uint8_t *statuses;
     uint8_t *outcomes;
@@ -130,9 +132,10 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     size_t bitmaps = a->outcome != NULL ? 3 : 0;
     size_t words = bitmaps * GL_CONTAINER_WORDS * sizeof(uint64_t);
     size_t tally = 2 * a->results->count * sizeof(uint32_t);
+    size_t kept = a->keeps_claims ? n : 0;
     /* The widest items first, so that all are aligned. */
     uint8_t *next = malloc(words + bitmaps * containers * sizeof(gl_container) + tally +
-                           n * (sizeof(uint16_t) + 1) + (bitmaps ? n : 0) + 1);
+                           (n + kept) * sizeof(uint16_t) + n + (bitmaps ? n : 0) + 1);
 
     a->memory = next;
     if (next == NULL)
@@ -150,7 +153,8 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     a->tally[0] = (uint32_t *)next;
     a->tally[1] = a->tally[0] + a->results->count;
     a->countries = (uint16_t *)(next + tally);
-    a->statuses = (uint8_t *)(a->countries + n);
+    a->claims = kept ? a->countries + n : NULL;
+    a->statuses = (uint8_t *)(a->countries + n + kept);
     a->outcomes = a->statuses + n;
     return 1;
 }
@@ -183,6 +187,8 @@ static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *restrict 
     uint32_t *restrict even = a->tally[0], *restrict odd = a->tally[1];
     size_t i = 0;
 
+    if (a->claims != NULL)
+        memcpy(a->claims + a->done, claims, n * sizeof *claims);
     if (a->outcome != NULL)
         gl_map8(claims, n, a->outcome, a->outcomes + a->done);
     GL_UNROLL

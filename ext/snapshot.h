@@ -33,6 +33,7 @@ typedef struct gl_snapshot {
     const gl_table_handle *table;
     const gl_results *results;
     size_t claims;
+    int has_regions; /* whether claims have subdivisions: Python answers requests for them */
     const uint8_t *statuses; /* by claim */
     /* Of a LookupResponse what stands before the verdict: by claim, from begin[claim] to
      * begin[claim + 1]; and what stands behind it. */

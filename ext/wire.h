@@ -103,6 +103,7 @@ typedef struct {
     size_t region_set_bytes;
     int32_t policy;
     int record;
+    int regions;
     int reasons;
 } gl_request;
 
@@ -243,6 +244,9 @@ static inline int gl_read_roster_request(const uint8_t *at, size_t bytes, gl_req
             break;
         case GL_TAG_VARINT(7):
             request->reasons = number != 0;
+            break;
+        case GL_TAG_VARINT(9):
+            request->regions = number != 0;
             break;
         default:
             return 0;

@@ -114,6 +114,9 @@ def map8(claims: bytes, column: bytes, /) -> bytes:
 def map16(claims: bytes, column: bytes, /) -> bytes:
     """Return column[2·claim : 2·claim + 2] for each claim. ValueError as in map8."""
 
+def map48(claims: bytes, column: bytes, /) -> bytes:
+    """Return column[6·claim : 6·claim + 6] for each claim. ValueError as in map8."""
+
 def count8(column: bytes, /) -> dict[int, int]:
     """Return how often each byte value that occurs does."""
 
@@ -213,6 +216,8 @@ class WireRoster:
     def policy(self) -> int: ...
     @property
     def record(self) -> bool: ...
+    @property
+    def regions(self) -> bool: ...
     @property
     def reasons(self) -> bool: ...
 
@@ -322,6 +327,13 @@ class RosterAnswer:
         """Classify up to 65,536 more addresses; return whether another step is needed.
 
         The GIL is released for more than 256. RuntimeError: no step was needed.
+        """
+
+    @property
+    def claims(self) -> bytes | None:
+        """Claim of each address (uint16); None: the column of regions was not requested.
+
+        RuntimeError: a step is missing.
         """
 
     @property

@@ -193,7 +193,7 @@ class Dataset(metaclass=_Listed):
         metadata, built, sources = read_metadata(image)
         limit = _age_limit(read_age_limit(image, metadata), max_age, stale)
         stale_from = ages.stale_from(built, limit, sources)
-        plain = Perspective(image.id, claims.countries, claims.statuses)
+        plain = Perspective(image.id, claims.countries, claims.statuses, regions=claims.regions)
         # A cache holds the replies of one state alone.
         replies = _core.Replies(table, _KEPT_REPLIES)
         withholds = stale_from is not None and limit.stale == "undetermined"
@@ -837,6 +837,7 @@ def _cached_perspectives(
             region_set=region_set.name,
             policy=policy,
             outcomes=stale if withheld else column(region_set.codes, policy, region_set.partly),
+            regions=plain.regions,
         )
 
     if withholds_from is None:

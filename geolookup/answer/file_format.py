@@ -383,6 +383,7 @@ class ClaimTable(Sequence[Claim]):
         "_counts",
         "_place_shapes",
         "_place_votes",
+        "_regions",
         "_shapes",
         "_silent",
         "_votes",
@@ -404,6 +405,7 @@ class ClaimTable(Sequence[Claim]):
         self._at: list[int] | None = None
         self._shapes: list[tuple[list[int], list[tuple[str, ...]]]] | None = None
         self._place_shapes: list[tuple[list[int], list[tuple[str, ...]]]] | None = None
+        self._regions: bytes | None = None
         self.places = read_places(image)
         self._place_votes = _PlaceVotes(image, self.places) if self.places else None
         self._check(image)
@@ -477,6 +479,16 @@ class ClaimTable(Sequence[Claim]):
             (self._codes[2 * i : 2 * i + 2].decode("ascii"), self._counts[i])
             for i in range(self._at[number], self._at[number + 1])
         )
+
+    def regions(self) -> bytes | None:
+        """Return 6 bytes a claim: its `Claim.region`, filled up with zero bytes.
+
+        None: the dataset has no subdivisions.
+        """
+        if self._regions is None and self.places:
+            codes = (claim.region.encode("ascii").ljust(6, b"\0") for claim in self)
+            self._regions = b"".join(codes)
+        return self._regions
 
     def outcomes(
         self,

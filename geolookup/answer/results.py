@@ -6,6 +6,7 @@ computed on first use, and kept.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ _STATUSES: Final = {status.number: status for status in Status}
 _STATUS_BYTES = bytes(_STATUSES)
 _REASONS: Final = {reason.number: reason for reason in Reason}
 _REASON_BYTES = bytes(_REASONS)
+_CODE_BYTES = _LETTERS + b"0123456789-\0"
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -175,6 +177,33 @@ class Reasons(_Column[Reason]):
         return map(_REASONS.__getitem__, self._raw)
 
 
+class Regions(_Column[str]):
+    """The subdivisions of a roster in its order: a read-only sequence of str.
+
+    Equal to other such sequences, lists and tuples of the same codes. An empty str stands where
+    none is known. `tobytes` returns 6 bytes per address: the code in ASCII, filled up with zeros.
+    """
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self._raw) // 6
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Regions: ...
+    def __getitem__(self, index: int | slice) -> str | Regions:
+        if isinstance(index, slice):
+            chosen = range(*index.indices(len(self)))
+            return Regions(b"".join(self._raw[6 * at : 6 * at + 6] for at in chosen))
+        at = range(len(self))[index]
+        return self._raw[6 * at : 6 * at + 6].rstrip(b"\0").decode("ascii")
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
+
+
 class Perspective:
     """What claims mean, seen from a region set under a policy, or without a region set.
 
@@ -184,12 +213,16 @@ class Perspective:
         dataset: id of the dataset whose claims these are.
         countries: 2 ASCII letters per claim.
         statuses: 1 byte per claim: the number of its `Status`.
+        regions: returns 6 bytes per claim: its `Claim.region` in ASCII, filled up with zeros;
+            or None: the dataset has no subdivisions.
         region_set: name or expression; None: none was asked for.
         policy: None when no region set was asked for.
         outcomes: 1 byte per claim: its `claims.encode_outcome`; None as above.
     """
 
-    __slots__ = ("countries", "dataset", "outcomes", "policy", "region_set", "statuses")
+    __slots__ = (
+        *("countries", "dataset", "outcomes", "policy", "region_set", "regions", "statuses"),
+    )
 
     def __init__(
         self,
@@ -200,7 +233,9 @@ class Perspective:
         region_set: str | None = None,
         policy: Policy | None = None,
         outcomes: bytes | None = None,
+        regions: Callable[[], bytes | None] = lambda: None,
     ) -> None:
+        self.regions = regions
         self.dataset = dataset
         self.countries = countries
         self.statuses = statuses
@@ -226,6 +261,7 @@ class RosterResult:
         "_countries",
         "_perspective",
         "_reasons",
+        "_regions",
         "_serialised",
         "_size",
         "_statuses",
@@ -248,6 +284,7 @@ class RosterResult:
         self._countries: bytes | None = None
         self._statuses: bytes | None = None
         self._reasons: bytes | None = None
+        self._regions: bytes | None = None
         self._bitmaps: tuple[BitMap, BitMap, BitMap] | None = None
         self._serialised: tuple[bytes, bytes, bytes] | None = None
 
@@ -263,6 +300,7 @@ class RosterResult:
         outside: bytes | None = None,
         undetermined: bytes | None = None,
         reasons: bytes | None = None,
+        regions: bytes | None = None,
         dataset: str,
         region_set: str | None = None,
         policy: Policy | None = None,
@@ -282,6 +320,8 @@ class RosterResult:
             undetermined: as *inside*.
             reasons: 1 byte per address: the number of its `Reason`; None: without, as from
                 a service of a version that has none.
+            regions: 6 bytes per address: the code of its subdivision, filled up with zeros;
+                None: no address has one.
             dataset: id of the dataset that answered: 64 hexadecimal digits.
             region_set: the name or expression that was asked for.
             policy: the policy that was asked for.
@@ -304,6 +344,9 @@ class RosterResult:
             )
         self = cls(b"", Perspective(dataset, b"", b"", region_set=region_set, policy=policy))
         self._size = size
+        if regions is not None:
+            _check_column("regions", regions, 6 * size, _CODE_BYTES)
+            self._regions = bytes(regions)
         self._countries = bytes(countries)
         self._statuses = bytes(statuses)
         if inside is not None and outside is not None and undetermined is not None:
@@ -346,6 +389,14 @@ class RosterResult:
     def countries(self) -> Countries:
         """The code of each address; "ZZ" where there is none."""
         return Countries(self._country_column())
+
+    @property
+    def regions(self) -> Regions:
+        """The subdivision of each address, such as "UA-43", that the sources name.
+
+        Empty where none does, or where they name different ones.
+        """
+        return Regions(self._region_column())
 
     @property
     def statuses(self) -> Statuses:
@@ -393,6 +444,15 @@ class RosterResult:
         """Return the number of addresses for each code that occurs, sorted by code."""
         counted = _core.count16(self._country_column())
         return dict(sorted((raw.decode(), n) for raw, n in counted.items()))
+
+    def region_counts(self) -> dict[str, int]:
+        """Return the number of addresses for each subdivision that occurs, sorted by code."""
+        regions = self.regions
+        if not regions.tobytes().strip(b"\0"):
+            return {}  # as in each dataset without subdivisions
+        counted = Counter(regions)
+        del counted[""]
+        return dict(sorted(counted.items()))
 
     def status_counts(self) -> dict[Status, int]:
         """Return the number of addresses for each status that occurs, in their order."""
@@ -457,6 +517,8 @@ class RosterResult:
             "statuses": self._status_column(),
             "dataset": self.dataset,
         }
+        if any(self.regions.tobytes()):
+            columns["regions"] = self._region_column()
         if self.region_set is not None:
             columns |= dict(zip(_VERDICTS, self.serialised(), strict=True))
             columns |= {"region_set": self.region_set, "policy": self.policy}
@@ -475,6 +537,7 @@ class RosterResult:
             and self.policy == other.policy
             and self._country_column() == other._country_column()
             and self._status_column() == other._status_column()
+            and self._region_column() == other._region_column()
             and (self.region_set is None or self._verdict_sets() == other._verdict_sets())
             and self._reasons_or_none() == other._reasons_or_none()
         )
@@ -499,6 +562,15 @@ class RosterResult:
         if self._countries is None:
             self._countries = _core.map16(self._claims, self._perspective.countries)
         return self._countries
+
+    def _region_column(self) -> bytes:
+        if self._regions is None:
+            codes = self._perspective.regions()
+            if codes is None or not self._claims:
+                self._regions = bytes(6 * self._size)
+            else:
+                self._regions = _core.map48(self._claims, codes)
+        return self._regions
 
     def _status_column(self) -> bytes:
         if self._statuses is None:

@@ -43,6 +43,7 @@ _BATCH = 20_000
     metavar="TEXT",
     help="Begin the names of the new columns with this text.",
 )
+@click.option("--regions", is_flag=True, help="Add the column region: the subdivision, if known.")
 @record_options
 @region_set_options
 @dataset_options
@@ -52,6 +53,7 @@ def annotate_records(
     file: str,
     output: str,
     prefix: str,
+    regions: bool,
     selection: Selection,
     max_invalid: Fraction,
     region_set: str | None,
@@ -63,8 +65,8 @@ def annotate_records(
     FILE is CSV with a header, JSON lines, Parquet, a list of addresses, or with --pattern
     lines of any form, such as a log; it may be compressed. The output is of the same kind,
     and not compressed. The columns are country (ZZ: none) and status; with --region-set
-    also verdict and reason (DECIDED, or why there is no verdict). A line of a list or a log
-    gets them behind it, each after a tab.
+    also verdict and reason (DECIDED, or why there is no verdict); with --regions at the end
+    region. A line of a list or a log gets them behind it, each after a tab.
 
     The file is read as a stream and may have any size.
 
@@ -78,6 +80,8 @@ def annotate_records(
     names = [prefix + name for name in ("country", "status")]
     if region_set is not None:
         names += [prefix + name for name in ("verdict", "reason")]
+    if regions:
+        names.append(f"{prefix}region")
     with (
         open_answerer(**answerer, default_timeout=_TIMEOUT) as source,
         RecordFile(file, selection) as records,
@@ -96,6 +100,8 @@ def annotate_records(
                 columns = [batch.countries(), batch.statuses()]
                 if region_set is not None:
                     columns += [batch.verdicts(), batch.reasons()]
+                if regions:
+                    columns.append(batch.regions())
                 added = dict(zip(names, columns, strict=True))
                 writer.write(batch.batch, added, range(len(batch.batch.addresses)))
                 progress.update(records.consumed)

@@ -45,6 +45,10 @@ class Answered:
         """Return the code of each."""
         return [code for result in self.results for code in result.countries.tolist()]
 
+    def regions(self) -> list[str]:
+        """Return the subdivision of each, or an empty text."""
+        return [code for result in self.results for code in result.regions]
+
     def statuses(self) -> list[str]:
         """Return the name of the status of each."""
         return [_STATUS_NAMES[n] for result in self.results for n in result.statuses.tobytes()]

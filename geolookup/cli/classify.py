@@ -100,7 +100,8 @@ def classify_roster(
       geolookup classify roster.csv --region-set CN --rows inside
       geolookup classify - --server 127.0.0.1:50051 < roster.txt
 
-    With --json: size, counts (by country), statuses, dataset; with --region-set also
+    With --json: size, counts (by country), regions (by subdivision, where the dataset has
+    some), statuses, dataset; with --region-set also
     inside and undetermined (positions, or ids with --id), outside (a number) and reasons
     (the undetermined, by why). Against a
     service, rosters over 1,000,000 addresses are sent in pieces.
@@ -162,6 +163,7 @@ class _Totals:
 
     size: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    regions: Counter[str] = field(default_factory=Counter)
     statuses: Counter[Status] = field(default_factory=Counter)
     inside: BitMap | None = None
     outside: int = 0
@@ -182,6 +184,7 @@ class _Totals:
             raise RosterError(f"the roster has over {_MAX_ADDRESSES:,} addresses")
         self.dataset = result.dataset
         self.counts.update(result.counts())
+        self.regions.update(result.region_counts())
         self.statuses.update(result.status_counts())
         if result.region_set is not None:
             inside, undetermined = (
@@ -202,6 +205,7 @@ def _json(totals: _Totals, region_set: str | None) -> Iterator[str]:
     record: dict[str, object] = {
         "size": totals.size,
         "counts": dict(sorted(totals.counts.items())),
+        **({"regions": dict(sorted(totals.regions.items()))} if totals.regions else {}),
         "statuses": {status.name: n for status, n in sorted(totals.statuses.items())},
     }
     yield json.dumps(record)[:-1]
@@ -261,6 +265,11 @@ def _show(totals: _Totals, region_set: str | None, policy: Policy) -> None:
         rows.append([code, COUNTRIES.get(code, "no country"), f"{number:,}", share(number, size)])
     rows.append(["total", "", f"{size:,}", ""])
     blocks.append(table(rows, right=(2, 3)))
+    if totals.regions:
+        rows = [["REGION", "", "ADDRESSES", "SHARE"]]
+        for code, number in sorted(totals.regions.items(), key=lambda item: (-item[1], item[0])):
+            rows.append([code, COUNTRIES[code[:2]], f"{number:,}", share(number, size)])
+        blocks.append(table(rows, right=(2, 3)))
     rows = [["STATUS", "ADDRESSES", "SHARE"]]
     for status, number in sorted(totals.statuses.items()):
         rows.append([status.name, f"{number:,}", share(number, size)])

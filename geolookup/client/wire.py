@@ -140,6 +140,7 @@ def lookups(rows: list[bytes | None], question: Question) -> Request[list[Answer
         region_set=question.expression,
         policy=_number(question.policy),
         reasons=question.region_set is not None,
+        regions=True,
     )
     good = [row for row in rows if row is not None]
     if good:
@@ -267,16 +268,21 @@ def _answers(body: bytes, question: Question, size: int) -> list[Answer]:
                 verdicts[position] = verdict
         if result.has_reasons:
             reasons = result.reasons
-    columns = zip(result.countries, result.statuses, verdicts, reasons, strict=True)
+    columns = zip(result.countries, result.statuses, verdicts, reasons, result.regions, strict=True)
     dataset = result.dataset
     return [_plain_answer(*column, dataset) for column in columns]
 
 
 @lru_cache(8192)
 def _plain_answer(
-    country: str, status: Status, verdict: Verdict | None, reason: Reason | None, dataset: str
+    country: str,
+    status: Status,
+    verdict: Verdict | None,
+    reason: Reason | None,
+    region: str,
+    dataset: str,
 ) -> Answer:
-    return Answer(country, status, (), verdict, dataset, reason)
+    return Answer(country, status, (), verdict, dataset, reason, region)
 
 
 def _roster(question: Question, body: bytes) -> RosterResult:
@@ -423,8 +429,9 @@ def _fill(
     request.region_set = question.expression
     request.policy = _number(question.policy)
     request.record = question.record
-    # Results have reasons wherever they come from, so that the argument is none of the verbs'.
+    # Results have these wherever they come from, so that the arguments are none of the verbs'.
     request.reasons = question.region_set is not None
+    request.regions = True
     if column == "roster":
         _fill_roster(request, addresses)
     elif column == "ipv4":
@@ -522,6 +529,7 @@ def _result(response: v1.ClassifyRosterResponse, question: Question) -> RosterRe
             outside=response.outside if asked else None,
             undetermined=response.undetermined if asked else None,
             reasons=_reasons(response) if asked else None,
+            regions=response.regions or None,
             dataset=response.dataset,
             region_set=question.region_set,
             policy=question.policy if asked else None,

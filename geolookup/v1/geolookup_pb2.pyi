@@ -147,7 +147,7 @@ class TextAddresses(_message.Message):
     def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClassifyRosterRequest(_message.Message):
-    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy", "record", "reasons")
+    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy", "record", "reasons", "regions")
     IPV4_FIELD_NUMBER: _ClassVar[int]
     IPV6_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +155,7 @@ class ClassifyRosterRequest(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
+    REGIONS_FIELD_NUMBER: _ClassVar[int]
     ipv4: bytes
     ipv6: bytes
     text: TextAddresses
@@ -162,10 +163,11 @@ class ClassifyRosterRequest(_message.Message):
     policy: Policy
     record: bool
     reasons: bool
-    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., record: bool = ..., reasons: bool = ...) -> None: ...
+    regions: bool
+    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., record: bool = ..., reasons: bool = ..., regions: bool = ...) -> None: ...
 
 class ClassifyRosterResponse(_message.Message):
-    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset", "record", "reasons", "reason_counts")
+    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset", "record", "reasons", "reason_counts", "regions")
     class CountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +186,7 @@ class ClassifyRosterResponse(_message.Message):
     RECORD_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     REASON_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    REGIONS_FIELD_NUMBER: _ClassVar[int]
     size: int
     countries: bytes
     statuses: bytes
@@ -195,7 +198,8 @@ class ClassifyRosterResponse(_message.Message):
     record: DecisionRecord
     reasons: bytes
     reason_counts: _containers.RepeatedCompositeFieldContainer[ReasonCount]
-    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reasons: _Optional[bytes] = ..., reason_counts: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ...) -> None: ...
+    regions: bytes
+    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reasons: _Optional[bytes] = ..., reason_counts: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ..., regions: _Optional[bytes] = ...) -> None: ...
 
 class DecisionRecord(_message.Message):
     __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons", "subdivision_sources")

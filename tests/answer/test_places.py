@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import pytest
 
 from geolookup import Dataset
+from geolookup.answer import file_format
 from geolookup.answer.claims import Coverage, Depth, Policy
 from geolookup.answer.dataset import encode
 from geolookup.answer.derivation import derive
@@ -23,6 +24,7 @@ from geolookup.build import compiler
 from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.readers import SourceRanges, code_number
 from geolookup.build.sources import Override, Source
+from geolookup.errors import DatasetError
 
 WORLD = {
     "UA": {"Crimea", "Kyiv", "the rest of Ukraine"},
@@ -147,6 +149,13 @@ def compiled(
     voters: Sequence[Voter], rows: Sequence[Said], *, with_evidence: bool = False
 ) -> bytes:
     """Return the dataset of sources that say *rows* of 0.0.0.0, 0.0.0.1 and so on."""
+    content = compiled_content(voters, rows, with_evidence=with_evidence)
+    return encode(content, optional=content.optional)
+
+
+def compiled_content(
+    voters: Sequence[Voter], rows: Sequence[Said], *, with_evidence: bool = False
+) -> compiler.CompiledDataset:
     sources = []
     for number, voter in enumerate(voters):
         ranges = SourceRanges()
@@ -164,8 +173,7 @@ def compiled(
             within=((bytes(4), b"\xff" * 4),) if voter.coverage == "authoritative" else (),
         )
         sources.append((source, ranges))
-    content = compile_sources(sources, special_purpose=False, with_evidence=with_evidence)
-    return encode(content, optional=content.optional)
+    return compile_sources(sources, special_purpose=False, with_evidence=with_evidence)
 
 
 def check(
@@ -317,3 +325,45 @@ def test_derivation_ends_with_the_verdict_of_the_answer(policy: str) -> None:
             assert derivation.steps[-1].reason is answer.reason
             # It follows from the statements, without a word about what the dataset keeps.
             assert "keep" not in derivation.steps[-1].question, (name, said)
+
+
+@pytest.mark.parametrize(
+    ("places", "what"),
+    [
+        (("UA-43", "UA-99"), "UA-99 is unknown; upgrade geolookup"),
+        (("UA-43", "UA-30"), "not codes of subdivisions, sorted"),
+        (("UA-43", "UA-43"), "not codes of subdivisions, sorted"),
+        (("CN-HK", "UA-43"), "CN-HK is unknown"),
+        (("UA", "UA-43"), "not codes of subdivisions"),
+        (("UA-30",), "does not fit the format"),
+    ],
+)
+def test_dataset_with_wrong_subdivisions_is_refused(places: tuple[str, ...], what: str) -> None:
+    voter = Voter("full", "subdivision", "a")
+    content = compiled_content([voter], [("UA-43",)])
+    with pytest.raises(DatasetError, match=what):
+        encode(replace(content, places=places))
+
+
+@pytest.mark.parametrize(
+    ("section", "data", "what"),
+    [
+        ("claim.places", b"\1\0\0\1", "place.vote: 1 items, expected 2"),
+        ("claim.places", b"\0\0\0\1\0", "claim.places: 5 items, expected 4"),
+        ("place.vote", b"\1\x80", "place.vote: unknown values"),
+        ("place.vote", b"au", "place.vote: unknown values"),
+        ("place.flags", b"\x10", "place.flags: unknown values"),
+        ("place.code", b"UA-43", "no multiple of 6"),
+        ("place.code", None, "place.code is missing"),
+    ],
+)
+def test_damaged_places_are_refused(section: str, data: bytes | None, what: str) -> None:
+    image = encode(compiled_content([Voter("full", "subdivision", "a")], [("UA-43",)]))
+    whole = file_format.Image(memoryview(image), "file")
+    sections = []
+    for name in whole.sections:
+        content = data if name == section else bytes(whole.section(name))
+        if content is not None:
+            sections.append((name, 1, content))
+    with pytest.raises(DatasetError, match=what):
+        Dataset.from_buffer(file_format._assemble_sections(sections))

@@ -318,8 +318,15 @@ def _classify(
             else None,
         )
         rest += v1.ClassifyRosterResponse(record=record_message(record)).SerializeToString()
+    if roster.regions and snapshot.dataset.has_subdivisions:
+        rest += v1.ClassifyRosterResponse(regions=_regions(snapshot, answer)).SerializeToString()
     call.record_roster(statuses, region_set, verdicts, reasons)
     return answer.finish(rest, streamed)
+
+
+def _regions(snapshot: Snapshot, answer: _core.RosterAnswer) -> bytes:
+    codes, claims = snapshot.dataset.claims.regions(), answer.claims
+    return b"" if codes is None or claims is None else _core.map48(claims, codes)
 
 
 def record_message(record: DecisionRecord) -> v1.DecisionRecord:

@@ -188,6 +188,7 @@ class NativeTransport:
                 begin=begin,
                 tail=v1.LookupResponse(dataset=snapshot.dataset.id).SerializeToString(),
                 named=snapshot.named,
+                has_regions=snapshot.dataset.has_subdivisions,
                 stale_from=snapshot.dataset.withholds_from or 0,
                 authorization=authorization,
                 perspectives=perspectives,
@@ -482,18 +483,19 @@ def _allow(settings: Settings) -> dict[int, list[bytes]]:
 
 def _heads(snapshot: Snapshot) -> tuple[bytes, bytes]:
     """Return where they begin, and by claim what stands before the verdict in responses."""
-    made: dict[tuple[str, int, tuple[str, ...]], bytes] = {}
+    made: dict[tuple[str, int, tuple[str, ...], str], bytes] = {}
     heads, begin = [], array("I", [0])
     at = 0
     for claim in snapshot.dataset.claims:
         claimed = claim.claimed if claim.status is Status.DISPUTED else ()
-        key = (claim.country, int(claim.status), tuple(claimed))
+        key = (claim.country, int(claim.status), tuple(claimed), claim.region)
         head = made.get(key)
         if head is None:
             head = made[key] = v1.LookupResponse(
                 country=claim.country,
                 status=int(claim.status),  # type: ignore[arg-type]  # any number of the enum
                 claimed=claimed,
+                region=claim.region,
             ).SerializeToString()
         heads.append(head)
         at += len(head)
