@@ -92,11 +92,12 @@ class Age:
     def __str__(self) -> str:
         parts = [f"{self.days:,} days"]
         if self.max_age and self.days > self.max_age:
-            parts.append(f"at most {self.max_age:,} are allowed")
+            parts[0] += f", at most {self.max_age:,} are allowed"
         if self.stale_sources:
-            parts.append(f"too old is {', '.join(self.stale_sources)}")
-        text = ", ".join(parts)
-        return f"{text}; verdicts are UNDETERMINED" if self.withholds_verdicts else text
+            parts.append(f"too old: {', '.join(self.stale_sources)}")
+        if self.withholds_verdicts:
+            parts.append("verdicts are UNDETERMINED")
+        return "; ".join(parts)
 
 
 def stale_from(built: datetime, limit: AgeLimit, sources: Iterable[DatedSource]) -> int | None:

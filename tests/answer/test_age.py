@@ -126,7 +126,7 @@ def test_largest_limit_does_not_pass_the_calendar() -> None:
         (Age(3, 0, "warn", False), "3 days"),
         (Age(3, 60, "undetermined", False), "3 days"),
         (Age(1_000, 60, "warn", True), "1,000 days, at most 60 are allowed"),
-        (Age(9, 60, "warn", True, ("a", "b")), "9 days, too old is a, b"),
+        (Age(9, 60, "warn", True, ("a", "b")), "9 days; too old: a, b"),
         (Age(61, 60, "undetermined", True),
          "61 days, at most 60 are allowed; verdicts are UNDETERMINED"),
     ],

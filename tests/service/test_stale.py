@@ -201,7 +201,7 @@ def _sources(service: Service) -> Any:
 def test_service_says_everywhere_that_its_dataset_is_stale(stale: Service) -> None:
     (admin,), (metrics,) = stale.announced["admin"], stale.announced["metrics"]
     text = run("admin", "status", "--admin", admin)
-    assert "90 days, at most 60 are allowed, too old is two; verdicts are UNDETERMINED" in text
+    assert "90 days, at most 60 are allowed; too old: two; verdicts are UNDETERMINED" in text
     assert "source one: its data of 2026-06-17 is older than the 30 days" in text
     status = json.loads(run("admin", "status", "--admin", admin, "--json"))
     assert status["age"]["is_stale"] is True
@@ -218,9 +218,7 @@ def test_service_says_everywhere_that_its_dataset_is_stale(stale: Service) -> No
     log = stale.log()
     for event in ("old_dataset", "stale_dataset", "kept_too_long"):
         assert log.count(f" {event} ") == 1, log
-    assert "90 days, at most 60 are allowed, too old is two" in run(
-        "info", "--server", stale.target
-    )
+    assert "90 days, at most 60 are allowed; too old: two" in run("info", "--server", stale.target)
 
 
 def run(*arguments: str) -> str:

@@ -473,7 +473,7 @@ def test_the_command_shows_the_status(admin: AdminServer) -> None:
     assert "SERVING" in done.stdout
     assert NEW in done.stdout
     assert "override 2 (office): expired after 2026-06-01" in done.stdout
-    assert "90 days, at most 60 are allowed, too old is lite; verdicts are" in done.stdout
+    assert "90 days, at most 60 are allowed; too old: lite; verdicts are" in done.stdout
     assert "source lite: its data of 2026-06-01 is older than the 30 days" in done.stdout
     done = command("status", "--admin", str(admin.address), "--json")
     told = json.loads(done.stdout)
