@@ -6,10 +6,12 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.mmdb import cache_folder
 
+_EXT = Path(__file__).resolve().parents[2] / "ext"
 FLAGS = ("-O3", "-std=c11", "-Wall", "-Wextra", "-fPIC", "-shared")
 """The optimisation level is setup.py's."""
 
@@ -18,12 +20,13 @@ class UnavailableError(Exception):
     """A contender can't take part here; the text is the reason."""
 
 
-def load(name: str, *libraries: str) -> ctypes.CDLL:
+def load(name: str, *libraries: str, core: Sequence[str] = ()) -> ctypes.CDLL:
     """Build ``<name>.c`` of this folder unless it was built before, and load it.
 
     Args:
         name: the loop's.
         libraries: what it is linked with.
+        core: compiler flags for the core's headers, which it includes; empty: it does not.
 
     Raises:
         UnavailableError: there is no compiler, or a header or library is missing.
@@ -32,13 +35,15 @@ def load(name: str, *libraries: str) -> ctypes.CDLL:
     compiler = shutil.which("cc")
     if compiler is None:
         raise UnavailableError("no C compiler (cc)")
-    recipe = repr((source.read_bytes(), FLAGS, libraries)).encode()
+    flags = [*FLAGS, *core, f"-I{_EXT}"] if core else list(FLAGS)
+    headers = [path.read_bytes() for path in sorted(_EXT.glob("*.h"))] if core else []
+    recipe = repr((source.read_bytes(), headers, flags, libraries)).encode()
     built = cache_folder() / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}.so"
     if not built.exists():
         partial = built.with_suffix(".partial")
         links = [f"-l{library}" for library in libraries]
         done = subprocess.run(  # noqa: S603 - our own source, the machine's compiler
-            [compiler, *FLAGS, str(source), "-o", str(partial), *links],
+            [compiler, *flags, str(source), "-o", str(partial), *links],
             capture_output=True,
             text=True,
             check=False,

@@ -16,6 +16,7 @@ import selectors
 import signal
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,9 +24,10 @@ from typing import Any
 
 import geolookup
 from bench.load.arrivals import poisson
+from bench.load.native import NativeRun, NativeSender
 from bench.load.plan import OK, UNFINISHED, UNSENT, Plan, Result
 from bench.load.senders import Sender, addresses, sender_of, status_of, threaded_client
-from bench.load.work import Call, Drawing, calls
+from bench.load.work import Call, Drawing, calls, is_native
 from geolookup.errors import GeoLookupError
 
 _BREATH = 8
@@ -81,11 +83,14 @@ class _Run:
         self.start = self.measured = self.end = self.ended = 0.0
         self._begun = False
         self._waited = 0.0
+        self._progress = self._progress_of_result
 
     def run(self, connection: Connection, runner: asyncio.Runner) -> Result:
         self.connection = connection
         if self.plan.scenario.startswith("thread-"):
             self._threads()
+        elif is_native(self.plan.scenario):
+            self._native()
         else:
             runner.run(self._tasks())
         gc.unfreeze()
@@ -107,6 +112,42 @@ class _Run:
         self.start = begin
         self.measured = begin + self.plan.warm_up
         self.end = self.measured + self.plan.seconds
+
+    # in C
+
+    def _native(self) -> None:
+        plan = self.plan
+        due = None
+        if plan.rate is not None:
+            length = plan.warm_up + plan.seconds
+            due = array("d", poisson(plan.rate * self.share, self.seed, 0.0, length))
+        run = NativeRun(self.ready, due, max(1, self.under_way), plan.timeout)
+        self._progress = lambda: run.progress
+        over = threading.Event()
+
+        def watch() -> None:
+            for at, tick in self._ticks():
+                over.wait(max(0.0, at - time.monotonic()))
+                tick()
+                if self.stopped:
+                    run.stop()
+                    return
+            while not over.wait(_TICK) and not self.stopped:
+                self._tick()
+            if self.stopped:
+                run.stop()
+
+        with contextlib.closing(NativeSender(plan)) as sender:
+            sender.connect()
+            self._prepared()
+            run.begin(self.start, self.measured, self.end)
+            watching = threading.Thread(target=watch)
+            watching.start()
+            sender.make(run)  # in the main thread, whose waits for a core are known
+            self.ended = time.monotonic()
+            over.set()
+            watching.join()
+        run.add_to(self.result)
 
     # asyncio
 
@@ -284,8 +325,10 @@ class _Run:
             self.stopped = True  # also where nobody is left who would say it
             self._finish()
             return
-        failed = self.result.asked - self.result.answered
-        self.connection.send(("progress", self.result.answered, failed))
+        self.connection.send(("progress", *self._progress()))
+
+    def _progress_of_result(self) -> tuple[int, int]:
+        return self.result.answered, self.result.asked - self.result.answered
 
     def _note(self, due: float, begun: float, call: Call, status: str) -> None:
         now = time.monotonic()

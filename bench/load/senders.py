@@ -1,4 +1,4 @@
-"""How a call is made: plain gRPC, a stream, or through geolookup's own clients."""
+"""How calls are made from Python: a stream of grpcio, or geolookup's own clients."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def sender_of(plan: Plan, drawing: Drawing) -> Sender:
     """Return what makes the calls of a plan."""
     if plan.scenario in {"client-joins", "coalesced"}:
         return _ClientLookups(plan, drawing)
-    if plan.scenario.startswith("stream-"):
-        return _Streams(plan)
-    return _UnaryCalls(plan)
+    return _Streams(plan)
 
 
 def _channels(plan: Plan) -> list[grpc.aio.Channel]:
@@ -62,42 +60,6 @@ def _channels(plan: Plan) -> list[grpc.aio.Channel]:
         else grpc.aio.secure_channel(plan.target.address, credentials, options)
         for _ in range(plan.connections)
     ]
-
-
-async def _connect(channels: list[grpc.aio.Channel]) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_CONNECTING):
-            for channel in channels:
-                await channel.channel_ready()
-
-
-class _UnaryCalls:
-    """Unary calls, straight from bytes to bytes."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._timeout = plan.timeout
-        self._channels = _channels(plan)
-        self._turns = itertools.cycle(self._channels)
-        self._methods: dict[tuple[str, int], Any] = {}
-
-    async def connect(self) -> None:
-        await _connect(self._channels)
-
-    async def send(self, call: Call) -> str:
-        channel = next(self._turns)
-        key = (call.method, id(channel))
-        method = self._methods.get(key)
-        if method is None:
-            method = self._methods[key] = channel.unary_unary(call.method)
-        try:
-            await method(call.body, timeout=self._timeout)
-        except grpc.aio.AioRpcError as error:
-            return str(error.code().name)
-        return OK
-
-    async def close(self) -> None:
-        for channel in self._channels:
-            await channel.close()
 
 
 class _ClientLookups:
@@ -173,7 +135,10 @@ class _Streams:
         self._streams = [_Stream(channel) for channel in self._channels]
 
     async def connect(self) -> None:
-        await _connect(self._channels)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECTING):
+                for channel in self._channels:
+                    await channel.channel_ready()
 
     async def send(self, call: Call) -> str:
         stream = min(self._streams, key=len)

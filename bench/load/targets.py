@@ -10,6 +10,8 @@ from pathlib import Path
 
 import grpc
 
+from geolookup.client.tls import Material, credentials_of
+
 _OWN_NETWORKS = tuple(
     map(
         ipaddress.ip_network,
@@ -56,7 +58,7 @@ class Target:
         """Credentials of a channel; None: there is no TLS."""
         if not self.tls:
             return None
-        return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
+        return credentials_of(Material(self.ca, self.certificate, self.key))
 
     @property
     def options(self) -> list[tuple[str, object]]:

@@ -86,6 +86,11 @@ def parse(scenario: str) -> tuple[str, int]:
     return scenario, 1
 
 
+def is_native(scenario: str) -> bool:
+    """Say whether a scenario's calls are made in C, and not by one of the Python clients."""
+    return parse(scenario)[0] in {"joins", "roster", "mix"}
+
+
 def parsed_mix(mix: Mapping[str, float]) -> Mapping[str, float]:
     """Return the weights of a mix.
 

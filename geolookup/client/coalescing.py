@@ -122,6 +122,13 @@ class Queues(Generic[K, W]):
                 del self._queues[key]
         return taken
 
+    def more(self, key: K, number: int) -> list[W]:
+        """Return up to so many that wait, for a call that is under way already."""
+        queue = self._queues[key]
+        number = min(number, len(queue.waiters))
+        self._waiting -= number
+        return [queue.waiters.popitem(last=False)[0] for _ in range(number)]
+
     def put_back(self, key: K, waiters: Iterable[W]) -> None:
         """Have lookups that were sent in vain wait again, before all others of their key.
 
@@ -175,12 +182,11 @@ class Batch:
     """Lookups that go out in one call.
 
     Attributes:
-        request: what is sent.
         waiters: who waits for it.
         attempts: when it is sent again if it fails; its deadline is that of the last waiter.
     """
 
-    __slots__ = ("attempts", "key", "question", "request", "waiters")
+    __slots__ = ("_request", "attempts", "key", "question", "waiters")
 
     def __init__(
         self, question: wire.Question, key: _Key | None, waiters: list[Waiter], budget: Budget
@@ -189,13 +195,27 @@ class Batch:
         self.key = key
         self.waiters = waiters
         self.attempts = Attempts(budget, max(waiter.deadline for waiter in waiters))
-        rows = [waiter.packed for waiter in waiters]
-        # All wait for one address where it is requested alone.
-        self.request: wire.Request[Any] = (
-            wire.lookups(rows, question)
-            if key is not None and len(rows) > 1
-            else wire.lookup(rows[0], question)
-        )
+        self._request: wire.Request[Any] | None = None
+
+    @property
+    def request(self) -> wire.Request[Any]:
+        """What is sent."""
+        if self._request is None:
+            rows = [waiter.packed for waiter in self.waiters]
+            # All wait for one address where it is requested alone.
+            self._request = (
+                wire.lookups(rows, self.question)
+                if self.key is not None and len(rows) > 1
+                else wire.lookup(rows[0], self.question)
+            )
+        return self._request
+
+    def add(self, waiters: list[Waiter]) -> None:
+        """Add lookups, before it is sent."""
+        self.waiters += waiters
+        latest = max(waiter.deadline for waiter in waiters)
+        self.attempts.deadline = max(self.attempts.deadline, latest)
+        self._request = None
 
     def remaining(self) -> float:
         """Return the seconds until its deadline."""
@@ -265,15 +285,32 @@ class Coalescer:
             if not waiters or self._sent(Batch(key[0], key, waiters, self._budget)):
                 return
 
+    def fill(self, batch: Batch) -> None:
+        """Add to a batch that is about to be sent what waits by now."""
+        if batch.key is None:
+            return
+        with self._lock:
+            more = self._queues.more(batch.key, self._queues.batch - len(batch.waiters))
+        if more:
+            batch.add(more)
+
     def give_up(self, waiter: Waiter, question: wire.Question) -> None:
         """Note that a caller waits no more."""
         with self._lock:
             self._queues.remove((question, waiter.packed is not None), waiter)
 
     def on_answer(self, batch: Batch, body: bytes) -> None:
-        """Send what waited for this call, and give its waiters their answers."""
+        """Give the waiters their answers, and send what waited for this call.
+
+        In this order, since who is answered may ask again, and then goes with the rest.
+        """
         self._budget.refill()
-        self.leave(batch)
+        try:
+            self._hand_out(batch, body)
+        finally:
+            self.leave(batch)
+
+    def _hand_out(self, batch: Batch, body: bytes) -> None:
         try:
             answers = batch.request.read(body)
         except GeoLookupError as error:

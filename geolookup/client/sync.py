@@ -225,8 +225,8 @@ class Client(BaseClient):
                 raise closed()
 
     # Coalesced lookups. The first of a question is an ordinary call of its caller's thread. What
-    # waits when a call ends becomes the next one, which the thread of one of its waiters makes:
-    # the one that waits longest, so that it has as much time as the call.
+    # waits when a call ends becomes the next one, which the thread of one of its waiters makes,
+    # as long as that one waits.
 
     def _coalesced(self, packed: bytes | None, question: wire.Question, limit: float) -> Answer:
         lookups = self._lookups
@@ -242,7 +242,7 @@ class Client(BaseClient):
         try:
             while waiter.outcome is None and waiter.wait():
                 if waiter.batches:
-                    self._make(waiter.batches.pop())
+                    self._make(waiter.batches.pop(), waiter)
         finally:
             waiter.gone = True
             if waiter.outcome is None:
@@ -257,7 +257,7 @@ class Client(BaseClient):
     def _send(self, batch: Batch) -> bool:
         if self._closed:
             return False
-        for waiter in sorted(batch.waiters, key=_deadline, reverse=True):
+        for waiter in batch.waiters:
             assert isinstance(waiter, _Waiter)  # noqa: S101
             if waiter.gone:
                 continue
@@ -275,31 +275,41 @@ class Client(BaseClient):
             if not self._send(batch):
                 self._fail(batch, EXPIRED)
 
-    def _make(self, batch: Batch) -> None:
-        """Make the call of a batch, and hand out what came back."""
+    def _make(self, batch: Batch, waiter: _Waiter) -> None:
+        """Make the call of a batch in the thread of one of its waiters, and hand out its answer."""
         lookups = self._lookups
         assert lookups is not None  # noqa: S101
+        lookups.fill(batch)
         try:
             while True:
-                body = self._calls.call(
-                    batch.request.method, batch.request.body, max(batch.remaining(), 0.001)
-                )
+                timeout = max(min(batch.remaining(), waiter.remaining()), 0.001)
+                body = self._calls.call(batch.request.method, batch.request.body, timeout)
                 if isinstance(body, bytes):
                     lookups.on_answer(batch, body)
                     return
+                if waiter.remaining() <= 0 < batch.remaining():
+                    break  # the others have time yet
                 wait = lookups.on_failure(batch, body)
                 if wait is None:
                     return
-                self._closing.wait(wait)
+                self._closing.wait(min(wait, max(waiter.remaining(), 0.0)))
+                if waiter.remaining() <= 0 < batch.remaining() and not self._closed:
+                    break
                 if self._closed or batch.remaining() <= 0:
                     self._fail(batch, EXPIRED)
                     return
         except ServiceError:  # the client was closed
             lookups.on_closed(batch)
+            return
         except BaseException:  # Ctrl-C in this thread is nothing to the others
-            if not self._send(batch):
-                self._fail(batch, EXPIRED)
+            self._leave_to_others(batch, waiter)
             raise
+        self._leave_to_others(batch, waiter)
+
+    def _leave_to_others(self, batch: Batch, waiter: _Waiter) -> None:
+        waiter.gone = True
+        if not self._send(batch):
+            self._fail(batch, EXPIRED)
 
     def _fail(self, batch: Batch, failure: Failure) -> None:
         assert self._lookups is not None  # noqa: S101
@@ -390,9 +400,13 @@ class _Waiter(Waiter):
         self._woken = threading.Lock()
         self._woken.acquire()
 
+    def remaining(self) -> float:
+        """Return the seconds that it waits yet."""
+        return self.deadline - monotonic()
+
     def wait(self) -> bool:
         """Wait until there is something; False: its time is over."""
-        return self._woken.acquire(timeout=max(self.deadline - monotonic(), 0.0))
+        return self._woken.acquire(timeout=max(self.remaining(), 0.0))
 
     def wake(self) -> None:
         """Have `wait` return; a wake-up before it has is one with it."""
@@ -402,7 +416,3 @@ class _Waiter(Waiter):
     def resolve(self, outcome: Answer | GeoLookupError) -> None:
         self.outcome = outcome
         self.wake()
-
-
-def _deadline(waiter: Waiter) -> float:
-    return waiter.deadline

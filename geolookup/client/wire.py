@@ -88,6 +88,14 @@ class Question:
             TypeError, ValueError, RegionSetError: as `Dataset.lookup`, where
                 that is known without the service's region sets.
         """
+        if type(region_set) in _CACHED and type(policy) in _POLICIES:
+            return _question(region_set, policy, record)
+        return cls._of(region_set, policy, record)
+
+    @classmethod
+    def _of(
+        cls, region_set: str | RegionSet | None, policy: Policy | str, record: bool
+    ) -> Question:
         policy = read_policy(policy)
         if region_set is None:
             if record:
@@ -104,6 +112,12 @@ class Question:
         if not region_set.isascii():  # names are; and some text can't be sent at all
             raise RegionSetError("region set: unknown name at position 1")
         return cls(region_set, policy, region_set, record)
+
+
+# A client asks the same few questions again and again.
+_CACHED = (str, type(None))
+_POLICIES = (str, Policy)
+_question = lru_cache(256)(Question._of)
 
 
 @dataclass(frozen=True, slots=True)
