@@ -99,15 +99,19 @@ static inline void gl_pinged(gl_connection *c)
 static inline void gl_look_at_frame(gl_connection *c, const uint8_t *head)
 {
     int32_t stream = (int32_t)(gl_read_be32(head + 5) & INT32_MAX);
+    int end = head[4] & NGHTTP2_FLAG_END_STREAM;
 
     c->frame_left = gl_read_be32(head) >> 8;
-    if (head[3] != NGHTTP2_DATA)
-        return;
-    if (c->frame_left < 64 && !(head[4] & NGHTTP2_FLAG_END_STREAM))
-        gl_spend(c);
-    for (unsigned i = 0; i < GL_FINISHED; i++)
-        if (c->finished[i] == stream && stream != 0)
-            gl_expel(c, NGHTTP2_STREAM_CLOSED, "data_after_end");
+    if (head[3] == NGHTTP2_DATA) {
+        if (c->frame_left < 64 && !end)
+            gl_spend(c);
+        for (unsigned i = 0; i < GL_FINISHED; i++)
+            if (c->finished[i] == stream && stream != 0)
+                gl_expel(c, NGHTTP2_STREAM_CLOSED, "data_after_end");
+    }
+    if (head[3] == NGHTTP2_RST_STREAM ||
+        (end && (head[3] == NGHTTP2_DATA || head[3] == NGHTTP2_HEADERS)))
+        c->finished[c->finished_next++ % GL_FINISHED] = stream;
 }
 
 /* Looks at the heads of frames before libnghttp2 does. DATA on a stream that is closed it ignores
@@ -283,11 +287,6 @@ static int gl_on_frame(nghttp2_session *session, const nghttp2_frame *frame, voi
                 gl_all_read(call);
         }
         break;
-    case NGHTTP2_RST_STREAM:
-        call = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
-        if (call != NULL)
-            call->ended = 1;
-        break;
     case NGHTTP2_SETTINGS:
         if (frame->hd.flags & NGHTTP2_FLAG_ACK)
             c->settled = 1;
@@ -324,14 +323,11 @@ static int gl_on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame
 static int gl_on_stream_close(nghttp2_session *session, int32_t stream, uint32_t error, void *data)
 {
     gl_call *call = nghttp2_session_get_stream_user_data(session, stream);
-    gl_connection *c = data;
 
     (void)error;
-    if (call == NULL)
-        return 0;
-    if (call->ended)
-        c->finished[c->finished_next++ % GL_FINISHED] = stream;
-    gl_call_over(call);
+    (void)data;
+    if (call != NULL)
+        gl_call_over(call);
     return 0;
 }
 

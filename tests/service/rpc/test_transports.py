@@ -540,6 +540,19 @@ def test_data_after_the_end_closes_the_connection(
 
 @pytest.mark.transports("native")
 @needs_native
+def test_data_with_the_end_before_it_closes_the_connection(dataset: Dataset) -> None:
+    """Both come in one read, so libnghttp2 has not closed the stream when the second is seen."""
+    with (
+        serving_here(dataset, transport="native") as server,
+        http2.Connection(server.address.port) as connection,
+    ):
+        connection.open(1, f"/{SERVICE}/Lookup")
+        reset = http2.frame(http2.RST_STREAM, 0, 1, struct.pack(">I", http2.CANCEL))
+        connection.raw(reset + http2.frame(http2.DATA, 0, 1, b"late"))
+        assert connection.expect(http2.GOAWAY).error_code == http2.STREAM_CLOSED
+
+
+@needs_native
 def test_data_of_a_call_that_the_server_has_ended_is_ignored_and_counted(dataset: Dataset) -> None:
     """It may have been on its way; a flood of it closes the connection."""
     with (
