@@ -1,4 +1,8 @@
-"""The example clients in Go and Node.js, built and run against a real service."""
+"""The example clients, built and run against a real service.
+
+Those in Go and Node.js; where EXAMPLE_CLIENTS is set, those that it names ("go node java rust
+python"), and what takes them long. `python -m tests.conformance clients` does so.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,11 @@ import ipaddress
 import os
 import random
 import shutil
+import signal
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -15,11 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import http2
 import pytest
-from servers import PATIENCE, ROOT, Service
+import small_dataset
+import trustme
+from servers import PATIENCE, ROOT, Service, serving, serving_here
 
+import geolookup
 from geolookup import Dataset, Reason
 from geolookup.service import RosterLimits
+from geolookup.service.methods import Method
+from geolookup.service.monitoring import counters
 from geolookup.service.rpc import handlers
 
 CLIENTS = ROOT / "examples" / "clients"
@@ -35,20 +49,42 @@ pytestmark = [
     pytest.mark.timeout(2 * BUILD_PATIENCE),  # grpc-go is fetched and compiled in the first test
 ]
 
+CHOSEN = os.environ.get("EXAMPLE_CLIENTS", "")
+LANGUAGES = CHOSEN.split() or ["go", "node"]
+"""Maven and cargo fetch and compile for minutes."""
+TARGETS = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+"""Where cargo puts what it has built."""
+TOOLS = {
+    "go": ("go", "npx"),
+    "node": ("node", "npm"),
+    "java": ("mvn", "java"),
+    "rust": ("cargo",),
+    "python": (),
+}
+COMMANDS = {
+    "go": ("./client",),
+    "node": ("node", "client.js"),
+    "java": ("java", "-jar", "target/client.jar"),
+    "rust": (str(TARGETS / "release" / "client"),),
+    "python": (sys.executable, str(Path(__file__).with_name("client.py"))),
+}
+
+takes_long = pytest.mark.skipif(not CHOSEN, reason="takes long: EXAMPLE_CLIENTS is not set")
+
 OURS = ("SECURITY ERROR", "missing go.sum", "updates to go.mod", "EUSAGE", "EINTEGRITY")
 """What go and npm say where not the registry is at fault but what is committed here."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def fetch(folder: Path, *command: str) -> None:
+def fetch(folder: Path, *command: str, patience: float = FETCH_PATIENCE) -> None:
     """Run what needs a registry; skip the test where that can't be reached."""
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=FETCH_PATIENCE, check=False
+            command, cwd=folder, capture_output=True, text=True, timeout=patience, check=False
         )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"{' '.join(command)} took more than {FETCH_PATIENCE} s")
+        pytest.skip(f"{' '.join(command)} took more than {patience} s")
     if done.returncode:
         said = done.stdout + done.stderr
         assert not any(fault in said for fault in OURS), f"{command}:\n{said}"
@@ -67,6 +103,12 @@ def build(folder: Path, *command: str) -> None:
 def prepare(language: str, folder: Path) -> None:
     if language == "node":
         fetch(folder, "npm", "ci", "--no-audit", "--no-fund", "--fetch-retries=1")
+    if language == "java":
+        fetch(folder, "mvn", "--batch-mode", "--quiet", "package", patience=BUILD_PATIENCE)
+    if language == "rust":
+        fetch(folder, "cargo", "fetch", "--locked")
+        build(folder, "cargo", "build", "--release", "--locked", "--jobs", "1")
+    if language != "go":
         return
     fetch(folder, "go", "mod", "download")
     fetch(folder, "npx", "--yes", BUF, "--version")
@@ -75,11 +117,11 @@ def prepare(language: str, folder: Path) -> None:
     build(folder, "go", "build", "-o", "client")
 
 
-@pytest.fixture(scope="module", params=["go", "node"])
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """How to run a client, which was built first: once for all processes of xdist."""
-    language = request.param
-    for tool in {"go": ("go", "npx"), "node": ("node", "npm")}[language]:
+@pytest.fixture(scope="module", params=LANGUAGES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a client is, which was built first: once for all processes of xdist."""
+    language: str = request.param
+    for tool in TOOLS[language]:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     shared = tmp_path_factory.getbasetemp()
@@ -92,17 +134,28 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (tree / "prepared").exists():
             shutil.rmtree(tree, ignore_errors=True)
-            shutil.copytree(
-                CLIENTS / language, folder, ignore=shutil.ignore_patterns("node_modules", "gen")
-            )
+            if language == "python":
+                folder.mkdir(parents=True)
+            else:
+                built = shutil.ignore_patterns("node_modules", "gen", "target")
+                shutil.copytree(CLIENTS / language, folder, ignore=built)
             (tree / "proto").symlink_to(ROOT / "proto")
             prepare(language, folder)
             (tree / "prepared").touch()
-    command = [str(folder / "client")] if language == "go" else ["node", str(folder / "client.js")]
+    return folder
 
-    def run(*arguments: str, given: str) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Run:
+    """How to run a client to its end."""
+
+    def run(
+        *arguments: str, given: str, authorities: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*command, *arguments],
+            [*COMMANDS[folder.name], *arguments],
+            cwd=folder,
+            env=os.environ | ({"SERVICE_CA": str(authorities)} if authorities else {}),
             input=given,
             capture_output=True,
             text=True,
@@ -111,6 +164,34 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         )
 
     return run
+
+
+class Joining:
+    """A client that asks for one address after the other over the same channel."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self._process = subprocess.Popen(
+            [*COMMANDS[folder.name], target, "join", "CN"],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def country(self, address: str) -> str:
+        """Return the country of an address; empty where the client has given up."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{address}\n")
+        return self._process.stdout.readline().partition(" ")[0]
+
+    def __enter__(self) -> Joining:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +239,7 @@ def test_takedown_names_exactly_participants_inside(
 def test_refusal_is_reported_without_an_address(client: Run, service: Service) -> None:
     done = client(service.target, "takedown", "NOWHERE", given="anna 8.8.8.8\n")
     assert done.returncode == 1
-    assert "region_set" in done.stderr
+    assert "NOWHERE" in done.stderr
     assert "8.8.8.8" not in done.stderr
 
 
@@ -218,3 +299,97 @@ def test_roster_that_can_never_be_answered_is_requested_once(client: Run, datase
     with losing(dataset, (grpc.StatusCode.INVALID_ARGUMENT, None)) as (target, service):
         assert client(target, "takedown", "CN", given="anna 1.0.1.1\n").returncode == 1
         assert service.attempts == 1
+
+
+MOVES = "200.0.0.1"
+"""In Colombia in the embedded dataset, and unassigned in the small one."""
+
+
+def test_joins_go_on_while_dataset_and_connections_change(folder: Path, tmp_path: Path) -> None:
+    """Connections end by age (GOAWAY) and with their worker, which stops or is killed."""
+    served, small = tmp_path / "served.geolookup", tmp_path / "small.geolookup"
+    shutil.copy(ROOT / "geolookup" / "data" / "embedded.geolookup", served)
+    small.write_bytes(geolookup.answer.dataset.encode(small_dataset.content()))
+    options = ("--dataset", str(served), "--workers", "2", "--max-connection-age", "1")
+    with serving(*options) as service, Joining(folder, service.target) as client:
+        begin = time.monotonic()
+        assert client.country(MOVES) == "CO"
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            os.kill(service.workers[0], number)
+            for _ in range(50):
+                assert client.country(MOVES) == "CO"
+        small.replace(served)
+        service.process.send_signal(signal.SIGHUP)
+        # The workers change one after the other, and a connection leads to one of them.
+        asked_of_new = 0
+        while asked_of_new < 100 or time.monotonic() < begin + 2.2:
+            assert time.monotonic() < begin + PATIENCE
+            answer = client.country(MOVES)
+            assert answer in {"CO", "ZZ"}
+            asked_of_new = asked_of_new + 1 if answer == "ZZ" else 0
+
+
+def test_shed_join_is_made_again_when_the_service_says_so(folder: Path, dataset: Dataset) -> None:
+    with (
+        serving_here(dataset, max_calls=1) as server,
+        Joining(folder, str(server.address)) as client,
+    ):
+        assert client.country("1.0.1.1") == "CN"
+        with http2.Connection(server.address.port) as holding:
+            holding.open(1, "/geolookup.v1.GeoLookupService/Lookup")
+            assert holding.is_alive()
+            release = threading.Timer(0.3, holding.close)
+            release.start()
+            assert client.country("8.8.8.8") == "US"
+            release.join()
+        assert counters.total([server.counters]).shed[Method.LOOKUP] > 0
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def test_join_and_takedown_over_tls(client: Run, authority: trustme.CA, tmp_path: Path) -> None:
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    chain, key, trusted = (tmp_path / name for name in ("chain", "key", "ca"))
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    key.write_bytes(certificate.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(trusted)
+    with serving("--tls-certificate", str(chain), "--tls-key", str(key)) as service:
+        target = service.target.replace("127.0.0.1", "localhost")
+        done = client(target, "join", "CN", given="1.0.1.1\n", authorities=trusted)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("CN ")
+        roster = "".join(f"{at} 1.0.1.1\n" for at in range(100_000))
+        done = client(target, "takedown", "CN", given=roster, authorities=trusted)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split() == [str(at) for at in range(100_000)]
+        # Without the authority there is no connection, and no answer.
+        assert client(target, "join", "CN", given="1.0.1.1\n").returncode != 0
+
+
+@takes_long
+def test_takedown_of_a_million_addresses(client: Run, service: Service, dataset: Dataset) -> None:
+    draw = random.Random(2)
+    addresses = [str(ipaddress.IPv4Address(draw.getrandbits(32))) for _ in range(1_000_000)]
+    roster = "".join(f"{at} {text}\n" for at, text in enumerate(addresses))
+    done = client(service.target, "takedown", "EEA", given=roster)
+    assert done.returncode == 0, done.stderr
+    inside = dataset.classify(addresses, region_set="EEA").inside
+    assert [*map(int, done.stdout.split())] == [*inside]
+
+
+@takes_long
+def test_call_that_is_never_answered_ends_at_its_deadline(client: Run) -> None:
+    with serving() as service:
+        for worker in service.workers:
+            os.kill(worker, signal.SIGSTOP)
+        try:
+            begin = time.monotonic()
+            done = client(service.target, "join", "CN", given="1.0.1.1\n")
+            assert done.returncode != 0
+            assert time.monotonic() > begin + 9
+        finally:
+            for worker in service.workers:
+                os.kill(worker, signal.SIGCONT)

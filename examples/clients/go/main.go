@@ -1,12 +1,14 @@
 // Command client asks a geolookup service, from Go.
 //
-//	client TARGET join REGION_SET < address
+//	client TARGET join REGION_SET < addresses
 //	client TARGET takedown REGION_SET < participants
 //
-// join reads one address and prints country, status, verdict and reason. takedown reads
-// lines of an id and an address, and prints the ids of those who are inside,
-// and on standard error why others have no verdict.
-// Addresses come by standard input, because command lines can be seen by others.
+// join reads an address a line and prints country, status, verdict and reason of
+// each. takedown reads lines of an id and an address, and prints the ids of those
+// who are inside, and on standard error why others have no verdict. Addresses
+// come by standard input, because command lines can be seen by others.
+// SERVICE_CA is a file of the authorities that sign the service's certificate;
+// without it there is no TLS.
 package main
 
 //go:generate npx --yes @bufbuild/buf@1.75.0 generate
@@ -24,6 +26,7 @@ import (
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	geolookupv1 "geolookup.example/client/gen/geolookup/v1"
@@ -63,10 +66,13 @@ func run(args []string, in io.Reader, out io.Writer) error {
 		return errors.New("usage: client TARGET join|takedown REGION_SET")
 	}
 	target, action, regionSet := args[0], args[1], args[2]
-	// Plaintext, as within one machine. Elsewhere give TLS credentials here.
+	transport, err := transportCredentials()
+	if err != nil {
+		return err
+	}
 	connection, err := grpc.NewClient(
 		target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(transport),
 		grpc.WithDefaultServiceConfig(retries),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(largest), grpc.MaxRetryRPCBufferSize(largest),
@@ -77,38 +83,49 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	}
 	defer connection.Close()
 	service := geolookupv1.NewGeoLookupServiceClient(connection)
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
 	if action == "join" {
-		return join(ctx, service, regionSet, in, out)
+		return join(service, regionSet, in, out)
 	}
-	return takedown(ctx, service, regionSet, in, out)
+	return takedown(service, regionSet, in, out)
 }
 
-// join asks for one address.
-func join(ctx context.Context, service geolookupv1.GeoLookupServiceClient, regionSet string, in io.Reader, out io.Writer) error {
-	text, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+func transportCredentials() (credentials.TransportCredentials, error) {
+	if authorities := os.Getenv("SERVICE_CA"); authorities != "" {
+		return credentials.NewClientTLSFromFile(authorities, "")
 	}
-	answer, err := service.Lookup(ctx, &geolookupv1.LookupRequest{
-		Address:   &geolookupv1.LookupRequest_Text{Text: strings.TrimSpace(text)},
-		RegionSet: regionSet,
-	})
-	if err != nil {
-		return err
+	return insecure.NewCredentials(), nil
+}
+
+// join asks for one address after the other.
+func join(service geolookupv1.GeoLookupServiceClient, regionSet string, in io.Reader, out io.Writer) error {
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		answer, err := service.Lookup(ctx, &geolookupv1.LookupRequest{
+			Address:   &geolookupv1.LookupRequest_Text{Text: strings.TrimSpace(lines.Text())},
+			RegionSet: regionSet,
+		})
+		cancel()
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(out, answer.Country, answer.Status, answer.Verdict, answer.Reason)
+		if err != nil {
+			return err
+		}
 	}
-	_, err = fmt.Fprintln(out, answer.Country, answer.Status, answer.Verdict, answer.Reason)
-	return err
+	return lines.Err()
 }
 
 // takedown asks for a whole roster and prints the ids of those inside. The ids
 // stay here: the service sees addresses in an order, and answers with positions.
-func takedown(ctx context.Context, service geolookupv1.GeoLookupServiceClient, regionSet string, in io.Reader, out io.Writer) error {
+func takedown(service geolookupv1.GeoLookupServiceClient, regionSet string, in io.Reader, out io.Writer) error {
 	ids, packed, err := readRoster(in)
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
 	answer, err := service.ClassifyRoster(ctx, &geolookupv1.ClassifyRosterRequest{
 		Addresses: &geolookupv1.ClassifyRosterRequest_Ipv6{Ipv6: packed},
 		RegionSet: regionSet,

@@ -1,14 +1,17 @@
 // Asks a geolookup service, from Node.js.
 //
-//   node client.js TARGET join REGION_SET < address
+//   node client.js TARGET join REGION_SET < addresses
 //   node client.js TARGET takedown REGION_SET < participants
 //
-// join reads one address and prints country, status, verdict and reason. takedown reads
-// lines of an id and an address, and prints the ids of those who are inside,
-// and on standard error why others have no verdict.
-// Addresses come by standard input, because command lines can be seen by others.
+// join reads an address a line and prints country, status, verdict and reason of
+// each. takedown reads lines of an id and an address, and prints the ids of those
+// who are inside, and on standard error why others have no verdict. Addresses
+// come by standard input, because command lines can be seen by others.
+// SERVICE_CA is a file of the authorities that sign the service's certificate;
+// without it there is no TLS.
 
 import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import grpc from "@grpc/grpc-js";
@@ -47,8 +50,11 @@ function connect(target) {
     defaults: true,
   });
   const { GeoLookupService } = grpc.loadPackageDefinition(definition).geolookup.v1;
-  // Plaintext, as within one machine. Elsewhere give TLS credentials here.
-  return new GeoLookupService(target, grpc.credentials.createInsecure(), {
+  const authorities = process.env.SERVICE_CA;
+  const credentials = authorities
+    ? grpc.credentials.createSsl(readFileSync(authorities))
+    : grpc.credentials.createInsecure();
+  return new GeoLookupService(target, credentials, {
     "grpc.service_config": JSON.stringify(RETRIES),
     "grpc.max_receive_message_length": LARGEST,
     "grpc.max_send_message_length": LARGEST,
@@ -63,9 +69,10 @@ function call(service, method, request) {
 }
 
 async function join(service, regionSet) {
-  const text = readFileSync(0, "utf8").trim();
-  const answer = await call(service, "Lookup", { text, regionSet });
-  console.log(answer.country, answer.status, answer.verdict, answer.reason);
+  for await (const line of createInterface({ input: process.stdin })) {
+    const answer = await call(service, "Lookup", { text: line.trim(), regionSet });
+    console.log(answer.country, answer.status, answer.verdict, answer.reason);
+  }
 }
 
 // The ids stay here: the service sees addresses in an order, and answers with positions.
