@@ -9,7 +9,7 @@ loops are in the C headers beside it. _core.pyi has the contract.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItemWithError
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
 from cpython.list cimport PyList_Check, PyList_New, PyList_SET_ITEM
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_INCREF, PyObject
@@ -83,15 +83,20 @@ cdef int _read(const gl_isa *path, addresses, bint packed, gl_roster *roster) ex
     The GIL is held throughout, so neither the list nor an item can go meanwhile.
     The caller frees roster.families, which holds the rest, also after an error.
     """
-    cdef gl_item items[GL_BATCH]
-    cdef PyObject **objects
-    cdef PyObject *item
-    cdef const char *text
-    cdef size_t n, size, begin, count, i
     if not (PyList_Check(addresses) or PyTuple_Check(addresses)):
         raise TypeError(f"addresses: expected list or tuple, not {type(addresses).__name__}")
-    objects = PySequence_Fast_ITEMS(addresses)
-    n = PySequence_Fast_GET_SIZE(addresses)
+    return _read_items(
+        path, PySequence_Fast_ITEMS(addresses), PySequence_Fast_GET_SIZE(addresses), packed, roster)
+
+
+cdef int _read_items(
+    const gl_isa *path, PyObject **objects, size_t n, bint packed, gl_roster *roster
+) except -1:
+    """As _read, of borrowed references."""
+    cdef gl_item items[GL_BATCH]
+    cdef PyObject *item
+    cdef const char *text
+    cdef size_t size, begin, count, i
     # Room for any mixture. What is not needed is never touched, and so takes no memory.
     roster.families = <uint8_t *>malloc((16 + 4 + 1) * n + 1)
     if roster.families == NULL:
@@ -125,6 +130,56 @@ cdef int _read(const gl_isa *path, addresses, bint packed, gl_roster *roster) ex
         path.read_items(items, count, roster)
         begin += count
     return 0
+
+
+cdef struct _Borrowed:
+    PyObject **items
+    size_t n
+    uint32_t *sizes
+    size_t lists
+
+
+cdef int _borrow(lists, _Borrowed *borrowed) except -1:
+    """Borrow references to the items of lists and tuples, and count those of each.
+
+    They are good until the interpreter runs other code. The caller frees both arrays, also after
+    an error.
+    """
+    cdef PyObject **objects
+    cdef size_t i, size, at = 0
+    if not (PyList_Check(lists) or PyTuple_Check(lists)):
+        raise TypeError(f"lists: expected list or tuple, not {type(lists).__name__}")
+    objects = PySequence_Fast_ITEMS(lists)
+    borrowed.lists = PySequence_Fast_GET_SIZE(lists)
+    borrowed.n = 0
+    borrowed.sizes = <uint32_t *>malloc(4 * borrowed.lists + 1)
+    if borrowed.sizes == NULL:
+        raise MemoryError
+    for i in range(borrowed.lists):
+        if not (PyList_Check(<object>objects[i]) or PyTuple_Check(<object>objects[i])):
+            raise TypeError(
+                f"lists: expected list or tuple at position {i}, "
+                f"not {type(<object>objects[i]).__name__}")
+        size = PySequence_Fast_GET_SIZE(<object>objects[i])
+        if size > 0xFFFFFFFF:
+            raise OverflowError(f"lists: too many items at position {i}")
+        borrowed.sizes[i] = <uint32_t>size
+        borrowed.n += size
+    borrowed.items = <PyObject **>malloc(borrowed.n * sizeof(PyObject *) + 1)
+    if borrowed.items == NULL:
+        raise MemoryError
+    for i in range(borrowed.lists):
+        size = borrowed.sizes[i]
+        if size:  # an empty list has no array, and memcpy must not see NULL
+            memcpy(
+                borrowed.items + at, PySequence_Fast_ITEMS(<object>objects[i]),
+                size * sizeof(PyObject *))
+        at += size
+    return 0
+
+
+cdef bytes _sizes_of(const _Borrowed *borrowed):
+    return PyBytes_FromStringAndSize(<const char *>borrowed.sizes, 4 * borrowed.lists)
 
 
 @cython.final
@@ -291,19 +346,33 @@ cdef class Table:
     def classify_text(self, addresses, /):
         """Return the claims of a list or tuple of str (text) and bytes (packed)."""
         cdef gl_roster roster = gl_roster(NULL, NULL, NULL, 0, 0, 0)
-        cdef bytes result
-        cdef uint16_t *out
         try:
             _read(self.isa, addresses, True, &roster)
-            result = _reserve(2 * roster.n)
-            out = <uint16_t *>PyBytes_AS_STRING(result)
-            if roster.n > <size_t>GL_BATCH:
-                with nogil:
-                    self.isa.classify_roster(&self.table, &roster, out)
-            else:
-                self.isa.classify_roster(&self.table, &roster, out)
+            return self._classify_read(&roster)
         finally:
             free(roster.families)
+
+    def classify_people(self, lists, /):
+        """Return the claims of all addresses in lists, and uint32: how many each list has."""
+        cdef gl_roster roster = gl_roster(NULL, NULL, NULL, 0, 0, 0)
+        cdef _Borrowed borrowed = _Borrowed(NULL, 0, NULL, 0)
+        try:
+            _borrow(lists, &borrowed)
+            _read_items(self.isa, borrowed.items, borrowed.n, True, &roster)
+            return self._classify_read(&roster), _sizes_of(&borrowed)
+        finally:
+            free(borrowed.items)
+            free(borrowed.sizes)
+            free(roster.families)
+
+    cdef bytes _classify_read(self, const gl_roster *roster):
+        cdef bytes result = _reserve(2 * roster.n)
+        cdef uint16_t *out = <uint16_t *>PyBytes_AS_STRING(result)
+        if roster.n > <size_t>GL_BATCH:
+            with nogil:
+                self.isa.classify_roster(&self.table, roster, out)
+        else:
+            self.isa.classify_roster(&self.table, roster, out)
         return result
 
 
@@ -327,15 +396,33 @@ def parse(address, /, *, isa=None):
 def parse_many(addresses, /, *, isa=None):
     """Return (16·N packed bytes, N family bytes) of a list of texts."""
     cdef gl_roster roster = gl_roster(NULL, NULL, NULL, 0, 0, 0)
-    cdef bytes packed, families
     try:
         _read(_find_isa(isa), addresses, False, &roster)
-        packed = _reserve(16 * roster.n)
-        gl_write_padded(&roster, <uint8_t *>PyBytes_AS_STRING(packed))
-        families = PyBytes_FromStringAndSize(<char *>roster.families, roster.n)
+        return _padded(&roster)
     finally:
         free(roster.families)
-    return packed, families
+
+
+def parse_people(lists, /, *, isa=None):
+    """Return what parse_many does of all texts in lists, and uint32: how many each list has."""
+    cdef gl_roster roster = gl_roster(NULL, NULL, NULL, 0, 0, 0)
+    cdef _Borrowed borrowed = _Borrowed(NULL, 0, NULL, 0)
+    cdef const gl_isa *path = _find_isa(isa)
+    try:
+        _borrow(lists, &borrowed)
+        _read_items(path, borrowed.items, borrowed.n, False, &roster)
+        packed, families = _padded(&roster)
+        return packed, families, _sizes_of(&borrowed)
+    finally:
+        free(borrowed.items)
+        free(borrowed.sizes)
+        free(roster.families)
+
+
+cdef tuple _padded(const gl_roster *roster):
+    cdef bytes packed = _reserve(16 * roster.n)
+    gl_write_padded(roster, <uint8_t *>PyBytes_AS_STRING(packed))
+    return packed, PyBytes_FromStringAndSize(<char *>roster.families, roster.n)
 
 
 cdef size_t _count_pairs(bytes column, name) except? 0:
@@ -555,8 +642,10 @@ ctypedef bytes (*describe_positions)(const gl_isa *path, const gl_selection *sel
 
 cdef tuple _split(bytes claims, bytes verdicts, isa, describe_positions describe):
     """Return the positions inside, outside and undetermined."""
-    cdef const gl_isa *path = _find_isa(isa)
-    cdef bytes column = map8(claims, verdicts)
+    return _split_column(_find_isa(isa), map8(claims, verdicts), describe)
+
+
+cdef tuple _split_column(const gl_isa *path, bytes column, describe_positions describe):
     cdef gl_selection selection = _selected8(column, 1)
     cdef bytes inside = describe(path, &selection)
     cdef bytes outside
@@ -620,49 +709,30 @@ def group_sizes(groups, /):
     return result
 
 
+def keys_and_values(dict mapping not None, /):
+    """Return the keys and the values of a dict, in its order and as of one moment."""
+    cdef PyObject *key
+    cdef PyObject *value
+    cdef Py_ssize_t n = len(mapping), at = 0, place = 0
+    cdef list keys = PyList_New(n), values = PyList_New(n)
+    # Memory for the lists may have been made by a garbage collection, which runs finalisers.
+    if len(mapping) != n:
+        raise RuntimeError("mapping: it changed meanwhile")
+    while PyDict_Next(mapping, &place, &key, &value):
+        Py_INCREF(<object>key)
+        PyList_SET_ITEM(keys, at, <object>key)
+        Py_INCREF(<object>value)
+        PyList_SET_ITEM(values, at, <object>value)
+        at += 1
+    return keys, values
+
+
 def group_total(bytes sizes not None, /):
     """Return the sum of sizes, and the position of the first that is 0 (-1: none is)."""
     cdef size_t n = _count_sizes(sizes), zero
-    cdef const uint32_t *source = <const uint32_t *>PyBytes_AS_STRING(sizes)
-    zero = gl_find_zero(source, n)
-    return gl_sum_sizes(source, n), -1 if zero == n else zero
-
-
-def flatten(lists, /):
-    """Return the items of lists and tuples as one list, and how many each of them has."""
-    cdef PyObject **objects
-    cdef PyObject **items
-    cdef size_t n, i, k, size, total = 0, at = 0
-    cdef bytes sizes
-    cdef uint32_t *out
-    cdef list result
-    if not (PyList_Check(lists) or PyTuple_Check(lists)):
-        raise TypeError(f"lists: expected list or tuple, not {type(lists).__name__}")
-    objects = PySequence_Fast_ITEMS(lists)
-    n = PySequence_Fast_GET_SIZE(lists)
-    sizes = _reserve(4 * n)
-    out = <uint32_t *>PyBytes_AS_STRING(sizes)
-    for i in range(n):
-        if not (PyList_Check(<object>objects[i]) or PyTuple_Check(<object>objects[i])):
-            raise TypeError(
-                f"lists: expected list or tuple at position {i}, "
-                f"not {type(<object>objects[i]).__name__}")
-        size = PySequence_Fast_GET_SIZE(<object>objects[i])
-        if size > 0xFFFFFFFF:
-            raise OverflowError(f"lists: too many items at position {i}")
-        out[i] = <uint32_t>size
-        total += size
-    result = PyList_New(<Py_ssize_t>total)
-    for i in range(n):
-        # Memory for the list may have been made by a garbage collection, which runs finalisers.
-        if PySequence_Fast_GET_SIZE(<object>objects[i]) != <Py_ssize_t>out[i]:
-            raise RuntimeError(f"lists: that at position {i} changed meanwhile")
-        items = PySequence_Fast_ITEMS(<object>objects[i])
-        for k in range(<size_t>out[i]):
-            Py_INCREF(<object>items[k])
-            PyList_SET_ITEM(result, <Py_ssize_t>at, <object>items[k])
-            at += 1
-    return result, sizes
+    cdef uint64_t total
+    zero = gl_sum_sizes(<const uint32_t *>PyBytes_AS_STRING(sizes), n, &total)
+    return total, -1 if zero == n else zero
 
 
 def participant_outcomes(
@@ -675,8 +745,9 @@ def participant_outcomes(
     cdef const uint8_t *column = <const uint8_t *>PyBytes_AS_STRING(outcomes)
     cdef gl_participants p = gl_participants(
         <const uint32_t *>PyBytes_AS_STRING(sizes), 0, 0, NULL)
+    cdef uint64_t total
     cdef bytes result
-    if gl_find_zero(p.sizes, count) < count or gl_sum_sizes(p.sizes, count) != n:
+    if gl_sum_sizes(p.sizes, count, &total) < count or total != n:
         raise ValueError(f"sizes: not those of {n} claims in groups")
     result = _reserve(count)
     p.out = <uint8_t *>PyBytes_AS_STRING(result)
@@ -697,6 +768,11 @@ cdef void _add_all(
         gl_add_addresses(p, outcomes, claims, part)
         claims += part
         n -= part
+
+
+def roaring_split(bytes column not None, /, *, isa=None):
+    """Split the positions of a column of verdicts: those with 1, with 2 and with neither."""
+    return _split_column(_find_isa(isa), column, _roaring)
 
 
 # Of two-letter codes there are few, and a str made once serves for every roster.
@@ -855,6 +931,38 @@ cdef class WireRoster:
         """Whether the column of reasons is requested."""
         return self.request.reasons
 
+    @property
+    def participants(self):
+        """How many participants there are; None: the roster is not in groups."""
+        return None if self.request.groups == NULL else self.request.participants
+
+    @property
+    def grouped(self):
+        """How many addresses the participants have together."""
+        return self.request.grouped
+
+    @property
+    def without(self):
+        """Position of the first participant without an address; None: all have one."""
+        return None if self.request.without == 0 else self.request.without - 1
+
+
+def wire_groups(bytes sizes not None, /):
+    """Return sizes as the field group_sizes of a ClassifyRosterRequest, with its tag."""
+    cdef size_t n = _count_sizes(sizes), size = 0, i
+    cdef const uint32_t *source = <const uint32_t *>PyBytes_AS_STRING(sizes)
+    cdef bytes result
+    cdef uint8_t *out
+    if n == 0:
+        return b""
+    for i in range(n):
+        size += gl_varint_bytes(source[i])
+    result = _reserve(gl_field_bytes(size))
+    out = gl_put_field(<uint8_t *>PyBytes_AS_STRING(result), 8, size)
+    for i in range(n):
+        out = gl_put_varint(out, source[i])
+    return result
+
 
 def read_roster(bytes body not None, bint wrapped=False, /):
     """Return the roster in a request; None for what a protobuf runtime must read."""
@@ -930,6 +1038,8 @@ cdef class RosterAnswer:
         cdef size_t limit = min(<size_t>len(table.labels), GL_MAX_CLAIMS)
         if roster.rest:
             raise ValueError("roster: its last address is not whole")
+        if roster.request.groups != NULL and not gl_are_groups_of(&roster.request, roster.size):
+            raise ValueError("roster: its groups are not of its addresses")
         if results.results.claims < limit:
             raise ValueError(f"results: {results.results.claims} claims, but the table has {limit}")
         if outcomes is not None and <size_t>PyBytes_GET_SIZE(outcomes) < limit:

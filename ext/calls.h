@@ -592,6 +592,10 @@ static inline size_t gl_count_addresses(const gl_server *s, const gl_request *re
             return SIZE_MAX;
         n = request->bytes / width;
     }
+    /* Python knows how to refuse the rest. */
+    if (request->groups != NULL &&
+        (request->region_set_bytes == 0 || !gl_are_groups_of(request, n)))
+        return SIZE_MAX;
     return n > s->settings.roster ? SIZE_MAX : n;
 }
 
@@ -627,6 +631,7 @@ static inline int gl_peek_request(const uint8_t *at, size_t bytes, int wrapped,
             request->record = number != 0;
             break;
         case GL_TAG_VARINT(7):
+        case GL_TAG_BYTES(8):
             break;
         case GL_TAG_VARINT(9):
             request->regions = number != 0;

@@ -21,13 +21,15 @@ typedef struct gl_answer gl_answer;
 typedef struct {
     /* The claim of a lookup's address. */
     unsigned (*claim)(const gl_table_handle *table, const gl_request *request);
-    /* Begins the answer to a request whose addresses have whole lengths; `outcomes` has a byte
-     * for each claim, or is NULL where no region set was asked for. NULL: there is no memory. */
+    /* Begins the answer to a request whose addresses have whole lengths, and whose groups, if there
+     * are some, add up to them (gl_are_groups_of); `outcomes` has a byte for each claim, or is NULL
+     * where no region set was asked for. NULL: there is no memory. */
     gl_answer *(*begin)(const gl_table_handle *table, const gl_results *results,
                         const uint8_t *outcomes, const gl_request *request, size_t n);
     /* Classifies the next piece, a millisecond at most; 0: that was the last one. */
     int (*step)(gl_answer *answer);
-    /* After the last step: addresses of each status, of each verdict, and of each reason. */
+    /* After the last step: addresses of each status; addresses, or participants of a roster in
+     * groups, of each verdict and of each reason. */
     const uint64_t *(*statuses)(const gl_answer *answer);
     const uint64_t *(*verdicts)(const gl_answer *answer);
     const uint64_t *(*reasons)(const gl_answer *answer);

@@ -94,8 +94,7 @@ cdef extern from "participants.h" nogil:
     enum:
         GL_MARKS
 
-    uint64_t gl_sum_sizes(const uint32_t *sizes, size_t n) noexcept
-    size_t gl_find_zero(const uint32_t *sizes, size_t n) noexcept
+    size_t gl_sum_sizes(const uint32_t *sizes, size_t n, uint64_t *sum) noexcept
     void gl_add_addresses(
         gl_participants *p, const uint8_t *outcome_by_claim, const uint16_t *claims,
         size_t n) noexcept
@@ -149,6 +148,10 @@ cdef extern from "wire.h" nogil:
         bint record
         bint regions
         bint reasons
+        const uint8_t *groups
+        size_t participants
+        uint64_t grouped
+        size_t without
 
     enum:
         GL_TEXT
@@ -157,6 +160,9 @@ cdef extern from "wire.h" nogil:
     bint gl_read_lookup_request(const uint8_t *at, size_t bytes, gl_request *request) noexcept
     bint gl_read_roster_request(const uint8_t *at, size_t bytes, gl_request *request) noexcept
     bint gl_read_stream_request(const uint8_t *at, size_t bytes, gl_request *request) noexcept
+    bint gl_are_groups_of(const gl_request *request, size_t n) noexcept
+    size_t gl_varint_bytes(uint64_t value) noexcept
+    uint8_t *gl_put_varint(uint8_t *out, uint64_t value) noexcept
     size_t gl_field_bytes(size_t bytes) noexcept
     uint8_t *gl_put_field(uint8_t *out, unsigned field, size_t bytes) noexcept
 

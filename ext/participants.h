@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* What an address may contribute, one bit each; the lowest bit of a participant decides. */
+/* What an address may contribute, one bit each; the lowest of a participant decides. */
 enum {
     GL_MARK_STALE = 1 << 0,
     GL_MARK_NO_COUNTRY = 1 << 1,
@@ -54,39 +54,53 @@ static const uint16_t gl_mark_of[256] = {
     GL_MARKS_OF_18(GL_MARK_UNDETERMINED),
 };
 
-/* The outcome of a participant by its lowest mark. */
-static const uint8_t gl_outcome_of_mark[12] = {
-    3 | 9 << 2, 3 | 8 << 2, 3 | 3 << 2, 3 | 6 << 2, 3 | 1 << 2, 3 | 2 << 2,
-    3 | 7 << 2, 3,          1,          2,          3 | 5 << 2, 3 | 4 << 2,
+/* The outcome of a participant by the marks of all addresses. The reason is that of the lowest mark;
+ * both sides are a mark of their own, GL_MARK_DISPUTED. */
+#define GL_BOTH(MARKS) (((MARKS) & GL_MARK_INSIDE) && ((MARKS) & GL_MARK_OUTSIDE))
+#define GL_OUTCOME_OF(MARKS)                                                                   \
+    ((MARKS) & GL_MARK_STALE                          ? 3 | 9 << 2                             \
+     : (MARKS) & GL_MARK_NO_COUNTRY                   ? 3 | 8 << 2                             \
+     : (MARKS) & GL_MARK_UNASSIGNED                   ? 3 | 3 << 2                             \
+     : (MARKS) & GL_MARK_COVERED                      ? 3 | 6 << 2                             \
+     : (MARKS) & GL_MARK_DISPUTED || GL_BOTH(MARKS)   ? 3 | 1 << 2                             \
+     : (MARKS) & GL_MARK_UNCONFIRMED                  ? 3 | 2 << 2                             \
+     : (MARKS) & GL_MARK_SUBDIVISION_UNKNOWN          ? 3 | 7 << 2                             \
+     : (MARKS) & GL_MARK_UNDETERMINED                 ? 3                                      \
+     : (MARKS) & GL_MARK_INSIDE                       ? 1                                      \
+     : (MARKS) & GL_MARK_OUTSIDE                      ? 2                                      \
+     : (MARKS) & GL_MARK_INVALID                      ? 3 | 5 << 2                             \
+     : (MARKS) & GL_MARK_SPECIAL_PURPOSE              ? 3 | 4 << 2                             \
+                                                      : 3)
+#define GL_OUTCOMES_8(M)                                                                       \
+    GL_OUTCOME_OF(M), GL_OUTCOME_OF(M + 1), GL_OUTCOME_OF(M + 2), GL_OUTCOME_OF(M + 3),        \
+        GL_OUTCOME_OF(M + 4), GL_OUTCOME_OF(M + 5), GL_OUTCOME_OF(M + 6), GL_OUTCOME_OF(M + 7)
+#define GL_OUTCOMES_64(M)                                                                      \
+    GL_OUTCOMES_8(M), GL_OUTCOMES_8(M + 8), GL_OUTCOMES_8(M + 16), GL_OUTCOMES_8(M + 24),      \
+        GL_OUTCOMES_8(M + 32), GL_OUTCOMES_8(M + 40), GL_OUTCOMES_8(M + 48),                   \
+        GL_OUTCOMES_8(M + 56)
+#define GL_OUTCOMES_512(M)                                                                     \
+    GL_OUTCOMES_64(M), GL_OUTCOMES_64(M + 64), GL_OUTCOMES_64(M + 128),                        \
+        GL_OUTCOMES_64(M + 192), GL_OUTCOMES_64(M + 256), GL_OUTCOMES_64(M + 320),             \
+        GL_OUTCOMES_64(M + 384), GL_OUTCOMES_64(M + 448)
+
+static const uint8_t gl_outcome_of_marks[4096] = {
+    GL_OUTCOMES_512(0),    GL_OUTCOMES_512(512),  GL_OUTCOMES_512(1024), GL_OUTCOMES_512(1536),
+    GL_OUTCOMES_512(2048), GL_OUTCOMES_512(2560), GL_OUTCOMES_512(3072), GL_OUTCOMES_512(3584),
 };
 
-/* The outcome of a participant by the marks of its addresses, at least one. */
-static inline uint8_t gl_outcome_of_marks(unsigned marks)
-{
-    unsigned both = marks / GL_MARK_INSIDE & marks / GL_MARK_OUTSIDE & 1;
-
-    return gl_outcome_of_mark[__builtin_ctz(marks | both * GL_MARK_DISPUTED)];
-}
-
-static inline uint64_t gl_sum_sizes(const uint32_t *sizes, size_t n)
-{
-    uint64_t sum = 0;
-
-    for (size_t i = 0; i < n; i++)
-        sum += sizes[i];
-    return sum;
-}
-
-/* Position of the first participant without an address; n: all have one. */
-static inline size_t gl_find_zero(const uint32_t *sizes, size_t n)
+/* Adds up the addresses of `n` participants; returns the position of the first who has none, or n
+ * where all have some. */
+static inline size_t gl_sum_sizes(const uint32_t *sizes, size_t n, uint64_t *sum)
 {
     uint32_t least = 1;
+    uint64_t total = 0;
 
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        total += sizes[i];
         least = sizes[i] < least ? sizes[i] : least;
-    if (least > 0)
-        return n;
-    for (size_t i = 0; i < n; i++)
+    }
+    *sum = total;
+    for (size_t i = 0; least == 0 && i < n; i++)
         if (sizes[i] == 0)
             return i;
     return n;
@@ -125,7 +139,7 @@ static inline void gl_add_addresses(gl_participants *p, const uint8_t *restrict 
                 memcpy(mask, all + 8 - *size, sizeof mask);
                 word[0] = (word[0] & mask[0]) | (word[1] & mask[1]);
                 word[0] |= word[0] >> 32;
-                *out++ = gl_outcome_of_marks((uint16_t)(word[0] | word[0] >> 16));
+                *out++ = gl_outcome_of_marks[(word[0] | word[0] >> 16) & 0xFFF];
             }
             p->sizes = size;
             p->out = out;
@@ -139,7 +153,7 @@ static inline void gl_add_addresses(gl_participants *p, const uint8_t *restrict 
         for (; i < end; i++)
             p->marks |= marks[i];
         if (p->left == 0)
-            *p->out++ = gl_outcome_of_marks(p->marks);
+            *p->out++ = gl_outcome_of_marks[p->marks];
     }
 }
 

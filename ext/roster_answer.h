@@ -9,6 +9,7 @@
 
 #include "cpu_dispatch.h"
 #include "outcome.h"
+#include "participants.h"
 #include "wire.h"
 
 /* Numbers of a Status are below this. */
@@ -18,7 +19,7 @@
 #define GL_STEP_ADDRESSES 65536
 
 /* Addresses that are classified and counted at a time, while they are in the cache. */
-#define GL_COLUMN_CHUNK 1024
+#define GL_COLUMN_CHUNK GL_MARKS
 
 /* The result of a lookup: a country's two letters, a status, and the number of this pair. There
  * are a tenth as many results as claims, so they are what is counted; the numbers of addresses of
@@ -107,35 +108,41 @@ typedef struct gl_answer {
     unsigned form;
     const uint8_t *at, *end; /* the addresses that are still to be read */
     size_t n, done;
+    size_t positions; /* participants, if the roster comes in groups; else addresses */
     void *memory;
     uint16_t *claims; /* NULL: they are not kept */
     uint16_t *countries; /* the columns, one item for each address: two letters, ... */
     uint8_t *statuses;
-    uint8_t *outcomes;
+    uint8_t *outcomes; /* one for each position */
+    int grouped;
+    gl_participants participants; /* as far as their addresses are read */
     uint32_t *tally[2]; /* addresses of each result, in two parts */
     /* Complete after the last step. tally[0] has the letters of the countries that occur then,
      * tally[1] the number of addresses of each. */
     size_t country_count;
     uint64_t by_status[GL_STATUSES]; /* addresses */
-    uint64_t by_verdict[3]; /* addresses: inside, outside, undetermined */
-    uint64_t by_reason[GL_REASONS]; /* undetermined addresses */
+    uint64_t by_verdict[3]; /* positions: inside, outside, undetermined */
+    uint64_t by_reason[GL_REASONS]; /* undetermined positions */
     size_t bitmap_bytes[3];
     gl_container *containers[3];
     uint64_t *words[3];
 } gl_answer;
 
-/* Begins the answer to a request of `n` whole addresses. `results` and `outcome` have all claims
- * of `table`. Returns 0 when there is no memory; free(a->memory) is due in either case. */
+/* Begins the answer to a request of `n` whole addresses, to which its groups add up. `results` and
+ * `outcome` have all claims of `table`; without `outcome`, groups mean nothing. Returns 0 when there is no memory; free(a->memory) is due in either case. */
 static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_t n)
 {
-    size_t containers = (n + GL_CONTAINER - 1) / GL_CONTAINER;
+    int grouped = request->groups != NULL && a->outcome != NULL;
+    size_t positions = grouped ? request->participants : n;
+    size_t sizes = grouped ? positions * sizeof(uint32_t) : 0;
+    size_t containers = (positions + GL_CONTAINER - 1) / GL_CONTAINER;
     size_t bitmaps = a->outcome != NULL ? 3 : 0;
     size_t words = bitmaps * GL_CONTAINER_WORDS * sizeof(uint64_t);
     size_t tally = 2 * a->results->count * sizeof(uint32_t);
     size_t kept = a->keeps_claims ? n : 0;
     /* The widest items first, so that all are aligned. */
-    uint8_t *next = malloc(words + bitmaps * containers * sizeof(gl_container) + tally +
-                           (n + kept) * sizeof(uint16_t) + n + (bitmaps ? n : 0) + 1);
+    uint8_t *next = malloc(words + bitmaps * containers * sizeof(gl_container) + tally + sizes +
+                           (n + kept) * sizeof(uint16_t) + n + (bitmaps ? positions : 0) + 1);
 
     a->memory = next;
     if (next == NULL)
@@ -145,6 +152,8 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     a->at = request->addresses;
     a->end = request->addresses + request->bytes;
     a->n = n;
+    a->positions = positions;
+    a->grouped = grouped;
     for (size_t i = 0; i < bitmaps; i++, next += words / 3)
         a->words[i] = (uint64_t *)next;
     for (size_t i = 0; i < bitmaps; i++, next += containers * sizeof(gl_container))
@@ -152,10 +161,14 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     memset(next, 0, tally);
     a->tally[0] = (uint32_t *)next;
     a->tally[1] = a->tally[0] + a->results->count;
-    a->countries = (uint16_t *)(next + tally);
+    next += tally;
+    a->participants.sizes = (const uint32_t *)next;
+    if (grouped)
+        gl_unpack_groups(request, (uint32_t *)next);
+    a->countries = (uint16_t *)(next + sizes);
     a->claims = kept ? a->countries + n : NULL;
     a->statuses = (uint8_t *)(a->countries + n + kept);
-    a->outcomes = a->statuses + n;
+    a->outcomes = a->participants.out = a->statuses + n;
     return 1;
 }
 
@@ -189,7 +202,9 @@ static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *restrict 
 
     if (a->claims != NULL)
         memcpy(a->claims + a->done, claims, n * sizeof *claims);
-    if (a->outcome != NULL)
+    if (a->grouped)
+        gl_add_addresses(&a->participants, a->outcome, claims, n);
+    else if (a->outcome != NULL)
         gl_map8(claims, n, a->outcome, a->outcomes + a->done);
     GL_UNROLL
     for (; i + 2 <= n; i += 2) {
@@ -211,7 +226,7 @@ static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *restrict 
 
 static inline gl_selection gl_answer_selection(const gl_answer *a, unsigned verdict)
 {
-    gl_selection selection = {a->outcomes, a->n, GL_EQUAL8, (uint16_t)(verdict + 1)};
+    gl_selection selection = {a->outcomes, a->positions, GL_EQUAL8, (uint16_t)(verdict + 1)};
 
     if (verdict == 2)
         selection.choice = GL_NEITHER8;
@@ -239,11 +254,11 @@ static inline void gl_answer_total(gl_answer *a)
         gl_selection selection = gl_answer_selection(a, i);
         a->bitmap_bytes[i] =
             a->isa->roaring_measure(&selection, a->containers[i], a->words[i]);
-        for (size_t c = 0; c * GL_CONTAINER < a->n; c++)
+        for (size_t c = 0; c * GL_CONTAINER < a->positions; c++)
             a->by_verdict[i] += a->containers[i][c].size;
     }
     if (a->by_verdict[2] > 0)
-        gl_count_reasons(a->outcomes, a->n, a->by_reason);
+        gl_count_reasons(a->outcomes, a->positions, a->by_reason);
 }
 
 /* Classifies the addresses of the next step. Must not be called after the last one. */
@@ -294,11 +309,13 @@ static inline size_t gl_answer_bytes(const gl_answer *a)
         bytes += gl_field_bytes(gl_entry_bytes(a->tally[1][i]));
     for (unsigned i = 0; a->outcome != NULL && i < 3; i++)
         bytes += gl_field_bytes(a->bitmap_bytes[i]);
-    if (a->reasons && a->n > 0)
-        bytes += gl_field_bytes(a->n);
+    if (a->reasons && a->positions > 0)
+        bytes += gl_field_bytes(a->positions);
     for (unsigned reason = 1; a->by_verdict[2] > 0 && reason < GL_REASONS; reason++)
         if (a->by_reason[reason] > 0)
             bytes += gl_field_bytes(gl_reason_count_bytes(a->by_reason[reason]));
+    if (a->grouped)
+        bytes += gl_number_bytes(a->positions);
     return bytes;
 }
 
@@ -328,10 +345,10 @@ static inline uint8_t *gl_answer_write(const gl_answer *a, uint8_t *out)
         a->isa->roaring_write(&selection, a->containers[i], a->words[i], out);
         out += a->bitmap_bytes[i];
     }
-    if (a->reasons && a->n > 0) {
-        out = gl_put_field(out, 10, a->n);
-        gl_put_reasons(a->outcomes, a->n, out);
-        out += a->n;
+    if (a->reasons && a->positions > 0) {
+        out = gl_put_field(out, 10, a->positions);
+        gl_put_reasons(a->outcomes, a->positions, out);
+        out += a->positions;
     }
     for (unsigned reason = 1; a->by_verdict[2] > 0 && reason < GL_REASONS; reason++) {
         uint64_t count = a->by_reason[reason];
@@ -340,7 +357,7 @@ static inline uint8_t *gl_answer_write(const gl_answer *a, uint8_t *out)
             out = gl_put_number(gl_put_number(out, 1, reason), 2, count);
         }
     }
-    return out;
+    return a->grouped ? gl_put_number(out, 12, a->positions) : out;
 }
 
 #endif

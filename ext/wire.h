@@ -105,6 +105,11 @@ typedef struct {
     int record;
     int regions;
     int reasons;
+    const uint8_t *groups; /* group_sizes, packed; NULL: none */
+    size_t group_bytes;
+    size_t participants;  /* how many group sizes there are, */
+    uint64_t grouped;     /* their sum, */
+    size_t without;       /* and the position of the first that is 0, plus 1; 0: none is */
 } gl_request;
 
 /* Moves to the next text of TextAddresses and sets its size; returns 0 where there is none. */
@@ -169,6 +174,56 @@ static inline int gl_set_region_set(gl_request *request, const uint8_t *at, size
     request->region_set = at;
     request->region_set_bytes = size;
     return gl_is_utf8(at, size);
+}
+
+/* Reads packed numbers of 32 bits; returns 0 for what isn't in the reader's form. */
+static inline int gl_set_groups(gl_request *request, const uint8_t *at, size_t size)
+{
+    const uint8_t *end = at + size, *zero;
+
+    request->groups = at;
+    request->group_bytes = size;
+    if (gl_is_ascii(at, size)) { /* few have more than 127 addresses */
+        for (size_t i = 0; i < size; i++)
+            request->grouped += at[i];
+        request->participants = size;
+        zero = memchr(at, 0, size);
+        request->without = zero == NULL ? 0 : (size_t)(zero - at) + 1;
+        return size > 0;
+    }
+    while (at < end) {
+        uint64_t number;
+        if (!gl_read_varint(&at, end, &number) || number > UINT32_MAX)
+            return 0;
+        request->grouped += number;
+        request->participants++;
+        if (number == 0 && request->without == 0)
+            request->without = request->participants;
+    }
+    return 1;
+}
+
+/* Whether the participants of a request have `n` addresses together, and at least one each. */
+static inline int gl_are_groups_of(const gl_request *request, size_t n)
+{
+    return request->without == 0 && request->grouped == n;
+}
+
+/* Writes the group sizes of a request as numbers. */
+static inline void gl_unpack_groups(const gl_request *request, uint32_t *out)
+{
+    const uint8_t *at = request->groups, *end = at + request->group_bytes;
+
+    if (request->participants == request->group_bytes) {
+        for (size_t i = 0; i < request->participants; i++)
+            out[i] = at[i];
+        return;
+    }
+    for (size_t i = 0; i < request->participants; i++) {
+        uint64_t number = 0;
+        gl_read_varint(&at, end, &number); /* gl_set_groups found it valid */
+        out[i] = (uint32_t)number;
+    }
 }
 
 /* Reads a LookupRequest, which has an address; 0 for what isn't in the reader's form, or a
@@ -244,6 +299,10 @@ static inline int gl_read_roster_request(const uint8_t *at, size_t bytes, gl_req
             break;
         case GL_TAG_VARINT(7):
             request->reasons = number != 0;
+            break;
+        case GL_TAG_BYTES(8):
+            if (!gl_set_groups(request, at, size))
+                return 0;
             break;
         case GL_TAG_VARINT(9):
             request->regions = number != 0;

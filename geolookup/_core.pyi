@@ -83,6 +83,13 @@ class Table:
         TypeError names the position of an item of another type.
         """
 
+    def classify_people(self, lists: Sequence[Sequence[str | bytes]], /) -> tuple[bytes, bytes]:
+        """Return what classify_text does of all addresses in lists, and the lists' sizes.
+
+        Sizes are uint32 in native byte order. TypeError: one is no list or tuple, or as of
+        classify_text, where the position is one among all addresses.
+        """
+
 def api() -> object:
     """Return the functions that other extension modules answer with, as a capsule.
 
@@ -107,6 +114,11 @@ def parse_many(addresses: Sequence[str], /, *, isa: str | None = None) -> tuple[
     Families are 4, 6 and 0 (no address). IPv4 stands in the last 4 of its 16
     bytes, the others are 0.
     """
+
+def parse_people(
+    lists: Sequence[Sequence[str]], /, *, isa: str | None = None
+) -> tuple[bytes, bytes, bytes]:
+    """Return what parse_many does of all texts in lists, and their sizes as classify_people."""
 
 def map8(claims: bytes, column: bytes, /) -> bytes:
     """Return column[claim] (1 byte) for each claim. ValueError: a claim beyond the column."""
@@ -154,6 +166,9 @@ def roaring_partition(
 ) -> tuple[bytes, bytes, bytes]:
     """Split 0..N-1 by verdict as partition does, into bitmaps as of roaring8."""
 
+def roaring_split(column: bytes, /, *, isa: str | None = None) -> tuple[bytes, bytes, bytes]:
+    """Return where a column holds 1, where 2, and where neither, as bitmaps of roaring8."""
+
 def group_sizes(groups: Sequence[int], /) -> bytes:
     """Return the numbers in a list or tuple of int as uint32 in native byte order.
 
@@ -161,14 +176,11 @@ def group_sizes(groups: Sequence[int], /) -> bytes:
     in 0..4294967295.
     """
 
+def keys_and_values(mapping: dict[Any, Any], /) -> tuple[list[Any], list[Any]]:
+    """Return the keys and the values of a dict, in its order and as of one moment."""
+
 def group_total(sizes: bytes, /) -> tuple[int, int]:
     """Return the sum of uint32 sizes, and the position of the first that is 0 (-1: none is)."""
-
-def flatten(lists: Sequence[Sequence[Any]], /) -> tuple[list[Any], bytes]:
-    """Return the items of a list or tuple of lists or tuples as one list, and their sizes.
-
-    Sizes are uint32 in native byte order. TypeError names the position of what is no list.
-    """
 
 def participant_outcomes(claims: bytes, outcomes: bytes, sizes: bytes, /) -> bytes:
     """Return one outcome for each participant; ext/participants.h has the rule.
@@ -200,6 +212,9 @@ class WireRoster:
         policy: the number that stands for the policy; any int32.
         record: whether a decision record is requested.
         reasons: whether the column of reasons is.
+        participants: how many there are; None: the roster is not in groups.
+        grouped: the sum of their addresses.
+        without: position of the first participant without an address; None: all have one.
     """
 
     @property
@@ -220,6 +235,12 @@ class WireRoster:
     def regions(self) -> bool: ...
     @property
     def reasons(self) -> bool: ...
+    @property
+    def participants(self) -> int | None: ...
+    @property
+    def grouped(self) -> int: ...
+    @property
+    def without(self) -> int | None: ...
 
 def read_lookup(body: bytes, /) -> tuple[str | bytes, str, int] | None:
     """Return the parts of a LookupRequest; None: a protobuf runtime must read it, or refuse it.
@@ -264,6 +285,9 @@ class Replies:
 
     def close(self) -> None:
         """Release the table and all replies; nothing is kept from now on."""
+
+def wire_groups(sizes: bytes, /) -> bytes:
+    """Return sizes (uint32) as the field group_sizes of a ClassifyRosterRequest, with its tag."""
 
 def read_roster(body: bytes, wrapped: bool = False, /) -> WireRoster | None:
     """Return the roster in a request, without a copy of it; None: a protobuf runtime must read it.
@@ -317,7 +341,7 @@ class RosterAnswer:
 
     Raises:
         ValueError: the table has claims beyond *results* or *outcomes*, or the
-            roster's last address is not whole.
+            roster's last address is not whole, or its groups have more or fewer addresses.
     """
 
     def __new__(
@@ -344,12 +368,12 @@ class RosterAnswer:
     def verdicts(self) -> tuple[int, int, int] | None:
         """Addresses inside, outside and undetermined; None: no region set was requested.
 
-        RuntimeError: a step is missing.
+        Of a roster in groups they are participants. RuntimeError: a step is missing.
         """
 
     @property
     def reasons(self) -> tuple[int, ...] | None:
-        """Undetermined addresses of each reason, by its number; None and errors as `verdicts`."""
+        """The undetermined of each reason, by its number; None and errors as `verdicts`."""
 
     def finish(self, rest: bytes, wrapped: bool = False, /) -> bytes:
         """Return the response, a serialised ClassifyRosterResponse. May be called once.

@@ -26,7 +26,7 @@ PARTS = (
     ("tomlfile", "answer.subdivisions"),
     ("answer.claims", "answer.country_codes", "answer.intervals", "answer.signature", "answer.age"),
     ("answer.region_sets", "answer.embedded_ipv4", "answer.addresses", "answer.evidence"),
-    ("answer.explanation", "answer.decision_record"),
+    ("answer.explanation", "answer.decision_record", "answer.participants"),
     ("answer.results",),
     ("answer.file_format",),
     ("answer.dataset",),

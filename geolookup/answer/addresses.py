@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from math import isnan
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -60,16 +60,22 @@ def core_address(address: object) -> str | bytes:
     return form
 
 
-def core_roster(roster: object) -> list[str | bytes]:
+def core_roster(
+    roster: object, place: Callable[[int], str] = "roster: position {}".format
+) -> list[str | bytes]:
     """Return a roster of any mixture of forms as a list for the core.
 
     A missing value (None, NaN, pandas' NA and NaT) is an empty text, which no address is.
+
+    Args:
+        roster: an iterable of addresses.
+        place: returns how errors call the item at a position.
 
     Raises:
         TypeError: no iterable of addresses. The text names the position of an
             item that is none by its type.
     """
-    refusal = _why_no_roster(roster)
+    refusal = why_no_roster(roster)
     if refusal is not None:
         raise TypeError(f"roster: {refusal}")
     assert isinstance(roster, Iterable)  # noqa: S101 - what is none was refused
@@ -79,13 +85,13 @@ def core_roster(roster: object) -> list[str | bytes]:
         if type(item) is not str and type(item) is not bytes:
             form = "" if _is_missing(item) else core_form(item)
             if form is None:
-                place = f"roster: position {position}"
-                raise TypeError(_EXPECTED.format(place, type(item).__name__))
+                raise TypeError(_EXPECTED.format(place(position), type(item).__name__))
             items[position] = form
     return items
 
 
-def _why_no_roster(roster: object) -> str | None:
+def why_no_roster(roster: object) -> str | None:
+    """Return why a value is no iterable of addresses in an order; None: it may be one."""
     name = type(roster).__name__
     if isinstance(roster, Mapping):
         return (

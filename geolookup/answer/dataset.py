@@ -41,6 +41,7 @@ from geolookup.answer.file_format import (
     read_metadata,
 )
 from geolookup.answer.intervals import Family, joined, ranges_of
+from geolookup.answer.participants import Participants, People, paired, whose
 from geolookup.answer.region_sets import RegionSet, RegionSets
 from geolookup.answer.results import Answer, Perspective, RosterResult
 from geolookup.atomic import replacing
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from geolookup.answer.decision_record import DecisionRecord
     from geolookup.answer.evidence import Evidence, SourceEvidence
     from geolookup.answer.explanation import Explanation
+    from geolookup.answer.participants import ById
 
 _CACHED_REGION_SETS: Final = 256
 """Tables of outcomes kept of each dataset, at one byte a claim."""
@@ -298,10 +300,11 @@ class Dataset(metaclass=_Listed):
 
     def classify(
         self,
-        roster: Roster | None = None,
+        roster: Roster | ById | None = None,
         *,
         ipv4: Buffer | None = None,
         ipv6: Buffer | None = None,
+        groups: Iterable[int] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = _UNANIMOUS,
         record: bool = False,
@@ -314,10 +317,14 @@ class Dataset(metaclass=_Listed):
 
         Args:
             roster: addresses (see the class) in any mixture. A missing value (None, NaN)
-                is INVALID.
+                is INVALID. Or a mapping of ids to lists of addresses: of participants, about
+                whom the result answers by id. It needs a region set.
             ipv4: 4 bytes an address, in network order.
             ipv6: 16 bytes an address, in network order; IPv4 addresses stand
                 there in IPv4-mapped form.
+            groups: how many of the addresses, one after another, are the first participant's,
+                the second's, and so on. The result's positions are those of participants
+                then. It needs a region set.
             region_set: see the class; without one the result has no verdicts.
             policy: see the class.
             record: whether the result has a decision record; see `DecisionRecord`.
@@ -325,22 +332,26 @@ class Dataset(metaclass=_Listed):
         Raises:
             TypeError: an argument's type, or that of an item of the roster: the
                 text names its position.
-            RosterError: a buffer that can't be packed addresses.
+            RosterError: a buffer that can't be packed addresses, a participant without an
+                address, or groups of more or fewer addresses than the roster has.
             RegionSetError: an unknown region set.
-            ValueError: an unknown policy, or a record without a region set.
+            ValueError: an unknown policy, or a record or participants without a region set.
             DatasetClosedError: after `close`.
         """
         perspective = self._perspective(region_set, policy)
         table = self._table
         if (roster is None) + (ipv4 is None) + (ipv6 is None) != 2:
             raise TypeError("classify: expected exactly one of roster, ipv4 and ipv6")
+        participants = whose(roster, groups, region_set)
         if ipv4 is not None:
             claims = table.classify_ipv4(packed_buffer(ipv4, "ipv4", 4))
         elif ipv6 is not None:
             claims = table.classify_ipv6(packed_buffer(ipv6, "ipv6", 16))
+        elif isinstance(roster, Mapping):
+            claims, participants = _claims_of_people(table, roster)
         else:
             claims = _claims_of_roster(table, roster)
-        result = RosterResult(claims, perspective)
+        result = RosterResult(claims, perspective, participants)
         if record:
             if region_set is None or perspective.policy is None:
                 raise ValueError("record: needs a region set; name one with region_set=")
@@ -358,10 +369,11 @@ class Dataset(metaclass=_Listed):
 
     def classify_many(
         self,
-        rosters: Iterable[Roster] | None = None,
+        rosters: Iterable[Roster | ById] | None = None,
         *,
         ipv4: Iterable[Buffer] | None = None,
         ipv6: Iterable[Buffer] | None = None,
+        groups: Iterable[Iterable[int]] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = _UNANIMOUS,
         record: bool = False,
@@ -375,10 +387,10 @@ class Dataset(metaclass=_Listed):
             raise TypeError("classify_many: expected exactly one of rosters, ipv4 and ipv6")
         classify = partial(self.classify, region_set=region_set, policy=policy, record=record)
         if ipv4 is not None:
-            return (classify(ipv4=packed) for packed in ipv4)
+            return (classify(ipv4=packed, groups=some) for packed, some in paired(ipv4, groups))
         if ipv6 is not None:
-            return (classify(ipv6=packed) for packed in ipv6)
-        return map(classify, rosters or ())
+            return (classify(ipv6=packed, groups=some) for packed, some in paired(ipv6, groups))
+        return (classify(roster, groups=some) for roster, some in paired(rosters or (), groups))
 
     def answer(
         self, roster: _core.WireRoster, region_set: str | None, policy: Policy
@@ -455,9 +467,9 @@ class Dataset(metaclass=_Listed):
                 name may mean another set elsewhere.
             policy: how claims became verdicts.
             statuses: addresses for each status that occurs.
-            inside: addresses inside the region set.
-            outside: addresses outside.
-            undetermined: addresses that are neither.
+            inside: addresses inside the region set, or participants of a roster in groups.
+            outside: those outside.
+            undetermined: those that are neither.
             reasons: these, for each reason that occurs; None: a record without reasons.
             time: when it was decided; None: now.
 
@@ -485,6 +497,7 @@ class Dataset(metaclass=_Listed):
             statuses=statuses,
             reasons=reasons,
             subdivision_sources=self._subdivision_sources if resolved.partly else None,
+            addresses=None if reasons is None else sum(statuses.values()),
         )
 
     def outcome_column(
@@ -782,7 +795,7 @@ class _ClosedTable:
     def classify_ipv4(self, packed: object) -> NoReturn:
         _refuse(packed)
 
-    classify_ipv6 = classify_text = classify_ipv4
+    classify_ipv6 = classify_text = classify_people = classify_ipv4
 
 
 def _refuse(*_: object) -> NoReturn:
@@ -800,6 +813,18 @@ def _claims_of_roster(table: _core.Table, roster: object) -> bytes:
         except TypeError:
             pass  # other forms among them, or no addresses at all
     return table.classify_text(core_roster(roster))
+
+
+def _claims_of_people(
+    table: _core.Table, mapping: Mapping[Any, object]
+) -> tuple[bytes, Participants]:
+    people = People.of(mapping)
+    try:
+        claims, sizes = table.classify_people(people.lists)
+    except TypeError:
+        forms, participants = people.forms()  # as of _claims_of_roster
+        return table.classify_text(forms), participants
+    return claims, people.participants(sizes)
 
 
 def _cached_perspectives(

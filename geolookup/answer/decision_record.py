@@ -73,13 +73,15 @@ class DecisionRecord:
             country codes alone.
         codes: the codes of countries and subdivisions that it stood for, sorted.
         policy: how claims became verdicts.
-        size: addresses in the roster.
+        size: addresses in the roster, or its participants if it came in groups.
         inside: how many of them were inside the region set.
         outside: how many were outside.
         undetermined: how many were neither.
         statuses: addresses for each status that occurs.
-        reasons: undetermined addresses for each reason that occurs; None: the record has
+        reasons: the undetermined for each reason that occurs; None: the record has
             format 1, which has none.
+        addresses: addresses in the roster, by default *size*; more where participants
+            have several. None in format 1, where they are *size*.
         reference: the caller's own, such as the number of a legal demand; see
             `with_reference`. Empty: none.
         subdivision_sources: as in `geolookup.open`, where *codes* has subdivisions; else None.
@@ -101,10 +103,13 @@ class DecisionRecord:
     undetermined: int
     statuses: Mapping[Status, int] = field(hash=False)
     reasons: Mapping[Reason, int] | None = field(hash=False, default=None)
+    addresses: int | None = None
     reference: str = ""
     subdivision_sources: int | None = None
 
     def __post_init__(self) -> None:
+        if self.addresses is None and self.reasons is not None:
+            object.__setattr__(self, "addresses", self.size)
         _check(self)
         # Read only, and in one order, so that equal records are printed alike.
         counts = {status: self.statuses[status] for status in sorted(self.statuses)}
@@ -176,9 +181,10 @@ def from_mapping(values: object) -> DecisionRecord:
     expected = {item.name for item in fields(DecisionRecord)} | {"format", "digest"}
     number = _number(values, "format") if "format" in values else FORMAT
     if number == WITHOUT_REASONS:
-        expected.discard("reasons")
-        if values.get("reasons") == {}:  # of a message of protobuf, where all fields are present
-            values = {key: value for key, value in values.items() if key != "reasons"}
+        expected -= {"reasons", "addresses"}
+        # A message of protobuf has all fields.
+        absent = {"reasons": "{}", "addresses": "0"}
+        values = {key: one for key, one in values.items() if absent.get(key) != repr(one)}
     elif number != FORMAT:
         raise RecordError("format: not 1 or 2, which are known")
     missing = sorted(expected - values.keys() - {"reference", "subdivision_sources"})
@@ -200,6 +206,7 @@ def from_mapping(values: object) -> DecisionRecord:
         undetermined=_number(values, "undetermined"),
         statuses=_counts("statuses", values["statuses"], Status),
         reasons=_counts("reasons", values["reasons"], Reason) if number == FORMAT else None,
+        addresses=_number(values, "addresses") if number == FORMAT else None,
         reference=_string(values, "reference") if "reference" in values else "",
         # A message of protobuf has 0 where there is none.
         subdivision_sources=(
@@ -317,6 +324,7 @@ def _plain(record: DecisionRecord) -> dict[str, Any]:
     }
     if record.reasons is not None:
         values["reasons"] = {reason.name: count for reason, count in record.reasons.items()}
+        values["addresses"] = record.addresses
     if record.subdivision_sources is not None:
         values["subdivision_sources"] = record.subdivision_sources
     return values | ({"reference": record.reference} if record.reference else {})
@@ -352,6 +360,7 @@ def _check(record: DecisionRecord) -> None:
         "inside": record.inside,
         "outside": record.outside,
         "undetermined": record.undetermined,
+        **({} if record.addresses is None else {"addresses": record.addresses}),
         **{f"statuses.{status.name}": count for status, count in record.statuses.items()},
         **{f"reasons.{reason.name}": count for reason, count in (record.reasons or {}).items()},
     }
@@ -379,12 +388,20 @@ def _check_codes(record: DecisionRecord) -> None:
 def _check_sums(record: DecisionRecord) -> None:
     if record.inside + record.outside + record.undetermined != record.size:
         raise RecordError("inside, outside and undetermined: their sum is not size")
-    if sum(record.statuses.values()) != record.size:
-        raise RecordError("statuses: their sum is not size")
+    if record.addresses is not None and record.reasons is None:
+        raise RecordError("addresses: in a record of format 1")
+    addresses = record.size if record.addresses is None else record.addresses
+    if addresses < record.size or (addresses > 0 and not record.size):
+        raise RecordError("size: not that of a roster of so many addresses")
+    if sum(record.statuses.values()) != addresses:
+        total = "size" if record.addresses is None else "addresses"
+        raise RecordError(f"statuses: their sum is not {total}")
     if 0 in record.statuses.values():
         raise RecordError("statuses: one that does not occur is counted")
 
-    if record.undetermined < sum(record.statuses.get(status, 0) for status in _UNDETERMINED):
+    without = sum(record.statuses.get(status, 0) for status in _UNDETERMINED)
+    # Of participants, too, each with a verdict has an address with a country.
+    if record.inside + record.outside > addresses - without:
         raise RecordError("undetermined: less than the addresses without a country")
     if record.reasons is None:
         return

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyroaring import BitMap
 
     from geolookup.answer.decision_record import DecisionRecord
+    from geolookup.answer.participants import Participants
 
 MAX_SIZE: Final = 2**32 - 1
 """Addresses in a roster: positions are uint32."""
@@ -250,6 +251,10 @@ class RosterResult:
     Positions count from 0. The result holds no address, and stays usable after
     the dataset it came from was closed.
 
+    Where the roster came in groups or as a mapping, verdicts, reasons and their counts and
+    positions are those of participants, and countries, statuses and their counts those of
+    addresses.
+
     Attributes:
         record: the decision record, for the caller to keep; None: it was not requested.
             Equality ignores records.
@@ -259,6 +264,8 @@ class RosterResult:
         "_bitmaps",
         "_claims",
         "_countries",
+        "_outcomes",
+        "_participants",
         "_perspective",
         "_reasons",
         "_regions",
@@ -269,18 +276,25 @@ class RosterResult:
     )
     __hash__ = None  # type: ignore[assignment]  # mutable: `record` may be set
 
-    def __init__(self, claims: bytes, perspective: Perspective) -> None:
+    def __init__(
+        self, claims: bytes, perspective: Perspective, participants: Participants | None = None
+    ) -> None:
         """Make a result of claims as the core returns them; see `Perspective`.
 
         Raises:
             RosterTooLargeError: over 4,294,967,295 addresses.
+            RosterError: the participants have more or fewer addresses.
         """
         self._size = len(claims) >> 1
         if self._size > MAX_SIZE:
             raise RosterTooLargeError(f"roster: over {MAX_SIZE:,} addresses")
+        if participants is not None:
+            participants.check(self._size)
         self.record: DecisionRecord | None = None
         self._claims = claims
         self._perspective = perspective
+        self._participants = participants
+        self._outcomes: bytes | None = None
         self._countries: bytes | None = None
         self._statuses: bytes | None = None
         self._reasons: bytes | None = None
@@ -304,6 +318,7 @@ class RosterResult:
         dataset: str,
         region_set: str | None = None,
         policy: Policy | None = None,
+        participants: Participants | None = None,
     ) -> RosterResult:
         """Make a result of columns that came from outside, such as over the network.
 
@@ -318,13 +333,14 @@ class RosterResult:
                 not at all.
             outside: as *inside*.
             undetermined: as *inside*.
-            reasons: 1 byte per address: the number of its `Reason`; None: without, as from
-                a service of a version that has none.
+            reasons: 1 byte per address or participant: the number of its `Reason`; None:
+                without, as from a service of a version that has none.
             regions: 6 bytes per address: the code of its subdivision, filled up with zeros;
                 None: no address has one.
             dataset: id of the dataset that answered: 64 hexadecimal digits.
             region_set: the name or expression that was asked for.
             policy: the policy that was asked for.
+            participants: whose positions the sets hold; None: those of addresses.
 
         Raises:
             RosterError: columns that contradict each other or themselves. The
@@ -343,20 +359,26 @@ class RosterResult:
                 "inside, outside, undetermined, region_set and policy belong together"
             )
         self = cls(b"", Perspective(dataset, b"", b"", region_set=region_set, policy=policy))
-        self._size = size
+        self._size = positions = size
         if regions is not None:
             _check_column("regions", regions, 6 * size, _CODE_BYTES)
             self._regions = bytes(regions)
+        if participants is not None:
+            if region_set is None:
+                raise RosterError("participants: without a region set")
+            participants.check(size)
+            positions = len(participants)
+            self._participants = participants
         self._countries = bytes(countries)
         self._statuses = bytes(statuses)
         if inside is not None and outside is not None and undetermined is not None:
             self._serialised = (bytes(inside), bytes(outside), bytes(undetermined))
-            self._bitmaps = _received_sets(self._serialised, size)
+            self._bitmaps = _received_sets(self._serialised, positions)
             if reasons is not None:
-                _check_column("reasons", reasons, size, _REASON_BYTES)
+                _check_column("reasons", reasons, positions, _REASON_BYTES)
                 undecided = self._bitmaps[2]
                 decided = _deserialised("reasons", _core.roaring8(bytes(reasons), 0))
-                if len(decided) + len(undecided) != size or not decided.isdisjoint(undecided):
+                if len(decided) + len(undecided) != positions or not decided.isdisjoint(undecided):
                     raise RosterError("reasons: not of the undetermined positions")
                 self._reasons = bytes(reasons)
         elif reasons is not None:
@@ -369,6 +391,16 @@ class RosterResult:
     def size(self) -> int:
         """Number of addresses in the roster."""
         return self._size
+
+    @property
+    def participants(self) -> int | None:
+        """Number of participants; None: the roster did not come in groups."""
+        return None if self._participants is None else len(self._participants)
+
+    @property
+    def ids(self) -> tuple[Any, ...] | None:
+        """The participants' ids, by position; None: the roster was no mapping."""
+        return None if self._participants is None else self._participants.ids
 
     @property
     def dataset(self) -> str:
@@ -410,7 +442,7 @@ class RosterResult:
 
     @property
     def reasons(self) -> Reasons:
-        """Why each address has no verdict; DECIDED where it has one.
+        """Why each address, or participant, has no verdict; DECIDED where it has one.
 
         Raises:
             ValueError: no region set was asked for, or the service has no reasons.
@@ -440,6 +472,37 @@ class RosterResult:
         """Positions that are neither inside nor outside; see `inside`."""
         return self._verdict_set(2)
 
+    @property
+    def ids_inside(self) -> list[Any]:
+        """The ids of the participants inside the region set, in the mapping's order.
+
+        Raises:
+            ValueError: the roster was no mapping.
+        """
+        return self._ids_of(0)
+
+    @property
+    def ids_outside(self) -> list[Any]:
+        """The ids of those outside the region set; see `ids_inside`."""
+        return self._ids_of(1)
+
+    @property
+    def ids_undetermined(self) -> list[Any]:
+        """The ids of those who are neither inside nor outside; see `ids_inside`."""
+        return self._ids_of(2)
+
+    def by_id(self) -> dict[Any, Verdict]:
+        """Return the verdict of each participant, by id, in the mapping's order.
+
+        Raises:
+            ValueError: the roster was no mapping.
+        """
+        verdicts = [Verdict.OUTSIDE] * len(self._known_ids())
+        for which, verdict in ((0, Verdict.INSIDE), (2, Verdict.UNDETERMINED)):
+            for position in self._verdict_sets()[which]:
+                verdicts[position] = verdict
+        return dict(zip(self._known_ids(), verdicts, strict=True))
+
     def counts(self) -> dict[str, int]:
         """Return the number of addresses for each code that occurs, sorted by code."""
         counted = _core.count16(self._country_column())
@@ -460,7 +523,7 @@ class RosterResult:
         return {_STATUSES[number]: n for number, n in sorted(counted.items())}
 
     def verdict_counts(self) -> dict[Verdict, int]:
-        """Return the number of addresses for each verdict, in their order.
+        """Return the number of addresses, or participants, for each verdict, in their order.
 
         Raises:
             ValueError: no region set was asked for.
@@ -468,11 +531,11 @@ class RosterResult:
         outcomes = self._perspective.outcomes
         if outcomes is None:  # the sets came from outside, or there are none
             return dict(zip(Verdict, map(len, self._verdict_sets()), strict=True))
-        counted = _core.count8(_core.map8(self._claims, outcomes.translate(VERDICT_OF)))
+        counted = _core.count8(self._column(outcomes, VERDICT_OF))
         return {verdict: counted.get(verdict.number, 0) for verdict in Verdict}
 
     def reason_counts(self) -> dict[Reason, int]:
-        """Return the number of undetermined addresses for each reason that occurs, in order.
+        """Return the number of the undetermined for each reason that occurs, in order.
 
         Raises:
             ValueError: as `reasons`.
@@ -485,10 +548,17 @@ class RosterResult:
 
         Raises:
             RegionSetError: no country code and not "ZZ".
-            ValueError: a `Reason`, as `reasons`.
+            ValueError: a `Reason`, as `reasons`; or a country or `Status`, and the roster
+                came in groups.
         """
         if isinstance(wanted, Reason):
             return _deserialised("positions", _core.roaring8(self._reason_column(), wanted.number))
+        if self._participants is not None:
+            # The positions of addresses could be taken for those of participants.
+            raise ValueError(
+                "positions: the roster came in groups, and a participant has no country and no"
+                " status; countries and statuses have those of its addresses"
+            )
         if isinstance(wanted, Status):
             return _deserialised("positions", _core.roaring8(self._status_column(), wanted.number))
         if wanted not in COUNTRIES and wanted != NO_COUNTRY:
@@ -506,7 +576,10 @@ class RosterResult:
             outcomes = self._perspective.outcomes
             if outcomes is None:
                 raise ValueError(_NO_VERDICTS)
-            self._serialised = _core.roaring_partition(self._claims, outcomes)
+            if self._participants is None:
+                self._serialised = _core.roaring_partition(self._claims, outcomes)
+            else:
+                self._serialised = _core.roaring_split(self._of_participants(outcomes))
         return self._serialised
 
     def __reduce__(self) -> tuple[Callable[..., RosterResult], tuple[object, ...]]:
@@ -523,6 +596,7 @@ class RosterResult:
             columns |= dict(zip(_VERDICTS, self.serialised(), strict=True))
             columns |= {"region_set": self.region_set, "policy": self.policy}
             columns["reasons"] = self._reasons_or_none()
+            columns["participants"] = self._participants
         return _restored, (columns, self.record)
 
     def __len__(self) -> int:
@@ -535,6 +609,7 @@ class RosterResult:
             self.dataset == other.dataset
             and self.region_set == other.region_set
             and self.policy == other.policy
+            and self._participants == other._participants
             and self._country_column() == other._country_column()
             and self._status_column() == other._status_column()
             and self._region_column() == other._region_column()
@@ -548,6 +623,8 @@ class RosterResult:
         if len(counts) > 5:
             parts.append(f"{len(counts) - 5} more codes")
         text = f"<RosterResult of {self._size}"
+        if self._participants is not None:
+            text += f" addresses of {len(self._participants)} participants"
         if parts:
             text += f": {', '.join(parts)}"
         if self.region_set is not None:
@@ -588,8 +665,36 @@ class RosterResult:
     def _reasons_or_none(self) -> bytes | None:
         outcomes = self._perspective.outcomes
         if self._reasons is None and outcomes is not None:
-            self._reasons = _core.map8(self._claims, outcomes.translate(REASON_OF))
+            self._reasons = self._column(outcomes, REASON_OF)
         return self._reasons
+
+    def _column(self, outcomes: bytes, part: bytes) -> bytes:
+        """Return part of the outcome of each position, given those of the dataset's claims.
+
+        Args:
+            outcomes: 1 byte per claim.
+            part: `VERDICT_OF` or `REASON_OF`.
+        """
+        if self._participants is None:
+            return _core.map8(self._claims, outcomes.translate(part))
+        return self._of_participants(outcomes).translate(part)
+
+    def _of_participants(self, outcomes: bytes) -> bytes:
+        """Return the outcome of each participant."""
+        assert self._participants is not None  # noqa: S101 - the callers asked
+        if self._outcomes is None:
+            sizes = self._participants.sizes
+            self._outcomes = _core.participant_outcomes(self._claims, outcomes, sizes)
+        return self._outcomes
+
+    def _known_ids(self) -> tuple[Any, ...]:
+        if self.ids is None:
+            raise ValueError("the result has no ids: it was made of a roster that is no mapping")
+        return self.ids
+
+    def _ids_of(self, which: int) -> list[Any]:
+        ids = self._known_ids()
+        return [ids[position] for position in self._verdict_sets()[which]]
 
     def _verdict_set(self, which: int) -> BitMap:
         bitmap = self._verdict_sets()[which]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
 
 from geolookup.answer.claims import Policy
+from geolookup.answer.participants import unpaired
 from geolookup.client import wire
 from geolookup.client.base import BaseClient
 from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from geolookup.answer.addresses import Address, Roster
     from geolookup.answer.explanation import Explanation
     from geolookup.answer.file_format import SourceInfo
+    from geolookup.answer.participants import ById
     from geolookup.answer.region_sets import RegionSet, RegionSets
     from geolookup.answer.results import Answer, RosterResult
     from geolookup.client.transports import native
@@ -73,10 +76,11 @@ class AsyncClient(BaseClient):
 
     async def classify(
         self,
-        roster: Roster | None = None,
+        roster: Roster | ById | None = None,
         *,
         ipv4: Buffer | None = None,
         ipv6: Buffer | None = None,
+        groups: Iterable[int] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
         record: bool = False,
@@ -84,14 +88,15 @@ class AsyncClient(BaseClient):
     ) -> RosterResult:
         """Return what is known of each address of a roster; see `Client.classify`."""
         question = wire.Question.of(region_set, policy, record)
-        return await self._call(wire.classify(roster, ipv4, ipv6, question), timeout)
+        return await self._call(wire.classify(roster, ipv4, ipv6, question, groups), timeout)
 
     def classify_many(
         self,
-        rosters: Iterable[Roster] | AsyncIterable[Roster] | None = None,
+        rosters: Iterable[Roster | ById] | AsyncIterable[Roster | ById] | None = None,
         *,
         ipv4: Iterable[Buffer] | AsyncIterable[Buffer] | None = None,
         ipv6: Iterable[Buffer] | AsyncIterable[Buffer] | None = None,
+        groups: Iterable[Iterable[int]] | AsyncIterable[Iterable[int]] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
         record: bool = False,
@@ -104,9 +109,11 @@ class AsyncClient(BaseClient):
         """
         question = wire.Question.of(region_set, policy, record)
         column, given = wire.one_of("classify_many", rosters=rosters, ipv4=ipv4, ipv6=ipv6)
-        items = given if isinstance(given, AsyncIterable) else _each(given)
-        requests = (wire.stream_request(column, item, question) async for item in items)
-        return self._stream(requests, question, column, self._limit(timeout), rosters_ahead(ahead))
+        requests = (
+            wire.stream_request(column, roster, some, question)
+            async for roster, some in _paired(given, groups)
+        )
+        return self._stream(requests, column, self._limit(timeout), rosters_ahead(ahead))
 
     async def explain(self, address: Address, *, timeout: float | None = None) -> Explanation:
         """Return why an address has the answer it has; see `Dataset.explain`."""
@@ -253,14 +260,14 @@ class AsyncClient(BaseClient):
 
     async def _stream(
         self,
-        requests: AsyncIterator[bytes],
-        question: wire.Question,
+        requests: AsyncIterator[wire.Request[RosterResult]],
         column: str,
         limit: float,
         ahead: int,
     ) -> AsyncIterator[RosterResult]:
         slots = asyncio.Semaphore(ahead)
         failed: list[Exception] = []
+        sent: deque[wire.Request[RosterResult]] = deque()
         timeout = StreamTimeout(limit)
         expired = False
 
@@ -268,11 +275,12 @@ class AsyncClient(BaseClient):
             # gRPC runs this in a task, and would log an error raised in it.
             try:
                 while await slots.acquire():
-                    body = await anext(requests, None)
-                    if body is None:
+                    request = await anext(requests, None)
+                    if request is None:
                         return
+                    sent.append(request)
                     timeout.on_send()
-                    yield body
+                    yield request.body
             except Exception as error:
                 failed.append(error)
             finally:
@@ -293,7 +301,7 @@ class AsyncClient(BaseClient):
             while isinstance(body := await call.read(), bytes):  # and not grpc.aio.EOF
                 timeout.on_receive()
                 slots.release()
-                yield wire.streamed_result(body, question)
+                yield wire.read_streamed(sent, body)
                 timeout.on_wait()
         except grpc.aio.AioRpcError as error:
             failure = EXPIRED if expired else Failure.of(error)
@@ -329,6 +337,33 @@ class _Waiter(Waiter):
             self.future.set_result(outcome)
 
 
-async def _each(items: Iterable[_T]) -> AsyncIterator[_T]:
-    for item in items:
-        yield item
+_END: Any = object()
+
+
+async def _paired(
+    rosters: Iterable[Any] | AsyncIterable[Any], groups: Iterable[Any] | AsyncIterable[Any] | None
+) -> AsyncIterator[tuple[Any, Any]]:
+    """Yield each roster with its groups; see `paired`."""
+    if groups is None:
+        async for roster in _each(rosters):
+            yield roster, None
+        return
+    others = _each(groups)
+    number = 0
+    async for roster in _each(rosters):
+        some = await anext(others, _END)
+        if some is _END:
+            raise unpaired(number)
+        yield roster, some
+        number += 1
+    if await anext(others, _END) is not _END:
+        raise unpaired(number)
+
+
+async def _each(items: Iterable[_T] | AsyncIterable[_T]) -> AsyncIterator[_T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from geolookup.answer.claims import Policy
+from geolookup.answer.participants import paired
 from geolookup.client import wire
 from geolookup.client.base import BaseClient
 from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from geolookup.answer.addresses import Address, Roster
     from geolookup.answer.explanation import Explanation
     from geolookup.answer.file_format import SourceInfo
+    from geolookup.answer.participants import ById
     from geolookup.answer.region_sets import RegionSet, RegionSets
     from geolookup.answer.results import Answer, RosterResult
     from geolookup.client.transports import native
@@ -103,10 +106,11 @@ class Client(BaseClient):
 
     def classify(
         self,
-        roster: Roster | None = None,
+        roster: Roster | ById | None = None,
         *,
         ipv4: Buffer | None = None,
         ipv6: Buffer | None = None,
+        groups: Iterable[int] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
         record: bool = False,
@@ -118,14 +122,15 @@ class Client(BaseClient):
             RosterTooLargeError: over the service's limit.
         """
         question = wire.Question.of(region_set, policy, record)
-        return self._call(wire.classify(roster, ipv4, ipv6, question), timeout)
+        return self._call(wire.classify(roster, ipv4, ipv6, question, groups), timeout)
 
     def classify_many(
         self,
-        rosters: Iterable[Roster] | None = None,
+        rosters: Iterable[Roster | ById] | None = None,
         *,
         ipv4: Iterable[Buffer] | None = None,
         ipv6: Iterable[Buffer] | None = None,
+        groups: Iterable[Iterable[int]] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
         record: bool = False,
@@ -144,6 +149,7 @@ class Client(BaseClient):
                 next two is given.
             ipv4: buffers, as `classify` takes them.
             ipv6: buffers, as `classify` takes them.
+            groups: those of each roster, as `classify` takes them; as many as rosters.
             region_set: as in `classify`, for all of them.
             policy: as in `classify`, for all of them.
             record: as in `classify`, for all of them.
@@ -152,8 +158,11 @@ class Client(BaseClient):
         """
         question = wire.Question.of(region_set, policy, record)
         column, given = wire.one_of("classify_many", rosters=rosters, ipv4=ipv4, ipv6=ipv6)
-        requests = (wire.stream_request(column, roster, question) for roster in given)
-        return self._stream(requests, question, column, self._limit(timeout), rosters_ahead(ahead))
+        requests = (
+            wire.stream_request(column, roster, some, question)
+            for roster, some in paired(given, groups)
+        )
+        return self._stream(requests, column, self._limit(timeout), rosters_ahead(ahead))
 
     def explain(self, address: Address, *, timeout: float | None = None) -> Explanation:
         """Return why an address has the answer it has; see `Dataset.explain`."""
@@ -325,8 +334,7 @@ class Client(BaseClient):
 
     def _stream(
         self,
-        requests: Iterator[bytes],
-        question: wire.Question,
+        requests: Iterator[wire.Request[RosterResult]],
         column: str,
         limit: float,
         ahead: int,
@@ -334,17 +342,19 @@ class Client(BaseClient):
         slots = threading.Semaphore(ahead)
         ended = threading.Event()
         failed: list[Exception] = []
+        sent: deque[wire.Request[RosterResult]] = deque()
         timeout = StreamTimeout(limit)
 
         def bodies() -> Iterator[bytes]:
             # gRPC runs this in a thread, and would log an error raised in it.
             try:
                 while slots.acquire() and not ended.is_set():
-                    body = next(requests, None)
-                    if body is None:
+                    request = next(requests, None)
+                    if request is None:
                         return
+                    sent.append(request)
                     timeout.on_send()
-                    yield body
+                    yield request.body
             except Exception as error:
                 failed.append(error)
             finally:
@@ -366,7 +376,7 @@ class Client(BaseClient):
             for body in call:
                 timeout.on_receive()
                 slots.release()
-                yield wire.streamed_result(body, question)
+                yield wire.read_streamed(sent, body)
                 timeout.on_wait()
         except grpc.RpcError as error:
             failure = EXPIRED if expired.is_set() else Failure.of(error)

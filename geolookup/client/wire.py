@@ -10,10 +10,12 @@ than text, and what is no address never leaves the process.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
@@ -33,6 +35,7 @@ from geolookup.answer.decision_record import RecordError, from_mapping
 from geolookup.answer.evidence import OverrideView, RegistryEntry
 from geolookup.answer.explanation import Explanation, SourceView
 from geolookup.answer.file_format import SourceInfo, read_source
+from geolookup.answer.participants import Participants, People, whose
 from geolookup.answer.region_sets import RegionSet, RegionSets
 from geolookup.answer.results import Answer, RosterResult
 from geolookup.errors import RegionSetError, RosterError, ServiceError
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
     from geolookup.answer.addresses import Address, Roster
     from geolookup.answer.decision_record import DecisionRecord
+    from geolookup.answer.participants import ById
 
 _Message = TypeVar("_Message", bound=Message)
 _Result_co = TypeVar("_Result_co", covariant=True)
@@ -166,12 +170,17 @@ def lookups(rows: list[bytes | None], question: Question) -> Request[list[Answer
 
 
 def classify(
-    roster: Roster | None, ipv4: Buffer | None, ipv6: Buffer | None, question: Question
+    roster: Roster | ById | None,
+    ipv4: Buffer | None,
+    ipv6: Buffer | None,
+    question: Question,
+    groups: Iterable[int] | None = None,
 ) -> Request[RosterResult]:
     """Return the request for a roster."""
     request = v1.ClassifyRosterRequest()
-    field = _fill(request, roster, ipv4, ipv6, question)
-    return Request(CLASSIFY_ROSTER, request.SerializeToString(), partial(_roster, question), field)
+    field, participants = _fill(request, roster, ipv4, ipv6, groups, question)
+    read = partial(_roster, question, participants)
+    return Request(CLASSIFY_ROSTER, request.SerializeToString(), read, field)
 
 
 def explain(address: Address) -> Request[Explanation]:
@@ -199,17 +208,21 @@ def _fill_packed(request: v1.LookupRequest | v1.ExplainRequest, packed: bytes | 
         request.packed = packed
 
 
-def stream_request(column: str, roster: Any, question: Question) -> bytes:
-    """Return a serialised `StreamRostersRequest`; *column* is rosters, ipv4 or ipv6."""
+def stream_request(
+    column: str, roster: Any, groups: Iterable[int] | None, question: Question
+) -> Request[RosterResult]:
+    """Return the request for one roster of a stream; *column* is rosters, ipv4 or ipv6."""
     request = v1.StreamRostersRequest()
-    _fill(
+    _, participants = _fill(
         request.roster,
         roster if column == "rosters" else None,
         roster if column == "ipv4" else None,
         roster if column == "ipv6" else None,
+        groups,
         question,
     )
-    return request.SerializeToString()
+    read = partial(streamed_result, question=question, participants=participants)
+    return Request(STREAM_ROSTERS, request.SerializeToString(), read)
 
 
 def one_of(verb: str, **given: Any) -> tuple[str, Any]:
@@ -267,7 +280,7 @@ def is_complete(answer: Answer) -> bool:
 
 
 def _answers(body: bytes, question: Question, size: int) -> list[Answer]:
-    result = _roster(question, body)
+    result = _roster(question, None, body)
     if result.size != size:
         raise _not_understood()
     verdicts: list[Verdict | None] = [None] * size
@@ -299,17 +312,30 @@ def _plain_answer(
     return Answer(country, status, (), verdict, dataset, reason, region)
 
 
-def _roster(question: Question, body: bytes) -> RosterResult:
-    return _result(_parse(v1.ClassifyRosterResponse, body), question)
+def _roster(question: Question, participants: Participants | None, body: bytes) -> RosterResult:
+    return _result(_parse(v1.ClassifyRosterResponse, body), question, participants)
 
 
-def streamed_result(body: bytes, question: Question) -> RosterResult:
+def streamed_result(
+    body: bytes, question: Question, participants: Participants | None = None
+) -> RosterResult:
     """Return the result in a serialised `StreamRostersResponse`.
 
     Raises:
         ServiceError: it holds none.
     """
-    return _result(_parse(v1.StreamRostersResponse, body).roster, question)
+    return _result(_parse(v1.StreamRostersResponse, body).roster, question, participants)
+
+
+def read_streamed(sent: deque[Request[RosterResult]], body: bytes) -> RosterResult:
+    """Return the result in the next answer of a stream, and forget its request.
+
+    Raises:
+        ServiceError: it holds none, or no request is left.
+    """
+    if not sent:
+        raise _not_understood()
+    return sent.popleft().read(body)
 
 
 _FORMS = {
@@ -433,29 +459,51 @@ def _coverage(number: v1.Coverage) -> Coverage:
 
 def _fill(
     request: v1.ClassifyRosterRequest,
-    roster: Roster | None,
+    roster: Roster | ById | None,
     ipv4: Buffer | None,
     ipv6: Buffer | None,
+    groups: Iterable[int] | None,
     question: Question,
-) -> str:
-    """Fill a request, and return the name of the argument with the addresses."""
+) -> tuple[str, Participants | None]:
+    """Fill a request; return the name of the argument with the addresses, and whose they are."""
     column, addresses = one_of("classify", roster=roster, ipv4=ipv4, ipv6=ipv6)
+    participants = whose(addresses, groups, question.region_set)
     request.region_set = question.expression
     request.policy = _number(question.policy)
     request.record = question.record
     # Results have these wherever they come from, so that the arguments are none of the verbs'.
     request.reasons = question.region_set is not None
     request.regions = True
-    if column == "roster":
-        _fill_roster(request, addresses)
-    elif column == "ipv4":
-        request.ipv4 = _bytes(packed_buffer(addresses, column, 4))
+    if column == "ipv4":
+        request.ipv4 = packed = _bytes(packed_buffer(addresses, column, 4))
+        size = len(packed) // 4
+    elif column == "ipv6":
+        request.ipv6 = packed = _bytes(packed_buffer(addresses, column, 16))
+        size = len(packed) // 16
+    elif isinstance(addresses, Mapping):
+        participants = _fill_people(request, People.of(addresses))
+        size = participants.addresses
     else:
-        request.ipv6 = _bytes(packed_buffer(addresses, column, 16))
-    return column
+        size = _fill_roster(request, addresses)
+    if participants is not None:
+        participants.check(size)
+        request.MergeFromString(_core.wire_groups(participants.sizes))
+    return column, participants
 
 
-def _fill_roster(request: v1.ClassifyRosterRequest, roster: Roster) -> None:
+def _fill_people(request: v1.ClassifyRosterRequest, people: People) -> Participants:
+    try:
+        packed, families, sizes = _core.parse_people(people.lists)
+    except TypeError:
+        forms, participants = people.forms()  # not all of them are text
+        _fill_forms(request, forms)
+        return participants
+    _fill_parsed(request, chain.from_iterable(people.lists), packed, families)
+    return people.participants(sizes)
+
+
+def _fill_roster(request: v1.ClassifyRosterRequest, roster: Roster) -> int:
+    """Fill a request with a roster, and return its size."""
     if isinstance(roster, (list, tuple)):
         try:
             packed, families = _core.parse_many(roster)
@@ -463,8 +511,13 @@ def _fill_roster(request: v1.ClassifyRosterRequest, roster: Roster) -> None:
             pass  # not all of them are text
         else:
             _fill_parsed(request, roster, packed, families)
-            return
+            return len(roster)
     forms = core_roster(roster)
+    _fill_forms(request, forms)
+    return len(forms)
+
+
+def _fill_forms(request: v1.ClassifyRosterRequest, forms: list[str | bytes]) -> None:
     rows = [_core.parse(form) if isinstance(form, str) else form for form in forms]
     good = [row for row in rows if row is not None and len(row) in (4, 16)]
     if len(good) < len(rows):
@@ -532,8 +585,14 @@ def _number(policy: Policy) -> Any:
     return policy.number  # the types of the generated code want their own enum
 
 
-def _result(response: v1.ClassifyRosterResponse, question: Question) -> RosterResult:
+def _result(
+    response: v1.ClassifyRosterResponse, question: Question, participants: Participants | None
+) -> RosterResult:
     asked = question.region_set is not None
+    if response.participants != (0 if participants is None else len(participants)):
+        if participants is not None and not response.participants:
+            raise ServiceError("the service has a version that knows no participants")
+        raise ServiceError("the service's answer is about another number of participants")
     try:
         result = RosterResult.from_columns(
             size=response.size,
@@ -547,6 +606,7 @@ def _result(response: v1.ClassifyRosterResponse, question: Question) -> RosterRe
             dataset=response.dataset,
             region_set=question.region_set,
             policy=question.policy if asked else None,
+            participants=participants,
         )
         if question.record:
             result.record = _record(response.record, result, question)
@@ -579,6 +639,7 @@ def _record(message: v1.DecisionRecord, result: RosterResult, question: Question
         record.dataset == result.dataset
         and record.region_set == question.expression
         and record.policy is question.policy
+        and record.addresses in (None, result.size)
         and record.statuses == result.status_counts()
         and [record.inside, record.outside, record.undetermined]
         == list(result.verdict_counts().values())

@@ -147,7 +147,7 @@ class TextAddresses(_message.Message):
     def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClassifyRosterRequest(_message.Message):
-    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy", "record", "reasons", "regions")
+    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy", "record", "reasons", "group_sizes", "regions")
     IPV4_FIELD_NUMBER: _ClassVar[int]
     IPV6_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +155,7 @@ class ClassifyRosterRequest(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_SIZES_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
     ipv4: bytes
     ipv6: bytes
@@ -163,11 +164,12 @@ class ClassifyRosterRequest(_message.Message):
     policy: Policy
     record: bool
     reasons: bool
+    group_sizes: _containers.RepeatedScalarFieldContainer[int]
     regions: bool
-    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., record: bool = ..., reasons: bool = ..., regions: bool = ...) -> None: ...
+    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., record: bool = ..., reasons: bool = ..., group_sizes: _Optional[_Iterable[int]] = ..., regions: bool = ...) -> None: ...
 
 class ClassifyRosterResponse(_message.Message):
-    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset", "record", "reasons", "reason_counts", "regions")
+    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset", "record", "reasons", "reason_counts", "participants", "regions")
     class CountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +188,7 @@ class ClassifyRosterResponse(_message.Message):
     RECORD_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     REASON_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
     size: int
     countries: bytes
@@ -198,11 +201,12 @@ class ClassifyRosterResponse(_message.Message):
     record: DecisionRecord
     reasons: bytes
     reason_counts: _containers.RepeatedCompositeFieldContainer[ReasonCount]
+    participants: int
     regions: bytes
-    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reasons: _Optional[bytes] = ..., reason_counts: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ..., regions: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reasons: _Optional[bytes] = ..., reason_counts: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ..., participants: _Optional[int] = ..., regions: _Optional[bytes] = ...) -> None: ...
 
 class DecisionRecord(_message.Message):
-    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons", "subdivision_sources")
+    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons", "subdivision_sources", "addresses")
     class StatusesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +237,7 @@ class DecisionRecord(_message.Message):
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     SUBDIVISION_SOURCES_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     format: int
     time: str
     dataset: str
@@ -249,7 +254,8 @@ class DecisionRecord(_message.Message):
     digest: str
     reasons: _containers.ScalarMap[str, int]
     subdivision_sources: int
-    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ..., reasons: _Optional[_Mapping[str, int]] = ..., subdivision_sources: _Optional[int] = ...) -> None: ...
+    addresses: int
+    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ..., reasons: _Optional[_Mapping[str, int]] = ..., subdivision_sources: _Optional[int] = ..., addresses: _Optional[int] = ...) -> None: ...
 
 class StreamRostersRequest(_message.Message):
     __slots__ = ("roster",)

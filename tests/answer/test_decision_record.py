@@ -43,7 +43,7 @@ SAMPLE = DecisionRecord(
     statuses={Status.INVALID: 3, Status.ASSIGNED: 3, Status.DISPUTED: 1},
     reasons={Reason.DISPUTED: 1, Reason.INVALID: 3},
 )
-FORMAT_1 = replace(SAMPLE, reasons=None)
+FORMAT_1 = replace(SAMPLE, reasons=None, addresses=None)
 
 
 @st.composite
@@ -95,7 +95,7 @@ def test_a_record_survives_its_json(one: DecisionRecord) -> None:
 
 def test_json_form_is_the_documented_one() -> None:
     assert decision_record.to_json(SAMPLE) == (
-        '{"codes":["AT","BE"],'
+        '{"addresses":7,"codes":["AT","BE"],'
         f'"dataset":"{"ab" * 32}",'
         '"dataset_built":"2026-06-17T00:00:00Z",'
         '"digest":"f0","format":2,"inside":2,"outside":1,"policy":"UNANIMOUS",'

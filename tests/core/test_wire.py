@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import ipaddress
+import itertools
 import random
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import core_tables
 import pytest
+import reference
 import small_dataset
 import strategies
 from core_tables import SHAPES, Shape
@@ -33,7 +35,7 @@ from pyroaring import BitMap
 from roster_requests import MALFORMED, PLAIN, STREAMED, UNUSUAL, field, sized, varint, wrapped
 
 from geolookup import Dataset, DatasetClosedError, _core
-from geolookup.answer.claims import Reason, Status
+from geolookup.answer.claims import Reason, Status, Verdict
 from geolookup.answer.dataset import encode
 from geolookup.service import RosterLimits
 from geolookup.service.rpc import handlers
@@ -190,6 +192,103 @@ def test_roster_of_each_size_agrees_with_protobuf(
             assert answer.reasons == tuple(reasons)
             bitmaps = (response.inside, response.outside, response.undetermined)
             assert split == tuple(len(BitMap.deserialize(bitmap)) for bitmap in bitmaps)
+
+
+def split_into_groups(size: int, draw: random.Random) -> list[int]:
+    """Return random sizes whose sum is *size*, a few of them large."""
+    sizes = []
+    while size > 0:
+        sizes.append(
+            min(size, draw.choice([1, 1, 2, 3, 3, 4, 5, 8, 9, 17, draw.randrange(1, 400)]))
+        )
+        size -= sizes[-1]
+    return sizes
+
+
+def of_participants(claims: list[int], sizes: list[int], outcomes: bytes) -> list[tuple[str, str]]:
+    """Return verdict and reason of each participant, as the oracle has them."""
+    known = [
+        (list(Verdict)[(outcomes[claim] & 3) - 1].name, list(Reason)[outcomes[claim] >> 2].name)
+        for claim in claims
+    ]
+    addresses = iter(known)
+    return [reference.participant(list(itertools.islice(addresses, size))) for size in sizes]
+
+
+@every_isa
+@every_form
+def test_roster_in_groups_agrees_with_the_oracle(isa: str, form: str) -> None:
+    shape, pool = shape_and_pool(form)
+    table = shape.table(isa)
+    draw = random.Random(6)
+    for size in (1, 2, 9, 255, 257, 1023, 1024, 1025, 65_537):
+        for outcomes in (OUTCOMES, FEW_REASONS):
+            chosen = draw.choices(pool, k=size)
+            claims = [claim for _, claim in chosen]
+            sizes = split_into_groups(size, draw)
+            body = request_of(
+                form, [address for address, _ in chosen], reasons=True, group_sizes=sizes
+            )
+            answer = _core.RosterAnswer(table, RESULTS, outcomes, read(body))
+            while answer.step():
+                pass
+            response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
+            people = of_participants(claims, sizes, outcomes)
+            assert response.participants == len(people)
+            assert response.statuses == bytes(COLUMN[claim][1] for claim in claims)
+            assert sum(response.counts.values()) == response.size == size
+            split = [
+                [at for at, (verdict, _) in enumerate(people) if verdict == name]
+                for name in ("INSIDE", "OUTSIDE", "UNDETERMINED")
+            ]
+            bitmaps = [response.inside, response.outside, response.undetermined]
+            assert bitmaps == [BitMap(array("I", part)).serialize() for part in split]
+            assert answer.verdicts == tuple(map(len, split))
+            why = [Reason[reason].number for _, reason in people]
+            assert list(response.reasons) == why
+            counted = tuple(why.count(number) if number else 0 for number in range(len(Reason)))
+            assert answer.reasons == counted
+            assert [(one.reason, one.count) for one in response.reason_counts] == [
+                (number, count) for number, count in enumerate(counted) if count
+            ]
+
+
+@every_isa
+def test_many_participants_have_bitmaps_of_many_containers(isa: str) -> None:
+    shape = Shape(((0, 1), (1 << 31, 2)))
+    draw = random.Random(7)
+    sizes = draw.choices([1, 2, 3], k=150_000)
+    inside = [draw.random() < 0.3 for _ in sizes]
+    packed = [
+        b"\0\0\0\0" if is_inside else b"\x80\0\0\0"
+        for is_inside, size in zip(inside, sizes, strict=True)
+        for _ in range(size)
+    ]
+    body = request_of("ipv4", packed, group_sizes=sizes)
+    outcomes = bytes([3, 1, 2]).ljust(core_tables.CLAIMS, b"\3")
+    answer = _core.RosterAnswer(shape.table(isa), RESULTS, outcomes, read(body))
+    while answer.step():
+        pass
+    response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
+    places = [at for at, is_inside in enumerate(inside) if is_inside]
+    assert response.inside == BitMap(array("I", places)).serialize()
+    assert answer.verdicts == (len(places), len(sizes) - len(places), 0)
+
+
+def test_groups_mean_nothing_without_outcomes() -> None:
+    body = request_of("ipv4", [bytes(4)] * 3, group_sizes=[1, 2])
+    answer = _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, None, read(body))
+    assert not answer.step()
+    response = v1.ClassifyRosterResponse.FromString(answer.finish(b""))
+    assert (response.size, response.participants) == (3, 0)
+
+
+@pytest.mark.parametrize("sizes", [[2], [4], [3, 0], [1, 1], [2**32 - 1, 4]])
+def test_groups_of_other_addresses_than_the_roster_s_are_refused(sizes: list[int]) -> None:
+    roster = read(request_of("ipv4", [bytes(4)] * 3, group_sizes=sizes))
+    assert (roster.participants, roster.grouped) == (len(sizes), sum(sizes))
+    with pytest.raises(ValueError, match=r"^roster: its groups are not of its addresses$"):
+        _core.RosterAnswer(SHAPES["one interval"].table(), RESULTS, OUTCOMES, roster)
 
 
 @every_isa
@@ -588,6 +687,10 @@ def requests() -> st.SearchStrategy[bytes]:
             "region_set": st.sampled_from(["CN", "EU", "EEA-NO", "CN+HK", "OCENIA", "C\u00d6", ""]),
             "policy": st.sampled_from([0, 1, 2, 3, 4, -1, 2**31 - 1, -(2**31)]),
             "record": st.booleans(),
+            "reasons": st.booleans(),
+            "group_sizes": st.lists(
+                st.sampled_from([1, 1, 2, 3, 3, 0, 130, 2**32 - 1]), max_size=6
+            ),
         },
     )
     return st.builds(

@@ -9,13 +9,16 @@ through the same bytes far faster, and knows less of what is right.
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import replace
 from typing import Any
 
+import reference
 import small_dataset
 from google.protobuf.message import DecodeError
+from pyroaring import BitMap
 
-from geolookup import Dataset, _core
+from geolookup import Dataset, RosterResult, _core
 from geolookup.answer.claims import Policy, Reason, Status
 from geolookup.answer.dataset import encode
 from geolookup.errors import RegionSetError
@@ -158,7 +161,11 @@ def compare_lookup_reader(data: bytes) -> None:
 def fields(roster: _core.WireRoster) -> tuple[object, ...]:
     """Return all that the reader says of a request."""
     size = None if roster.form is None else roster.size
-    return roster.form, size, roster.region_set, roster.policy, roster.record, roster.reasons
+    groups = None
+    if roster.participants is not None:
+        groups = roster.participants, roster.grouped, roster.without
+    asked = roster.record, roster.reasons
+    return roster.form, size, roster.region_set, roster.policy, asked, groups
 
 
 def fields_of_message(request: v1.ClassifyRosterRequest) -> tuple[object, ...]:
@@ -170,7 +177,12 @@ def fields_of_message(request: v1.ClassifyRosterRequest) -> tuple[object, ...]:
         "ipv6": len(request.ipv6) // 16,
         "text": len(request.text.addresses),
     }[form]
-    return form, size, request.region_set, request.policy, request.record, request.reasons
+    groups = None
+    if request.group_sizes:
+        sizes = list(request.group_sizes)
+        groups = len(sizes), sum(sizes), sizes.index(0) if 0 in sizes else None
+    asked = request.record, request.reasons
+    return form, size, request.region_set, request.policy, asked, groups
 
 
 def _parsed(data: bytes, streamed: bool) -> v1.ClassifyRosterRequest | None:
@@ -286,12 +298,16 @@ def _answer(
         raise refused("policy: not the number of a policy")
     if request.record and not request.region_set:
         raise refused("record: needs region_set")
+    sizes = list(request.group_sizes)
+    wrong = _wrong_groups(sizes, size, request.region_set)
+    if wrong:
+        raise refused(f"group_sizes: {wrong}")
     try:
         result = snapshot().dataset.classify(
             **{"roster" if form == "text" else form: given},
             region_set=request.region_set or None,
             policy=POLICIES[request.policy],
-            record=request.record,
+            record=request.record and not sizes,
         )
     except RegionSetError as error:
         raise refused(f"region_set: {str(error).removeprefix('region set: ')}") from None
@@ -302,19 +318,87 @@ def _answer(
         counts=result.counts(),
         dataset=result.dataset,
     )
-    verdicts = reasons = None
-    if request.region_set:
-        response.inside, response.outside, response.undetermined = result.serialised()
-        verdicts = tuple(result.verdict_counts().values())
-        for reason, count in result.reason_counts().items():
-            response.reason_counts.add(reason=reason.number, count=count)
-        reasons = tuple(result.reason_counts().get(reason, 0) for reason in Reason)
-        if request.reasons:
-            response.reasons = result.reasons.tobytes()
-    if result.record is not None:
-        if not request.reasons:
-            result.record = replace(result.record, reasons=None)
-        response.record.CopyFrom(record_message(result.record))
+    if sizes:
+        _answer_about_participants(request, result, response)
+    elif request.region_set:
+        _answer_about_addresses(request, result, response)
+    verdicts, reasons = _counted(response) if request.region_set else (None, None)
     counts = {status: result.status_counts().get(status, 0) for status in Status}
     call.record_roster((0, *counts.values()), request.region_set, verdicts, reasons)
     return response
+
+
+def _answer_about_addresses(
+    request: v1.ClassifyRosterRequest, result: RosterResult, response: v1.ClassifyRosterResponse
+) -> None:
+    """Fill in verdicts and reasons, and the record."""
+    response.inside, response.outside, response.undetermined = result.serialised()
+    for reason, count in result.reason_counts().items():
+        response.reason_counts.add(reason=reason.number, count=count)
+    if request.reasons:
+        response.reasons = result.reasons.tobytes()
+    if result.record is not None:
+        if not request.reasons:
+            result.record = replace(result.record, reasons=None, addresses=None)
+        response.record.CopyFrom(record_message(result.record))
+
+
+def _wrong_groups(sizes: list[int], addresses: int, region_set: str) -> str:
+    """Return what is wrong with group sizes; empty: nothing, or there are none."""
+    if sizes and not region_set:
+        return "needs region_set"
+    if 0 in sizes:
+        return f"0 at position {sizes.index(0)}, but a participant has an address"
+    if sizes and sum(sizes) != addresses:
+        return f"their sum is not {addresses}, the number of addresses"
+    return ""
+
+
+def _answer_about_participants(
+    request: v1.ClassifyRosterRequest, result: RosterResult, response: v1.ClassifyRosterResponse
+) -> None:
+    """Fill in what is said of participants, given what is said of their addresses."""
+    verdicts = [""] * result.size
+    for name in ("inside", "outside", "undetermined"):
+        for position in getattr(result, name):
+            verdicts[position] = name.upper()
+    addresses = iter(zip(verdicts, (one.name for one in result.reasons), strict=True))
+    people = [
+        reference.participant(list(itertools.islice(addresses, size)))
+        for size in request.group_sizes
+    ]
+    for name in ("inside", "outside", "undetermined"):
+        places = [at for at, (verdict, _) in enumerate(people) if verdict == name.upper()]
+        setattr(response, name, BitMap(places).serialize())
+    why = [Reason[reason] for _, reason in people]
+    if request.reasons:
+        response.reasons = bytes(reason.number for reason in why)
+    counted = {
+        reason: why.count(reason) for reason in Reason if reason in why and reason.number > 0
+    }
+    for reason, count in counted.items():
+        response.reason_counts.add(reason=reason.number, count=count)
+    response.participants = len(people)
+    if request.record:
+        inside, outside, undetermined = (
+            sum(verdict == name for verdict, _ in people) for name in reference.VERDICTS
+        )
+        record = snapshot().dataset.record(
+            request.region_set,
+            POLICIES[request.policy],
+            statuses=result.status_counts(),
+            inside=inside,
+            outside=outside,
+            undetermined=undetermined,
+            reasons=counted,
+        )
+        assert (record.size, record.addresses) == (len(people), result.size)
+        response.record.CopyFrom(record_message(record))
+
+
+def _counted(response: v1.ClassifyRosterResponse) -> tuple[Any, Any]:
+    """Return verdicts and reasons as `Call.record_roster` gets them."""
+    sets = (response.inside, response.outside, response.undetermined)
+    found: dict[int, int] = {one.reason: one.count for one in response.reason_counts}
+    reasons = tuple(found.get(reason.number, 0) for reason in Reason)
+    return tuple(len(BitMap.deserialize(one)) for one in sets), reasons

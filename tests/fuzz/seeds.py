@@ -25,7 +25,7 @@ from core_tables import packed4, packed6  # noqa: E402
 from mmdb_writer import MMDBWriter  # noqa: E402
 from netaddr import IPSet  # noqa: E402
 from pyroaring import BitMap  # noqa: E402
-from roster_requests import PLAIN, STREAMED, UNUSUAL, sized  # noqa: E402
+from roster_requests import PLAIN, STREAMED, UNUSUAL, sized, varint  # noqa: E402
 from servers import OWN_REGION_SETS  # noqa: E402
 
 from fuzz import connections, datasets, sources  # noqa: E402
@@ -67,7 +67,10 @@ def wire() -> Seeds:
     # More than are classified at a time, and those of packed addresses.
     texts = sized(1, b"1.0.1.1") + sized(1, b"2001:200::1") + sized(1, b"::x")
     yield "many-texts", sized(3, 120 * texts) + sized(4, b"EU")
-    yield "many-packed", sized(1, bytes([1, 0, 1, 1, 2, 0, 0, 1]) * 515) + sized(4, b"EU")
+    many = sized(1, bytes([1, 0, 1, 1, 2, 0, 0, 1]) * 515) + sized(4, b"EU")
+    yield "many-packed", many
+    # Of three, and a large one at the end.
+    yield "many-groups", many + sized(8, b"\3" * 100 + varint(730))
 
 
 def requests() -> Seeds:

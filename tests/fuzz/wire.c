@@ -79,20 +79,38 @@ static int plain_texts(bytes in, size_t *count)
     return 1;
 }
 
+/* Packed numbers of 32 bits, at least one. */
+static int plain_groups(bytes in, gl_request *request)
+{
+    uint64_t number;
+
+    request->groups = in.at;
+    request->group_bytes = (size_t)(in.end - in.at);
+    for (; in.at < in.end; request->participants++) {
+        if (!plain_number(&in, &number) || number >> 32 != 0)
+            return 0;
+        request->grouped += number;
+        if (number == 0 && request->without == 0)
+            request->without = request->participants + 1;
+    }
+    return request->group_bytes > 0;
+}
+
 static int plain_request(bytes in, gl_request *request)
 {
-    int seen[8] = {0};
+    int seen[9] = {0};
     uint64_t tag, number;
     bytes content;
 
     memset(request, 0, sizeof *request);
     while (in.at < in.end) {
-        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 7 || seen[tag >> 3]++)
+        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 8 || seen[tag >> 3]++)
             return 0;
         unsigned field = (unsigned)(tag >> 3);
-        if ((tag & 7) != (field <= 4 ? 2 : 0))
+        int packed = field <= 4 || field == 8;
+        if ((tag & 7) != (packed ? 2 : 0))
             return 0;
-        if (field > 4) {
+        if (!packed) {
             if (!plain_number(&in, &number))
                 return 0;
             if (field == 5)
@@ -105,6 +123,11 @@ static int plain_request(bytes in, gl_request *request)
         }
         if (!plain_bytes(&in, &content))
             return 0;
+        if (field == 8) {
+            if (!plain_groups(content, request))
+                return 0;
+            continue;
+        }
         if (field == 4) {
             if (!plain_utf8(content))
                 return 0;
@@ -176,6 +199,9 @@ static void check_same(const gl_request *one, const gl_request *other)
     CHECK(one->region_set_bytes == other->region_set_bytes);
     CHECK(one->policy == other->policy && one->record == other->record);
     CHECK(one->reasons == other->reasons);
+    CHECK(one->groups == other->groups && one->group_bytes == other->group_bytes);
+    CHECK(one->participants == other->participants && one->grouped == other->grouped);
+    CHECK(one->without == other->without);
 }
 
 /* ------------------------------------------------------------------- a small dataset */
@@ -239,9 +265,53 @@ static int next_field(bytes *in, unsigned number, bytes *content)
     return 1;
 }
 
-/* Holds a response to the claims that its addresses have. */
-static void check_response(bytes in, const uint8_t *claims, size_t n, int asked, int reasons)
+/* The outcome of a participant whose addresses have these, at least one. */
+static uint8_t plain_participant(const uint8_t *of, size_t n)
 {
+    /* INVALID, SPECIAL_PURPOSE, STALE, NO_COUNTRY, UNASSIGNED, COVERED, DISPUTED, UNCONFIRMED,
+     * SUBDIVISION_UNKNOWN */
+    static const int order[] = {5, 4, 9, 8, 3, 6, 1, 2, 7};
+    size_t counting = 0, inside = 0, outside = 0, with[GL_REASONS] = {0};
+
+    for (size_t i = 0; i < n; i++)
+        counting += of[i] != (3 | 5 << 2) && of[i] != (3 | 4 << 2);
+    for (size_t i = 0; i < n; i++) {
+        if (counting > 0 && (of[i] == (3 | 5 << 2) || of[i] == (3 | 4 << 2)))
+            continue;
+        inside += of[i] == 1;
+        outside += of[i] == 2;
+        with[of[i] >> 2]++;
+    }
+    if (counting > 0 && inside == counting)
+        return 1;
+    if (counting > 0 && outside == counting)
+        return 2;
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++)
+        if (with[order[i]] > 0 || (order[i] == 1 && inside > 0 && outside > 0))
+            return (uint8_t)(3 | order[i] << 2);
+    CHECK(0);
+    return 0;
+}
+
+/* Makes the outcomes of addresses those of participants; returns how many there are. */
+static size_t combine(const gl_request *request, uint8_t *of)
+{
+    bytes in = {request->groups, request->groups + request->group_bytes};
+    uint64_t size;
+    size_t at = 0, count = 0;
+
+    for (; in.at < in.end; at += (size_t)size) {
+        CHECK(plain_number(&in, &size));
+        of[count++] = plain_participant(of + at, (size_t)size);
+    }
+    return count;
+}
+
+/* Holds a response to the claims of its addresses, and to the outcomes of what has positions. */
+static void check_response(bytes in, const uint8_t *claims, size_t n, const uint8_t *of,
+                           size_t positions, const gl_request *request, int asked)
+{
+    int reasons = request->reasons;
     uint64_t number, total = 0;
     bytes column, entry, code;
 
@@ -266,19 +336,21 @@ static void check_response(bytes in, const uint8_t *claims, size_t n, int asked,
     CHECK(total == n);
     for (unsigned field = 5; asked && field <= 7; field++)
         CHECK(next_field(&in, field, &column));
-    if (asked && reasons && n > 0) {
-        CHECK(next_field(&in, 10, &column) && (size_t)(column.end - column.at) == n);
-        for (size_t i = 0; i < n; i++)
-            CHECK(column.at[i] == outcomes[claims[i]] >> 2);
+    if (asked && reasons && positions > 0) {
+        CHECK(next_field(&in, 10, &column) && (size_t)(column.end - column.at) == positions);
+        for (size_t i = 0; i < positions; i++)
+            CHECK(column.at[i] == of[i] >> 2);
     }
     while (asked && next_field(&in, 11, &entry)) {
         uint64_t reason, right = 0;
         CHECK(*entry.at++ == 1 << 3 && plain_number(&entry, &reason));
         CHECK(*entry.at++ == 2 << 3 && plain_number(&entry, &number) && entry.at == entry.end);
-        for (size_t i = 0; i < n; i++)
-            right += outcomes[claims[i]] >> 2 == (int)reason;
+        for (size_t i = 0; i < positions; i++)
+            right += of[i] >> 2 == (int)reason;
         CHECK(number == right && number > 0);
     }
+    if (asked && request->groups != NULL)
+        CHECK(*in.at++ == 12 << 3 && plain_number(&in, &number) && number == positions);
     CHECK(in.at == in.end);
 }
 
@@ -286,13 +358,19 @@ static void check_answer(const gl_request *request, int asked)
 {
     size_t width = request->form == GL_IPV4 ? 4 : request->form == GL_IPV6 ? 16 : 1;
     size_t n = request->form == GL_TEXT ? request->texts : request->bytes / width;
-    size_t size = 0;
-    uint8_t *claims, *right = NULL;
+    size_t size = 0, positions = n;
+    uint8_t *claims, *of, *right = NULL;
 
     if (request->form == GL_NO_ADDRESSES || request->bytes % width != 0)
         return;
-    CHECK((claims = malloc(n + 1)) != NULL);
+    if (request->groups != NULL && !gl_are_groups_of(request, n))
+        return;
+    CHECK((claims = malloc(n + 1)) != NULL && (of = malloc(n + 1)) != NULL);
     look_up(request, n, claims);
+    for (size_t i = 0; i < n; i++)
+        of[i] = outcomes[claims[i]];
+    if (asked && request->groups != NULL)
+        positions = combine(request, of);
     for (int i = 0; i < gl_count_isas(); i++) {
         gl_answer answer = {.isa = gl_isas + i, .table = &table, .results = &results,
                             .outcome = asked ? outcomes : NULL};
@@ -302,9 +380,9 @@ static void check_answer(const gl_request *request, int asked)
             gl_answer_step(&answer);
         while (answer.done < n);
         uint64_t reasons[GL_REASONS] = {0};
-        for (size_t k = 0; asked && k < n; k++) {
-            split[(outcomes[claims[k]] & 3) - 1]++;
-            reasons[outcomes[claims[k]] >> 2]++;
+        for (size_t k = 0; asked && k < positions; k++) {
+            split[(of[k] & 3) - 1]++;
+            reasons[of[k] >> 2]++;
         }
         reasons[0] = 0;
         CHECK(memcmp(split, answer.by_verdict, sizeof split) == 0);
@@ -312,7 +390,7 @@ static void check_answer(const gl_request *request, int asked)
         size_t bytes_of = gl_answer_bytes(&answer);
         uint8_t *out = malloc(bytes_of);
         CHECK(out != NULL && gl_answer_write(&answer, out) == out + bytes_of);
-        check_response((bytes){out, out + bytes_of}, claims, n, asked, request->reasons);
+        check_response((bytes){out, out + bytes_of}, claims, n, of, positions, request, asked);
         /* The bitmaps, too, are the same on each path. */
         CHECK(right == NULL || (size == bytes_of && memcmp(right, out, size) == 0));
         free(right);
@@ -321,6 +399,7 @@ static void check_answer(const gl_request *request, int asked)
         free(answer.memory);
     }
     free(right);
+    free(of);
     free(claims);
 }
 

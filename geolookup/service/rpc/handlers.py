@@ -294,6 +294,8 @@ def _classify(
     region_set = roster.region_set
     if roster.record and not region_set:
         raise _invalid("record", "needs region_set")
+    if roster.participants is not None:
+        _check_groups(roster)
     try:
         answer = snapshot.dataset.answer(roster, region_set or None, policy)
     except RegionSetError as error:
@@ -314,7 +316,7 @@ def _classify(
             outside=outside,
             undetermined=undetermined,
             reasons={reason: n for reason, n in zip(Reason, reasons, strict=True) if n}
-            if roster.reasons and reasons is not None
+            if (roster.reasons or roster.participants is not None) and reasons is not None
             else None,
         )
         rest += v1.ClassifyRosterResponse(record=record_message(record)).SerializeToString()
@@ -327,6 +329,17 @@ def _classify(
 def _regions(snapshot: Snapshot, answer: _core.RosterAnswer) -> bytes:
     codes, claims = snapshot.dataset.claims.regions(), answer.claims
     return b"" if codes is None or claims is None else _core.map48(claims, codes)
+
+
+def _check_groups(roster: _core.WireRoster) -> None:
+    field = "group_sizes"
+    if not roster.region_set:
+        raise _invalid(field, "needs region_set")
+    if roster.without is not None:
+        raise _invalid(field, f"0 at position {roster.without}, but a participant has an address")
+    if roster.grouped != roster.size:
+        # The sum is not repeated: it is an address, if addresses were sent as numbers.
+        raise _invalid(field, f"their sum is not {roster.size}, the number of addresses")
 
 
 def record_message(record: DecisionRecord) -> v1.DecisionRecord:

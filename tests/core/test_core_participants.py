@@ -6,13 +6,16 @@ import itertools
 import random
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 import reference
+from core_tables import SHAPES
 from hypothesis import given
 from hypothesis import strategies as st
 
 from geolookup import _core
+from geolookup.v1 import geolookup_pb2 as v1
 
 VERDICTS = ("", "INSIDE", "OUTSIDE", "UNDETERMINED")
 REASONS = (
@@ -187,20 +190,66 @@ def test_group_sizes_are_ints_of_32_bits() -> None:
         _core.group_sizes(b"\1\2")
 
 
-def test_flatten_keeps_items_in_order() -> None:
+def texts_in_lists() -> list[Any]:
+    """Return lists and tuples of texts and packed addresses, none and many among them."""
     draw = random.Random(2)
-    lists = [
-        draw.choice([list, tuple])(object() for _ in range(draw.choice([0, 1, 2, 3, 50])))
-        for _ in range(500)
+    pool = ["1.0.1.1", "2001:200::1", "::ffff:9.9.9.9", "no address", "", "10.0.0.1"]
+    return [
+        draw.choice([list, tuple])(draw.choices(pool, k=draw.choice([0, 1, 2, 3, 300])))
+        for _ in range(200)
     ]
-    flat, sizes = _core.flatten(lists)
-    assert array("I", sizes).tolist() == [len(one) for one in lists]
-    assert all(a is b for a, b in zip(flat, itertools.chain(*lists), strict=True))
-    assert _core.flatten([]) == ([], b"")
-    assert _core.flatten(tuple(lists))[1] == sizes
-    for wrong in ("1.0.1.1", b"1234", {"1.0.1.1"}, 5, None):
-        name = type(wrong).__name__
-        with pytest.raises(TypeError, match=rf"^lists: .* at position 1, not {name}$"):
-            _core.flatten([[1], wrong])
-    with pytest.raises(TypeError, match=r"^lists: expected list or tuple, not dict$"):
-        _core.flatten({})
+
+
+@pytest.mark.parametrize("isa", _core.isa_paths())
+def test_people_are_classified_and_parsed_like_their_addresses(isa: str) -> None:
+    lists = texts_in_lists()
+    flat = list(itertools.chain.from_iterable(lists))
+    sizes = array("I", map(len, lists)).tobytes()
+    table = SHAPES["embedded forms"].table(isa)
+    assert table.classify_people(lists) == (table.classify_text(flat), sizes)
+    assert _core.parse_people(lists, isa=isa) == (*_core.parse_many(flat, isa=isa), sizes)
+    assert table.classify_people([]) == (b"", b"")
+    assert _core.parse_people(([],)) == (b"", b"", bytes(4))
+
+
+def test_people_who_are_no_lists_are_refused_with_their_position() -> None:
+    table = SHAPES["one interval"].table()
+    call: Any
+    for call in (table.classify_people, _core.parse_people):
+        for wrong in ("1.0.1.1", b"1234", {"1.0.1.1"}, 5, None):
+            name = type(wrong).__name__
+            with pytest.raises(TypeError, match=rf"^lists: .* at position 1, not {name}$"):
+                call([["1.0.1.1"], wrong])
+        with pytest.raises(TypeError, match=r"^lists: expected list or tuple, not dict$"):
+            call({})
+        with pytest.raises(TypeError, match=r"^addresses: expected str.* at position 2, not int$"):
+            call([["1.0.1.1", "x"], [], [5]])
+
+
+def test_keys_and_values_are_those_of_the_dict() -> None:
+    mapping = {f"user {number}": [number] for number in range(500)}
+    for number in range(0, 500, 3):
+        del mapping[f"user {number}"]
+    assert _core.keys_and_values(mapping) == (list(mapping), list(mapping.values()))
+    assert _core.keys_and_values({}) == ([], [])
+    with pytest.raises(TypeError):
+        _core.keys_and_values(None)
+
+
+@pytest.mark.parametrize("isa", _core.isa_paths())
+def test_split_column_is_that_of_single_bitmaps(isa: str) -> None:
+    draw = random.Random(4)
+    for size in (0, 1, 63, 64, 65, 65_537, 140_000):
+        column = bytes(draw.choices(OUTCOMES, k=size))
+        undecided = bytes(3 if byte not in (1, 2) else byte for byte in column)
+        assert _core.roaring_split(column, isa=isa) == (
+            _core.roaring8(column, 1),
+            _core.roaring8(column, 2),
+            _core.roaring8(undecided, 3),
+        )
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [127, 128], [1, 2**32 - 1, 300], [3] * 5000])
+def test_group_sizes_are_written_as_protobuf_writes_them(sizes: list[int]) -> None:
+    expected = v1.ClassifyRosterRequest(group_sizes=sizes).SerializeToString()
+    assert _core.wire_groups(array("I", sizes).tobytes()) == expected
