@@ -253,6 +253,24 @@ class Claim:
         lowest = next(iter(places)) if len(places) == 1 else subdivisions().lowest(places)
         return lowest if "-" in lowest else ""
 
+    def confirmed_region(self, subdivision_sources: int) -> str:
+        """Return `region` if so many independent origins name it, or places in it; else nothing.
+
+        An override or an authoritative source suffices alone.
+        """
+        region = self.region
+        naming = [
+            vote
+            for vote in self.places
+            if region and "-" in vote.place and region in subdivisions().path(vote.place)
+        ]
+        enough = (
+            self.status is Status.OVERRIDE
+            or any(vote.authoritative for vote in naming)
+            or sum(vote.count for vote in naming) >= subdivision_sources
+        )
+        return region if enough else ""
+
     def verdict(
         self,
         codes: Set[str],

@@ -58,6 +58,11 @@ _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
     help="Only addresses of this region set's countries, such as EEA-NO. Not for mmdb.",
 )
 @region_sets_option
+@click.option(
+    "--regions",
+    is_flag=True,
+    help="Subdivisions in place of their countries, where two independent sources name them.",
+)
 @click.option("--table", metavar="NAME", help="For nftables: the table.  [default: geolookup]")
 def export_dataset(
     *,
@@ -68,6 +73,7 @@ def export_dataset(
     codes: tuple[str, ...],
     region_set: str | None,
     region_sets: str | None,
+    regions: bool,
     table: str | None,
 ) -> None:
     """Write the dataset FILE, by default the embedded one, in the format of other programs.
@@ -99,9 +105,9 @@ def export_dataset(
         chosen: Collection[str] | None = codes or None
         if region_set is not None:
             named = dataset.region_sets.resolve(region_set)
-            if named.partly:
+            if named.partly and not regions:
                 raise click.UsageError(
-                    "--region-set: exports hold countries, and this set holds parts of some"
+                    "--region-set: this set holds parts of countries; add --regions"
                 )
             chosen = named.codes.union(codes)
         with open_output(output) as opened, Progress(f"writing {format_name}") as progress:
@@ -111,6 +117,7 @@ def export_dataset(
                 format_name,
                 disputed=disputed,
                 codes=chosen,
+                regions=regions,
                 table=table,
                 progress=progress.update,
             )

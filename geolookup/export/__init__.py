@@ -43,6 +43,7 @@ def export(
     *,
     disputed: Disputed = "omit",
     codes: Collection[str] | None = None,
+    regions: bool = False,
     table: str | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -54,8 +55,10 @@ def export(
         format_name: one of `FORMATS`.
         disputed: what the country is where not all sources name the same: "omit",
             none; "primary", what the first source that speaks says.
-        codes: write only what has one of these country codes. Not for "mmdb", where
-            the others would read as if nothing were known of them.
+        codes: write only what has one of these codes of countries or subdivisions. Not for
+            "mmdb", where the others would read as if nothing were known of them.
+        regions: write subdivisions in place of their countries, where enough sources name
+            them; see `geolookup.open`.
         table: for "nftables" only: the table that holds the sets; None: "geolookup".
         progress: called now and then with (how much is done, how much there is).
 
@@ -85,7 +88,7 @@ def export(
         if progress is not None:
             progress(done, round(total * more))
 
-    rows = Rows(dataset, disputed=disputed, codes=codes, progress=on_row)
+    rows = Rows(dataset, disputed=disputed, codes=codes, regions=regions, progress=on_row)
     module.write(rows, file, **options)
     if progress is not None:
         progress(1, 1)

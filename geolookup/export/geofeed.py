@@ -28,4 +28,5 @@ def _lines(rows: Rows) -> Iterator[str]:
         for span in rows.spans(family):
             for first, length in prefixes(family, span.first, span.last):
                 # Prefix, country, region, city, postal code.
-                yield f"{text(family, first)}/{length},{span.code},,,"
+                region = span.code if "-" in span.code else ""
+                yield f"{text(family, first)}/{length},{span.code[:2]},{region},,"

@@ -41,7 +41,7 @@ def write(rows: Rows, file: BinaryIO) -> None:
     """Write a database with a record for every address.
 
     A record has ``country.iso_code`` and ``country_code``, where there is a country,
-    ``status`` and ``claimed``.
+    ``subdivisions[].iso_code``, where there is one, ``status`` and ``claimed``.
     """
     with _without_garbage_collection():
         leaves = _Leaves()
@@ -67,7 +67,10 @@ class _Leaves(dict[RowValue, SearchTreeLeaf]):
     def __missing__(self, value: RowValue) -> SearchTreeLeaf:
         record: dict[object, object] = {}
         if value.code != NO_COUNTRY:
-            record = {"country": {"iso_code": value.code}, "country_code": value.code}
+            country, _, part = value.code.partition("-")
+            record = {"country": {"iso_code": country}, "country_code": country}
+            if part:
+                record["subdivisions"] = [{"iso_code": part}]
         leaf = SearchTreeLeaf({**record, "status": value.status, "claimed": list(value.claimed)})
         self[value] = leaf
         return leaf

@@ -1,4 +1,7 @@
-"""nftables: a named interval set for each country and family, as a script for ``nft -f``.
+"""nftables: a named interval set for each code and family, as a script for ``nft -f``.
+
+With regions a set of a country still holds all of the country, and a set of a subdivision
+(``UA_43_ipv4``) all that lie in it.
 
 Loading it again replaces the sets' content in one transaction: rules that use the sets
 stay, and no packet is matched against an empty set. IPv6 prefixes that carry IPv4 addresses are
@@ -12,6 +15,7 @@ from typing import BinaryIO
 
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.intervals import FAMILIES, Family
+from geolookup.answer.subdivisions import subdivisions
 from geolookup.export.rows import Rows, text
 
 # One element per line, for people who compare files; nft reads any layout.
@@ -28,13 +32,16 @@ def _lines(rows: Rows, table: str) -> Iterator[str]:
         yield f"# {line}"
     yield f"add table inet {table}"
     # Empty sets too, so that rules that use them load and elements of an older file go.
-    ranges: dict[str, dict[Family, list[str]]] = {code: {} for code in rows.codes or COUNTRIES}
+    all_codes = (*COUNTRIES, *(rows.dataset.claims.places if rows.regions else ()))
+    ranges: dict[str, dict[Family, list[str]]] = {code: {} for code in rows.codes or all_codes}
     for family in FAMILIES:
         for first, last, code in rows.spans(family):
-            ranges[code].setdefault(family, []).append(_element(family, first, last))
+            for holding in subdivisions().path(code) if "-" in code else (code,):
+                if holding in ranges:
+                    ranges[holding].setdefault(family, []).append(_element(family, first, last))
     for code in sorted(ranges):
         for family in FAMILIES:
-            name = f"inet {table} {code}_ipv{family}"
+            name = f"inet {table} {code.replace('-', '_')}_ipv{family}"
             yield f"add set {name} {{ type ipv{family}_addr; flags interval; }}"
             yield f"flush set {name}"
             if elements := ranges[code].get(family):

@@ -2,7 +2,8 @@
 
 Neighbouring intervals with the same value are one row. The code of a row: with
 "primary" it is what `Dataset.country` answers for each address of the row; with "omit",
-the same where the status is ASSIGNED or OVERRIDE, and ``ZZ`` elsewhere.
+the same where the status is ASSIGNED or OVERRIDE, and ``ZZ`` elsewhere. With regions it is
+the subdivision where as many independent sources name it as the dataset was opened to ask for.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class RowValue:
     """What a dataset has for the addresses of a row.
 
     Attributes:
-        code: the country, or ``ZZ``.
+        code: the country or subdivision, or ``ZZ``.
         status: the name of the `Status`, or `EMBEDDED_IPV4`.
         claimed: all codes that sources claim where they do not all name the same
             one (DISPUTED, UNCONFIRMED), sorted; else empty.
@@ -56,7 +57,7 @@ class Row(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A range of addresses, as numbers, in one country."""
+    """A range of addresses, as numbers, in one country or subdivision."""
 
     first: int
     last: int
@@ -69,7 +70,8 @@ class Rows:
     Args:
         dataset: the dataset.
         disputed: see the module.
-        codes: only rows with these codes; None: all rows, without gaps.
+        codes: only rows with these codes or in these countries; None: all rows, without gaps.
+        regions: whether subdivisions stand in place of countries where they are known.
         progress: called with the number of intervals of both families that were read.
     """
 
@@ -79,15 +81,18 @@ class Rows:
         *,
         disputed: Disputed = "omit",
         codes: Collection[str] | None = None,
+        regions: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.dataset = dataset
+        self.regions = regions
+        needed = dataset.subdivision_sources if regions else None
         self.codes = None if codes is None else frozenset(codes)
         self._progress = progress
         one: dict[RowValue, RowValue] = {}
         self._values = [
             one.setdefault(value, value)
-            for value in (_row_value(c, disputed) for c in dataset.claims)
+            for value in (_row_value(c, disputed, needed) for c in dataset.claims)
         ]
         described = dataset.info()
         self._before = {4: 0, 6: described["ipv4_intervals"]}
@@ -97,11 +102,11 @@ class Rows:
         """Yield the rows of one family, ascending."""
         codes = self.codes
         for row in self._merged(family):
-            if codes is None or row.value.code in codes:
+            if codes is None or not codes.isdisjoint((row.value.code, row.value.code[:2])):
                 yield row
 
     def spans(self, family: Family) -> Iterator[Span]:
-        """Yield the ranges that have a country, ascending; neighbours of one country are one."""
+        """Yield the ranges that have a code, ascending; neighbours of one code are one."""
         first = last = -1
         code = NO_COUNTRY
         for row in self.of(family):
@@ -146,10 +151,12 @@ class Rows:
             self._progress(done, self._total)
 
 
-def _row_value(claim: Claim, disputed: Disputed) -> RowValue:
+def _row_value(claim: Claim, disputed: Disputed, subdivision_sources: int | None) -> RowValue:
     agreed = claim.status in _AGREED
+    region = "" if subdivision_sources is None else claim.confirmed_region(subdivision_sources)
+    code = region or claim.country
     return RowValue(
-        code=claim.country if agreed or disputed == "primary" else NO_COUNTRY,
+        code=code if agreed or disputed == "primary" else NO_COUNTRY,
         status=claim.status.name,
         claimed=() if agreed else claim.claimed,
     )

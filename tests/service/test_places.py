@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from geolookup.build.readers import SourceRanges, code_number
 from geolookup.build.sources import Source
 from geolookup.cli import main
 from geolookup.client import Client, Coalescing
+from geolookup.export import export
 
 CRIMEA, KYIV, ONE_SAYS_SO, RUSSIA, NOWHERE = (f"1.0.{last}.1" for last in range(5))
 ROSTER = [CRIMEA, KYIV, ONE_SAYS_SO, RUSSIA, NOWHERE, "no"]
@@ -188,10 +190,52 @@ def test_command_shows_places(
     assert "1 subdivision\n  UA-43  Ukraine" in run(capsys, "region-sets", "UA/43")
 
 
-def test_export_of_parts_of_countries_is_refused(
+def exported(dataset: Dataset, form: str, *codes: str) -> list[str]:
+    file = io.BytesIO()
+    export(dataset, file, form, codes=codes or None, regions=True)
+    return file.getvalue().decode().splitlines()
+
+
+def test_exports_have_subdivisions_that_two_sources_name(dataset: Dataset) -> None:
+    assert exported(dataset, "csv", "UA", "RU")[1:] == [
+        "1.0.0.0,1.0.0.255,UA-43,ASSIGNED,",
+        "1.0.1.0,1.0.1.255,UA-30,ASSIGNED,",
+        "1.0.2.0,1.0.2.255,UA,ASSIGNED,",  # one source alone knows the part
+        "1.0.3.0,1.0.3.255,RU,ASSIGNED,",
+    ]
+    assert exported(dataset, "csv", "UA-43")[1:] == ["1.0.0.0,1.0.0.255,UA-43,ASSIGNED,"]
+    assert exported(dataset, "geofeed", "UA")[2:] == [
+        "1.0.0.0/24,UA,UA-43,,",
+        "1.0.1.0/24,UA,UA-30,,",
+        "1.0.2.0/24,UA,,,",
+    ]
+    sets = "\n".join(exported(dataset, "nftables", "UA", "UA-43"))
+    assert "add element inet geolookup UA_43_ipv4 {\n\t1.0.0.0-1.0.0.255\n}" in sets
+    assert sets.count("1.0.1.0-1.0.1.255") == 1
+    assert sets.count("1.0.0.0-1.0.0.255") == 2  # in the set of the country, too
+
+
+def test_exported_mmdb_has_subdivisions(dataset: Dataset, tmp_path: Path) -> None:
+    maxminddb = pytest.importorskip("maxminddb", reason="needs the extra mmdb")
+    pytest.importorskip("mmdb_writer", reason="needs the extra mmdb")
+    path = tmp_path / "places.mmdb"
+    with path.open("w+b") as file:
+        export(dataset, file, "mmdb", regions=True)
+    with maxminddb.open_database(str(path)) as reader:
+        record = reader.get(CRIMEA)
+        assert (record["country"], record["subdivisions"]) == (
+            {"iso_code": "UA"},
+            [{"iso_code": "43"}],
+        )
+        assert "subdivisions" not in reader.get(ONE_SAYS_SO)
+
+
+def test_export_of_parts_of_countries_needs_regions(
     path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["export", path, "--format", "csv", "-r", "UA/43", "-o", "-"])
     assert ended.value.code == 2
-    assert "exports hold countries" in capsys.readouterr().err
+    assert "add --regions" in capsys.readouterr().err
+    parts = ("export", path, "--format", "csv", "-r", "UA/43", "--regions", "-o", "-")
+    assert run(capsys, *parts).splitlines()[1:] == ["1.0.0.0,1.0.0.255,UA-43,ASSIGNED,"]
