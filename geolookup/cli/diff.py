@@ -141,6 +141,7 @@ def _totals(one: FamilyDifference) -> str:
         ("with a country before", one.answered_before),
         ("with a country now", one.answered_after),
         ("moved", one.moved),
+        *([("moved within a country", one.moved_within)] if one.moved_within.addresses else ()),
         ("newly disputed", one.newly_disputed),
         ("no longer disputed", one.no_longer_disputed),
     ):
@@ -250,6 +251,7 @@ def _family_record(one: FamilyDifference) -> dict[str, Any]:
         "answered_before": weight(one.answered_before),
         "answered_after": weight(one.answered_after),
         "moved": weight(one.moved),
+        "moved_within": weight(one.moved_within),
         "newly_disputed": weight(one.newly_disputed),
         "no_longer_disputed": weight(one.no_longer_disputed),
         "codes": {

@@ -72,11 +72,13 @@ class State:
         country: the code, or ``ZZ``.
         status: its status; None: the addresses carry an IPv4 address.
         claimed: all codes that sources claim, sorted.
+        region: the subdivision, or nothing.
     """
 
     country: str
     status: Status | None
     claimed: tuple[str, ...] = ()
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,11 @@ class FamilyDifference:
     def moved(self) -> Weight:
         """What has another country now, or gained or lost one."""
         return self._sum(lambda old, new: old.country != new.country)
+
+    @cached_property
+    def moved_within(self) -> Weight:
+        """What has the country that it had, and another subdivision, or gained or lost one."""
+        return self._sum(lambda old, new: old.country == new.country and old.region != new.region)
 
     @cached_property
     def newly_disputed(self) -> Weight:
@@ -360,7 +367,7 @@ def _numbered_states(old: Dataset, new: Dataset) -> tuple[list[State], list[int]
     for dataset in (old, new):
         column = [_EMBEDDED] * 0x10000
         for number, claim in enumerate(dataset.claims):
-            state = State(claim.country, claim.status, claim.claimed)
+            state = State(claim.country, claim.status, claim.claimed, claim.region)
             column[number] = numbers.setdefault(state, len(numbers))
         columns.append(column)
     return list(numbers), columns[0], columns[1]

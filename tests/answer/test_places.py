@@ -25,6 +25,7 @@ from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.readers import SourceRanges, code_number
 from geolookup.build.sources import Override, Source
 from geolookup.errors import DatasetError
+from geolookup.review.difference import compare
 
 WORLD = {
     "UA": {"Crimea", "Kyiv", "the rest of Ukraine"},
@@ -367,3 +368,14 @@ def test_damaged_places_are_refused(section: str, data: bytes | None, what: str)
             sections.append((name, 1, content))
     with pytest.raises(DatasetError, match=what):
         Dataset.from_buffer(file_format._assemble_sections(sections))
+
+
+def test_difference_counts_what_moved_within_a_country() -> None:
+    voter = Voter("full", "subdivision", "a")
+    before = Dataset.from_buffer(compiled([voter], [("UA-43",), ("UA-30",), ("UA",), ("RU",)]))
+    after = Dataset.from_buffer(compiled([voter], [("UA-43",), ("UA-43",), ("UA-30",), ("UA-30",)]))
+    ipv4, ipv6 = compare(before, after).families
+    assert (ipv4.moved.addresses, ipv4.moved_within.addresses) == (1, 2)
+    assert (ipv6.moved.addresses, ipv6.moved_within.addresses) == (0, 0)
+    same = compare(before, before).families[0]
+    assert same.moved_within.addresses == 0
