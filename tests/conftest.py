@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import small_dataset
 import strategies  # noqa: F401 - loads the profile that all hypothesis tests run under
 from servers import OWN_REGION_SETS, TRANSPORT, Service, serving
 
 import geolookup
 from geolookup import Dataset
+from geolookup.answer.dataset import encode
 from geolookup.client import transports
 from geolookup.service.rpc.transports import build
 
@@ -19,6 +22,14 @@ def dataset() -> Iterator[Dataset]:
     """The embedded dataset, as in the service of the fixture `service`."""
     with geolookup.open() as opened:
         yield opened
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    """A file with a small dataset."""
+    path = tmp_path / "small.geolookup"
+    path.write_bytes(encode(small_dataset.content()))
+    return path
 
 
 TRANSPORTS = ("threads", "native") if build.missing() is None else ("threads",)

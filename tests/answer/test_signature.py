@@ -8,16 +8,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import small_dataset
+from command_line import run_command
 
 import geolookup
 from geolookup import DatasetError, GeoLookupError
 from geolookup.answer.dataset import encode
 from geolookup.answer.signature import KeyFileError
-from geolookup.cli import main
 
 pytest.importorskip("cryptography")
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
@@ -69,15 +70,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Place:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        written = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, written.out, written.err
-
-    return Place(tmp_path, run)
+    return Place(tmp_path, partial(run_command, capsys))
 
 
 def test_a_signed_dataset_opens(place: Place) -> None:

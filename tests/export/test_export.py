@@ -20,6 +20,7 @@ from typing import Any, Literal
 import pytest
 import small_dataset
 import strategies  # noqa: F401 - loads the hypothesis profile
+from command_line import exit_code
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +32,6 @@ from geolookup.build import compiler, readers
 from geolookup.build.readers import SourceRanges
 from geolookup.build.readers.ranges import SILENCE, code_number
 from geolookup.build.sources import Source
-from geolookup.cli import main
 from geolookup.export import FORMATS, export
 from geolookup.export.range_csv import HEADER
 from geolookup.export.rows import Family, Rows, prefixes, text
@@ -579,26 +579,12 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
 # --- the command ---------------------------------------------------------------------
 
 
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
-@pytest.fixture
-def small_file(tmp_path: Path) -> Path:
-    path = tmp_path / "small.geolookup"
-    path.write_bytes(encode(small_dataset.content()))
-    return path
-
-
 def test_command_writes_the_file_and_reports_it(
     small: Dataset, small_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.csv"
     out.write_text("old")
-    assert run("export", small_file, "--format", "csv", "-o", out) == 0
+    assert exit_code("export", small_file, "--format", "csv", "-o", out) == 0
     printed = capsys.readouterr().out
     assert f"{out.stat().st_size:,} bytes" in printed
     assert small.id in printed
@@ -608,7 +594,7 @@ def test_command_writes_the_file_and_reports_it(
 def test_command_writes_text_to_standard_output(
     small_file: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    code = run("export", small_file, "--format", "nftables", "--code", "fr", "-o", "-")
+    code = exit_code("export", small_file, "--format", "nftables", "--code", "fr", "-o", "-")
     assert code == 0
     written = capfdbinary.readouterr().out
     assert b"FR_ipv4" in written
@@ -632,11 +618,14 @@ def test_command_writes_countries_of_a_region_set(
     Path("sets.toml").write_text(
         '[region_sets.MINE]\ncodes = ["DE", "AT"]\nversion = "1"\nsource = "me"\n'
     )
-    assert run("export", small_file, "-f", "csv", *how, "--disputed", "primary", "-o", "out") == 0
+    assert (
+        exit_code("export", small_file, "-f", "csv", *how, "--disputed", "primary", "-o", "out")
+        == 0
+    )
     with Path("out").open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     assert {row["code"] for row in rows} == {"DE", "AT"}
-    assert run("export", small_file, "-f", "csv", "-r", "CN,HK", "-o", "none") == 2
+    assert exit_code("export", small_file, "-f", "csv", "-r", "CN,HK", "-o", "none") == 2
     assert not Path("none").exists()
 
 
@@ -662,7 +651,7 @@ def test_command_refuses_invalid_options(
     said: str,
 ) -> None:
     out = tmp_path / "out"
-    assert run("export", small_file, "-o", out, *arguments) == 2
+    assert exit_code("export", small_file, "-o", out, *arguments) == 2
     assert said in capsys.readouterr().err
     assert not out.exists()
 
@@ -672,7 +661,7 @@ def test_command_does_not_repeat_an_address_in_the_wrong_place(
 ) -> None:
     out = tmp_path / "out"
     for address in ("203.0.113.77", "2001-db8--77", "203-0-113-77"):
-        assert run("export", small_file, "--format", "csv", "--code", address, "-o", out) == 2
+        assert exit_code("export", small_file, "--format", "csv", "--code", address, "-o", out) == 2
         assert address not in capsys.readouterr().err
 
 
@@ -682,7 +671,7 @@ def test_command_leaves_the_old_file_when_the_dataset_is_damaged(
     out = tmp_path / "out.csv"
     out.write_text("old")
     small_file.write_bytes(small_file.read_bytes()[:-1])
-    assert run("export", small_file, "--format", "csv", "-o", out) == 3
+    assert exit_code("export", small_file, "--format", "csv", "-o", out) == 3
     assert out.read_text() == "old"
-    assert run("export", tmp_path / "missing", "--format", "csv", "-o", out) == 3
+    assert exit_code("export", tmp_path / "missing", "--format", "csv", "-o", out) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "small.geolookup"]

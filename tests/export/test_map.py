@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import small_dataset
 import strategies  # noqa: F401 - loads the hypothesis profile
+from command_line import exit_code
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +26,6 @@ from matplotlib import image as images  # noqa: E402 - after the check that it i
 from geolookup import Dataset, Status  # noqa: E402
 from geolookup.answer.claims import Claim  # noqa: E402
 from geolookup.answer.dataset import encode  # noqa: E402
-from geolookup.cli import main  # noqa: E402
 from geolookup.pictures import drawing, subjects  # noqa: E402
 from geolookup.pictures.cells import Intervals, curve, tally  # noqa: E402
 from geolookup.pictures.subjects import Subject  # noqa: E402
@@ -335,20 +335,6 @@ def test_svg_is_xml_without_a_date(small: Dataset) -> None:
 # --- the command ---------------------------------------------------------------------
 
 
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
-@pytest.fixture
-def small_file(tmp_path: Path) -> Path:
-    path = tmp_path / "small.geolookup"
-    path.write_bytes(encode(small_dataset.content()))
-    return path
-
-
 @pytest.mark.usefixtures("coarse")
 @pytest.mark.parametrize(
     "options",
@@ -359,7 +345,7 @@ def test_command_draws_each_picture(
 ) -> None:
     out = tmp_path / "map.PNG"
     given = [str(small_file) if option == "FILE" else option for option in options]
-    assert run("map", small_file, *given, "-o", out) == 0
+    assert exit_code("map", small_file, *given, "-o", out) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     assert f"{out.stat().st_size:,} bytes" in capsys.readouterr().out
 
@@ -384,7 +370,7 @@ def test_command_refuses_invalid_options(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("map", small_file, *options) == 2
+    assert exit_code("map", small_file, *options) == 2
     assert said in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.geolookup"]
 
@@ -398,7 +384,7 @@ def test_command_names_the_extra_when_matplotlib_is_missing(
     for name in ("geolookup.pictures.drawing", "geolookup.pictures"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert run("map", small_file, "-o", tmp_path / "map.png") == 6
+    assert exit_code("map", small_file, "-o", tmp_path / "map.png") == 6
     assert "geolookup[map]" in capsys.readouterr().err
 
 
@@ -415,6 +401,6 @@ def test_region_set_of_several_codes_is_one_kind(small: Dataset) -> None:
 def test_command_refuses_a_damaged_dataset(small_file: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     damaged.write_bytes(small_file.read_bytes()[:-1])
-    assert run("map", small_file, "--diff", damaged, "-o", tmp_path / "map.png") == 3
-    assert run("map", damaged, "-o", tmp_path / "map.png") == 3
+    assert exit_code("map", small_file, "--diff", damaged, "-o", tmp_path / "map.png") == 3
+    assert exit_code("map", damaged, "-o", tmp_path / "map.png") == 3
     assert not (tmp_path / "map.png").exists()

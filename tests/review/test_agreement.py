@@ -6,12 +6,14 @@ import datetime
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
 import small_dataset
 import strategies  # noqa: F401 - loads the hypothesis profile
+from command_line import Ended, run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +22,6 @@ from geolookup.answer.dataset import encode
 from geolookup.build import compiler
 from geolookup.build.readers import SourceRanges
 from geolookup.build.sources import Coverage, Source
-from geolookup.cli import main
 from geolookup.review.agreement import Agreement, Amount, Pair, measure
 
 DAY = datetime.date(2026, 6, 17)
@@ -231,25 +232,12 @@ def test_source_view_of_ipv6_agrees_with_the_source() -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    def run_here(*arguments: object) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["agreement", *map(str, arguments)])
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, capsys.readouterr().out
-
-    return run_here
-
-
-@pytest.fixture
-def small_file(tmp_path: Any) -> Any:
-    path = tmp_path / "small.geolookup"
-    path.write_bytes(encode(small_dataset.content()))
-    return path
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    return partial(run_command, capsys, "agreement")
 
 
 def test_command_prints_tables_for_people(run: Any, small_file: Any) -> None:
-    code, printed = run(small_file)
+    code, printed, _ = run(small_file)
     assert code == 0
     for heading in ("IPv4, in addresses", "IPv6, in /48s", "STATUS", "REGION SET", "POLICY"):
         assert heading in printed
@@ -257,7 +245,7 @@ def test_command_prints_tables_for_people(run: Any, small_file: Any) -> None:
 
 
 def test_command_prints_json_for_programs(run: Any, small_file: Any) -> None:
-    code, printed = run(small_file, "-r", "CN", "-r", "DE+AT", "--json")
+    code, printed, _ = run(small_file, "-r", "CN", "-r", "DE+AT", "--json")
     assert code == 0
     record = json.loads(printed)
     ipv4 = record["ipv4"]

@@ -10,12 +10,14 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import small_dataset
 import strategies  # noqa: F401 - loads the hypothesis profile
+from command_line import Ended, run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_dataset import AT_DE, CLAIMS, CN, CN_CN_US, CN_HK, DE, Content
@@ -26,7 +28,6 @@ from geolookup.answer.dataset import encode
 from geolookup.answer.embedded_ipv4 import EMBEDDED_6TO4
 from geolookup.build.manifest import load, load_canaries, load_limits
 from geolookup.change_limits import LimitError, read_limited, read_share
-from geolookup.cli import main
 from geolookup.review.difference import (
     LARGEST,
     SMALL,
@@ -402,20 +403,12 @@ def files(tmp_path: Path) -> tuple[str, str]:
     return str(old), str(new)
 
 
-Run = Callable[..., tuple[int, str, str]]
+Run = Callable[..., Ended]
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run_here(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(["diff", *arguments])
-        written = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, written.out, written.err
-
-    return run_here
+    return partial(run_command, capsys, "diff")
 
 
 def test_command_without_limits_prints_and_exits_with_0(run: Run, files: tuple[str, str]) -> None:

@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import date
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
 import small_dataset
+from command_line import Ended, run_command
 from small_dataset import PREFIXES
 
 from geolookup import Dataset, DatasetError, SourceError, Status
@@ -24,20 +26,12 @@ from geolookup.review.verification import read_canaries, verify
 HIDDEN4, HIDDEN6 = "1.0.1.77", "2001:200::77"
 OPTIONAL = {"extra": bytes(range(256)) * 4}
 
-Run = Callable[..., tuple[int, str, str]]
+Run = Callable[..., Ended]
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run_here(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(["verify", *arguments])
-        written = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, written.out, written.err
-
-    return run_here
+    return partial(run_command, capsys, "verify")
 
 
 @pytest.fixture
