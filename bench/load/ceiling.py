@@ -1,9 +1,9 @@
-"""What the generator itself bears: its calls, made to a server that does nothing.
+"""What the generator itself bears: its calls, made to services of its own.
 
-The server is geolookup's own, with handlers that answer each method with what is right in form and
-always the same, so that the generator sends and receives as much as with a real one, as quickly.
-It is no faster than the generator, so the ceiling is counted from the processor time that a call
-costs the generator. Where a service's figure comes near it, it is the client that was measured.
+They answer from the embedded dataset, so that the generator sends and receives as much as with
+another service. They may be slower than the generator, so the ceiling is counted from the
+processor time that a call costs it. Where a service's figure comes near, it is the client that
+was measured.
 """
 
 from __future__ import annotations
@@ -14,26 +14,21 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from multiprocessing.connection import Connection
-from typing import Any
-
-from pyroaring import BitMap
 
 import geolookup
 from bench.load.client_processes import ClientProcesses
 from bench.load.plan import Plan
 from bench.load.targets import Target
-from geolookup.service.rpc import handlers
 from geolookup.service.server import Server
 from geolookup.service.settings import Settings
-from geolookup.v1 import geolookup_pb2 as v1
 
 NEAR = 0.7
 """Share of the ceiling from which on a result tells of the generator, too."""
 BUSY = 0.85
 """The same for the share of its core that a client process used."""
 
+KNOWN_SET = "EU"
 _SECONDS = 2.0
 _WARM_UP = 0.5
 _UNDER_WAY = 32
@@ -43,7 +38,7 @@ _PATIENCE = 30.0
 
 
 class CeilingError(Exception):
-    """The empty server did not start."""
+    """A service for the ceiling did not start."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +46,9 @@ class Ceiling:
     """What the generator bears in one scenario.
 
     Attributes:
-        measured: calls in a second that it made to the empty server.
+        measured: calls in a second that it made to services of its own.
         busiest: share of a core that the busiest client process used: where it is well
-            below 1, the empty server or the machine was the limit.
+            below 1, the services or the machine were the limit.
     """
 
     measured: float
@@ -72,6 +67,8 @@ def measure(clients: ClientProcesses, plan: Plan, server: Target, processes: int
         replace(
             plan,
             target=server,
+            # Whatever set is asked about, these services know this one.
+            blend=replace(plan.blend, region_set=plan.blend.region_set and KNOWN_SET),
             rate=None,
             under_way=under_way,
             seconds=min(_SECONDS, plan.seconds),
@@ -84,8 +81,8 @@ def measure(clients: ClientProcesses, plan: Plan, server: Target, processes: int
 
 
 @contextlib.contextmanager
-def empty_servers(count: int, cores: Iterable[int] = ()) -> Iterator[Target]:
-    """Run servers that do nothing, each a process on a free port of the loopback.
+def own_services(count: int, cores: Iterable[int] = ()) -> Iterator[Target]:
+    """Run services, each a process on a free port of the loopback.
 
     Args:
         count: how many; calls are spread over them.
@@ -111,11 +108,11 @@ def empty_servers(count: int, cores: Iterable[int] = ()) -> Iterator[Target]:
         ports = []
         for connection in connections:
             if not connection.poll(_PATIENCE):
-                raise CeilingError("the empty server did not start")
+                raise CeilingError("the service for the ceiling did not start")
             ports.append(connection.recv())
         yield Target("ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports))
     except EOFError:
-        raise CeilingError("the empty server ended") from None
+        raise CeilingError("the service for the ceiling ended") from None
     finally:
         os.sched_setaffinity(0, own)
         for connection in connections:
@@ -130,62 +127,9 @@ def empty_servers(count: int, cores: Iterable[int] = ()) -> Iterator[Target]:
 def _serve(connection: Connection) -> None:
     """Answer until the connection ends. The body of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # They are found when a server is made.
-    empty: Any = handlers
-    empty.lookup, empty.classify_roster, empty.stream_rosters = _lookup, _classify, _stream
-    with geolookup.open() as dataset:  # which is not asked
+    with geolookup.open() as dataset:
         server = Server(dataset, Settings(listen="127.0.0.1:0"))
         with contextlib.suppress(EOFError, OSError):
             connection.send(server.address.port)
             connection.recv()
         server.stop(0).wait()
-
-
-def _lookup(*_: object) -> bytes:
-    return _JOIN
-
-
-def _classify(_snapshot: object, body: bytes, *_: object) -> bytes:
-    return roster_answer(_size(v1.ClassifyRosterRequest.FromString(body)))
-
-
-def _stream(_snapshot: object, body: bytes, *_: object) -> bytes:
-    return streamed_answer(_size(v1.StreamRostersRequest.FromString(body).roster))
-
-
-_JOIN = v1.LookupResponse(
-    country="ZZ", status=v1.STATUS_UNASSIGNED, verdict=v1.VERDICT_UNDETERMINED, dataset="0" * 64
-).SerializeToString()
-
-
-def _size(request: v1.ClassifyRosterRequest) -> int:
-    column = request.WhichOneof("addresses")
-    if column == "text":
-        return len(request.text.addresses)
-    return len(request.ipv4) // 4 if column == "ipv4" else len(request.ipv6) // 16
-
-
-@lru_cache(4096)
-def roster_answer(size: int) -> bytes:
-    """Return a serialised answer that knows nothing of so many addresses."""
-    return _answer(size).SerializeToString()
-
-
-@lru_cache(4096)
-def streamed_answer(size: int) -> bytes:
-    """Return the same as a message of a stream."""
-    return v1.StreamRostersResponse(roster=_answer(size)).SerializeToString()
-
-
-def _answer(size: int) -> v1.ClassifyRosterResponse:
-    nobody = BitMap().serialize()
-    return v1.ClassifyRosterResponse(
-        size=size,
-        countries=b"ZZ" * size,
-        statuses=bytes([v1.STATUS_UNASSIGNED]) * size,
-        counts={"ZZ": size},
-        inside=nobody,
-        outside=nobody,
-        undetermined=BitMap(range(size)).serialize(),
-        dataset="0" * 64,
-    )

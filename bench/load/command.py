@@ -16,7 +16,7 @@ import grpc
 import geolookup
 from bench import timing
 from bench.addresses import SEED
-from bench.load import ceiling, comparison, knee, metrics, options, report
+from bench.load import ceiling, comparison, knee, metrics, native, options, report
 from bench.load.ceiling import CeilingError
 from bench.load.client_processes import ClientProcessError, ClientProcesses
 from bench.load.metrics import MetricsError
@@ -25,7 +25,7 @@ from bench.load.plan import Plan
 from bench.load.report import Study
 from bench.load.session import Run, Session
 from bench.load.targets import Target
-from bench.load.work import Blend
+from bench.load.work import Blend, is_native
 from geolookup.client.channel import channel_options
 from geolookup.client.wire import EMPTY, GET_DATASET
 from geolookup.errors import GeoLookupError
@@ -57,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         processes=chosen.processes,
     )
     broken = False
+    lacking = native.missing() if any(is_native(plan.scenario) for plan in chosen.plans) else None
+    if lacking is not None:
+        print(lacking, file=sys.stderr)
+        return NOTHING
     try:
         _run_all(chosen, study)
     except KeyboardInterrupt:
@@ -105,8 +109,8 @@ def _run_all(chosen: Options, study: Study) -> None:
 
 
 def _measure_ceilings(chosen: Options, session: Session) -> None:
-    timing.progress("starting the empty server ...")
-    with ceiling.empty_servers(chosen.processes) as server:
+    timing.progress("starting services of its own ...")
+    with ceiling.own_services(chosen.processes) as server:
         for plan in chosen.plans:
             if plan.scenario not in session.ceilings:
                 timing.progress(f"{plan.scenario}: the generator's own ceiling ...")

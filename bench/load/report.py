@@ -83,7 +83,7 @@ def sentences(study: Study) -> list[str]:
     ceilings = {run.plan.scenario: run.ceiling for run in study.runs if run.ceiling is not None}
     said += [
         f"the generator's own ceiling for {scenario}: {ceiling.rate:,.0f} calls/s, counted from "
-        f"{ceiling.measured:,.0f} to an empty server, a client process {ceiling.busiest:.0%} busy"
+        f"{ceiling.measured:,.0f} to services of its own, a process {ceiling.busiest:.0%} busy"
         for scenario, ceiling in ceilings.items()
     ]
     if (knee := study.knee) is not None:

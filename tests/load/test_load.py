@@ -44,6 +44,7 @@ from bench.load import (
     comparison,
     knee,
     metrics,
+    native,
     options,
     page,
     report,
@@ -51,7 +52,7 @@ from bench.load import (
     work,
 )
 from bench.load.arrivals import poisson
-from bench.load.ceiling import Ceiling, empty_servers
+from bench.load.ceiling import Ceiling, own_services
 from bench.load.client_processes import ClientProcessError, ClientProcesses
 from bench.load.comparison import Ratio
 from bench.load.latencies import Latencies
@@ -63,7 +64,7 @@ from bench.load.session import Run, Session
 from bench.load.targets import Target, TargetError
 from bench.load.work import NO_ADDRESS, Blend, Drawing, WorkError
 from geolookup import Dataset
-from geolookup.answer.claims import Policy, Status
+from geolookup.answer.claims import Status
 from geolookup.client import wire
 from geolookup.errors import (
     RegionSetError,
@@ -81,6 +82,8 @@ from geolookup.v1 import geolookup_pb2 as v1
 
 TRANSPORTS = ("native",) if build.missing() is None else ("threads",)
 """Those of the services: what is tested here is the load."""
+
+pytestmark = pytest.mark.skipif(native.missing() is not None, reason=str(native.missing()))
 
 COMMAND = (sys.executable, "-m", "bench.load")
 SHORT = ("--seconds", "0.5", "--warm-up", "0.2")
@@ -398,6 +401,21 @@ def test_histograms_are_merged_and_read_by_hdrhistogram() -> None:
     read = HdrHistogram.decode(one.encoded())
     assert read.get_total_count() == 5
     assert pickle.loads(pickle.dumps(Latencies())).count == 0  # noqa: S301
+
+
+def test_counts_of_the_sender_in_c_keep_three_digits() -> None:
+    """As the histograms that they are added to."""
+    library = native.library()
+    rng = random.Random(7)
+    times = [1, 2, 999, 1_000, 2_047, 2_048, 2_049, 600_000_000]
+    times += [rng.randrange(1, 10 ** rng.randrange(1, 9)) for _ in range(2_000)]
+    for time_ in times:
+        least = library.sender_time_at(library.sender_index_of(time_ * 1_000))
+        assert least <= time_ <= least * 1.001 + 1e-9 or time_ == least
+    edges = [library.sender_time_at(index) for index in range(library.sender_index_of(10**18) + 1)]
+    assert edges == sorted(set(edges))
+    assert library.sender_time_at(library.sender_index_of(10**18)) <= 600_000_000
+    assert library.sender_index_of(0) == library.sender_index_of(1_400) == 1
 
 
 def test_percentile_curve_ends_at_the_maximum() -> None:
@@ -907,27 +925,18 @@ def test_metrics_that_fail_during_a_run_are_noted_once(
 
 
 @pytest.mark.parametrize("scenario", ["joins", "coalesced", "roster-1000", "stream-10", "mix"])
-def test_empty_server_takes_each_scenario(client_processes: ClientProcesses, scenario: str) -> None:
-    with empty_servers(2) as server:
-        for one in long_enough(Plan(server, scenario, seconds=0.3, warm_up=0.1)):
+def test_ceiling_is_measured_in_each_scenario(
+    client_processes: ClientProcesses, scenario: str
+) -> None:
+    ours = Blend(region_set="OURS")  # which only the service knows that load is for
+    with own_services(2) as server:
+        for one in long_enough(Plan(server, scenario, seconds=0.3, warm_up=0.1, blend=ours)):
             found = ceiling.measure(client_processes, one, server, 2)
             if found.measured:
                 break
-        assert set(client_processes.run(one).statuses) == {OK}
+        assert set(client_processes.run(replace(one, blend=Blend())).statuses) == {OK}
     assert 0 < found.measured <= found.rate
     assert found.busiest > 0
-
-
-@pytest.mark.parametrize("size", [0, 1, 1_000])
-def test_empty_server_answers_are_well_formed(size: int) -> None:
-    question = wire.Question.of("EU", Policy.UNANIMOUS)
-    for result in (
-        wire.classify([], None, None, question).read(ceiling.roster_answer(size)),
-        wire.streamed_result(ceiling.streamed_answer(size), question),
-    ):
-        assert len(result) == len(result.undetermined) == size
-        assert not result.inside
-        assert result.counts() == ({"ZZ": size} if size else {})
 
 
 # The whole command
