@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.answer.claims import SUBDIVISION_SOURCES, Reason, Status, Verdict
+from geolookup.answer.claims import SUBDIVISION_SOURCES, Policy, Reason, Status, Verdict
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.answer.decision_record import RecordError, from_mapping, scan
 from geolookup.answer.region_sets import RegionSet
 from geolookup.cli.options import dataset_options, json_option, stale_of
 from geolookup.cli.output import printable
-from geolookup.cli.records import RecordFile, Selection
+from geolookup.cli.participants import classify_people, read_participants
+from geolookup.cli.records import InvalidCheck, RecordFile, Selection
 from geolookup.errors import RegionSetError
 
 if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
     from geolookup.answer.decision_record import DecisionRecord
+    from geolookup.answer.results import RosterResult
 
 _PIECE = 100_000
 """Addresses at a time: some megabytes."""
@@ -107,12 +109,18 @@ class _AuditedRecord:
 @click.option(
     "--column", metavar="NAME", help="The roster is CSV, and this column has the addresses."
 )
+@click.option(
+    "--participant",
+    metavar="NAME",
+    help="The roster has several records of some participants, whom this column names.",
+)
 @json_option
 @dataset_options
 def audit_records(
     records: tuple[str, ...],
     roster: str | None,
     column: str | None,
+    participant: str | None,
     as_json: bool,
     **answerer: Any,
 ) -> int:
@@ -132,8 +140,8 @@ def audit_records(
       geolookup audit records.jsonl
       geolookup audit record.json --dataset 2026-06.geolookup --roster roster.txt
     """
-    if column is not None and roster is None:
-        raise click.UsageError("--column is for --roster")
+    if (column is not None or participant is not None) and roster is None:
+        raise click.UsageError("--column and --participant are for --roster")
     try:
         found = [entry for path in records for entry in scan(path)]
     except RecordError as error:
@@ -156,7 +164,7 @@ def audit_records(
     # How old it is today says nothing about the day of a decision.
     with open_with(stale="warn") as dataset:
         named = answerer["dataset"] is not None
-        audit = _Audit(dataset, named, roster, column, withholds_from)
+        audit = _Audit(dataset, named, roster, column, participant, withholds_from)
         audited = [_AuditedRecord(place, list(audit.checks(values))) for place, values in found]
     if as_json:
         click.echo(json.dumps([_plain(one) for one in audited]))
@@ -177,6 +185,7 @@ class _Audit:
         chosen: whether it was named, so that a record of another does not hold.
         roster: file of addresses to replay; None: no replay.
         column: of a CSV roster.
+        participant: column that names the roster's participants; None: it has addresses alone.
         withholds_from: see `Dataset.withholds_from`.
     """
 
@@ -184,6 +193,7 @@ class _Audit:
     chosen: bool
     roster: str | None
     column: str | None
+    participant: str | None
     withholds_from: int | None
 
     def checks(self, values: object) -> Iterator[_Check]:
@@ -263,9 +273,8 @@ class _Audit:
         statuses: Counter[Status] = Counter()
         reasons: Counter[Reason] = Counter()
         assert self.roster is not None  # noqa: S101 - asked by the caller
-        with RecordFile(self.roster, Selection(self.column)) as addresses:
-            for piece in addresses.pieces(_PIECE):
-                result = self.dataset.classify(piece, region_set=region_set, policy=record.policy)
+        with RecordFile(self.roster, Selection(self.column)) as records:
+            for result in self._results(records, region_set, record.policy):
                 for verdict, count in result.verdict_counts().items():
                     totals[verdict] += count
                 statuses.update(result.status_counts())
@@ -274,13 +283,21 @@ class _Audit:
             size = sum(totals.values())
             totals = dict.fromkeys(totals, 0) | {Verdict.UNDETERMINED: size}
             reasons = Counter(
-                {
-                    Reason.INVALID: statuses[Status.INVALID],
-                    Reason.SPECIAL_PURPOSE: statuses[Status.SPECIAL_PURPOSE],
-                }
+                {reason: reasons[reason] for reason in (Reason.INVALID, Reason.SPECIAL_PURPOSE)}
             )
             reasons[Reason.STALE] = size - reasons.total()
         return totals, statuses, +reasons
+
+    def _results(
+        self, records: RecordFile, region_set: RegionSet, policy: Policy
+    ) -> Iterator[RosterResult]:
+        if self.participant is None:
+            for piece in records.pieces(_PIECE):
+                yield self.dataset.classify(piece, region_set=region_set, policy=policy)
+        else:
+            anything = InvalidCheck(records.name, 1)
+            people = read_participants(records, self.participant, anything).people
+            yield from classify_people(self.dataset, people, _PIECE, region_set, policy)
 
 
 def _time_check(record: DecisionRecord) -> _Check:

@@ -27,6 +27,7 @@ from geolookup.cli.options import (
 )
 from geolookup.cli.output import Progress, printable, share, table
 from geolookup.cli.output_file import STANDARD_OUTPUT, check_output
+from geolookup.cli.participants import Records, classify_people, read_participants
 from geolookup.cli.reasons import TEXTS
 from geolookup.cli.record_options import record_options
 from geolookup.cli.records import InvalidCheck, RecordFile, Selection
@@ -59,6 +60,13 @@ _SHOWN_POSITIONS = 20
     help="Name records by this column in place of their positions.",
 )
 @click.option(
+    "--participant",
+    "participant_column",
+    metavar="COLUMN",
+    help="FILE has several records of some participants, whom this column names: say which "
+    "participants are in the region set.",
+)
+@click.option(
     "--rows",
     "wanted",
     type=click.Choice([member.name.lower() for member in Verdict]),
@@ -76,6 +84,7 @@ def classify_roster(
     selection: Selection,
     max_invalid: Fraction,
     id_column: str | None,
+    participant_column: str | None,
     wanted: tuple[str, ...],
     region_set: str | None,
     policy: str | None,
@@ -92,31 +101,46 @@ def classify_roster(
 
     Positions count addresses from 0 in the order of FILE, or its rows after the header.
 
+    With --participant, records with the same value belong to one participant, wherever they
+    stand in FILE. A participant is inside if all their addresses are, outside if all are, and
+    else undetermined; private addresses and texts that are none do not count where there is
+    another one. FILE is held in memory as a whole.
+
     \b
     Examples:
       geolookup classify roster.txt --region-set CN
       geolookup classify roster.csv --column client_ip --region-set EEA-NO --json
       geolookup classify roster.csv --region-set CN --id user
+      geolookup classify roster.csv --region-set CN --participant user
       geolookup classify roster.csv --region-set CN --rows inside
       geolookup classify - --server 127.0.0.1:50051 < roster.txt
 
     With --json: size, counts (by country), regions (by subdivision, where the dataset has
     some), statuses, dataset; with --region-set also
-    inside and undetermined (positions, or ids with --id), outside (a number) and reasons
-    (the undetermined, by why). Against a
+    inside and undetermined (positions, or ids with --id or --participant), outside (a number)
+    and reasons (the undetermined, by why); with --participant participants (a number). Against a
     service, rosters over 1,000,000 addresses are sent in pieces.
     """
     chosen = policy_of(policy, region_set)
-    if region_set is None and (id_column is not None or wanted):
-        raise click.UsageError("--id and --rows are about a region set; add --region-set")
-    if wanted and (as_json or id_column is not None):
-        raise click.UsageError("--rows writes the records alone; leave out --json and --id")
+    _check_options(region_set, id_column, participant_column, bool(wanted), as_json)
     with (
         open_answerer(**answerer, default_timeout=_TIMEOUT) as source,
         RecordFile(file, selection) as records,
         Progress("classifying", records.size) as progress,
     ):
         check = InvalidCheck(records.name, max_invalid)
+        if participant_column is not None:
+            found = read_participants(records, participant_column, check)
+            most = _PIECE if isinstance(source, Dataset) else _REQUEST
+            results = classify_people(source, found.people, most, region_set, chosen)
+            if wanted:
+                _write_rows(records, found, results, {verdict.upper() for verdict in wanted})
+                return
+            totals = _Totals(participants=0)
+            for result in results:
+                totals.add(result)
+            _print(totals, region_set, chosen, as_json)
+            return
         local = isinstance(source, Dataset) or wanted or id_column is not None
         batches = records.batches(_PIECE if local else _REQUEST)
         answers = _checked(answered(source, batches, region_set, chosen), check)
@@ -134,18 +158,56 @@ def classify_roster(
         totals = _Totals()
         for one in answers:
             if id_column is not None:
-                totals.add_ids(one.verdicts(), one.batch.column(id_column))
+                totals.add_ids(one.verdicts(), one.batch.column(id_column, "--id"))
             for result in one.results:
                 totals.add(result)
             progress.update(records.consumed)
         check.check()
         if not totals.size:  # still to be traced, and the region set checked
             totals.add(source.classify([], region_set=region_set, policy=chosen))
+    _print(totals, region_set, chosen, as_json)
+
+
+def _check_options(
+    region_set: str | None,
+    id_column: str | None,
+    participant_column: str | None,
+    wanted: bool,
+    as_json: bool,
+) -> None:
+    if region_set is None and (id_column or participant_column or wanted):
+        raise click.UsageError(
+            "--id, --participant and --rows are about a region set; add --region-set"
+        )
+    if wanted and (as_json or id_column is not None):
+        raise click.UsageError("--rows writes the records alone; leave out --json and --id")
+    if id_column is not None and participant_column is not None:
+        raise click.UsageError("--participant names those who are inside; leave out --id")
+
+
+def _write_rows(
+    records: RecordFile, found: Records, results: Iterator[RosterResult], names: set[str]
+) -> None:
+    """Write the records of the participants whose verdict is one of these."""
+    check_output(STANDARD_OUTPUT, binary=records.is_binary)
+    chosen = {
+        participant
+        for result in results
+        for participant, verdict in result.by_id().items()
+        if verdict.name in names
+    }
+    writer = records.writer(sys.stdout.buffer)
+    for batch, owners in zip(found.batches, found.owners, strict=True):
+        writer.write(batch, {}, [at for at, owner in enumerate(owners) if owner in chosen])
+    writer.close()
+
+
+def _print(totals: _Totals, region_set: str | None, policy: Policy, as_json: bool) -> None:
     if as_json:
         for text in _json(totals, region_set):
             click.echo(text, nl=False)
     else:
-        _show(totals, region_set, chosen)
+        _show(totals, region_set, policy)
 
 
 def _checked(answers: Iterator[Answered], check: InvalidCheck) -> Iterator[Answered]:
@@ -171,6 +233,8 @@ class _Totals:
     undetermined: BitMap | None = None
     dataset: str = ""
     ids: dict[str, list[str]] | None = None
+    participants: int | None = None
+    """Whom the verdicts are about; None: about addresses."""
 
     def add_ids(self, verdicts: Sequence[str], ids: Sequence[str]) -> None:
         if self.ids is None:
@@ -188,7 +252,8 @@ class _Totals:
         self.statuses.update(result.status_counts())
         if result.region_set is not None:
             inside, undetermined = (
-                positions.shift(self.size) for positions in (result.inside, result.undetermined)
+                positions.shift(self.positions)
+                for positions in (result.inside, result.undetermined)
             )
             self.inside = inside if self.inside is None else self.inside | inside
             self.undetermined = (
@@ -198,12 +263,23 @@ class _Totals:
             if result.has_reasons:
                 self.reasons = (self.reasons or Counter()) + Counter(result.reason_counts())
         self.size += result.size
+        if self.participants is not None and result.participants is not None:
+            self.participants += result.participants
+            self.ids = self.ids or {Verdict.INSIDE.name: [], Verdict.UNDETERMINED.name: []}
+            self.ids[Verdict.INSIDE.name] += result.ids_inside
+            self.ids[Verdict.UNDETERMINED.name] += result.ids_undetermined
+
+    @property
+    def positions(self) -> int:
+        """Number of those whom the verdicts are about."""
+        return self.size if self.participants is None else self.participants
 
 
 def _json(totals: _Totals, region_set: str | None) -> Iterator[str]:
     """Return the object in pieces: the positions may be many millions."""
     record: dict[str, object] = {
         "size": totals.size,
+        **({} if totals.participants is None else {"participants": totals.participants}),
         "counts": dict(sorted(totals.counts.items())),
         **({"regions": dict(sorted(totals.regions.items()))} if totals.regions else {}),
         "statuses": {status.name: n for status, n in sorted(totals.statuses.items())},
@@ -248,13 +324,16 @@ def _show(totals: _Totals, region_set: str | None, policy: Policy) -> None:
             ("OUTSIDE", totals.outside),
             ("UNDETERMINED", len(totals.undetermined)),
         ]
-        rows = [[region_set or "", "ADDRESSES", "SHARE"]]
-        rows += [[name, f"{number:,}", share(number, size)] for name, number in verdicts]
+        total, noun = totals.positions, "ADDRESSES"
+        if totals.participants is not None:
+            noun = "PARTICIPANTS"
+        rows = [[region_set or "", noun, "SHARE"]]
+        rows += [[name, f"{number:,}", share(number, total)] for name, number in verdicts]
         blocks.append(table(rows, right=(1, 2), verdicts=True) + f"\n(policy {policy.name})")
         if totals.reasons:
-            rows = [["UNDETERMINED", "", "ADDRESSES", "SHARE"]]
+            rows = [["UNDETERMINED", "", noun, "SHARE"]]
             for reason, number in sorted(totals.reasons.items()):
-                rows.append([reason.name, TEXTS[reason], f"{number:,}", share(number, size)])
+                rows.append([reason.name, TEXTS[reason], f"{number:,}", share(number, total)])
             blocks.append(table(rows, right=(2, 3)))
         blocks.append(
             f"inside: {_some(totals, Verdict.INSIDE)}\n"

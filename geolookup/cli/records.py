@@ -80,8 +80,8 @@ class Batch(Protocol):
     def addresses(self) -> Sequence[str]:
         """The address of each; empty where it has none. What `Dataset.classify` accepts."""
 
-    def column(self, name: str) -> list[str]:
-        """Return the text of another column of each, such as an id."""
+    def column(self, name: str, option: str) -> list[str]:
+        """Return the text of another column of each, such as an id, which an option names."""
 
 
 class Writer(Protocol):
@@ -359,8 +359,8 @@ class _LineBatch:
     lines: list[str]
     addresses: list[str]
 
-    def column(self, name: str) -> list[str]:
-        raise click.UsageError(f"--id {name}: a list has no columns")
+    def column(self, name: str, option: str) -> list[str]:
+        raise click.UsageError(f"{option} {name}: a list has no columns")
 
 
 class _Lines:
@@ -417,8 +417,8 @@ class _CsvBatch:
     rows: list[list[str]]
     addresses: list[str]
 
-    def column(self, name: str) -> list[str]:
-        index = self.file.position(self.header, name, "--id")
+    def column(self, name: str, option: str) -> list[str]:
+        index = self.file.position(self.header, name, option)
         return [row[index] if index < len(row) else "" for row in self.rows]
 
 
@@ -508,11 +508,11 @@ class _JsonBatch:
     objects: list[dict[str, object]]
     addresses: list[str]
 
-    def column(self, name: str) -> list[str]:
+    def column(self, name: str, option: str) -> list[str]:
         if not any(name in one for one in self.objects):
             names = list(dict.fromkeys(chain.from_iterable(self.objects)))
-            self.file.position(names, name, "--id")
-        values = (one.get(name, "") for one in self.objects)
+            self.file.position(names, name, option)
+        values = ("" if one.get(name) is None else one[name] for one in self.objects)
         return [value if isinstance(value, str) else json.dumps(value) for value in values]
 
 
@@ -582,8 +582,8 @@ class _ParquetBatch:
     table: Any
     addresses: list[str]
 
-    def column(self, name: str) -> list[str]:
-        index = self.file.position(self.table.schema.names, name, "--id")
+    def column(self, name: str, option: str) -> list[str]:
+        index = self.file.position(self.table.schema.names, name, option)
         return [
             "" if value is None else str(value) for value in self.table.column(index).to_pylist()
         ]
