@@ -4,7 +4,7 @@ Each is a function of a port of this machine and of seconds, after which it has 
 returns what it counted. Their number of frames is bounded as well. None of them gives up when
 it is cut off: it comes back, as attackers do.
 
-Alone, against a service of your own: ``python -m chaos.attacks NAME PORT SECONDS`` in tests/.
+Alone, against a service of your own: ``python -m chaos.attacks NAME PORT SECONDS [tls]`` in tests/.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ _IN_STREAM: Final = b"\x0a" + bytes([0x83, 0x20]) + _ROSTER
 """Settings with which a server writes header fields out in full each time."""
 
 
+_tls: ssl.SSLContext | None = None
+"""With which connections that finish their handshake are made; None: in plaintext."""
+
+
 class _Time:
     """The time that an attack has left."""
 
@@ -66,7 +70,7 @@ def _connections(
     """Yield one connection after another, as the one before was cut off, until the time is up."""
     while time_ and counts["frames"] < _MOST:
         try:
-            connection = Connection(port, polite=False, values=values, patience=_PATIENCE)
+            connection = Connection(port, polite=False, values=values, patience=_PATIENCE, tls=_tls)
         except OSError:
             counts["not let in"] += 1
             time.sleep(min(0.01, time_.left))
@@ -353,7 +357,7 @@ def slow_readers(port: int, seconds: float) -> Counts:
             # Some never open the window, others open it wide and don't read.
             values = {http2.INITIAL_WINDOW_SIZE: 0 if number else 2**31 - 1}
             try:
-                connection = Connection(port, polite=False, values=values, patience=0.2)
+                connection = Connection(port, polite=False, values=values, patience=0.2, tls=_tls)
                 held.append(connection)
                 connection.send(http2.SETTINGS, http2.ACK)
                 counts["connections"] += 1
@@ -495,7 +499,12 @@ ATTACKS: Final[dict[str, Attack]] = {
 
 def main(arguments: list[str]) -> None:
     """Make one attack and print what it counted, as JSON."""
-    name, port, seconds = arguments
+    global _tls  # noqa: PLW0603 - this process makes one attack
+    name, port, seconds, *more = arguments
+    if more == ["tls"]:
+        _tls = ssl.create_default_context()
+        _tls.check_hostname, _tls.verify_mode = False, ssl.CERT_NONE
+        _tls.set_alpn_protocols(["h2"])
     print(json.dumps(ATTACKS[name](int(port), float(seconds))))  # noqa: T201
 
 

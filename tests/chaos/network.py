@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -34,7 +36,7 @@ Check = Callable[[Counts], Mapping[str, bool]]
 
 
 def _attacked(
-    name: str,
+    names: str | tuple[str, ...],
     check: Check,
     *options: str,
     refused: bool = False,
@@ -43,7 +45,7 @@ def _attacked(
     """Return what makes an attack in rounds.
 
     Args:
-        name: the attack's.
+        names: the attack's, or those of several that take turns.
         check: of its counts, of all rounds.
         options: the service's.
         refused: whether honest calls may be refused, as the attack is made of calls.
@@ -56,8 +58,9 @@ def _attacked(
         recoveries: list[float | None] = []
         with running(*(options or _WORKERS)) as service:
             pids, descriptors, at_first = service.pids(), service.descriptors(), service.memory()
-            rounds = max(1, round(seconds / _ROUND))
-            for _ in range(rounds):
+            turns = (names,) if isinstance(names, str) else names
+            rounds = max(len(turns), round(seconds / _ROUND))
+            for name in itertools.islice(itertools.cycle(turns), rounds):
                 some, peak = service.attack(name, seconds / rounds)
                 counts, most = counts + some, max(most, peak)
                 recoveries.append(service.recovery())
@@ -194,6 +197,26 @@ FAULTS: Final = (
         "TLS handshakes that end as soon as the service has signed its part",
         _UNHARMED,
         _attacked("handshakes", _sent, running=encrypted),
+    ),
+    Fault(
+        "floods over TLS",
+        "the floods above and slow readers in turns, by clients that have finished the handshake",
+        _SHED,
+        _attacked(
+            (
+                "rapid_reset",
+                "pings",
+                "settings",
+                "continuation",
+                "empty_frames",
+                "windows",
+                "slow_readers",
+                "slow_streams",
+            ),
+            _sent,
+            refused=True,
+            running=functools.partial(encrypted, anybody=True),
+        ),
     ),
     Fault(
         "slow readers",

@@ -216,8 +216,9 @@ class OpenStream:
 class Subject:
     """A running service."""
 
-    def __init__(self, service: Service, honest: Honest) -> None:
+    def __init__(self, service: Service, honest: Honest, *, tls: bool = False) -> None:
         self.service = service
+        self._tls = ["tls"] if tls else []
         self.target = service.target
         self.port = int(service.target.rpartition(":")[2])
         self.honest = honest
@@ -249,7 +250,7 @@ class Subject:
     def attack(self, name: str, seconds: float) -> tuple[Counter[str], int]:
         """Make an attack, in a process of its own; return its counts and the most memory used."""
         with subprocess.Popen(
-            [sys.executable, "-m", "chaos.attacks", name, str(self.port), str(seconds)],
+            [sys.executable, "-m", "chaos.attacks", name, str(self.port), str(seconds), *self._tls],
             cwd=TESTS,
             stdout=subprocess.PIPE,
             text=True,
@@ -329,8 +330,10 @@ def subject(*options: str) -> Iterator[Subject]:
 
 
 @contextlib.contextmanager
-def encrypted(*options: str) -> Iterator[Subject]:
+def encrypted(*options: str, anybody: bool = False) -> Iterator[Subject]:
     """Do as `subject` does with TLS, for clients that show a certificate: only honest ones can.
+
+    With *anybody* clients need none, and attackers finish their handshakes.
 
     They come back often and try again: with TLS, a busy machine may not be done with a
     connection when the handshake's time is up.
@@ -342,7 +345,8 @@ def encrypted(*options: str) -> Iterator[Subject]:
         authority.cert_pem.write_to_path(folder / "client-ca")
         ours.private_key_pem.write_to_path(folder / "key")
         ours.cert_chain_pems[0].write_to_path(folder / "certificate")
-        tls = (f"--tls-{what}={folder / what}" for what in ("certificate", "key", "client-ca"))
+        kinds = ("certificate", "key") if anybody else ("certificate", "key", "client-ca")
+        tls = (f"--tls-{what}={folder / what}" for what in kinds)
         credentials = grpc.ssl_channel_credentials(
             authority.cert_pem.bytes(),
             theirs.private_key_pem.bytes(),
@@ -353,7 +357,7 @@ def encrypted(*options: str) -> Iterator[Subject]:
                 service.target, threads=1, pause=0.005, calls=20, credentials=credentials
             )
             with honest:
-                yield Subject(service, honest)
+                yield Subject(service, honest, tls=anybody)
 
 
 @contextlib.contextmanager
