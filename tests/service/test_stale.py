@@ -25,6 +25,8 @@ from geolookup.answer.claims import Policy
 from geolookup.answer.dataset import encode
 from geolookup.answer.decision_record import to_json
 from geolookup.client import Client
+from geolookup.service.rpc.envoy_authz import Mode, Rule, Rules
+from geolookup.service.rpc.handlers import Snapshot
 from geolookup.v1 import geolookup_pb2 as v1
 
 ROSTER = bytes((1, 0, 1, 1, 2, 0, 0, 1, 3, 0, 0, 1, 10, 1, 0, 1))
@@ -125,6 +127,39 @@ def test_verdicts_are_undetermined_from_the_day_on(stub: tuple[Dataset, Any]) ->
     assert (recorded.record.inside, recorded.record.undetermined) == (0, 4)
     age = service.GetDataset(v1.GetDatasetRequest()).age
     assert (age.days, age.max_age, age.is_stale, age.withholds_verdicts) == (31, 30, True, True)
+
+
+@pytest.mark.usefixtures("transport")
+def test_gateway_is_answered_undetermined_from_the_day_on() -> None:
+    """A rule that refuses who is INSIDE admits all of a stale dataset: it has no verdicts."""
+    messages = pytest.importorskip(
+        "envoy.service.auth.v3.external_auth_pb2", reason="the extra envoy is not installed"
+    )
+    rules = Rules((Rule(name="measure", region_set="CN", mode=Mode.DENY_INSIDE),))
+    request = messages.CheckRequest()
+    request.attributes.source.address.socket_address.address = "1.0.1.1"
+    request.attributes.request.http.host = "meet.example"
+    request.attributes.request.http.path = "/join"
+    with (
+        soon_stale() as dataset,
+        serving_here(dataset, authz=True) as server,
+        grpc.insecure_channel(str(server.address)) as channel,
+    ):
+        server.snapshot = Snapshot(dataset, rules)
+        check = channel.unary_unary(
+            "/envoy.service.auth.v3.Authorization/Check",
+            request_serializer=messages.CheckRequest.SerializeToString,
+            response_deserializer=messages.CheckResponse.FromString,
+        )
+
+        def is_fresh() -> bool:
+            response = check(request, timeout=PATIENCE)
+            if response.status.code == 0:
+                sent = {one.header.key: one.header.value for one in response.ok_response.headers}
+                assert sent["x-geo-verdict"] == "UNDETERMINED"
+            return bool(response.status.code)
+
+        watch(dataset, is_fresh)
 
 
 def test_library_answers_undetermined_from_the_day_on() -> None:
