@@ -50,11 +50,7 @@ cdef extern from "client_calls.h" nogil:
     ctypedef struct glc_connection:
         int descriptor
         size_t calls
-        bint settled
-        bint draining
-        bint closed
         bint wants_write
-        const char *problem
         uint64_t keepalive
         uint64_t keepalive_answer
         glc_call *over
@@ -81,6 +77,7 @@ cdef extern from "client_calls.h" nogil:
     void glc_close(glc_connection *c, const char *problem) noexcept
     void glc_call_free(glc_call *call) noexcept
     bint glc_has_more(const glc_connection *c) noexcept
+    const char *glc_problem(const glc_connection *c) noexcept
     bint glc_usable(const glc_connection *c) noexcept
     void glc_shared_open(glc_shared *s, glc_connection *connection) noexcept
     void glc_shared_free(glc_shared *s) noexcept
@@ -200,9 +197,8 @@ cdef class Connection:
     @property
     def problem(self):
         """Why the connection has ended; None: it has not."""
-        if not self.shared.connection.closed:
-            return None
-        return self.shared.connection.problem.decode()
+        cdef const char *problem = glc_problem(self.shared.connection)
+        return None if problem == NULL else problem.decode()
 
     def settle(self, double timeout, /):
         """Shake hands, and wait for the server's settings; False: not in so many seconds."""

@@ -104,6 +104,17 @@ struct glc_connection {
     glc_call *over; /* for glc_keep_over */
 };
 
+/* What has become of a connection is also asked without its lock. */
+static inline void glc_set(uint8_t *flag)
+{
+    __atomic_store_n(flag, 1, __ATOMIC_RELEASE);
+}
+
+static inline int glc_is(const uint8_t *flag)
+{
+    return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+}
+
 static const uint8_t glc_probe[8] = "glclient";
 
 static inline uint64_t glc_clock(void)
@@ -239,8 +250,9 @@ static inline void glc_end_all(glc_connection *c, const char *problem)
 {
     nghttp2_session *session = c->session;
 
-    c->closed = c->draining = 1;
     c->problem = problem;
+    glc_set(&c->draining);
+    glc_set(&c->closed);
     c->session = NULL;
     while (c->first != NULL) {
         if (c->first->said != GLC_NO_STATUS && c->first->ended)
@@ -435,14 +447,14 @@ static inline int glc_on_frame(nghttp2_session *session, const nghttp2_frame *fr
         break;
     case NGHTTP2_SETTINGS:
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
-            c->settled = 1;
+            glc_set(&c->settled);
         break;
     case NGHTTP2_PING:
         if (frame->hd.flags & NGHTTP2_FLAG_ACK)
             c->probing = 0;
         break;
     case NGHTTP2_GOAWAY: /* libnghttp2 ends the streams above the last that it names */
-        c->draining = 1;
+        glc_set(&c->draining);
         break;
     default:
         break;
@@ -738,10 +750,16 @@ static inline int glc_has_more(const glc_connection *c)
     return !c->closed && c->tls != NULL && !c->handshaking && gl_tls_has_more(c->tls);
 }
 
+/* Why it has ended; NULL: it has not. */
+static inline const char *glc_problem(const glc_connection *c)
+{
+    return glc_is(&c->closed) ? c->problem : NULL;
+}
+
 /* Whether calls can be begun. */
 static inline int glc_usable(const glc_connection *c)
 {
-    return c->settled && !c->draining && !c->closed;
+    return glc_is(&c->settled) && !glc_is(&c->draining);
 }
 
 /* --- beginning a call */
@@ -810,7 +828,7 @@ static inline int glc_begin(glc_connection *c, glc_call *call)
     gl_put_prefix(call->prefix, call->body_bytes);
     stream = nghttp2_submit_request(c->session, NULL, fields, count, &provider, call);
     if (stream < 0) { /* no number for a stream is left, say */
-        c->draining = 1;
+        glc_set(&c->draining);
         return 0;
     }
     call->stream = stream;
