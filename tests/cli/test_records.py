@@ -250,7 +250,7 @@ def test_rows_of_a_verdict_are_written_as_they_are(
         else:
             (batch,) = file.batches(10)
             names = ["alice", "bob", "carol", "dave"]
-            assert batch.column("user") == [names[at] for at in positions]
+            assert batch.column("user", "--id") == [names[at] for at in positions]
 
 
 # What is no roster. How it begins, what is said.

@@ -236,6 +236,22 @@ def test_takedown_names_exactly_participants_inside(
     assert size < 70_000 or len(inside) > 1000
 
 
+def test_takedown_reaches_participants_with_all_addresses_inside(
+    client: Run, service: Service, dataset: Dataset
+) -> None:
+    draw = random.Random(2)
+    pool = ["1.0.1.1", "8.8.8.8", "10.0.0.1", "43.102.0.1", "2a02:2e0:3fe:1001:302::"]
+    people = {
+        f"person-{at}": draw.choices(pool, k=draw.choice([1, 2, 3, 3, 200])) for at in range(200)
+    }
+    roster = "".join(f"{name} {' '.join(texts)}\n" for name, texts in people.items())
+    done = client(service.target, "takedown", "CN", given=roster)
+    assert done.returncode == 0
+    inside = dataset.classify(people, region_set="CN").ids_inside
+    assert done.stdout.split() == inside
+    assert 10 < len(inside) < 190
+
+
 def test_refusal_is_reported_without_an_address(client: Run, service: Service) -> None:
     done = client(service.target, "takedown", "NOWHERE", given="anna 8.8.8.8\n")
     assert done.returncode == 1

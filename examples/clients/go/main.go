@@ -4,7 +4,7 @@
 //	client TARGET takedown REGION_SET < participants
 //
 // join reads an address a line and prints country, status, verdict and reason of
-// each. takedown reads lines of an id and an address, and prints the ids of those
+// each. takedown reads lines of an id and its addresses, and prints the ids of those
 // who are inside, and on standard error why others have no verdict. Addresses
 // come by standard input, because command lines can be seen by others.
 // SERVICE_CA is a file of the authorities that sign the service's certificate;
@@ -120,21 +120,23 @@ func join(service geolookupv1.GeoLookupServiceClient, regionSet string, in io.Re
 // takedown asks for a whole roster and prints the ids of those inside. The ids
 // stay here: the service sees addresses in an order, and answers with positions.
 func takedown(service geolookupv1.GeoLookupServiceClient, regionSet string, in io.Reader, out io.Writer) error {
-	ids, packed, err := readRoster(in)
+	ids, packed, sizes, err := readRoster(in)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	answer, err := service.ClassifyRoster(ctx, &geolookupv1.ClassifyRosterRequest{
-		Addresses: &geolookupv1.ClassifyRosterRequest_Ipv6{Ipv6: packed},
-		RegionSet: regionSet,
+		Addresses:  &geolookupv1.ClassifyRosterRequest_Ipv6{Ipv6: packed},
+		RegionSet:  regionSet,
+		GroupSizes: sizes,
 	})
 	if err != nil {
 		return err
 	}
-	if int(answer.Size) != len(ids) {
-		return fmt.Errorf("asked about %d participants, answered about %d", len(ids), answer.Size)
+	// A service that is older than group_sizes answers about addresses, and has 0 here.
+	if int(answer.Participants) != len(ids) {
+		return fmt.Errorf("asked about %d participants, answered about %d", len(ids), answer.Participants)
 	}
 	for _, why := range answer.ReasonCounts {
 		fmt.Fprintln(os.Stderr, why.Count, "undetermined:", why.Reason)
@@ -158,22 +160,25 @@ func takedown(service geolookupv1.GeoLookupServiceClient, regionSet string, in i
 	return nil
 }
 
-// readRoster returns the ids, and the addresses packed at 16 bytes each: IPv4
-// addresses stand among them in IPv4-mapped form.
-func readRoster(in io.Reader) (ids []string, packed []byte, err error) {
+// readRoster returns the ids, the addresses packed at 16 bytes each, and how many each participant
+// has: IPv4 addresses stand among them in IPv4-mapped form.
+func readRoster(in io.Reader) (ids []string, packed []byte, sizes []uint32, err error) {
 	lines := bufio.NewScanner(in)
 	for number := 1; lines.Scan(); number++ {
 		fields := strings.Fields(lines.Text())
-		if len(fields) != 2 {
-			return nil, nil, fmt.Errorf("line %d: expected an id and an address", number)
+		if len(fields) < 2 {
+			return nil, nil, nil, fmt.Errorf("line %d: expected an id and addresses", number)
 		}
-		address, err := netip.ParseAddr(fields[1])
-		if err != nil || address.Zone() != "" {
-			// The parser's own error would repeat the text.
-			return nil, nil, fmt.Errorf("line %d: not an address", number)
+		for _, text := range fields[1:] {
+			address, err := netip.ParseAddr(text)
+			if err != nil || address.Zone() != "" {
+				// The parser's own error would repeat the text.
+				return nil, nil, nil, fmt.Errorf("line %d: not an address", number)
+			}
+			bytes := address.As16()
+			packed = append(packed, bytes[:]...)
 		}
-		bytes := address.As16()
-		ids, packed = append(ids, fields[0]), append(packed, bytes[:]...)
+		ids, sizes = append(ids, fields[0]), append(sizes, uint32(len(fields)-1))
 	}
-	return ids, packed, lines.Err()
+	return ids, packed, sizes, lines.Err()
 }

@@ -4,7 +4,7 @@
 //   node client.js TARGET takedown REGION_SET < participants
 //
 // join reads an address a line and prints country, status, verdict and reason of
-// each. takedown reads lines of an id and an address, and prints the ids of those
+// each. takedown reads lines of an id and its addresses, and prints the ids of those
 // who are inside, and on standard error why others have no verdict. Addresses
 // come by standard input, because command lines can be seen by others.
 // SERVICE_CA is a file of the authorities that sign the service's certificate;
@@ -80,13 +80,16 @@ async function takedown(service, regionSet) {
   const lines = readFileSync(0, "utf8").split("\n").filter((line) => line.trim());
   const people = lines.map((line, index) => {
     const fields = line.trim().split(/\s+/);
-    if (fields.length !== 2) throw new Error(`line ${index + 1}: expected an id and an address`);
-    return { id: fields[0], address: fields[1] };
+    if (fields.length < 2) throw new Error(`line ${index + 1}: expected an id and addresses`);
+    return { id: fields[0], addresses: fields.slice(1) };
   });
-  const addresses = people.map((person) => person.address);
-  const answer = await call(service, "ClassifyRoster", { text: { addresses }, regionSet });
-  if (answer.size !== people.length) {
-    throw new Error(`asked about ${people.length} participants, answered about ${answer.size}`);
+  const addresses = people.flatMap((person) => person.addresses);
+  const groupSizes = people.map((person) => person.addresses.length);
+  const answer = await call(service, "ClassifyRoster", { text: { addresses }, regionSet, groupSizes });
+  // A service that is older than group_sizes answers about addresses, and has 0 here.
+  const { participants } = answer;
+  if (participants !== people.length) {
+    throw new Error(`asked about ${people.length} participants, answered about ${participants}`);
   }
   for (const { reason, count } of answer.reasonCounts) {
     console.error(count, "undetermined:", reason);

@@ -127,7 +127,8 @@ def _answers(totals: Totals) -> Iterator[Metric]:
         addresses.add_metric((status.name,), totals.addresses[status.number])
     verdicts = CounterMetricFamily(
         "geolookup_verdicts",
-        "Verdicts, by region set; those beyond the bound on region sets are 'other'.",
+        "Verdicts about addresses, or participants, by region set; those beyond the bound on"
+        " region sets are 'other'.",
         labels=("region_set", "verdict"),
     )
     for region_set, counts in totals.verdicts.items():
