@@ -98,13 +98,13 @@ static int plain_groups(bytes in, gl_request *request)
 
 static int plain_request(bytes in, gl_request *request)
 {
-    int seen[9] = {0};
+    int seen[10] = {0};
     uint64_t tag, number;
     bytes content;
 
     memset(request, 0, sizeof *request);
     while (in.at < in.end) {
-        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 8 || seen[tag >> 3]++)
+        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 9 || seen[tag >> 3]++)
             return 0;
         unsigned field = (unsigned)(tag >> 3);
         int packed = field <= 4 || field == 8;
@@ -117,8 +117,10 @@ static int plain_request(bytes in, gl_request *request)
                 request->policy = (int32_t)number;
             else if (field == 6)
                 request->record = number != 0;
-            else
+            else if (field == 7)
                 request->reasons = number != 0;
+            else
+                request->regions = number != 0;
             continue;
         }
         if (!plain_bytes(&in, &content))
@@ -198,7 +200,7 @@ static void check_same(const gl_request *one, const gl_request *other)
     CHECK(one->region_set == other->region_set);
     CHECK(one->region_set_bytes == other->region_set_bytes);
     CHECK(one->policy == other->policy && one->record == other->record);
-    CHECK(one->reasons == other->reasons);
+    CHECK(one->reasons == other->reasons && one->regions == other->regions);
     CHECK(one->groups == other->groups && one->group_bytes == other->group_bytes);
     CHECK(one->participants == other->participants && one->grouped == other->grouped);
     CHECK(one->without == other->without);
