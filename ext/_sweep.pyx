@@ -23,6 +23,10 @@ cdef enum:
     MAX_LINE = 4096
     # In the table of codes by their two bytes; no code has this number.
     NOT_SEEN = 0xFFFF
+    # Bits of an address, and so the most levels of a search tree.
+    MAX_DEPTH = 128
+    # Networks between two calls of a progress function.
+    PROGRESS_EVERY = 1 << 14
 
 # By gl_line_fault.
 cdef tuple FAULTS = (
@@ -385,6 +389,75 @@ cdef class RangeLines:
         else:
             self._longer[raw] = code
         return code
+
+
+def walk_tree(
+    Ranges ipv4 not None, Ranges ipv6 not None, children, *, Py_ssize_t nodes, Py_ssize_t ipv4_node,
+    int bits, Py_ssize_t least, Py_ssize_t most, code_of, on_fault, int file=0, on_network=None,
+):
+    cdef const uint32_t[::1] child = children
+    cdef size_t node[MAX_DEPTH + 2]
+    cdef int depth[MAX_DEPTH + 2]
+    cdef uint64_t high[MAX_DEPTH + 2]
+    cdef uint64_t low[MAX_DEPTH + 2]
+    cdef dict codes = {}
+    cdef gl_range row
+    cdef size_t at, top = 1, position = 0
+    cdef int length, host, code
+    cdef uint64_t h, l
+    if bits not in (32, 128) or nodes < 0 or len(child) != 2 * nodes:
+        raise ValueError("a tree has two children per node, and addresses of 32 or 128 bits")
+    if not 0 <= file <= UINT16_MAX:
+        raise ValueError("a file's number is below 2^16")
+    node[0], depth[0], high[0], low[0] = 0, 0, 0, 0
+    while top:
+        top -= 1
+        at, length, h, l = node[top], depth[top], high[top], low[top]
+        if at < <size_t>nodes:
+            if <Py_ssize_t>at == ipv4_node and (h or l):
+                continue  # another way to the IPv4 addresses
+            if length >= bits:
+                raise ValueError("too deep")
+            host = bits - length - 1
+            node[top], depth[top] = child[2 * at + 1], length + 1
+            high[top] = h | (<uint64_t>1 << (host - 64) if host >= 64 else 0)
+            low[top] = l | (<uint64_t>1 << host if host < 64 else 0)
+            top += 1
+            node[top], depth[top], high[top], low[top] = child[2 * at], length + 1, h, l
+            top += 1
+            continue
+        if at == <size_t>nodes:
+            continue  # nothing is known of these
+        at -= nodes
+        if not <size_t>least <= at < <size_t>most:
+            raise ValueError("a record outside of the records")
+        position += 1
+        if on_network is not None and position % PROGRESS_EVERY == 1:
+            on_network(position)
+        found = codes.get(at)
+        if found is None:
+            found = codes[at] = code_of(at)
+        code = found
+        if code < 0:
+            on_fault(at, position)
+            continue
+        if code > UINT16_MAX:
+            raise OverflowError("a code is a number from 0 to 65,535")
+        host = bits - length
+        row.first_high, row.first_low = h, l
+        row.last_high = h | (0 if host <= 64 else ~<uint64_t>0 >> (128 - host))
+        row.last_low = l | (~<uint64_t>0 if host >= 64 else (<uint64_t>1 << host) - 1)
+        row.code = <uint16_t>code
+        row.file = <uint16_t>file
+        row.line = 0
+        if bits == 32 or row.last_high == 0 and row.last_low >> 32 == 0:
+            ipv4.push(&row)
+            continue
+        ipv6.push(&row)
+        if h == 0 == l:  # a shorter prefix than ::/96, which answers for all of IPv4
+            row.last_high, row.last_low = 0, UINT32_MAX
+            ipv4.push(&row)
+    return position
 
 
 def merge_ipv4(layers, claim_of):

@@ -9,6 +9,8 @@ are bytes, little-endian on every machine.
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
+from typing_extensions import Buffer
+
 @final
 class Ranges:
     """Ranges of one family, inclusive, each with a code and the place it was read from.
@@ -164,6 +166,45 @@ class RangeLines:
 
     def finish(self) -> bool:
         """Read the last line, which may lack its line end. Returns what `feed` does."""
+
+def walk_tree(
+    ipv4: Ranges,
+    ipv6: Ranges,
+    children: Buffer,
+    *,
+    nodes: int,
+    ipv4_node: int,
+    bits: int,
+    least: int,
+    most: int,
+    code_of: Callable[[int], int],
+    on_fault: Callable[[int, int], None],
+    file: int = 0,
+    on_network: Callable[[int], None] | None = None,
+) -> int:
+    """Add the networks of a binary search tree, in ascending order.
+
+    Args:
+        ipv4: where those of IPv4 are added; in a tree of 128 bits, those of ``::/96``.
+        ipv6: where the others are added.
+        children: uint32, two for each node: another node; *nodes*: nothing; or *nodes* and
+            more: what is more is a record.
+        nodes: number of nodes.
+        ipv4_node: the node of ``::/96``; other ways that lead to it are not followed. -1: none.
+        bits: 32 or 128.
+        least: the least record.
+        most: one more than the greatest.
+        code_of: code of a record, asked once for each; -1: it can't be read.
+        on_fault: takes a record that can't be read, and its network's number, from 1.
+        file: number of the file.
+        on_network: called now and then with the number of networks so far.
+
+    Returns:
+        The number of networks with a record.
+
+    Raises:
+        ValueError: the tree is deeper than *bits*, or has a record that is none.
+    """
 
 def merge_ipv4(layers: Sequence[Ranges], claim_of: Callable[[bytes], int]) -> tuple[bytes, bytes]:
     """Lay flattened ranges over each other, as intervals over the whole line without gaps.

@@ -8,7 +8,7 @@ Its subdivisions are the ``iso_code`` or the English name of ``subdivisions``, o
 
 The package's reader in C trusts the file: damaged files made it write and read outside of
 its memory. So its decoder in Python is used, once for each record, and the search tree is
-checked and then walked here:
+checked here and walked by the core:
 https://maxmind.github.io/MaxMind-DB/
 """
 
@@ -19,11 +19,12 @@ import os
 import sys
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geolookup._sweep import walk_tree
 from geolookup.build.readers.source_file import CountryFrom, ReadState, SourceFile
 from geolookup.errors import MissingExtraError, SourceError
 
@@ -40,12 +41,8 @@ _MARKED_WITHIN = 128 << 10
 """The last marker within this many bytes of a file's end counts."""
 _BOUNDED = (3, 2)
 """The package's first version that bounds the work of decoding a record."""
-_Network = tuple[int, int, int]
-"""Its first address, the length of its prefix, and the offset of its record."""
 _VALUES_PER_BYTE = 8
 _MORE_VALUES = 1 << 17
-_PROGRESS_EVERY = 1 << 14
-"""Networks between two calls of the progress function."""
 _MAX_NETWORKS_PER_NODE = 16
 """A tree has one per node; a few more where parts of it are shared."""
 
@@ -112,12 +109,9 @@ def _read_database(
             start = marker + len(_MARKER)
             tree = _Tree.of(content, marker, Decoder(content, start).decode(start)[0])
             tree.check()
-            networks = tree.networks()
-            if on_read is not None:
-                networks = _with_progress(networks, tree.nodes + 1, file.part.size, on_read)
             decoder = Decoder(content, tree.data)
             records = _Records(decoder.decode, _VALUES_PER_BYTE * len(content) + _MORE_VALUES)
-            _add(tree.bits, networks, records, file, state)
+            _add(tree, records, file, state, on_read)
     except SourceError:
         raise
     # TypeError: a value has another type than the format asks for.
@@ -158,50 +152,77 @@ class _Records:
         return record
 
 
-def _with_progress(
-    networks: Iterable[_Network], most: int, size: int, on_read: Callable[[int], None]
-) -> Iterator[_Network]:
-    """Yield the networks, about *most*, and report progress in bytes of the file."""
-    for position, network in enumerate(networks):
-        if position % _PROGRESS_EVERY == 0:
-            on_read(min(size * position // most, size))
-        yield network
+@dataclass(slots=True)
+class _Codes:
+    """The numbers of the codes that records hold.
+
+    Attributes:
+        records: decodes them.
+        file: the database.
+        state: its source's.
+        size: bytes of the tree, after which the records begin.
+        wrong: what is wrong with the records that can't be read, by record.
+        has_country: whether a record had a country.
+        has_region: whether one had a subdivision.
+    """
+
+    records: _Records
+    file: SourceFile
+    state: ReadState
+    size: int
+    wrong: dict[int, str] = field(default_factory=dict)
+    has_country: bool = False
+    has_region: bool = False
+
+    def of(self, record: int) -> int:
+        """Return the number of a record's code; -1: it can't be read."""
+        found = self.records.at(record + self.size)
+        options = self.state.options
+        raw = _country(found, options.country_from)
+        regions = _regions(found) if options.depth == "subdivision" else ()
+        self.has_country = self.has_country or raw is not None
+        self.has_region = self.has_region or any(regions)
+        try:
+            return self.state.places.read(raw or "", *regions)
+        except ValueError as error:
+            self.wrong[record] = str(error)
+            return -1
+
+    def on_fault(self, record: int, position: int) -> None:
+        self.state.faults.add(f"{self.file.name}: record {position}", self.wrong[record])
 
 
 def _add(
-    bits: int, networks: Iterable[_Network], records: _Records, file: SourceFile, state: ReadState
+    tree: _Tree,
+    records: _Records,
+    file: SourceFile,
+    state: ReadState,
+    on_read: Callable[[int], None] | None,
 ) -> None:
-    ipv4, ipv6 = state.into.ipv4, state.into.ipv6
-    numbers: dict[int, int | str] = {}  # by a record's offset; a text: what is wrong with it
-    has_country = has_region = False
-    deep = state.options.depth == "subdivision"
-    position = 0
-    for position, (first, length, offset) in enumerate(networks, start=1):
-        number = numbers.get(offset)
-        if number is None:
-            record = records.at(offset)
-            raw = _country(record, state.options.country_from)
-            regions = _regions(record) if deep else ()
-            has_country = has_country or raw is not None
-            has_region = has_region or any(regions)
-            try:
-                number = state.places.read(raw or "", *regions)
-            except ValueError as error:
-                number = str(error)
-            numbers[offset] = number
-        if isinstance(number, str):
-            state.faults.add(f"{file.name}: record {position}", number)
-            continue
-        last = first | (1 << bits - length) - 1
-        if last < 1 << 32:
-            ipv4.append(first, last, number, file=file.number)
-            continue
-        ipv6.append(first, last, number, file=file.number)
-        if first == 0:  # a shorter prefix than ::/96, which answers for all of IPv4
-            ipv4.append(0, (1 << 32) - 1, number, file=file.number)
-    if position and not has_country:
+    codes = _Codes(records, file, state, tree.size)
+
+    def on_network(position: int) -> None:
+        # There are about as many networks as nodes.
+        if on_read is not None:
+            on_read(min(file.part.size * position // (tree.nodes + 1), file.part.size))
+
+    found = walk_tree(
+        state.into.ipv4,
+        state.into.ipv6,
+        tree.children,
+        nodes=tree.nodes,
+        ipv4_node=tree.ipv4,
+        bits=tree.bits,
+        least=_BETWEEN,
+        most=tree.end - tree.size,
+        code_of=codes.of,
+        on_fault=codes.on_fault,
+        file=file.number,
+        on_network=on_network,
+    )
+    if found and not codes.has_country:
         raise SourceError(f"{file.name}: its records hold no country")
-    if position and deep and not has_region:
+    if found and state.options.depth == "subdivision" and not codes.has_region:
         raise SourceError(f"{file.name}: depth: its records hold no subdivision")
 
 
@@ -281,28 +302,6 @@ class _Tree:
             if not paths:
                 return
         raise ValueError("too deep")
-
-    def networks(self) -> Iterator[_Network]:
-        """Yield the networks that have a record, in ascending order.
-
-        Raises:
-            ValueError: a record's offset lies outside of the records.
-        """
-        nodes, children = self.nodes, self.children
-        least = nodes + _BETWEEN
-        waiting = [(0, 0, 0)]
-        while waiting:
-            node, depth, first = waiting.pop()
-            if node < nodes:
-                if node != self.ipv4 or first == 0:
-                    right = first | 1 << self.bits - depth - 1
-                    waiting.append((children[2 * node + 1], depth + 1, right))
-                    waiting.append((children[2 * node], depth + 1, first))
-            elif node > nodes:
-                offset = node - nodes + self.size
-                if node < least or offset >= self.end:
-                    raise ValueError("a record outside of the records")
-                yield first, depth, offset
 
 
 def _children(raw: bytes, nodes: int, record_size: int) -> array[int]:
