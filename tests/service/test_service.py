@@ -382,7 +382,7 @@ BAD_REQUESTS = {
     "lookup: region set too long": Refused(
         "Lookup",
         v1.LookupRequest(text=CHINA, region_set="CN+" * 1000),
-        "region_set: the expression has over 1,000 characters",
+        "region_set: the expression has over 2,000 characters",
     ),
     "lookup: unknown policy": Refused(
         "Lookup",
