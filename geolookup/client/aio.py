@@ -241,6 +241,7 @@ class AsyncClient(BaseClient):
     async def _send_batch(self, batch: Batch) -> None:
         lookups = self._lookups
         assert lookups is not None  # noqa: S101
+        lookups.fill(batch)  # by now those ask again who were answered
         try:
             # All are late where nothing is left, and their timers are about to find out.
             body = await self._calls().call(

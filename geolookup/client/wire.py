@@ -279,6 +279,9 @@ def is_complete(answer: Answer) -> bool:
     return answer.status is not Status.DISPUTED
 
 
+_VERDICTS = tuple(Verdict)
+
+
 def _answers(body: bytes, question: Question, size: int) -> list[Answer]:
     result = _roster(question, None, body)
     if result.size != size:
@@ -290,7 +293,7 @@ def _answers(body: bytes, question: Question, size: int) -> list[Answer]:
             sets = (result.inside, result.outside, result.undetermined)
         except RosterError as error:
             raise ServiceError(f"the service's answer makes no sense: {error}") from None
-        for verdict, positions in zip(Verdict, sets, strict=True):
+        for verdict, positions in zip(_VERDICTS, sets, strict=True):
             for position in positions:
                 verdicts[position] = verdict
         if result.has_reasons:
