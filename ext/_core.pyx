@@ -797,7 +797,7 @@ def pairs(bytes column not None, /):
 
 
 def read_lookup(bytes body not None, /):
-    """Return address, region set and policy of a request; None: a protobuf runtime must read it."""
+    """Return address, region set, policy and networks of a request; None: protobuf must read it."""
     cdef gl_request request
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(body)
     cdef const char *address
@@ -809,6 +809,7 @@ def read_lookup(bytes body not None, /):
         else PyBytes_FromStringAndSize(address, request.bytes),
         _region_set(&request),
         request.policy,
+        request.networks,
     )
 
 
@@ -843,6 +844,7 @@ cdef class Replies:
         cdef uint16_t claim
         cdef bytes key
         cdef char *out
+        cdef int32_t numbers[2]
         if table is None or not gl_read_lookup_request(at, PyBytes_GET_SIZE(body), &request):
             return None
         at = request.addresses
@@ -850,12 +852,14 @@ cdef class Replies:
             claim = table.isa.claim_text(&table.table, <const char *>at, request.bytes)
         else:
             claim = table.isa.claim_packed(&table.table, at, request.bytes)
-        key = _reserve(sizeof(claim) + sizeof(request.policy) + request.region_set_bytes)
+        numbers[0] = request.policy
+        numbers[1] = request.networks
+        key = _reserve(sizeof(claim) + sizeof(numbers) + request.region_set_bytes)
         out = PyBytes_AS_STRING(key)
         memcpy(out, &claim, sizeof(claim))
-        memcpy(out + sizeof(claim), &request.policy, sizeof(request.policy))
+        memcpy(out + sizeof(claim), numbers, sizeof(numbers))
         if request.region_set_bytes:  # else it may be NULL, which memcpy does not allow
-            memcpy(out + sizeof(claim) + sizeof(request.policy), request.region_set,
+            memcpy(out + sizeof(claim) + sizeof(numbers), request.region_set,
                    request.region_set_bytes)
         return key
 
@@ -932,6 +936,11 @@ cdef class WireRoster:
         return self.request.reasons
 
     @property
+    def networks(self):
+        """The number that stands for what covering networks are to do."""
+        return self.request.networks
+
+    @property
     def participants(self):
         """How many participants there are; None: the roster is not in groups."""
         return None if self.request.groups == NULL else self.request.participants
@@ -987,11 +996,11 @@ def read_roster(bytes body not None, bint wrapped=False, /):
 
 @cython.final
 cdef class ClaimResults:
-    """The country and the status of each claim, from which answers to rosters are made."""
+    """Country, status and networks of each claim, from which answers to rosters are made."""
 
     cdef gl_results results
 
-    def __cinit__(self, bytes countries not None, bytes statuses not None, /):
+    def __cinit__(self, bytes countries not None, bytes statuses not None, bytes networks=None, /):
         cdef size_t n = _count_pairs(countries, "countries"), i
         cdef const uint16_t *letters = <const uint16_t *>PyBytes_AS_STRING(countries)
         cdef const uint8_t *numbers = <const uint8_t *>PyBytes_AS_STRING(statuses)
@@ -1003,8 +1012,16 @@ cdef class ClaimResults:
         for i in range(n):
             if numbers[i] >= GL_STATUSES:
                 raise ValueError(f"statuses: unknown status at position {i}")
+        if networks is not None and <size_t>PyBytes_GET_SIZE(networks) != n:
+            raise ValueError(
+                f"networks: {PyBytes_GET_SIZE(networks)} items, but countries has {n}")
         if not gl_results_build(&self.results, letters, numbers, n):
             raise MemoryError
+        if networks is not None:
+            self.results.networks = <uint8_t *>malloc(n + 1)
+            if self.results.networks == NULL:
+                raise MemoryError
+            memcpy(self.results.networks, PyBytes_AS_STRING(networks), n)
 
     def __dealloc__(self):
         gl_results_free(&self.results)

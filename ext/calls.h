@@ -443,12 +443,14 @@ static inline int gl_find_perspective(const gl_server *s, gl_snapshot *snapshot,
     *found = NULL;
     if (request->regions && snapshot->has_regions)
         return 0;
-    if (policy < 0 || policy > 31 || !(s->settings.policies >> policy & 1))
+    if (policy < 0 || policy > 31 || !(s->settings.policies >> policy & 1) ||
+        request->networks < 0 || request->networks > 1)
         return 0;
     if (request->region_set_bytes == 0)
         return !request->record;
     if (policy == 0)
         policy = s->settings.unanimous;
+    policy |= request->networks * GL_IGNORE_NETWORKS;
     *found = gl_snapshot_find(snapshot, request->region_set, request->region_set_bytes, policy,
                               gl_snapshot_is_stale(snapshot));
     return *found != NULL;
@@ -635,6 +637,9 @@ static inline int gl_peek_request(const uint8_t *at, size_t bytes, int wrapped,
             break;
         case GL_TAG_VARINT(9):
             request->regions = number != 0;
+            break;
+        case GL_TAG_VARINT(10):
+            request->networks = (int32_t)(uint32_t)number;
             break;
         default:
             return 0;

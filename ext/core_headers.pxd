@@ -152,6 +152,7 @@ cdef extern from "wire.h" nogil:
         size_t participants
         uint64_t grouped
         size_t without
+        int32_t networks
 
     enum:
         GL_TEXT
@@ -176,6 +177,7 @@ cdef extern from "roster_answer.h" nogil:
     ctypedef struct gl_results:
         size_t claims
         size_t count
+        uint8_t *networks
 
     ctypedef struct gl_answer:
         const gl_isa *isa

@@ -31,7 +31,10 @@ typedef struct gl_results {
     size_t claims;
     gl_result *by_number; /* in the order of countries */
     size_t count;
+    uint8_t *networks; /* by claim, a bit for each Network; NULL: the dataset has no lists */
 } gl_results;
+
+#define GL_NETWORKS 8
 
 static inline gl_result gl_make_result(uint16_t letters, unsigned status, unsigned number)
 {
@@ -96,6 +99,7 @@ static inline void gl_results_free(gl_results *k)
 {
     free(k->by_claim);
     free(k->by_number);
+    free(k->networks);
 }
 
 typedef struct gl_answer {
@@ -116,6 +120,7 @@ typedef struct gl_answer {
     uint8_t *outcomes; /* one for each position */
     int grouped;
     gl_participants participants; /* as far as their addresses are read */
+    uint8_t *networks; /* with lists of networks */
     uint32_t *tally[2]; /* addresses of each result, in two parts */
     /* Complete after the last step. tally[0] has the letters of the countries that occur then,
      * tally[1] the number of addresses of each. */
@@ -123,6 +128,7 @@ typedef struct gl_answer {
     uint64_t by_status[GL_STATUSES]; /* addresses */
     uint64_t by_verdict[3]; /* positions: inside, outside, undetermined */
     uint64_t by_reason[GL_REASONS]; /* undetermined positions */
+    uint64_t by_network[GL_NETWORKS]; /* addresses, each as often as it has kinds */
     size_t bitmap_bytes[3];
     gl_container *containers[3];
     uint64_t *words[3];
@@ -142,7 +148,8 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     size_t kept = a->keeps_claims ? n : 0;
     /* The widest items first, so that all are aligned. */
     uint8_t *next = malloc(words + bitmaps * containers * sizeof(gl_container) + tally + sizes +
-                           (n + kept) * sizeof(uint16_t) + n + (bitmaps ? positions : 0) + 1);
+                           (n + kept) * sizeof(uint16_t) + n + (bitmaps ? positions : 0) +
+                           (a->results->networks != NULL ? n : 0) + 1);
 
     a->memory = next;
     if (next == NULL)
@@ -169,6 +176,7 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     a->claims = kept ? a->countries + n : NULL;
     a->statuses = (uint8_t *)(a->countries + n + kept);
     a->outcomes = a->participants.out = a->statuses + n;
+    a->networks = a->outcomes + (bitmaps ? positions : 0);
     return 1;
 }
 
@@ -206,6 +214,8 @@ static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *restrict 
         gl_add_addresses(&a->participants, a->outcome, claims, n);
     else if (a->outcome != NULL)
         gl_map8(claims, n, a->outcome, a->outcomes + a->done);
+    if (a->results->networks != NULL)
+        gl_map8(claims, n, a->results->networks, a->networks + a->done);
     GL_UNROLL
     for (; i + 2 <= n; i += 2) {
         gl_result one = by_claim[claims[i]], two = by_claim[claims[i + 1]];
@@ -259,6 +269,13 @@ static inline void gl_answer_total(gl_answer *a)
     }
     if (a->by_verdict[2] > 0)
         gl_count_reasons(a->outcomes, a->positions, a->by_reason);
+    if (a->results->networks != NULL) {
+        uint64_t by_bits[256] = {0};
+        gl_count8(a->networks, a->n, by_bits);
+        for (unsigned bits = 1; bits < 256; bits++)
+            for (unsigned i = 0; i < GL_NETWORKS; i++)
+                a->by_network[i] += bits >> i & 1 ? by_bits[bits] : 0;
+    }
 }
 
 /* Classifies the addresses of the next step. Must not be called after the last one. */
@@ -292,7 +309,7 @@ static inline size_t gl_entry_bytes(uint32_t count)
     return gl_field_bytes(2) + gl_number_bytes(count);
 }
 
-/* A ReasonCount: a reason and a number. */
+/* A ReasonCount or a NetworkCount: what is counted, and a number. */
 static inline size_t gl_reason_count_bytes(uint64_t count)
 {
     return 2 + gl_number_bytes(count);
@@ -316,6 +333,11 @@ static inline size_t gl_answer_bytes(const gl_answer *a)
             bytes += gl_field_bytes(gl_reason_count_bytes(a->by_reason[reason]));
     if (a->grouped)
         bytes += gl_number_bytes(a->positions);
+    if (a->results->networks != NULL && a->n > 0)
+        bytes += gl_field_bytes(a->n);
+    for (unsigned i = 0; a->results->networks != NULL && i < GL_NETWORKS; i++)
+        if (a->by_network[i] > 0)
+            bytes += gl_field_bytes(gl_reason_count_bytes(a->by_network[i]));
     return bytes;
 }
 
@@ -355,6 +377,15 @@ static inline uint8_t *gl_answer_write(const gl_answer *a, uint8_t *out)
         if (count > 0) {
             out = gl_put_field(out, 11, gl_reason_count_bytes(count));
             out = gl_put_number(gl_put_number(out, 1, reason), 2, count);
+        }
+    }
+    if (a->results->networks != NULL && a->n > 0)
+        out = gl_put_column(out, 14, a->networks, a->n);
+    for (unsigned i = 0; a->results->networks != NULL && i < GL_NETWORKS; i++) {
+        uint64_t count = a->by_network[i];
+        if (count > 0) {
+            out = gl_put_field(out, 15, gl_reason_count_bytes(count));
+            out = gl_put_number(gl_put_number(out, 1, i + 1), 2, count);
         }
     }
     return a->grouped ? gl_put_number(out, 12, a->positions) : out;

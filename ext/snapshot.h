@@ -14,6 +14,9 @@
 #include <stdlib.h>
 #include <time.h>
 
+/* Added to a policy's number where covering networks are ignored. */
+#define GL_IGNORE_NETWORKS 256
+
 /* The outcomes of a region set under a policy. */
 typedef struct gl_perspective {
     int users;

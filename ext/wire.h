@@ -110,6 +110,7 @@ typedef struct {
     size_t participants;  /* how many group sizes there are, */
     uint64_t grouped;     /* their sum, */
     size_t without;       /* and the position of the first that is 0, plus 1; 0: none is */
+    int32_t networks; /* 1: covering networks are ignored */
 } gl_request;
 
 /* Moves to the next text of TextAddresses and sets its size; returns 0 where there is none. */
@@ -257,6 +258,9 @@ static inline int gl_read_lookup_request(const uint8_t *at, size_t bytes, gl_req
         case GL_TAG_VARINT(4):
             request->policy = (int32_t)(uint32_t)number;
             break;
+        case GL_TAG_VARINT(5):
+            request->networks = (int32_t)(uint32_t)number;
+            break;
         default:
             return 0;
         }
@@ -306,6 +310,9 @@ static inline int gl_read_roster_request(const uint8_t *at, size_t bytes, gl_req
             break;
         case GL_TAG_VARINT(9):
             request->regions = number != 0;
+            break;
+        case GL_TAG_VARINT(10):
+            request->networks = (int32_t)(uint32_t)number;
             break;
         default:
             return 0;

@@ -9,7 +9,7 @@ BitMap([0])
 """
 
 from geolookup import _moved
-from geolookup.answer.claims import Policy, Reason, Status, Verdict
+from geolookup.answer.claims import Network, Policy, Reason, Status, Verdict
 from geolookup.answer.dataset import Dataset, open  # noqa: A004 - geolookup.open() is what one looks for
 from geolookup.answer.region_sets import RegionSet
 from geolookup.answer.results import Answer, RosterResult
@@ -33,6 +33,7 @@ __all__ = [
     "DatasetClosedError",
     "DatasetError",
     "GeoLookupError",
+    "Network",
     "Policy",
     "Reason",
     "RegionSet",

@@ -215,6 +215,7 @@ class WireRoster:
         participants: how many there are; None: the roster is not in groups.
         grouped: the sum of their addresses.
         without: position of the first participant without an address; None: all have one.
+        networks: 1: covering networks are ignored; 0: not.
     """
 
     @property
@@ -241,8 +242,10 @@ class WireRoster:
     def grouped(self) -> int: ...
     @property
     def without(self) -> int | None: ...
+    @property
+    def networks(self) -> int: ...
 
-def read_lookup(body: bytes, /) -> tuple[str | bytes, str, int] | None:
+def read_lookup(body: bytes, /) -> tuple[str | bytes, str, int, int] | None:
     """Return the parts of a LookupRequest; None: a protobuf runtime must read it, or refuse it.
 
     What is read is as for `read_roster`; besides, there must be an address, and a packed
@@ -252,6 +255,7 @@ def read_lookup(body: bytes, /) -> tuple[str | bytes, str, int] | None:
         address: text, or packed.
         region_set: the requested region set; empty: none.
         policy: the number that stands for the policy; any int32.
+        networks: 1: covering networks are ignored; any int32.
     """
 
 @final
@@ -310,12 +314,15 @@ class ClaimResults:
     Args:
         countries: 2 capital letters for each claim.
         statuses: 1 byte for each claim: a number below 8.
+        networks: 1 byte for each claim: a bit for each `Network`; None: there are no lists.
 
     Raises:
         ValueError: other values, or columns of different lengths.
     """
 
-    def __new__(cls, countries: bytes, statuses: bytes, /) -> ClaimResults: ...
+    def __new__(
+        cls, countries: bytes, statuses: bytes, networks: bytes | None = None, /
+    ) -> ClaimResults: ...
     def handle(self) -> object:
         """Return what other extension modules answer with, as a capsule.
 

@@ -248,7 +248,7 @@ def test_answering_is_light() -> None:
 PUBLIC = {
     "geolookup": {
         "Answer", "Dataset", "DatasetClosedError", "DatasetError", "GeoLookupError", "Policy",
-        "Reason",
+        "Network", "Reason",
         "RegionSet", "RegionSetError", "RosterError", "RosterResult", "RosterTooLargeError",
         "ServiceError", "ServiceUnavailableError", "SourceError", "Status", "Verdict",
         "__version__", "open",

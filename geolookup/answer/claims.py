@@ -164,6 +164,48 @@ class Reason(_Named):
     """The dataset is older than the operator allows."""
 
 
+class Network(_Named):
+    """What a network is used for. The same numbers as in the proto."""
+
+    TOR = "TOR", 1
+    """Exits of the Tor network."""
+    VPN = "VPN", 2
+    PROXY = "PROXY", 3
+    RELAY = "RELAY", 4
+    """Many people's traffic leaves there: iCloud Private Relay, WARP."""
+    HOSTING = "HOSTING", 5
+    """Data centres and clouds."""
+    SATELLITE = "SATELLITE", 6
+    ANYCAST = "ANYCAST", 7
+    """Addresses that are announced from several places."""
+    MOBILE = "MOBILE", 8
+
+    @property
+    def bit(self) -> int:
+        """What stands for it in a claim's `networks`."""
+        return 1 << self.number - 1
+
+
+VOUCHED: Final = 1 << 15
+"""Bit of a claim's `networks`: who operates the relay says in which country its users are."""
+
+COVERING: Final = (Network.TOR, Network.VPN, Network.PROXY, Network.RELAY)
+"""The kinds that hide where the users of a network are, unless an operator chooses others."""
+
+
+def network_bits(kinds: Iterable[Network]) -> int:
+    """Return the bits of several kinds."""
+    bits = 0
+    for kind in kinds:
+        bits |= kind.bit
+    return bits
+
+
+def networks_of(bits: int) -> tuple[Network, ...]:
+    """Return the kinds whose bits are set, in their order."""
+    return tuple(kind for kind in Network if bits & kind.bit)
+
+
 class Policy(_Named):
     """How claims become verdicts. The same numbers as in the proto."""
 
@@ -187,6 +229,21 @@ def read_policy(policy: object) -> Policy:
     if known is None:
         raise ValueError(f"policy: unknown; expected one of {', '.join(Policy.__members__)}")
     return known
+
+
+def ignores_networks(networks: object) -> bool:
+    """Return whether covering networks are to be ignored: "IGNORE", in any letter case, or None.
+
+    Raises:
+        TypeError, ValueError: another value.
+    """
+    if networks is None:
+        return False
+    if not isinstance(networks, str):
+        raise TypeError(f"networks: expected str, not {type(networks).__name__}")
+    if networks.upper() != "IGNORE":
+        raise ValueError('networks: unknown; expected "IGNORE"')
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +283,7 @@ class Claim:
         silent: whether any full source has no answer here.
         places: what they name with subdivisions, in the order of precedence. Empty where no
             source of the dataset has the depth ``subdivision``, or where *votes* has all.
+        networks: what the network is used for: a bit for each `Network`, and `VOUCHED`.
     """
 
     status: Status
@@ -234,6 +292,7 @@ class Claim:
     abstentions: int = 0
     silent: bool = False
     places: tuple[PlaceVote, ...] = ()
+    networks: int = 0
 
     @property
     def claimed(self) -> tuple[str, ...]:
@@ -271,6 +330,14 @@ class Claim:
         )
         return region if enough else ""
 
+    def covered(self, covering: int) -> bool:
+        """Return whether the network hides where its users are.
+
+        Args:
+            covering: the bits of the kinds that do.
+        """
+        return bool(self.networks & covering) and not self.networks & VOUCHED
+
     def verdict(
         self,
         codes: Set[str],
@@ -287,6 +354,7 @@ class Claim:
         policy: Policy,
         partly: Set[str] = frozenset(),
         subdivision_sources: int = SUBDIVISION_SOURCES,
+        covering: int = 0,
     ) -> tuple[Verdict, Reason]:
         """Return where this claim's addresses are, seen from the set *codes*, and if not, why.
 
@@ -294,7 +362,8 @@ class Claim:
         codes lie on one side; MAJORITY when more than half of the votes do,
         abstentions included, and wherever UNANIMOUS does; PRIMARY goes by `country`
         alone. An override decides under each policy, and without a country there is
-        no verdict.
+        no verdict. Neither is there, under each policy, for a network of a *covering* kind,
+        unless a list vouches for the country of its users: then UNANIMOUS decides.
 
         A source that names a place in *partly* can't tell the side: under UNANIMOUS it must
         be one of countries, and another full source that can tell must name the same country;
@@ -306,9 +375,15 @@ class Claim:
             partly: countries and subdivisions of which a part is in *codes*.
             subdivision_sources: independent origins that must tell the side under
                 UNANIMOUS where it depends on subdivisions.
+            covering: the bits of the kinds of networks that hide where their users are.
         """
         if self.country == NO_COUNTRY:
             return Verdict.UNDETERMINED, _WITHOUT_COUNTRY[self.status]
+        if self.networks & covering and self.status is not Status.OVERRIDE:
+            if self.covered(covering):
+                return Verdict.UNDETERMINED, Reason.COVERED
+            # Its users' country was vouched for, and counts where all sources agree with it.
+            policy = Policy.UNANIMOUS
         if partly:
             return _Sides(self, codes, partly).judge(policy, subdivision_sources)
         if self.status is Status.OVERRIDE or policy is Policy.PRIMARY:
@@ -549,10 +624,12 @@ def outcome_column(
     policy: Policy,
     partly: Set[str] = frozenset(),
     subdivision_sources: int = SUBDIVISION_SOURCES,
+    covering: int = 0,
 ) -> bytes:
     """Return one byte a claim, in order: the `encode_outcome` of the claim; see `Claim.judge`."""
     return bytes(
-        encode_outcome(*claim.judge(codes, policy, partly, subdivision_sources)) for claim in claims
+        encode_outcome(*claim.judge(codes, policy, partly, subdivision_sources, covering))
+        for claim in claims
     )
 
 

@@ -19,11 +19,15 @@ from geolookup.answer import age as ages
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
 from geolookup.answer.claims import (
     SUBDIVISION_SOURCES,
+    Network,
     Policy,
     Reason,
     Status,
     Verdict,
     encode_outcome,
+    ignores_networks,
+    network_bits,
+    networks_of,
     read_policy,
     stale_outcomes,
 )
@@ -33,12 +37,14 @@ from geolookup.answer.file_format import (
     DatasetContent,
     ExpiringOverride,
     Image,
+    NetworkInfo,
     SourceInfo,
     assemble,
     header_digest,
     read_age_limit,
     read_expiring,
     read_metadata,
+    read_networks,
 )
 from geolookup.answer.intervals import Family, joined, ranges_of
 from geolookup.answer.participants import Participants, People, paired, whose
@@ -118,8 +124,10 @@ class Dataset(metaclass=_Listed):
     _image: Image | None
     _intervals: tuple[int, int]
     _claim_results: _core.ClaimResults
+    _covering: tuple[Network, ...]
     _metadata: dict[str, Any]
-    _perspective_of: Callable[[str | RegionSet, Policy], Perspective]
+    _networks: tuple[NetworkInfo, ...]
+    _perspective_of: Callable[[str | RegionSet, Policy, bool], Perspective]
     _plain: Perspective
     _region_sets: RegionSets
     _replies: _core.Replies
@@ -193,9 +201,14 @@ class Dataset(metaclass=_Listed):
         except ValueError as error:
             image.fail(str(error))
         metadata, built, sources = read_metadata(image)
+        networks, covering = read_networks(image, metadata)
         limit = _age_limit(read_age_limit(image, metadata), max_age, stale)
         stale_from = ages.stale_from(built, limit, sources)
-        plain = Perspective(image.id, claims.countries, claims.statuses, regions=claims.regions)
+        plain = Perspective(
+            *(image.id, claims.countries, claims.statuses),
+            regions=claims.regions,
+            networks=claims.network_bytes,
+        )
         # A cache holds the replies of one state alone.
         replies = _core.Replies(table, _KEPT_REPLIES)
         withholds = stale_from is not None and limit.stale == "undetermined"
@@ -218,15 +231,20 @@ class Dataset(metaclass=_Listed):
             _image=image,
             _country=country,
             _expiring=read_expiring(image, metadata),
-            _claim_results=_core.ClaimResults(claims.countries, claims.statuses),
+            _claim_results=_core.ClaimResults(
+                claims.countries, claims.statuses, claims.network_bytes
+            ),
             _intervals=(len(ipv4_first) // 4, len(ipv6_high) // 8),
+            _covering=covering,
             _metadata=metadata,
+            _networks=networks,
             _perspective_of=_cached_perspectives(
                 claims,
                 plain,
                 region_sets,
                 subdivision_sources,
                 stale_from if withholds else None,
+                network_bits(covering) if claims.networks is not None else 0,
             ),
             _plain=plain,
             _region_sets=region_sets,
@@ -260,6 +278,7 @@ class Dataset(metaclass=_Listed):
         address: Address,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = _UNANIMOUS,
+        networks: str | None = None,
     ) -> Answer:
         """Return what is known of an address, and where it is seen from a region set.
 
@@ -267,16 +286,17 @@ class Dataset(metaclass=_Listed):
             address: see the class.
             region_set: see the class; without one the answer has no verdict.
             policy: see the class.
+            networks: "IGNORE": networks that hide where their users are have a verdict, too.
 
         Raises:
             TypeError: an argument's type.
             RegionSetError: an unknown region set.
-            ValueError: an unknown policy.
+            ValueError: an unknown policy, or another value of *networks*.
             DatasetClosedError: after `close`.
         """
         outcomes = None
-        if region_set is not None or policy is not _UNANIMOUS:
-            outcomes = self._perspective(region_set, policy).outcomes
+        if region_set is not None or policy is not _UNANIMOUS or networks is not None:
+            outcomes = self._perspective(region_set, policy, networks).outcomes
         claim = self._claim(address)
         outcome = 0 if outcomes is None else outcomes[claim]
         return self._answers[outcome][claim] or self._answer(claim, outcome)
@@ -291,6 +311,7 @@ class Dataset(metaclass=_Listed):
             verdict=Verdict.numbered(outcome & 3) if outcome else None,
             dataset=self._id,
             reason=Reason.numbered(outcome >> 2) if outcome else None,
+            networks=networks_of(known.networks),
         )
         # Two threads may both make it; they are equal, and either may stay.
         self._answers[outcome][claim] = answer
@@ -307,6 +328,7 @@ class Dataset(metaclass=_Listed):
         groups: Iterable[int] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = _UNANIMOUS,
+        networks: str | None = None,
         record: bool = False,
     ) -> RosterResult:
         """Return what is known of each address of a roster, in its order.
@@ -327,6 +349,7 @@ class Dataset(metaclass=_Listed):
                 then. It needs a region set.
             region_set: see the class; without one the result has no verdicts.
             policy: see the class.
+            networks: as in `lookup`.
             record: whether the result has a decision record; see `DecisionRecord`.
 
         Raises:
@@ -338,7 +361,7 @@ class Dataset(metaclass=_Listed):
             ValueError: an unknown policy, or a record or participants without a region set.
             DatasetClosedError: after `close`.
         """
-        perspective = self._perspective(region_set, policy)
+        perspective = self._perspective(region_set, policy, networks)
         table = self._table
         if (roster is None) + (ipv4 is None) + (ipv6 is None) != 2:
             raise TypeError("classify: expected exactly one of roster, ipv4 and ipv6")
@@ -364,6 +387,7 @@ class Dataset(metaclass=_Listed):
                 outside=outside,
                 undetermined=undetermined,
                 reasons=result.reason_counts(),
+                networks="" if networks is None else networks.upper(),
             )
         return result
 
@@ -376,16 +400,19 @@ class Dataset(metaclass=_Listed):
         groups: Iterable[Iterable[int]] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = _UNANIMOUS,
+        networks: str | None = None,
         record: bool = False,
     ) -> Iterator[RosterResult]:
         """Yield the result of each roster, in order; see `Client.classify_many`.
 
         An error of the caller's iterator, or of a roster, is raised after the results before it.
         """
-        self._perspective(region_set, policy)
+        self._perspective(region_set, policy, networks)
         if (rosters is None) + (ipv4 is None) + (ipv6 is None) != 2:
             raise TypeError("classify_many: expected exactly one of rosters, ipv4 and ipv6")
-        classify = partial(self.classify, region_set=region_set, policy=policy, record=record)
+        classify = partial(
+            self.classify, region_set=region_set, policy=policy, networks=networks, record=record
+        )
         if ipv4 is not None:
             return (classify(ipv4=packed, groups=some) for packed, some in paired(ipv4, groups))
         if ipv6 is not None:
@@ -393,7 +420,11 @@ class Dataset(metaclass=_Listed):
         return (classify(roster, groups=some) for roster, some in paired(rosters or (), groups))
 
     def answer(
-        self, roster: _core.WireRoster, region_set: str | None, policy: Policy
+        self,
+        roster: _core.WireRoster,
+        region_set: str | None,
+        policy: Policy,
+        networks: str | None = None,
     ) -> _core.RosterAnswer:
         """Begin the answer to a roster that lies in the bytes of a request.
 
@@ -403,6 +434,7 @@ class Dataset(metaclass=_Listed):
             roster: its last address is whole.
             region_set: an expression; None: no verdicts are asked for.
             policy: how claims become verdicts.
+            networks: as in `lookup`.
 
         Raises:
             RegionSetError: an unknown region set.
@@ -410,7 +442,8 @@ class Dataset(metaclass=_Listed):
         """
         outcomes = None
         if region_set is not None:
-            outcomes = self._perspective_of(region_set, policy).outcomes
+            ignored = networks is not None
+            outcomes = self._perspective_of(region_set, policy, ignored).outcomes
         table = self._table
         if isinstance(table, _ClosedTable):
             raise _closed()
@@ -458,6 +491,7 @@ class Dataset(metaclass=_Listed):
         outside: int,
         undetermined: int,
         reasons: Mapping[Reason, int] | None = None,
+        networks: str = "",
         time: datetime | None = None,
     ) -> DecisionRecord:
         """Return the record of a decision whose counts are known.
@@ -471,6 +505,7 @@ class Dataset(metaclass=_Listed):
             outside: those outside.
             undetermined: those that are neither.
             reasons: these, for each reason that occurs; None: a record without reasons.
+            networks: see `DecisionRecord.networks`.
             time: when it was decided; None: now.
 
         Raises:
@@ -498,31 +533,38 @@ class Dataset(metaclass=_Listed):
             reasons=reasons,
             subdivision_sources=self._subdivision_sources if resolved.partly else None,
             addresses=None if reasons is None else sum(statuses.values()),
+            networks=networks,
         )
 
     def outcome_column(
-        self, region_set: str | RegionSet, policy: Policy | str = _UNANIMOUS
+        self,
+        region_set: str | RegionSet,
+        policy: Policy | str = _UNANIMOUS,
+        networks: str | None = None,
     ) -> bytes:
         """Return one byte a claim, in the order of `claims`: its `claims.encode_outcome`.
 
         Raises:
             RegionSetError, ValueError, TypeError, DatasetClosedError: as `lookup`.
         """
-        outcomes = self._perspective(region_set, policy).outcomes
+        outcomes = self._perspective(region_set, policy, networks).outcomes
         if outcomes is None:
             raise TypeError("region_set: expected str or RegionSet, not NoneType")
         return outcomes
 
-    def _perspective(self, region_set: str | RegionSet | None, policy: Policy | str) -> Perspective:
+    def _perspective(
+        self, region_set: str | RegionSet | None, policy: Policy | str, networks: str | None
+    ) -> Perspective:
         if type(policy) is not Policy:
             policy = read_policy(policy)
+        ignored = networks is not None and ignores_networks(networks)
         if region_set is None:
             return self._plain
         if not isinstance(region_set, (str, RegionSet)):
             raise TypeError(
                 f"region_set: expected str or RegionSet, not {type(region_set).__name__}"
             )
-        return self._perspective_of(region_set, policy)
+        return self._perspective_of(region_set, policy, ignored)
 
     # --- about the dataset
 
@@ -575,6 +617,16 @@ class Dataset(metaclass=_Listed):
     def has_subdivisions(self) -> bool:
         """Whether a source or an override names subdivisions."""
         return bool(self._claims.places)
+
+    @property
+    def network_lists(self) -> tuple[NetworkInfo, ...]:
+        """The lists of networks that the dataset was built with."""
+        return self._networks
+
+    @property
+    def covering(self) -> tuple[Network, ...]:
+        """The kinds of networks that hide where their users are: these have no verdict."""
+        return self._covering
 
     @property
     def claims(self) -> ClaimTable:
@@ -679,6 +731,7 @@ class Dataset(metaclass=_Listed):
             self._sources,
             self._id,
             self._subdivision_sources if self.has_subdivisions else None,
+            self._networks,
         )
 
     def views(self) -> tuple[SourceEvidence, ...]:
@@ -833,7 +886,8 @@ def _cached_perspectives(
     region_sets: RegionSets,
     subdivision_sources: int,
     withholds_from: int | None,
-) -> Callable[[str | RegionSet, Policy], Perspective]:
+    covering: int,
+) -> Callable[[str | RegionSet, Policy, bool], Perspective]:
     """Return what finds a perspective.
 
     Args:
@@ -842,16 +896,19 @@ def _cached_perspectives(
         region_sets: by name.
         subdivision_sources: see `open`.
         withholds_from: see `Dataset.withholds_from`.
+        covering: the bits of the kinds of networks that hide where their users are.
     """
 
     # Of a service's clients each may send expressions of its own, hence the bounds.
     @lru_cache(_CACHED_REGION_SETS)
-    def column(codes: frozenset[str], policy: Policy, partly: frozenset[str]) -> bytes:
-        return claims.outcomes(codes, policy, partly, subdivision_sources)
+    def column(
+        codes: frozenset[str], policy: Policy, partly: frozenset[str], covering: int
+    ) -> bytes:
+        return claims.outcomes(codes, policy, partly, subdivision_sources, covering)
 
     @lru_cache(_CACHED_REGION_SETS)
     def perspective(
-        region_set: str | RegionSet, policy: Policy, withheld: bool = False
+        region_set: str | RegionSet, policy: Policy, ignored: bool, withheld: bool = False
     ) -> Perspective:
         if isinstance(region_set, str):
             region_set = region_sets.resolve(region_set)
@@ -861,17 +918,21 @@ def _cached_perspectives(
             plain.statuses,
             region_set=region_set.name,
             policy=policy,
-            outcomes=stale if withheld else column(region_set.codes, policy, region_set.partly),
+            outcomes=stale
+            if withheld
+            else column(region_set.codes, policy, region_set.partly, 0 if ignored else covering),
             regions=plain.regions,
+            networks=plain.networks,
+            ignores_networks=ignored,
         )
 
     if withholds_from is None:
         return perspective
     stale = stale_outcomes(claims.statuses)
 
-    def current(region_set: str | RegionSet, policy: Policy) -> Perspective:
+    def current(region_set: str | RegionSet, policy: Policy, ignored: bool) -> Perspective:
         # At each request, since the day may come while the dataset is open.
-        return perspective(region_set, policy, ages.clock() >= withholds_from)
+        return perspective(region_set, policy, ignored, ages.clock() >= withholds_from)
 
     return current
 

@@ -82,6 +82,8 @@ class DecisionRecord:
             format 1, which has none.
         addresses: addresses in the roster, by default *size*; more where participants
             have several. None in format 1, where they are *size*.
+        networks: "IGNORE" where networks that hide where their users are were ignored;
+            else empty.
         reference: the caller's own, such as the number of a legal demand; see
             `with_reference`. Empty: none.
         subdivision_sources: as in `geolookup.open`, where *codes* has subdivisions; else None.
@@ -104,6 +106,7 @@ class DecisionRecord:
     statuses: Mapping[Status, int] = field(hash=False)
     reasons: Mapping[Reason, int] | None = field(hash=False, default=None)
     addresses: int | None = None
+    networks: str = ""
     reference: str = ""
     subdivision_sources: int | None = None
 
@@ -187,7 +190,9 @@ def from_mapping(values: object) -> DecisionRecord:
         values = {key: one for key, one in values.items() if absent.get(key) != repr(one)}
     elif number != FORMAT:
         raise RecordError("format: not 1 or 2, which are known")
-    missing = sorted(expected - values.keys() - {"reference", "subdivision_sources"})
+    if values.get("networks") == "":
+        values = {key: value for key, value in values.items() if key != "networks"}
+    missing = sorted(expected - values.keys() - {"reference", "networks", "subdivision_sources"})
     if missing:
         raise RecordError(f"{missing[0]}: missing")
     if values.keys() - expected:
@@ -207,6 +212,7 @@ def from_mapping(values: object) -> DecisionRecord:
         statuses=_counts("statuses", values["statuses"], Status),
         reasons=_counts("reasons", values["reasons"], Reason) if number == FORMAT else None,
         addresses=_number(values, "addresses") if number == FORMAT else None,
+        networks=_string(values, "networks") if "networks" in values else "",
         reference=_string(values, "reference") if "reference" in values else "",
         # A message of protobuf has 0 where there is none.
         subdivision_sources=(
@@ -327,6 +333,8 @@ def _plain(record: DecisionRecord) -> dict[str, Any]:
         values["addresses"] = record.addresses
     if record.subdivision_sources is not None:
         values["subdivision_sources"] = record.subdivision_sources
+    if record.networks:
+        values["networks"] = record.networks
     return values | ({"reference": record.reference} if record.reference else {})
 
 
@@ -367,7 +375,7 @@ def _check(record: DecisionRecord) -> None:
     for name, count in counts.items():
         if not 0 <= count <= _MAX_SIZE:
             raise RecordError(f"{name}: not in 0..4294967295")
-    _check_sums(record)
+    _check_rest(record)
 
 
 def _check_codes(record: DecisionRecord) -> None:
@@ -385,7 +393,9 @@ def _check_codes(record: DecisionRecord) -> None:
         raise RecordError("subdivision_sources: less than 1")
 
 
-def _check_sums(record: DecisionRecord) -> None:
+def _check_rest(record: DecisionRecord) -> None:
+    if record.networks not in ("", "IGNORE"):
+        raise RecordError('networks: expected "IGNORE", or nothing')
     if record.inside + record.outside + record.undetermined != record.size:
         raise RecordError("inside, outside and undetermined: their sum is not size")
     if record.addresses is not None and record.reasons is None:

@@ -167,6 +167,17 @@ def _steps(
         return
     yield Step("does an operator's override apply?", "no")
     yield _step("does a source speak?", status is not Status.UNASSIGNED, Reason.UNASSIGNED)
+    if why.networks:
+        kinds = ", ".join(kind.name for kind in why.networks)
+        question = "does the network hide where its users are?"
+        if reason is Reason.COVERED:
+            yield _undetermined(question, f"yes: {kinds}", Reason.COVERED)
+        vouching = [one.network_list for one in why.network_lists if one.vouches]
+        if vouching:
+            yield Step(question, f"{', '.join(vouching)} says where they are: {kinds}")
+            policy = Policy.UNANIMOUS
+        else:
+            yield Step(question, f"no, or that is ignored: {kinds}")
     if partly:
         yield from _steps_of_parts(_Votes(why, codes, partly), why, policy)
         return

@@ -120,6 +120,9 @@ class Evidence:
                 raise ValueError("the index is longer than the section")
             index = json.loads(bytes(section[8 : 8 + size]))
             columns = section[8 + size + -(8 + size) % ALIGNMENT :]
+            self.networks = tuple(
+                SourceEvidence(entry, columns, name, ()) for entry in index.get("networks", ())
+            )
             self.sources = tuple(
                 SourceEvidence(entry, columns, name, places) for entry in index["sources"]
             )
@@ -215,6 +218,17 @@ class SourceEvidence:
         Raises:
             DatasetError: what is kept of its ranges is damaged.
         """
+        number, first, last = self.numbered(family, address)
+        return Statement(self._place(number), first, last)
+
+    def numbered(self, family: Family, address: int) -> tuple[int, int, int]:
+        """Return the number that holds for an address, and the first and last of its range.
+
+        It is that of a code, of a list of networks the bits of its kinds; 0: nothing is said.
+
+        Raises:
+            DatasetError: as `statement`.
+        """
         if family == 4:
             firsts, codes = self._ipv4
             at, first, last = covering_ipv4(firsts, address)
@@ -227,7 +241,7 @@ class SourceEvidence:
                 first, last = ranges.covering(at, first, last, address)
             except ValueError as error:
                 raise _damaged(self._file, str(error)) from error
-        return Statement(self._place(codes[at]), first, last)
+        return codes[at], first, last
 
     def _place(self, number: int) -> str | None:
         if number < FIRST_PLACE or not self._places:

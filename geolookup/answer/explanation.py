@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from geolookup._core import parse
 from geolookup.answer.claims import (
     INVALID,
     MAX_CLAIMS,
+    VOUCHED,
     Claim,
     Coverage,
+    Network,
     PlaceVote,
     Status,
     Voter,
     combine,
     counted,
+    networks_of,
 )
 from geolookup.answer.embedded_ipv4 import embedded_ipv4
 from geolookup.answer.intervals import address_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from geolookup.answer.evidence import Evidence, OverrideView, RegistryEntry
     from geolookup.answer.intervals import Family
@@ -52,6 +55,39 @@ class SourceView:
     region: str = ""
 
 
+class DatedList(Protocol):
+    """What of a list of networks an explanation names."""
+
+    @property
+    def name(self) -> str:
+        """Its name in this dataset."""
+
+    @property
+    def date(self) -> str:
+        """Of its data, YYYY-MM-DD."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkView:
+    """A list of networks that an address is in.
+
+    Attributes:
+        network_list: its name.
+        date: of its data, YYYY-MM-DD.
+        kinds: what it says the network is used for.
+        vouches: whether it says in which country the users are.
+        first: first address of the list's range.
+        last: last address of the same.
+    """
+
+    network_list: str
+    date: str
+    kinds: tuple[Network, ...]
+    vouches: bool
+    first: str = field(repr=False)
+    last: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why an address has the answer it has. Its repr shows no address.
@@ -80,6 +116,8 @@ class Explanation:
         region: as in `Answer`.
         subdivision_sources: as in `geolookup.open`; None: the dataset has no subdivisions.
         places: the votes for places, where they say more than *votes*; see `claims.Claim`.
+        networks: what the network is used for, as in `Answer`.
+        network_lists: the lists that say so; empty without evidence.
     """
 
     country: str
@@ -99,6 +137,8 @@ class Explanation:
     region: str = ""
     subdivision_sources: int | None = None
     places: tuple[PlaceVote, ...] = ()
+    networks: tuple[Network, ...] = ()
+    network_lists: tuple[NetworkView, ...] = ()
 
 
 def explain(
@@ -109,6 +149,7 @@ def explain(
     sources: Sequence[Voter],
     dataset: str,
     subdivision_sources: int | None = None,
+    lists: Sequence[DatedList] = (),
 ) -> Explanation:
     """Return the explanation of an address.
 
@@ -120,6 +161,7 @@ def explain(
         sources: what the dataset was built from, in order of precedence.
         dataset: its id.
         subdivision_sources: as in `Explanation`.
+        lists: its lists of networks.
     """
     packed = parse(address) if isinstance(address, str) else address
     if packed is None or len(packed) not in (4, 16):
@@ -140,6 +182,7 @@ def explain(
     override: OverrideView | None = None
     special: RegistryEntry | None = None
     views: tuple[SourceView, ...] = ()
+    network_views: tuple[NetworkView, ...] = ()
     if evidence is not None:
         if claim.status is Status.OVERRIDE:
             override = evidence.override(family, value)
@@ -161,6 +204,7 @@ def explain(
                 evidence.sources, statements, sources, _counted(claim, sources, places), strict=True
             )
         )
+        network_views = tuple(_network_views(evidence, lists, family, value))
         cast = combine(sources, places)
         if cast.claimed == claim.claimed:
             # A claim may keep fewer votes than were cast; see `compiler`.
@@ -185,7 +229,25 @@ def explain(
         region=claim.region,
         subdivision_sources=subdivision_sources,
         places=claim.places,
+        networks=networks_of(claim.networks),
+        network_lists=network_views,
     )
+
+
+def _network_views(
+    evidence: Evidence, lists: Sequence[DatedList], family: Family, value: int
+) -> Iterator[NetworkView]:
+    for one, found in zip(lists, evidence.networks, strict=True):
+        bits, first, last = found.numbered(family, value)
+        if bits:
+            yield NetworkView(
+                one.name,
+                one.date,
+                networks_of(bits),
+                bool(bits & VOUCHED),
+                address_text(family, first),
+                address_text(family, last),
+            )
 
 
 def _counted(

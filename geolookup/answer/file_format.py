@@ -29,19 +29,23 @@ from geolookup import _core
 from geolookup.answer.age import MAX_DAYS, STALE, AgeLimit
 from geolookup.answer.claims import (
     COVERAGES,
+    COVERING,
     DEPTHS,
     FIXED_CLAIMS,
     MAX_CLAIMS,
     NO_COUNTRY,
     SUBDIVISION_SOURCES,
+    VOUCHED,
     Claim,
     Coverage,
     Depth,
     Mute,
+    Network,
     PlaceVote,
     Policy,
     Status,
     encode_outcome,
+    network_bits,
 )
 from geolookup.answer.evidence import FIRST_PLACE
 from geolookup.answer.intervals import Family, covering_ipv4, covering_ipv6
@@ -112,6 +116,9 @@ _INTERVAL_COLUMNS: Final[dict[str, Literal["H", "I", "Q"]]] = {
     "ipv6.low": "Q",
     "ipv6.claims": "H",
 }
+
+# Needed where they are there: a reader that ignored them would give other answers.
+_MORE_SECTIONS = {"claim.networks": 2}
 
 _LETTERS = bytes(range(ord("A"), ord("Z") + 1))
 
@@ -184,6 +191,8 @@ def assemble(content: DatasetContent, optional: Mapping[str, bytes]) -> bytes:
             needed |= _place_sections(content)
     except (struct.error, ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"the compiled content does not fit the format: {error}") from error
+    if any(claim.networks for claim in claims):
+        needed["claim.networks"] = _uint16(claim.networks for claim in claims)
     sections = [(name, _NEEDED, data) for name, data in needed.items()]
     sections += [(name, 0, data) for name, data in sorted(optional.items())]
     return _assemble_sections(sections)
@@ -360,13 +369,17 @@ class Image:
 
     def _check_sections(self) -> None:
         for name, section in self.sections.items():
-            if section.needed and name not in _SECTIONS and name not in _PLACE_SECTIONS:
+            known = name in _SECTIONS or name in _PLACE_SECTIONS or name in _MORE_SECTIONS
+            if section.needed and not known:
                 self.fail(f"section {name} is needed and unknown; upgrade geolookup")
         expected = dict(_SECTIONS)
         if not self.sections.keys().isdisjoint(_PLACE_SECTIONS):
             expected |= _PLACE_SECTIONS
+        expected |= {name: _MORE_SECTIONS[name] for name in _MORE_SECTIONS if name in self.sections}
         for name, width in expected.items():
             if name not in self.sections:
+                if name in _MORE_SECTIONS:
+                    continue
                 self.fail(f"section {name} is missing")
             size = self.sections[name].size
             if size % width:
@@ -388,6 +401,7 @@ class ClaimTable(Sequence[Claim]):
         "_silent",
         "_votes",
         "countries",
+        "networks",
         "places",
         "statuses",
     )
@@ -401,6 +415,10 @@ class ClaimTable(Sequence[Claim]):
         # Copies, so that they outlive the file and don't hold it.
         self._abstained = memoryview(bytes(image.section("claim.abstained"))).cast("H")
         self._counts = memoryview(bytes(image.section("vote.count"))).cast("H")
+        self.networks: memoryview[int] | None = None
+        """By claim; None: the dataset has no lists of networks."""
+        if "claim.networks" in image.sections:
+            self.networks = memoryview(bytes(image.section("claim.networks"))).cast("H")
         # Made when they are first needed.
         self._at: list[int] | None = None
         self._shapes: list[tuple[list[int], list[tuple[str, ...]]]] | None = None
@@ -425,6 +443,7 @@ class ClaimTable(Sequence[Claim]):
             ("vote.country", len(self._codes) // 2, votes),
             ("vote.count", len(self._counts), votes),
             ("claim.places", n if self._place_votes is None else len(self._place_votes), n),
+            ("claim.networks", n if self.networks is None else len(self.networks), n),
         ):
             if items != expected:
                 image.fail(f"section {name}: {items} items, expected {expected}")
@@ -436,6 +455,10 @@ class ClaimTable(Sequence[Claim]):
         ):
             if column.translate(None, allowed):
                 image.fail(f"section {name}: unknown values")
+        if self.networks is not None:
+            unknown = ~(network_bits(Network) | VOUCHED)
+            if any(bits & unknown for bits in set(self.networks)):
+                image.fail("section claim.networks: unknown values")
         if tuple(self[: len(FIXED_CLAIMS)]) != FIXED_CLAIMS:
             image.fail("section claim.status: the first claims are not the fixed ones")
         # Thousands of claims, and a few hundred of these.
@@ -466,10 +489,16 @@ class ClaimTable(Sequence[Claim]):
             abstentions=self._abstained[number],
             silent=bool(self._silent[number]),
             places=self._place_votes[number] if self._place_votes is not None else (),
+            networks=0 if self.networks is None else self.networks[number],
         )
 
     def __iter__(self) -> Iterator[Claim]:
         return map(self.__getitem__, range(len(self)))
+
+    @property
+    def network_bytes(self) -> bytes | None:
+        """One byte a claim: a bit for each `Network`; None as `networks`."""
+        return None if self.networks is None else bytes(bits & 0xFF for bits in self.networks)
 
     def votes(self, number: int) -> tuple[tuple[str, int], ...]:
         """Return the votes of one claim; see `Claim.votes`."""
@@ -496,6 +525,7 @@ class ClaimTable(Sequence[Claim]):
         policy: Policy,
         partly: Set[str] = frozenset(),
         subdivision_sources: int = SUBDIVISION_SOURCES,
+        covering: int = 0,
     ) -> bytes:
         """Return one byte a claim, in order: its `claims.encode_outcome`; see `Claim.judge`.
 
@@ -503,7 +533,7 @@ class ClaimTable(Sequence[Claim]):
         the same shape with the same codes in the region set, one outcome is computed.
         """
         if partly:
-            return self._outcomes_of_places(codes, policy, partly, subdivision_sources)
+            return self._outcomes_of_places(codes, policy, partly, subdivision_sources, covering)
         if self._shapes is None:
             self._shapes = self._by_shape()
         column = bytearray(len(self))
@@ -513,12 +543,19 @@ class ClaimTable(Sequence[Claim]):
             for number, pattern in zip(numbers, patterns, strict=True):
                 known = outcomes.get(pattern)
                 if known is None:
-                    known = outcomes[pattern] = encode_outcome(*self[number].judge(codes, policy))
+                    known = outcomes[pattern] = encode_outcome(
+                        *self[number].judge(codes, policy, covering=covering)
+                    )
                 column[number] = known
         return bytes(column)
 
     def _outcomes_of_places(
-        self, codes: Set[str], policy: Policy, partly: Set[str], subdivision_sources: int
+        self,
+        codes: Set[str],
+        policy: Policy,
+        partly: Set[str],
+        subdivision_sources: int,
+        covering: int,
     ) -> bytes:
         if self._place_shapes is None:
             self._place_shapes = self._by_place_shape()
@@ -537,7 +574,9 @@ class ClaimTable(Sequence[Claim]):
             for number, pattern in zip(numbers, patterns, strict=True):
                 known = outcomes.get(pattern)
                 if known is None:
-                    outcome = self[number].judge(codes, policy, partly, subdivision_sources)
+                    outcome = self[number].judge(
+                        codes, policy, partly, subdivision_sources, covering
+                    )
                     known = outcomes[pattern] = encode_outcome(*outcome)
                 column[number] = known
         return bytes(column)
@@ -558,6 +597,7 @@ class ClaimTable(Sequence[Claim]):
                 claim.silent,
                 claim.abstentions,
                 claim.country == NO_COUNTRY,
+                claim.networks,
                 *map(countries.index, countries),
                 bool(votes),
                 *((*astuple(vote)[1:],) for vote in votes),
@@ -576,15 +616,18 @@ class ClaimTable(Sequence[Claim]):
         counts = self._counts.tolist()
         codes = _core.pairs(self._codes)
         countries = _core.pairs(self.countries)
-        columns = (self.statuses, countries, self._silent, self._abstained.tolist(), self._votes)
+        networks = [0] * len(self) if self.networks is None else self.networks.tolist()
+        columns = (
+            self.statuses, countries, self._silent, self._abstained.tolist(), self._votes, networks,
+        )  # fmt: skip
         rows: dict[tuple[object, ...], list[tuple[str, ...]]] = {}
         numbers: dict[tuple[object, ...], list[int]] = {}
         at = 0
-        for number, (status, country, silent, abstained, votes) in enumerate(
+        for number, (status, country, silent, abstained, votes, used) in enumerate(
             zip(*columns, strict=True)
         ):
             end = at + votes
-            shape = (status, country == NO_COUNTRY, silent, abstained, *counts[at:end])
+            shape = (status, country == NO_COUNTRY, silent, abstained, used, *counts[at:end])
             rows.setdefault(shape, []).append((country, *codes[at:end]))
             numbers.setdefault(shape, []).append(number)
             at = end
@@ -709,6 +752,51 @@ class SourceInfo:
     max_age: int = 0
     keep_days: int = 0
     depth: Depth = "country"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInfo:
+    """One list of networks that a dataset was built with.
+
+    Attributes:
+        name: its name in this dataset.
+        licence: SPDX identifier or name.
+        date: of its data, YYYY-MM-DD.
+        kinds: of all its networks; empty: the list says them.
+        vouches: whether it names the country of each range's users.
+        attribution: the text that the licence asks for; may be empty.
+        url: where it comes from; may be empty.
+        ranges: how many it holds.
+    """
+
+    name: str
+    licence: str
+    date: str
+    kinds: tuple[Network, ...]
+    vouches: bool
+    attribution: str
+    url: str
+    ranges: int
+
+
+def read_networks(
+    image: Image, metadata: Mapping[str, Any]
+) -> tuple[tuple[NetworkInfo, ...], tuple[Network, ...]]:
+    """Return the lists of networks, and the kinds that hide where their users are."""
+    try:
+        lists = tuple(
+            NetworkInfo(**{**entry, "kinds": tuple(Network[name] for name in entry["kinds"])})
+            for entry in metadata.get("networks", ())
+        )
+        for one in lists:
+            texts = (one.name, one.licence, one.date, one.attribution, one.url)
+            if not all(isinstance(text, str) for text in texts) or type(one.ranges) is not int:
+                raise TypeError("a list")
+            date.fromisoformat(one.date)
+        covering = tuple(Network[name] for name in metadata.get("covering", COVERING))
+    except (TypeError, ValueError, KeyError):
+        image.fail("section metadata: networks or covering of the wrong form")
+    return lists, covering
 
 
 @dataclass(frozen=True, slots=True)

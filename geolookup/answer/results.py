@@ -17,10 +17,12 @@ from geolookup.answer.claims import (
     NO_COUNTRY,
     REASON_OF,
     VERDICT_OF,
+    Network,
     Policy,
     Reason,
     Status,
     Verdict,
+    networks_of,
 )
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.errors import RegionSetError, RosterError, RosterTooLargeError
@@ -39,6 +41,7 @@ _STATUSES: Final = {status.number: status for status in Status}
 _STATUS_BYTES = bytes(_STATUSES)
 _REASONS: Final = {reason.number: reason for reason in Reason}
 _REASON_BYTES = bytes(_REASONS)
+_ANY_BYTES = bytes(range(256))
 _CODE_BYTES = _LETTERS + b"0123456789-\0"
 _HEX = frozenset("0123456789abcdef")
 
@@ -59,6 +62,7 @@ class Answer:
         dataset: id of the dataset that answered.
         reason: why there is no verdict; DECIDED where there is one. None when no region
             set was asked for, or by a service of a version that has no reasons.
+        networks: what the network is used for, as lists say that the dataset has.
     """
 
     country: str
@@ -68,6 +72,7 @@ class Answer:
     dataset: str
     reason: Reason | None = None
     region: str = ""
+    networks: tuple[Network, ...] = ()
 
 
 T = TypeVar("T")
@@ -205,6 +210,30 @@ class Regions(_Column[str]):
         return map(self.__getitem__, range(len(self)))
 
 
+class Networks(_Column[tuple[Network, ...]]):
+    """What the networks of a roster's addresses are used for: a sequence of tuples of `Network`.
+
+    `tobytes` returns 1 byte per address: a bit for each kind, see `Network.bit`.
+    """
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Network, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Networks: ...
+    def __getitem__(self, index: int | slice) -> tuple[Network, ...] | Networks:
+        if isinstance(index, slice):
+            return Networks(self._raw[index])
+        return networks_of(self._raw[index])
+
+    def __iter__(self) -> Iterator[tuple[Network, ...]]:
+        return map(networks_of, self._raw)
+
+
 class Perspective:
     """What claims mean, seen from a region set under a policy, or without a region set.
 
@@ -219,10 +248,13 @@ class Perspective:
         region_set: name or expression; None: none was asked for.
         policy: None when no region set was asked for.
         outcomes: 1 byte per claim: its `claims.encode_outcome`; None as above.
+        networks: 1 byte per claim: a bit for each `Network`; None: there are no lists.
+        ignores_networks: whether networks that hide where their users are have a verdict.
     """
 
     __slots__ = (
-        *("countries", "dataset", "outcomes", "policy", "region_set", "regions", "statuses"),
+        *("countries", "dataset", "ignores_networks", "networks", "outcomes", "policy"),
+        *("region_set", "regions", "statuses"),
     )
 
     def __init__(
@@ -235,6 +267,8 @@ class Perspective:
         policy: Policy | None = None,
         outcomes: bytes | None = None,
         regions: Callable[[], bytes | None] = lambda: None,
+        networks: bytes | None = None,
+        ignores_networks: bool = False,
     ) -> None:
         self.regions = regions
         self.dataset = dataset
@@ -243,6 +277,8 @@ class Perspective:
         self.region_set = region_set
         self.policy = policy
         self.outcomes = outcomes
+        self.networks = networks
+        self.ignores_networks = ignores_networks
 
 
 class RosterResult:
@@ -264,6 +300,7 @@ class RosterResult:
         "_bitmaps",
         "_claims",
         "_countries",
+        "_networks",
         "_outcomes",
         "_participants",
         "_perspective",
@@ -299,6 +336,7 @@ class RosterResult:
         self._statuses: bytes | None = None
         self._reasons: bytes | None = None
         self._regions: bytes | None = None
+        self._networks: bytes | None = None
         self._bitmaps: tuple[BitMap, BitMap, BitMap] | None = None
         self._serialised: tuple[bytes, bytes, bytes] | None = None
 
@@ -315,6 +353,7 @@ class RosterResult:
         undetermined: bytes | None = None,
         reasons: bytes | None = None,
         regions: bytes | None = None,
+        networks: bytes | None = None,
         dataset: str,
         region_set: str | None = None,
         policy: Policy | None = None,
@@ -337,6 +376,7 @@ class RosterResult:
                 without, as from a service of a version that has none.
             regions: 6 bytes per address: the code of its subdivision, filled up with zeros;
                 None: no address has one.
+            networks: 1 byte per address: a bit for each `Network`; None: all are 0.
             dataset: id of the dataset that answered: 64 hexadecimal digits.
             region_set: the name or expression that was asked for.
             policy: the policy that was asked for.
@@ -346,8 +386,7 @@ class RosterResult:
             RosterError: columns that contradict each other or themselves. The
                 text names the field.
         """
-        if not 0 <= size <= MAX_SIZE:
-            raise RosterError("size: not in 0..4294967295")
+        _check_size(size)
         _check_column("countries", countries, 2 * size, _LETTERS)
         _check_column("statuses", statuses, size, _STATUS_BYTES)
         if len(dataset) != 64 or not _HEX.issuperset(dataset):
@@ -383,6 +422,9 @@ class RosterResult:
                 self._reasons = bytes(reasons)
         elif reasons is not None:
             raise RosterError("reasons: without a region set")
+        if networks is not None:
+            _check_column("networks", networks, size, _ANY_BYTES)
+            self._networks = bytes(networks)
         if counts is not None and sum(counts.values()) != size:
             raise RosterError(f"counts: their sum is not {size}")
         return self
@@ -434,6 +476,20 @@ class RosterResult:
     def statuses(self) -> Statuses:
         """The status of each address."""
         return Statuses(self._status_column())
+
+    @property
+    def networks(self) -> Networks:
+        """What each address's network is used for, as far as the dataset has lists of networks."""
+        return Networks(self._network_column())
+
+    def network_counts(self) -> dict[Network, int]:
+        """Return the number of addresses for each kind of network that occurs, in their order.
+
+        An address may be of several kinds.
+        """
+        counted = _core.count8(self._network_column())
+        sums = {kind: sum(n for bits, n in counted.items() if bits & kind.bit) for kind in Network}
+        return {kind: n for kind, n in sums.items() if n}
 
     @property
     def has_reasons(self) -> bool:
@@ -543,14 +599,18 @@ class RosterResult:
         counted = _core.count8(self._reason_column())
         return {_REASONS[number]: n for number, n in sorted(counted.items()) if number}
 
-    def positions(self, wanted: str | Status | Reason) -> BitMap:
-        """Return the positions that have a country's code, a `Status` or a `Reason`.
+    def positions(self, wanted: str | Status | Reason | Network) -> BitMap:
+        """Return the positions that have a country's code, `Status`, `Reason` or `Network`.
 
         Raises:
             RegionSetError: no country code and not "ZZ".
             ValueError: a `Reason`, as `reasons`; or a country or `Status`, and the roster
                 came in groups.
         """
+        if isinstance(wanted, Network):
+            holding = bytes(1 if bits & wanted.bit else 0 for bits in range(256))
+            column = self._network_column().translate(holding)
+            return _deserialised("positions", _core.roaring8(column, 1))
         if isinstance(wanted, Reason):
             return _deserialised("positions", _core.roaring8(self._reason_column(), wanted.number))
         if self._participants is not None:
@@ -588,6 +648,7 @@ class RosterResult:
             "size": self._size,
             "countries": self._country_column(),
             "statuses": self._status_column(),
+            "networks": self._network_column(),
             "dataset": self.dataset,
         }
         if any(self.regions.tobytes()):
@@ -615,6 +676,7 @@ class RosterResult:
             and self._region_column() == other._region_column()
             and (self.region_set is None or self._verdict_sets() == other._verdict_sets())
             and self._reasons_or_none() == other._reasons_or_none()
+            and self._network_column() == other._network_column()
         )
 
     def __repr__(self) -> str:
@@ -653,6 +715,14 @@ class RosterResult:
         if self._statuses is None:
             self._statuses = _core.map8(self._claims, self._perspective.statuses)
         return self._statuses
+
+    def _network_column(self) -> bytes:
+        if self._networks is None:
+            networks = self._perspective.networks
+            self._networks = (
+                bytes(self._size) if networks is None else _core.map8(self._claims, networks)
+            )
+        return self._networks
 
     def _reason_column(self) -> bytes:
         if self.region_set is None:
@@ -718,6 +788,11 @@ def _restored(columns: dict[str, Any], record: DecisionRecord | None) -> RosterR
     result = RosterResult.from_columns(**columns)
     result.record = record
     return result
+
+
+def _check_size(size: int) -> None:
+    if not 0 <= size <= MAX_SIZE:
+        raise RosterError("size: not in 0..4294967295")
 
 
 def _check_column(field: str, column: bytes, expected: int, allowed: bytes) -> None:

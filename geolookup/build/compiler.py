@@ -22,23 +22,33 @@ from typing import Any, Final
 from geolookup._sweep import Ranges, merge_ipv4, merge_ipv6, renumber
 from geolookup.answer.age import AgeLimit
 from geolookup.answer.claims import (
+    COVERING,
     FIXED_CLAIMS,
     MAX_CLAIMS,
     SPECIAL_PURPOSE,
     UNASSIGNED,
+    VOUCHED,
     Claim,
+    Network,
     PlaceVote,
     Status,
     combine,
+    network_bits,
 )
 from geolookup.answer.embedded_ipv4 import EMBEDDED, nat64_prefix
 from geolookup.answer.evidence import SECTION as EVIDENCE
 from geolookup.answer.file_format import DatasetContent
 from geolookup.build import evidence_section, readers
 from geolookup.build.manifest import Manifest
-from geolookup.build.readers import FIRST_SUBDIVISION, SourceRanges, code_number, code_text
+from geolookup.build.readers import (
+    FIRST_SUBDIVISION,
+    SourceRanges,
+    code_number,
+    code_text,
+    network_list,
+)
 from geolookup.build.readers.decompression import size
-from geolookup.build.sources import Override, Source
+from geolookup.build.sources import NetworkList, Override, Source
 from geolookup.build.special_purpose import DATE, special_purpose_prefixes
 from geolookup.errors import SourceError
 
@@ -105,7 +115,14 @@ def compile_manifest(
     Raises:
         SourceError: as `compile` and `readers.read` do.
     """
-    total = sum(size(file) for entry in manifest.sources for file in entry.files)
+    total = sum(
+        size(file)
+        for files in (
+            *(entry.files for entry in manifest.sources),
+            *(entry.files for entry in manifest.networks),
+        )
+        for file in files
+    )
     faults = readers.Faults(lenient)
     listed: list[str] = []
 
@@ -131,8 +148,30 @@ def compile_manifest(
             yield entry.source, ranges
             done += sum(size(file) for file in entry.files)
 
+    def read_lists() -> Iterator[tuple[NetworkList, SourceRanges]]:
+        done = sum(size(file) for entry in manifest.sources for file in entry.files)
+        for entry in manifest.networks:
+            one = entry.network_list
+
+            def on_read(count: int, name: str = one.name, before: int = done) -> None:
+                if progress is not None:
+                    progress(before + count, total, name)
+
+            own = faults if entry.lenient is None else readers.Faults(entry.lenient)
+            if one.vouches:
+                ranges = readers.read(entry.files, faults=own, on_read=on_read)
+            else:
+                kinds = network_bits(one.kinds)
+                ranges = network_list.read(entry.files, kinds, faults=own, on_read=on_read)
+            if own is not faults:
+                listed.extend([*own.found, *own.notes])
+            yield one, ranges
+            done += sum(size(file) for file in entry.files)
+
     compiled = compile(
         read(),
+        networks=read_lists(),
+        covering=manifest.covering,
         overrides=manifest.overrides,
         nat64_prefixes=manifest.nat64_prefixes,
         special_purpose=manifest.special_purpose,
@@ -145,6 +184,8 @@ def compile_manifest(
 def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is not used here
     sources: Iterable[tuple[Source, SourceRanges]],
     *,
+    networks: Iterable[tuple[NetworkList, SourceRanges]] = (),
+    covering: Sequence[Network] = COVERING,
     overrides: Sequence[Override] = (),
     nat64_prefixes: Sequence[str] = (),
     special_purpose: bool = True,
@@ -159,6 +200,9 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
         sources: each with its ranges, which may overlap: the more specific one
             wins, and where equally specific ones contradict each other the
             source is silent.
+        networks: lists of networks, each with its ranges: their codes are the bits of their
+            kinds, but for a list that vouches the codes of countries.
+        covering: the kinds of networks that hide where their users are.
         overrides: the more specific one wins among them, and each over all sources.
         nat64_prefixes: IPv6 prefixes whose addresses are answered by the IPv4
             address inside, besides the well-known ones.
@@ -182,11 +226,23 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
             raise SourceError(f"two sources are named {source.name!r}")
         described.append(source)
         layers.append(flatten(source, ranges, findings))
+    lists = [_network_layer(one, ranges, findings) for one, ranges in networks]
+    names = [one.name for one in described] + [one.network_list.name for one in lists]
+    if len(set(names)) < len(names):
+        raise SourceError("two lists of networks, or a list and a source, have one name")
+    for one in lists:
+        if one.statements is not None:  # it vouches
+            described.append(one.network_list.source)
+            layers.append(one.statements)
     embedded = _embedded(nat64_prefixes)
     override = _flatten_overrides(overrides, embedded, today, findings)
     special = _special_purpose() if special_purpose else SourceRanges()
 
-    stack = [*(layer.ranges for layer in layers), special, override.ranges, embedded]
+    stack = [
+        *(layer.ranges for layer in layers),
+        *(one.ranges for one in lists),
+        *(special, override.ranges, embedded),
+    ]
     attempts = _attempts(described)
     for kept, pooling in attempts:
         # Each time from the start, so that the result depends on the input alone.
@@ -214,8 +270,10 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
             override.ranges,
             special_purpose_prefixes() if special_purpose else (),
             places,
+            [(one.network_list, one.ranges) for one in lists],
         )
-    built = built or max((source.date for source in described), default=today)
+    dates = [*(one.date for one in described), *(one.network_list.date for one in lists)]
+    built = built or max(dates, default=today)
     return CompiledDataset(
         ipv4_first=ipv4_first,
         ipv4_claims=renumber(ipv4_claims, numbers),
@@ -234,6 +292,7 @@ def compile(  # noqa: A001 - compiler.compile says what it does; the builtin is 
             "overrides": override.rows,
             **_expiring(overrides, today),
             **_limited(age_limit or AgeLimit()),
+            **_networks(lists, covering),
         },
         sources=tuple(layers),
         overrides=override,
@@ -375,20 +434,27 @@ class _ClaimNumbers:
         *numbers, special, override, embedded = array("H", packed)
         if embedded:
             return embedded
+        used = _used_for(numbers[len(self._sources) :])
         if override:
-            return self._number(_overriding(code_text(override)))
+            claim = _overriding(code_text(override))
+            return self._number(replace(claim, networks=used) if used else claim)
         if special:
             return SPECIAL_PURPOSE
+        numbers = numbers[: len(self._sources)]
         if not any(numbers):
-            return UNASSIGNED
+            return self._number(Claim(Status.UNASSIGNED, networks=used)) if used else UNASSIGNED
         places = [code_text(number) if number else None for number in numbers]
-        return self._number(_without_places(combine(self._sources, places), self._kept))
+        claim = _without_places(combine(self._sources, places), self._kept)
+        return self._number(replace(claim, networks=used) if used else claim)
 
     def _number(self, claim: Claim) -> int:
         key: object = claim
         if self._pooling is not _Pooling.NONE:
             settled = _majority(claim) if self._pooling is _Pooling.CERTAIN else _settled(claim)
-            key = claim.status, claim.country, claim.claimed, claim.silent, settled, claim.places
+            key = (
+                *(claim.status, claim.country, claim.claimed, claim.silent, settled),
+                *(claim.places, claim.networks),
+            )
         number = self._numbers.setdefault(key, len(self._claims))
         if number == len(self._claims):
             if number >= MAX_CLAIMS:
@@ -410,7 +476,9 @@ class _ClaimNumbers:
 
         The order depends on nothing but the claims, so equal intervals give equal bytes.
         """
-        order = operator.attrgetter("status", "country", "votes", "abstentions", "silent")
+        order = operator.attrgetter(
+            "status", "country", "votes", "abstentions", "silent", "networks"
+        )
         fixed = len(FIXED_CLAIMS)
         others = sorted(
             range(fixed, len(self._claims)),
@@ -444,6 +512,20 @@ def _places(sources: Sequence[Source], layers: Sequence[Layer], override: Layer)
         for number in family.codes()
     }
     return tuple(code_text(number) for number in sorted(numbers) if number >= FIRST_SUBDIVISION)
+
+
+def _used_for(bits: Sequence[int]) -> int:
+    """Return the bits of an address's kinds, given those of each list.
+
+    A range for which the operator of a relay vouches is that relay, whatever hides its users
+    by other lists.
+    """
+    used = 0
+    for some in bits:
+        used |= some
+    if used & VOUCHED:
+        used = used & ~network_bits(COVERING) | Network.RELAY.bit
+    return used
 
 
 def _votes_first(claim: Claim) -> tuple[int, int, tuple[tuple[str, int], ...]]:
@@ -520,6 +602,65 @@ def flatten(source: Source, ranges: SourceRanges, findings: list[str]) -> Layer:
     if len(outside) > MAX_FINDINGS:
         findings.append(f"{source.name}: {len(outside) - MAX_FINDINGS:,} more such ranges")
     return Layer(inside, len(ranges), len(outside), ranges.lines_left_out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _NetworkLayer:
+    """A list of networks as disjoint, ascending ranges.
+
+    Attributes:
+        network_list: what it is.
+        ranges: flattened, with the bits of their kinds for codes.
+        rows: number of ranges before flattening.
+        statements: of a list that vouches what it says of countries; else None.
+    """
+
+    network_list: NetworkList
+    ranges: SourceRanges
+    rows: int
+    statements: Layer | None = None
+
+
+def _network_layer(one: NetworkList, ranges: SourceRanges, findings: list[str]) -> _NetworkLayer:
+    if not one.vouches:
+        flat, clashes = _flatten(ranges)
+        findings += [
+            f"{ranges.location(family, index)}: is of another kind than"
+            f" {ranges.location(family, other)}, and of neither there"
+            for family, other, index in clashes[:MAX_FINDINGS]
+        ]
+        return _NetworkLayer(one, flat, len(ranges))
+    statements = flatten(one.source, ranges, findings)
+    flat = statements.ranges
+    used = SourceRanges(files=flat.files)
+    for family, into in ((flat.ipv4, used.ipv4), (flat.ipv6, used.ipv6)):
+        for index, (first, last, code) in enumerate(family):
+            file, line = family.place(index)
+            bits = Network.RELAY.bit | (VOUCHED if code else 0)
+            into.append(first, last, bits, file=file, line=line)
+    return _NetworkLayer(one, used, len(ranges), statements)
+
+
+def _networks(lists: Sequence[_NetworkLayer], covering: Sequence[Network]) -> dict[str, Any]:
+    """Return what the metadata says of lists of networks; nothing where there are none."""
+    described: dict[str, Any] = {}
+    if lists:
+        described["networks"] = [
+            {
+                "name": one.network_list.name,
+                "licence": one.network_list.licence,
+                "date": one.network_list.date.isoformat(),
+                "kinds": [kind.name for kind in one.network_list.kinds],
+                "vouches": one.network_list.vouches,
+                "attribution": one.network_list.attribution,
+                "url": one.network_list.url,
+                "ranges": one.rows,
+            }
+            for one in lists
+        ]
+    if tuple(covering) != COVERING:
+        described["covering"] = [kind.name for kind in covering]
+    return described
 
 
 def _bounded(

@@ -18,7 +18,7 @@ from geolookup.build.readers import code_number
 if TYPE_CHECKING:
     from geolookup._sweep import Ranges
     from geolookup.build.readers import SourceRanges
-    from geolookup.build.sources import Override, Source
+    from geolookup.build.sources import NetworkList, Override, Source
     from geolookup.build.special_purpose import SpecialPurpose
 
 
@@ -28,6 +28,7 @@ def encode(
     override_ranges: SourceRanges,
     special_purpose: Sequence[SpecialPurpose],
     places: Sequence[str] = (),
+    networks: Sequence[tuple[NetworkList, SourceRanges]] = (),
 ) -> bytes:
     """Return the evidence section; the same input gives the same bytes.
 
@@ -38,6 +39,7 @@ def encode(
             position of its override, from 1.
         special_purpose: the registries' rows.
         places: the dataset's subdivisions.
+        networks: lists of networks, each with its flattened ranges.
     """
     numbers = _file_numbers(places)
     columns = bytearray()
@@ -51,7 +53,7 @@ def encode(
             columns.extend(column)
         return places
 
-    index = {
+    index: dict[str, object] = {
         "sources": [
             {
                 "name": source.name,
@@ -69,6 +71,15 @@ def encode(
         },
         "special_purpose": [[row.prefix, row.name, row.rfc] for row in special_purpose],
     }
+    if networks:
+        index["networks"] = [
+            {
+                "name": one.name,
+                **_columns(ranges.ipv4, add, None),
+                **_columns(ranges.ipv6, add, None),
+            }
+            for one, ranges in networks
+        ]
     text = json.dumps(index, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     head = len(text).to_bytes(8, "little") + text
     return head + bytes(-len(head) % ALIGNMENT) + bytes(columns)

@@ -7,6 +7,7 @@
     max_age = 60                     # days after which the dataset is stale
     stale = "undetermined"           # what follows then; or "warn"
     canaries = "canaries.csv"        # addresses with the codes expected; see docs/trust.md
+    covering = ["TOR", "VPN"]        # kinds of networks that hide where their users are
 
     [limits]                         # what is accepted of a new dataset
     max_change = { CN = "0.5%", "*" = "5%", DISPUTED = "1%" }
@@ -32,6 +33,14 @@
     keep_days = 30                   # for which its licence allows to keep the data
     within = ["192.0.2.0/24"]        # what it may speak of; or a file of prefixes, one per line
 
+    [[network]]                      # what networks are used for; docs/answers.md has the kinds
+    name = "vpns"
+    files = ["vpns.txt"]             # prefixes, ranges, CSV, JSON, MMDB: docs/formats.md
+    kind = "VPN"                     # or several; left out where the list says it
+    licence = "MIT"
+    date = 2026-11-01
+    vouches = false                  # of a relay's own list that names its users' countries
+
     [[override]]
     prefix = "10.0.0.0/8"            # or range = "10.0.0.0-10.0.0.9"
     code = "DE"                      # or "DE-BY", or "ZZ"
@@ -52,11 +61,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from geolookup.answer.age import MAX_DAYS, STALE, AgeLimit
-from geolookup.answer.claims import COVERAGES, DEPTHS, Depth, Mute
+from geolookup.answer.claims import COVERAGES, COVERING, DEPTHS, Depth, Mute, Network
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.embedded_ipv4 import nat64_prefix
 from geolookup.build.readers import FORMATS, CountryFrom, Options
 from geolookup.build.sources import (
+    NetworkList,
     Overlaps,
     Override,
     Source,
@@ -89,6 +99,21 @@ class SourceEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkEntry:
+    """A list of networks of a manifest.
+
+    Attributes:
+        network_list: what it is.
+        files: where its data is, files or folders; they exist when the manifest is loaded.
+        lenient: number of its lines that may be unreadable; None: as for all sources together.
+    """
+
+    network_list: NetworkList
+    files: tuple[Path, ...]
+    lenient: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a dataset is compiled from.
 
@@ -101,6 +126,8 @@ class Manifest:
         limits: what is accepted of a dataset that is compiled from it.
         canaries: a file of addresses with the codes expected, or None.
         age_limit: how old a dataset may be that is compiled from it, and what follows.
+        networks: lists of networks, in the manifest's order.
+        covering: the kinds of networks that hide where their users are.
     """
 
     path: Path
@@ -111,10 +138,13 @@ class Manifest:
     limits: ChangeLimits = field(default_factory=ChangeLimits)
     canaries: Path | None = None
     age_limit: AgeLimit = field(default_factory=AgeLimit)
+    networks: tuple[NetworkEntry, ...] = ()
+    covering: tuple[Network, ...] = COVERING
 
     def files(self) -> tuple[Path, ...]:
         """Return the files and folders that it names: what compiling it reads."""
-        named = (path for entry in self.sources for path in entry.files)
+        named = [path for entry in self.sources for path in entry.files]
+        named += [path for network in self.networks for path in network.files]
         return (*named, *(() if self.canaries is None else (self.canaries,)))
 
 
@@ -141,6 +171,13 @@ def load(
         found = _source(entry, path.parent, elsewhere or {})
         if sources.setdefault(found.source.name, found) is not found:
             raise entry.error("name: an earlier source has it")
+    networks: list[NetworkEntry] = []
+    for entry in table.tables("network", _NETWORK_KEYS):
+        listed = _network(entry, path.parent, elsewhere or {})
+        name = listed.network_list.name
+        if name in sources or name in (other.network_list.name for other in networks):
+            raise entry.error("name: an earlier source or list has it")
+        networks.append(listed)
     return Manifest(
         path=path,
         sources=tuple(sources.values()),
@@ -153,6 +190,8 @@ def load(
             read_days(table, "max_age"),
             table.choice("stale", STALE) if table.has("stale") else AgeLimit().stale,
         ),
+        networks=tuple(networks),
+        covering=_kinds(table, "covering") if table.has("covering") else COVERING,
     )
 
 
@@ -213,16 +252,7 @@ def _nat64_prefixes(table: Table) -> tuple[str, ...]:
 
 
 def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]) -> SourceEntry:
-    names = table.texts("files")
-    if not names:
-        raise table.error("files: names no file")
-    files: list[Path] = []
-    for position, name in enumerate(names, start=1):
-        found = elsewhere.get(name, (folder / name,))
-        for path in found:
-            if not path.exists():  # a folder stands for the files in it
-                raise table.error(f"files: entry {position}: there is no file {path}")
-        files.extend(found)
+    files = _files(table, folder, elsewhere)
     described: dict[str, Any] = {
         "name": table.text("name"),
         "licence": table.text("licence"),
@@ -242,11 +272,50 @@ def _source(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]])
         source = Source(**described)
     return SourceEntry(
         source,
-        tuple(files),
+        files,
         table.choice("format", tuple(FORMATS)) if table.has("format") else None,
         _options(table),
         _lenient(table),
     )
+
+
+def _files(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]) -> tuple[Path, ...]:
+    names = table.texts("files")
+    if not names:
+        raise table.error("files: names no file")
+    files: list[Path] = []
+    for position, name in enumerate(names, start=1):
+        found = elsewhere.get(name, (folder / name,))
+        for path in found:
+            if not path.exists():  # a folder stands for the files in it
+                raise table.error(f"files: entry {position}: there is no file {path}")
+        files.extend(found)
+    return tuple(files)
+
+
+def _network(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]) -> NetworkEntry:
+    described: dict[str, Any] = {
+        "name": table.text("name"),
+        "licence": table.text("licence"),
+        "date": table.value("date", date),
+        "kinds": _kinds(table, "kind") if table.has("kind") else (),
+        "vouches": table.value("vouches", bool, False),
+        "origin": table.value("origin", str, ""),
+        "attribution": table.value("attribution", str, ""),
+        "url": table.value("url", str, ""),
+    }
+    with table.locating():
+        network_list = NetworkList(**described)
+    return NetworkEntry(network_list, _files(table, folder, elsewhere), _lenient(table))
+
+
+def _kinds(table: Table, key: str) -> tuple[Network, ...]:
+    """Return kinds of networks: a text, or a list of them, which may be empty."""
+    names = (table.text(key),) if table.has(key, str) else table.texts(key)
+    for name in names:
+        if name not in Network.__members__:
+            raise table.error(f"{key}: expected of {', '.join(Network.__members__)}")
+    return tuple(kind for kind in Network if kind.name in names)
 
 
 def read_days(table: Table, key: str) -> int:
@@ -323,12 +392,16 @@ def _override(table: Table) -> Override:
 
 _MANIFEST_KEYS = (
     "source", "override", "nat64_prefixes", "special_purpose", "limits", "canaries", "max_age",
-    "stale",
+    "stale", "network", "covering",
 )  # fmt: skip
 _SOURCE_KEYS = (
     "name", "files", "format", "licence", "attribution", "url", "date", "coverage", "origin",
     "country", "country_from", "mute", "within", "overlaps", "lenient",
     "max_age", "keep_days", "depth",
+)  # fmt: skip
+_NETWORK_KEYS = (
+    "name", "files", "kind", "licence", "attribution", "url", "date", "origin", "vouches",
+    "lenient",
 )  # fmt: skip
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
 OVERLAPS: tuple[Overlaps, ...] = get_args(Overlaps)

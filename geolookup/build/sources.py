@@ -9,7 +9,15 @@ from datetime import date
 from typing import Literal
 
 from geolookup._core import parse
-from geolookup.answer.claims import COVERAGES, DEPTHS, NO_COUNTRY, Coverage, Depth, Mute
+from geolookup.answer.claims import (
+    COVERAGES,
+    DEPTHS,
+    NO_COUNTRY,
+    Coverage,
+    Depth,
+    Mute,
+    Network,
+)
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.subdivisions import CODE, subdivisions
 from geolookup.errors import SourceError
@@ -73,6 +81,53 @@ class Source:
             raise SourceError("within: a full source has no bounds; its silence counts everywhere")
         if not self.origin:
             object.__setattr__(self, "origin", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkList:
+    """A list of networks that are used for something, such as VPNs.
+
+    Attributes:
+        name: what it is called in this dataset; no other list or source has it.
+        licence: SPDX identifier or name of its licence.
+        date: date of its data.
+        kinds: what all its networks are used for; empty: the list says it.
+        vouches: whether it names the country of each range's users, as the operator of a
+            relay may. It is a source, too, then, of coverage ``partial``.
+        origin: who says so; see `Source.origin`.
+        attribution: the text that its licence asks for, or empty.
+        url: where it is published, or empty.
+    """
+
+    name: str
+    licence: str
+    date: date
+    kinds: tuple[Network, ...] = ()
+    vouches: bool = False
+    origin: str = ""
+    attribution: str = ""
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise SourceError("a list of networks has a name")
+        if self.vouches and self.kinds != (Network.RELAY,):
+            raise SourceError('vouches: only a list of kind = "RELAY" can')
+        if not self.origin:
+            object.__setattr__(self, "origin", self.name)
+
+    @property
+    def source(self) -> Source:
+        """What a list that vouches says of countries."""
+        return Source(
+            name=self.name,
+            licence=self.licence,
+            date=self.date,
+            coverage="partial",
+            origin=self.origin,
+            attribution=self.attribution,
+            url=self.url,
+        )
 
 
 @dataclass(frozen=True, slots=True)

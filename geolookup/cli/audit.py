@@ -274,7 +274,8 @@ class _Audit:
         reasons: Counter[Reason] = Counter()
         assert self.roster is not None  # noqa: S101 - asked by the caller
         with RecordFile(self.roster, Selection(self.column)) as records:
-            for result in self._results(records, region_set, record.policy):
+            networks = record.networks or None
+            for result in self._results(records, region_set, record.policy, networks):
                 for verdict, count in result.verdict_counts().items():
                     totals[verdict] += count
                 statuses.update(result.status_counts())
@@ -289,15 +290,21 @@ class _Audit:
         return totals, statuses, +reasons
 
     def _results(
-        self, records: RecordFile, region_set: RegionSet, policy: Policy
+        self,
+        records: RecordFile,
+        region_set: RegionSet,
+        policy: Policy,
+        networks: str | None,
     ) -> Iterator[RosterResult]:
         if self.participant is None:
             for piece in records.pieces(_PIECE):
-                yield self.dataset.classify(piece, region_set=region_set, policy=policy)
+                yield self.dataset.classify(
+                    piece, region_set=region_set, policy=policy, networks=networks
+                )
         else:
             anything = InvalidCheck(records.name, 1)
             people = read_participants(records, self.participant, anything).people
-            yield from classify_people(self.dataset, people, _PIECE, region_set, policy)
+            yield from classify_people(self.dataset, people, _PIECE, region_set, policy, networks)
 
 
 def _time_check(record: DecisionRecord) -> _Check:

@@ -96,6 +96,13 @@ def _lines(address: str, why: Explanation) -> Iterator[str]:
     if why.subdivision_sources is not None:
         number = why.subdivision_sources
         rows.append(["subdivisions", f"need {number} independent source{'s' * (number > 1)}"])
+    for one in why.network_lists:
+        kinds = ", ".join(kind.name for kind in one.kinds)
+        vouches = ", says the country" if one.vouches else ""
+        place = f"{printable(one.network_list)} of {one.date}{vouches}"
+        rows.append(["network", f"{kinds} ({place}: {_range(one.first, one.last)})"])
+    if why.networks and not why.network_lists:
+        rows.append(["network", ", ".join(kind.name for kind in why.networks)])
     if why.override is not None:
         until = f", until {why.override.expires}" if why.override.expires else ""
         comment = f": {printable(why.override.comment)}" if why.override.comment else ""

@@ -103,6 +103,7 @@ def _record(address: str, answer: Answer) -> dict[str, object]:
         record["verdict"] = answer.verdict.name
     if answer.reason is not None:
         record["reason"] = answer.reason.name
+    record["networks"] = [network.name for network in answer.networks]
     record["dataset"] = answer.dataset
     return record
 
@@ -110,12 +111,16 @@ def _record(address: str, answer: Answer) -> dict[str, object]:
 def _show(answers: Iterator[tuple[str, Answer]]) -> None:
     """Print tables of some rows each: standard input may have any number of addresses."""
     widths: list[int] | None = None
+    networks = False
     datasets: dict[str, None] = {}
     while some := list(islice(answers, _ROWS)):
         verdicts = some[0][1].verdict is not None
-        heading = ["ADDRESS", "COUNTRY", "", "STATUS", "CLAIMED", *["VERDICT"] * verdicts]
+        if widths is None:  # a table has the columns of its first part
+            networks = any(answer.networks for _, answer in some)
+        heading = ["ADDRESS", "COUNTRY", "", "STATUS", "CLAIMED"]
+        heading += [*["NETWORKS"] * networks, *["VERDICT"] * verdicts]
         rows = [] if widths else [heading]
-        rows += [_row(address, answer) for address, answer in some]
+        rows += [_row(address, answer, networks) for address, answer in some]
         click.echo(table(rows, widths=widths, verdicts=True))
         widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
         datasets.update(dict.fromkeys(answer.dataset for _, answer in some))
@@ -123,7 +128,7 @@ def _show(answers: Iterator[tuple[str, Answer]]) -> None:
         click.echo(f"\ndataset {dataset}")
 
 
-def _row(address: str, answer: Answer) -> list[str]:
+def _row(address: str, answer: Answer, networks: bool) -> list[str]:
     verdict = answer.verdict
     return [
         printable(address),
@@ -131,5 +136,6 @@ def _row(address: str, answer: Answer) -> list[str]:
         "" if answer.country == NO_COUNTRY else COUNTRIES.get(answer.country, ""),
         answer.status.name,
         " ".join(answer.claimed) or "-",
+        *[" ".join(network.name for network in answer.networks) or "-"] * networks,
         *([] if verdict is None else [verdict_text(verdict, answer.reason, answer.claimed)]),
     ]

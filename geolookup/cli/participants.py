@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from geolookup._core import parse
@@ -75,6 +76,7 @@ def classify_people(
     most: int,
     region_set: str | RegionSet | None,
     policy: Policy,
+    networks: str | None = None,
 ) -> Iterator[RosterResult]:
     """Yield results that together have each participant once, all from one dataset.
 
@@ -84,11 +86,13 @@ def classify_people(
         most: addresses in a request; a service that allows less gets less.
         region_set: from which they are seen.
         policy: how claims become verdicts.
+        networks: as in `Dataset.lookup`.
     """
+    classify = partial(source.classify, region_set=region_set, policy=policy, networks=networks)
     while True:
         pieces = list(_pieces(people, most))
         try:
-            first = source.classify(pieces[0], region_set=region_set, policy=policy)
+            first = classify(pieces[0])
             break
         except RosterTooLargeError:
             if len(pieces[0]) == 1:
@@ -99,7 +103,7 @@ def classify_people(
         return
     # A stream is answered from one dataset, but ends at a roster that is too large: hence the
     # size was tried first, at the price of one answer.
-    yield from source.classify_many(pieces, region_set=region_set, policy=policy)
+    yield from source.classify_many(pieces, region_set=region_set, policy=policy, networks=networks)
 
 
 def _pieces(people: People, most: int) -> Iterator[People]:

@@ -64,11 +64,12 @@ class AsyncClient(BaseClient):
         address: Address,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        networks: str | None = None,
         *,
         timeout: float | None = None,
     ) -> Answer:
         """Return what is known of an address; see `Dataset.lookup`."""
-        question = wire.Question.of(region_set, policy)
+        question = wire.Question.of(region_set, policy, networks=networks)
         packed = wire.packed_address(address)
         if self._lookups is not None:
             return await self._coalesced(packed, question, self._limit(timeout))
@@ -83,11 +84,12 @@ class AsyncClient(BaseClient):
         groups: Iterable[int] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        networks: str | None = None,
         record: bool = False,
         timeout: float | None = None,
     ) -> RosterResult:
         """Return what is known of each address of a roster; see `Client.classify`."""
-        question = wire.Question.of(region_set, policy, record)
+        question = wire.Question.of(region_set, policy, record, networks)
         return await self._call(wire.classify(roster, ipv4, ipv6, question, groups), timeout)
 
     def classify_many(
@@ -99,6 +101,7 @@ class AsyncClient(BaseClient):
         groups: Iterable[Iterable[int]] | AsyncIterable[Iterable[int]] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        networks: str | None = None,
         record: bool = False,
         timeout: float | None = None,
         ahead: int = DEFAULT_AHEAD,
@@ -107,7 +110,7 @@ class AsyncClient(BaseClient):
 
         The rosters may come from an ordinary or an asynchronous iterator.
         """
-        question = wire.Question.of(region_set, policy, record)
+        question = wire.Question.of(region_set, policy, record, networks)
         column, given = wire.one_of("classify_many", rosters=rosters, ipv4=ipv4, ipv6=ipv6)
         requests = (
             wire.stream_request(column, roster, some, question)

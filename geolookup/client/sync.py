@@ -94,11 +94,12 @@ class Client(BaseClient):
         address: Address,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        networks: str | None = None,
         *,
         timeout: float | None = None,
     ) -> Answer:
         """Return what is known of an address; see `Dataset.lookup`."""
-        question = wire.Question.of(region_set, policy)
+        question = wire.Question.of(region_set, policy, networks=networks)
         packed = wire.packed_address(address)
         if self._lookups is not None:
             return self._coalesced(packed, question, self._limit(timeout))
@@ -113,6 +114,7 @@ class Client(BaseClient):
         groups: Iterable[int] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        networks: str | None = None,
         record: bool = False,
         timeout: float | None = None,
     ) -> RosterResult:
@@ -121,7 +123,7 @@ class Client(BaseClient):
         Raises:
             RosterTooLargeError: over the service's limit.
         """
-        question = wire.Question.of(region_set, policy, record)
+        question = wire.Question.of(region_set, policy, record, networks)
         return self._call(wire.classify(roster, ipv4, ipv6, question, groups), timeout)
 
     def classify_many(
@@ -133,6 +135,7 @@ class Client(BaseClient):
         groups: Iterable[Iterable[int]] | None = None,
         region_set: str | RegionSet | None = None,
         policy: Policy | str = Policy.UNANIMOUS,
+        networks: str | None = None,
         record: bool = False,
         timeout: float | None = None,
         ahead: int = DEFAULT_AHEAD,
@@ -152,11 +155,12 @@ class Client(BaseClient):
             groups: those of each roster, as `classify` takes them; as many as rosters.
             region_set: as in `classify`, for all of them.
             policy: as in `classify`, for all of them.
+            networks: as in `classify`, for all of them.
             record: as in `classify`, for all of them.
             timeout: seconds to wait for any one result.
             ahead: bound on the rosters under way, at least 1.
         """
-        question = wire.Question.of(region_set, policy, record)
+        question = wire.Question.of(region_set, policy, record, networks)
         column, given = wire.one_of("classify_many", rosters=rosters, ipv4=ipv4, ipv6=ipv6)
         requests = (
             wire.stream_request(column, roster, some, question)

@@ -24,16 +24,18 @@ from geolookup import _core
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
 from geolookup.answer.claims import (
     Coverage,
+    Network,
     PlaceVote,
     Policy,
     Reason,
     Status,
     Verdict,
+    ignores_networks,
     read_policy,
 )
 from geolookup.answer.decision_record import RecordError, from_mapping
 from geolookup.answer.evidence import OverrideView, RegistryEntry
-from geolookup.answer.explanation import Explanation, SourceView
+from geolookup.answer.explanation import Explanation, NetworkView, SourceView
 from geolookup.answer.file_format import SourceInfo, read_source
 from geolookup.answer.participants import Participants, People, whose
 from geolookup.answer.region_sets import RegionSet, RegionSets
@@ -75,16 +77,22 @@ class Question:
         expression: what is sent; a `RegionSet` travels as its codes, because
             the service may know another set by its name.
         record: whether a decision record is asked for, too.
+        networks: "IGNORE": networks that hide where their users are have a verdict, too.
     """
 
     region_set: str | None
     policy: Policy
     expression: str
     record: bool = False
+    networks: str | None = None
 
     @classmethod
     def of(
-        cls, region_set: str | RegionSet | None, policy: Policy | str, record: bool = False
+        cls,
+        region_set: str | RegionSet | None,
+        policy: Policy | str,
+        record: bool = False,
+        networks: str | None = None,
     ) -> Question:
         """Make a question of the arguments of `lookup` and `classify`.
 
@@ -92,21 +100,26 @@ class Question:
             TypeError, ValueError, RegionSetError: as `Dataset.lookup`, where
                 that is known without the service's region sets.
         """
-        if type(region_set) in _CACHED and type(policy) in _POLICIES:
-            return _question(region_set, policy, record)
-        return cls._of(region_set, policy, record)
+        if type(region_set) in _CACHED and type(policy) in _POLICIES and type(networks) in _CACHED:
+            return _question(region_set, policy, record, networks)
+        return cls._of(region_set, policy, record, networks)
 
     @classmethod
     def _of(
-        cls, region_set: str | RegionSet | None, policy: Policy | str, record: bool
+        cls,
+        region_set: str | RegionSet | None,
+        policy: Policy | str,
+        record: bool,
+        networks: str | None,
     ) -> Question:
         policy = read_policy(policy)
+        rule = "IGNORE" if ignores_networks(networks) else None
         if region_set is None:
             if record:
                 raise ValueError("record: needs a region set; name one with region_set=")
-            return cls(None, policy, "")
+            return cls(None, policy, "", networks=rule)
         if isinstance(region_set, RegionSet):
-            return cls(region_set.name, policy, region_set.expression, record)
+            return cls(region_set.name, policy, region_set.expression, record, rule)
         if not isinstance(region_set, str):
             raise TypeError(
                 f"region_set: expected str or RegionSet, not {type(region_set).__name__}"
@@ -115,7 +128,7 @@ class Question:
             raise RegionSetError("region set: the expression is empty")
         if not region_set.isascii():  # names are; and some text can't be sent at all
             raise RegionSetError("region set: unknown name at position 1")
-        return cls(region_set, policy, region_set, record)
+        return cls(region_set, policy, region_set, record, rule)
 
 
 # A client asks the same few questions again and again.
@@ -143,7 +156,11 @@ class Request(Generic[_Result_co]):
 
 def lookup(packed: bytes | None, question: Question) -> Request[Answer]:
     """Return the request for one address, as `packed_address` returns it."""
-    request = v1.LookupRequest(region_set=question.expression, policy=_number(question.policy))
+    request = v1.LookupRequest(
+        region_set=question.expression,
+        policy=_number(question.policy),
+        networks=_networks(question),
+    )
     _fill_packed(request, packed)
     return Request(LOOKUP, request.SerializeToString(), answer)
 
@@ -159,6 +176,7 @@ def lookups(rows: list[bytes | None], question: Question) -> Request[list[Answer
         policy=_number(question.policy),
         reasons=question.region_set is not None,
         regions=True,
+        networks=_networks(question),
     )
     good = [row for row in rows if row is not None]
     if good:
@@ -262,6 +280,7 @@ def _answer(body: bytes) -> Answer:
         dataset=response.dataset,
         reason=_reason(response),
         region=response.region,
+        networks=tuple(map(Network.numbered, response.networks)),
     )
 
 
@@ -298,7 +317,10 @@ def _answers(body: bytes, question: Question, size: int) -> list[Answer]:
                 verdicts[position] = verdict
         if result.has_reasons:
             reasons = result.reasons
-    columns = zip(result.countries, result.statuses, verdicts, reasons, result.regions, strict=True)
+    columns = zip(
+        *(result.countries, result.statuses, verdicts, reasons, result.regions, result.networks),
+        strict=True,
+    )
     dataset = result.dataset
     return [_plain_answer(*column, dataset) for column in columns]
 
@@ -310,9 +332,10 @@ def _plain_answer(
     verdict: Verdict | None,
     reason: Reason | None,
     region: str,
+    networks: tuple[Network, ...],
     dataset: str,
 ) -> Answer:
-    return Answer(country, status, (), verdict, dataset, reason, region)
+    return Answer(country, status, (), verdict, dataset, reason, region, networks)
 
 
 def _roster(question: Question, participants: Participants | None, body: bytes) -> RosterResult:
@@ -407,6 +430,18 @@ def _explanation(body: bytes) -> Explanation:
             )
             for vote in response.places
         ),
+        networks=tuple(map(Network.numbered, response.networks)),
+        network_lists=tuple(
+            NetworkView(
+                one.network_list,
+                one.date,
+                tuple(map(Network.numbered, one.kinds)),
+                one.vouches,
+                one.range.first,
+                one.range.last,
+            )
+            for one in response.network_lists
+        ),
     )
 
 
@@ -477,6 +512,7 @@ def _fill(
     # Results have these wherever they come from, so that the arguments are none of the verbs'.
     request.reasons = question.region_set is not None
     request.regions = True
+    request.networks = _networks(question)
     if column == "ipv4":
         request.ipv4 = packed = _bytes(packed_buffer(addresses, column, 4))
         size = len(packed) // 4
@@ -584,6 +620,12 @@ def _bytes(packed: Buffer) -> bytes:
     return packed if isinstance(packed, bytes) else memoryview(packed).tobytes()
 
 
+def _networks(question: Question) -> v1.CoveringNetworks:
+    if question.networks is None:
+        return v1.COVERING_NETWORKS_UNSPECIFIED
+    return v1.COVERING_NETWORKS_IGNORE
+
+
 def _number(policy: Policy) -> Any:
     return policy.number  # the types of the generated code want their own enum
 
@@ -606,6 +648,7 @@ def _result(
             undetermined=response.undetermined if asked else None,
             reasons=_reasons(response) if asked else None,
             regions=response.regions or None,
+            networks=response.networks or None,
             dataset=response.dataset,
             region_set=question.region_set,
             policy=question.policy if asked else None,
@@ -643,6 +686,7 @@ def _record(message: v1.DecisionRecord, result: RosterResult, question: Question
         and record.region_set == question.expression
         and record.policy is question.policy
         and record.addresses in (None, result.size)
+        and record.networks == (question.networks or "")
         and record.statuses == result.status_counts()
         and [record.inside, record.outside, record.undetermined]
         == list(result.verdict_counts().values())

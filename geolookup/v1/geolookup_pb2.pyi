@@ -39,6 +39,23 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_NO_COUNTRY: _ClassVar[Reason]
     REASON_STALE: _ClassVar[Reason]
 
+class Network(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NETWORK_UNSPECIFIED: _ClassVar[Network]
+    NETWORK_TOR: _ClassVar[Network]
+    NETWORK_VPN: _ClassVar[Network]
+    NETWORK_PROXY: _ClassVar[Network]
+    NETWORK_RELAY: _ClassVar[Network]
+    NETWORK_HOSTING: _ClassVar[Network]
+    NETWORK_SATELLITE: _ClassVar[Network]
+    NETWORK_ANYCAST: _ClassVar[Network]
+    NETWORK_MOBILE: _ClassVar[Network]
+
+class CoveringNetworks(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COVERING_NETWORKS_UNSPECIFIED: _ClassVar[CoveringNetworks]
+    COVERING_NETWORKS_IGNORE: _ClassVar[CoveringNetworks]
+
 class Policy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     POLICY_UNSPECIFIED: _ClassVar[Policy]
@@ -85,6 +102,17 @@ REASON_COVERED: Reason
 REASON_SUBDIVISION_UNKNOWN: Reason
 REASON_NO_COUNTRY: Reason
 REASON_STALE: Reason
+NETWORK_UNSPECIFIED: Network
+NETWORK_TOR: Network
+NETWORK_VPN: Network
+NETWORK_PROXY: Network
+NETWORK_RELAY: Network
+NETWORK_HOSTING: Network
+NETWORK_SATELLITE: Network
+NETWORK_ANYCAST: Network
+NETWORK_MOBILE: Network
+COVERING_NETWORKS_UNSPECIFIED: CoveringNetworks
+COVERING_NETWORKS_IGNORE: CoveringNetworks
 POLICY_UNSPECIFIED: Policy
 POLICY_UNANIMOUS: Policy
 POLICY_MAJORITY: Policy
@@ -102,6 +130,14 @@ COVERAGE_PARTIAL: Coverage
 COVERAGE_ADVISORY: Coverage
 COVERAGE_AUTHORITATIVE: Coverage
 
+class NetworkCount(_message.Message):
+    __slots__ = ("network", "count")
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    network: Network
+    count: int
+    def __init__(self, network: _Optional[_Union[Network, str]] = ..., count: _Optional[int] = ...) -> None: ...
+
 class ReasonCount(_message.Message):
     __slots__ = ("reason", "count")
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -111,19 +147,21 @@ class ReasonCount(_message.Message):
     def __init__(self, reason: _Optional[_Union[Reason, str]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class LookupRequest(_message.Message):
-    __slots__ = ("text", "packed", "region_set", "policy")
+    __slots__ = ("text", "packed", "region_set", "policy", "networks")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PACKED_FIELD_NUMBER: _ClassVar[int]
     REGION_SET_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
     text: str
     packed: bytes
     region_set: str
     policy: Policy
-    def __init__(self, text: _Optional[str] = ..., packed: _Optional[bytes] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ...) -> None: ...
+    networks: CoveringNetworks
+    def __init__(self, text: _Optional[str] = ..., packed: _Optional[bytes] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., networks: _Optional[_Union[CoveringNetworks, str]] = ...) -> None: ...
 
 class LookupResponse(_message.Message):
-    __slots__ = ("country", "status", "claimed", "verdict", "dataset", "reason", "region")
+    __slots__ = ("country", "status", "claimed", "verdict", "dataset", "reason", "region", "networks")
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +169,7 @@ class LookupResponse(_message.Message):
     DATASET_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
     country: str
     status: Status
     claimed: _containers.RepeatedScalarFieldContainer[str]
@@ -138,7 +177,8 @@ class LookupResponse(_message.Message):
     dataset: str
     reason: Reason
     region: str
-    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., claimed: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., dataset: _Optional[str] = ..., reason: _Optional[_Union[Reason, str]] = ..., region: _Optional[str] = ...) -> None: ...
+    networks: _containers.RepeatedScalarFieldContainer[Network]
+    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., claimed: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., dataset: _Optional[str] = ..., reason: _Optional[_Union[Reason, str]] = ..., region: _Optional[str] = ..., networks: _Optional[_Iterable[_Union[Network, str]]] = ...) -> None: ...
 
 class TextAddresses(_message.Message):
     __slots__ = ("addresses",)
@@ -147,7 +187,7 @@ class TextAddresses(_message.Message):
     def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClassifyRosterRequest(_message.Message):
-    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy", "record", "reasons", "group_sizes", "regions")
+    __slots__ = ("ipv4", "ipv6", "text", "region_set", "policy", "record", "reasons", "group_sizes", "regions", "networks")
     IPV4_FIELD_NUMBER: _ClassVar[int]
     IPV6_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +197,7 @@ class ClassifyRosterRequest(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     GROUP_SIZES_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
     ipv4: bytes
     ipv6: bytes
     text: TextAddresses
@@ -166,10 +207,11 @@ class ClassifyRosterRequest(_message.Message):
     reasons: bool
     group_sizes: _containers.RepeatedScalarFieldContainer[int]
     regions: bool
-    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., record: bool = ..., reasons: bool = ..., group_sizes: _Optional[_Iterable[int]] = ..., regions: bool = ...) -> None: ...
+    networks: CoveringNetworks
+    def __init__(self, ipv4: _Optional[bytes] = ..., ipv6: _Optional[bytes] = ..., text: _Optional[_Union[TextAddresses, _Mapping]] = ..., region_set: _Optional[str] = ..., policy: _Optional[_Union[Policy, str]] = ..., record: bool = ..., reasons: bool = ..., group_sizes: _Optional[_Iterable[int]] = ..., regions: bool = ..., networks: _Optional[_Union[CoveringNetworks, str]] = ...) -> None: ...
 
 class ClassifyRosterResponse(_message.Message):
-    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset", "record", "reasons", "reason_counts", "participants", "regions")
+    __slots__ = ("size", "countries", "statuses", "counts", "inside", "outside", "undetermined", "dataset", "record", "reasons", "reason_counts", "participants", "regions", "networks", "network_counts")
     class CountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +232,8 @@ class ClassifyRosterResponse(_message.Message):
     REASON_COUNTS_FIELD_NUMBER: _ClassVar[int]
     PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_COUNTS_FIELD_NUMBER: _ClassVar[int]
     size: int
     countries: bytes
     statuses: bytes
@@ -203,10 +247,12 @@ class ClassifyRosterResponse(_message.Message):
     reason_counts: _containers.RepeatedCompositeFieldContainer[ReasonCount]
     participants: int
     regions: bytes
-    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reasons: _Optional[bytes] = ..., reason_counts: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ..., participants: _Optional[int] = ..., regions: _Optional[bytes] = ...) -> None: ...
+    networks: bytes
+    network_counts: _containers.RepeatedCompositeFieldContainer[NetworkCount]
+    def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reasons: _Optional[bytes] = ..., reason_counts: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ..., participants: _Optional[int] = ..., regions: _Optional[bytes] = ..., networks: _Optional[bytes] = ..., network_counts: _Optional[_Iterable[_Union[NetworkCount, _Mapping]]] = ...) -> None: ...
 
 class DecisionRecord(_message.Message):
-    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons", "subdivision_sources", "addresses")
+    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons", "subdivision_sources", "addresses", "networks")
     class StatusesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -238,6 +284,7 @@ class DecisionRecord(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     SUBDIVISION_SOURCES_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
     format: int
     time: str
     dataset: str
@@ -255,7 +302,8 @@ class DecisionRecord(_message.Message):
     reasons: _containers.ScalarMap[str, int]
     subdivision_sources: int
     addresses: int
-    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ..., reasons: _Optional[_Mapping[str, int]] = ..., subdivision_sources: _Optional[int] = ..., addresses: _Optional[int] = ...) -> None: ...
+    networks: str
+    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ..., reasons: _Optional[_Mapping[str, int]] = ..., subdivision_sources: _Optional[int] = ..., addresses: _Optional[int] = ..., networks: _Optional[str] = ...) -> None: ...
 
 class StreamRostersRequest(_message.Message):
     __slots__ = ("roster",)
@@ -278,7 +326,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, text: _Optional[str] = ..., packed: _Optional[bytes] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("country", "status", "votes", "abstentions", "form", "looked_up", "interval", "sources", "override", "special_purpose", "evidence", "dataset", "region", "subdivision_sources", "places")
+    __slots__ = ("country", "status", "votes", "abstentions", "form", "looked_up", "interval", "sources", "override", "special_purpose", "evidence", "dataset", "region", "subdivision_sources", "places", "networks", "network_lists")
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     VOTES_FIELD_NUMBER: _ClassVar[int]
@@ -294,6 +342,8 @@ class ExplainResponse(_message.Message):
     REGION_FIELD_NUMBER: _ClassVar[int]
     SUBDIVISION_SOURCES_FIELD_NUMBER: _ClassVar[int]
     PLACES_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_LISTS_FIELD_NUMBER: _ClassVar[int]
     country: str
     status: Status
     votes: _containers.RepeatedCompositeFieldContainer[Vote]
@@ -309,7 +359,9 @@ class ExplainResponse(_message.Message):
     region: str
     subdivision_sources: int
     places: _containers.RepeatedCompositeFieldContainer[PlaceVote]
-    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., votes: _Optional[_Iterable[_Union[Vote, _Mapping]]] = ..., abstentions: _Optional[int] = ..., form: _Optional[_Union[AddressForm, str]] = ..., looked_up: _Optional[str] = ..., interval: _Optional[_Union[Range, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[SourceView, _Mapping]]] = ..., override: _Optional[_Union[OverrideEntry, _Mapping]] = ..., special_purpose: _Optional[_Union[RegistryEntry, _Mapping]] = ..., evidence: bool = ..., dataset: _Optional[str] = ..., region: _Optional[str] = ..., subdivision_sources: _Optional[int] = ..., places: _Optional[_Iterable[_Union[PlaceVote, _Mapping]]] = ...) -> None: ...
+    networks: _containers.RepeatedScalarFieldContainer[Network]
+    network_lists: _containers.RepeatedCompositeFieldContainer[NetworkView]
+    def __init__(self, country: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., votes: _Optional[_Iterable[_Union[Vote, _Mapping]]] = ..., abstentions: _Optional[int] = ..., form: _Optional[_Union[AddressForm, str]] = ..., looked_up: _Optional[str] = ..., interval: _Optional[_Union[Range, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[SourceView, _Mapping]]] = ..., override: _Optional[_Union[OverrideEntry, _Mapping]] = ..., special_purpose: _Optional[_Union[RegistryEntry, _Mapping]] = ..., evidence: bool = ..., dataset: _Optional[str] = ..., region: _Optional[str] = ..., subdivision_sources: _Optional[int] = ..., places: _Optional[_Iterable[_Union[PlaceVote, _Mapping]]] = ..., networks: _Optional[_Iterable[_Union[Network, str]]] = ..., network_lists: _Optional[_Iterable[_Union[NetworkView, _Mapping]]] = ...) -> None: ...
 
 class PlaceVote(_message.Message):
     __slots__ = ("place", "count", "full", "is_deep", "authoritative", "is_cut")
@@ -326,6 +378,20 @@ class PlaceVote(_message.Message):
     authoritative: bool
     is_cut: bool
     def __init__(self, place: _Optional[str] = ..., count: _Optional[int] = ..., full: bool = ..., is_deep: bool = ..., authoritative: bool = ..., is_cut: bool = ...) -> None: ...
+
+class NetworkView(_message.Message):
+    __slots__ = ("network_list", "date", "kinds", "vouches", "range")
+    NETWORK_LIST_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    VOUCHES_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    network_list: str
+    date: str
+    kinds: _containers.RepeatedScalarFieldContainer[Network]
+    vouches: bool
+    range: Range
+    def __init__(self, network_list: _Optional[str] = ..., date: _Optional[str] = ..., kinds: _Optional[_Iterable[_Union[Network, str]]] = ..., vouches: bool = ..., range: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
 
 class Vote(_message.Message):
     __slots__ = ("country", "count")

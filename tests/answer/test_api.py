@@ -38,6 +38,7 @@ from geolookup import (
     DatasetClosedError,
     GeoLookupError,
     Policy,
+    Reason,
     RegionSet,
     RegionSetError,
     RosterError,
@@ -822,7 +823,7 @@ def test_intervals_are_of_one_family(small: Dataset) -> None:
 )
 def test_address_in_china_is_answered_in_all_its_forms(embedded: Dataset, address: str) -> None:
     answer = embedded.lookup(address, "CN")
-    assert answer == Answer("CN", Status.ASSIGNED, (), Verdict.INSIDE, embedded.id)
+    assert answer == Answer("CN", Status.ASSIGNED, (), Verdict.INSIDE, embedded.id, Reason.DECIDED)
     assert embedded.country(address) == "CN"
 
 
@@ -852,13 +853,18 @@ def test_address_with_disagreeing_sources_is_disputed(embedded: Dataset) -> None
 def test_address_without_a_country_has_its_status(embedded: Dataset, address: str) -> None:
     for policy in Policy:
         answer = embedded.lookup(address, "CN", policy)
-        assert answer == Answer("ZZ", Status.SPECIAL_PURPOSE, (), Verdict.UNDETERMINED, embedded.id)
+        assert answer == Answer(
+            *("ZZ", Status.SPECIAL_PURPOSE, (), Verdict.UNDETERMINED, embedded.id),
+            Reason.SPECIAL_PURPOSE,
+        )
 
 
 @pytest.mark.parametrize("text", ["01.2.3.4", "1.2.3", "1.2.3.4:80", " 1.2.3.4", ""])
 def test_malformed_text_is_invalid(embedded: Dataset, text: str) -> None:
     answer = embedded.lookup(text, "CN")
-    assert answer == Answer("ZZ", Status.INVALID, (), Verdict.UNDETERMINED, embedded.id)
+    assert answer == Answer(
+        "ZZ", Status.INVALID, (), Verdict.UNDETERMINED, embedded.id, Reason.INVALID
+    )
 
 
 # --- the package ---------------------------------------------------------------------

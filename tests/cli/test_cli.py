@@ -127,6 +127,7 @@ def test_lookup_json_is_one_object_a_line(dataset: Dataset) -> None:
             "claimed": [],
             "verdict": "INSIDE",
             "reason": "DECIDED",
+            "networks": [],
             "dataset": dataset.id,
         },
         {
@@ -136,6 +137,7 @@ def test_lookup_json_is_one_object_a_line(dataset: Dataset) -> None:
             "claimed": ["HK", "SG"],
             "verdict": "OUTSIDE",
             "reason": "DECIDED",
+            "networks": [],
             "dataset": dataset.id,
         },
         {
@@ -145,10 +147,12 @@ def test_lookup_json_is_one_object_a_line(dataset: Dataset) -> None:
             "claimed": [],
             "verdict": "UNDETERMINED",
             "reason": "SPECIAL_PURPOSE",
+            "networks": [],
             "dataset": dataset.id,
         },
     ]
-    keys = ["address", "country", "status", "claimed", "verdict", "reason", "dataset"]
+    keys = ["address", "country", "status", "claimed", "verdict", "reason"]
+    keys += ["networks", "dataset"]
     assert all(list(line) == keys for line in ended.lines)
 
 
@@ -158,6 +162,7 @@ def test_lookup_json_has_no_verdict_without_a_region_set(run: Run) -> None:
         "country",
         "status",
         "claimed",
+        "networks",
         "dataset",
     ]
 

@@ -529,22 +529,24 @@ def test_a_roster_outlives_the_bytes_that_it_was_read_from() -> None:
 
 
 ADDRESS = sized(1, b"1.0.1.1")
-LOOKUPS: dict[str, tuple[bytes, tuple[str | bytes, str, int] | None]] = {
-    "text": (ADDRESS, ("1.0.1.1", "", 0)),
-    "an empty text": (sized(1, b""), ("", "", 0)),
-    "a text that is not ASCII": (sized(1, "\u00bd".encode()), ("\u00bd", "", 0)),
-    "4 bytes": (sized(2, b"\1\0\1\1"), (b"\1\0\1\1", "", 0)),
-    "16 bytes": (sized(2, bytes(16)), (bytes(16), "", 0)),
-    "all fields": (ADDRESS + sized(3, b"EU") + field(4, 0, b"\2"), ("1.0.1.1", "EU", 2)),
-    "another order": (sized(3, b"EU") + ADDRESS, ("1.0.1.1", "EU", 0)),
-    "a negative policy": (ADDRESS + field(4, 0, varint(2**64 - 1)), ("1.0.1.1", "", -1)),
+LOOKUPS: dict[str, tuple[bytes, tuple[str | bytes, str, int, int] | None]] = {
+    "text": (ADDRESS, ("1.0.1.1", "", 0, 0)),
+    "an empty text": (sized(1, b""), ("", "", 0, 0)),
+    "a text that is not ASCII": (sized(1, "\u00bd".encode()), ("\u00bd", "", 0, 0)),
+    "4 bytes": (sized(2, b"\1\0\1\1"), (b"\1\0\1\1", "", 0, 0)),
+    "16 bytes": (sized(2, bytes(16)), (bytes(16), "", 0, 0)),
+    "all fields": (ADDRESS + sized(3, b"EU") + field(4, 0, b"\2"), ("1.0.1.1", "EU", 2, 0)),
+    "another order": (sized(3, b"EU") + ADDRESS, ("1.0.1.1", "EU", 0, 0)),
+    "a negative policy": (ADDRESS + field(4, 0, varint(2**64 - 1)), ("1.0.1.1", "", -1, 0)),
     "nothing": (b"", None),
     "no address": (sized(3, b"EU"), None),
     "5 bytes": (sized(2, bytes(5)), None),
     "text and packed": (ADDRESS + sized(2, bytes(4)), None),
     "packed and text": (sized(2, bytes(4)) + ADDRESS, None),
     "two texts": (ADDRESS + ADDRESS, None),
-    "an unknown field": (ADDRESS + field(5, 0, b"\1"), None),
+    "networks": (ADDRESS + field(5, 0, b"\1"), ("1.0.1.1", "", 0, 1)),
+    "unknown networks": (ADDRESS + field(5, 0, b"\7"), ("1.0.1.1", "", 0, 7)),
+    "an unknown field": (ADDRESS + field(6, 0, b"\1"), None),
     "field 0": (field(0, 0, b"\1") + ADDRESS, None),
     "a text as a number": (field(1, 0, b"\1"), None),
     "a policy as bytes": (ADDRESS + sized(4, b"1"), None),
@@ -560,7 +562,7 @@ LOOKUPS: dict[str, tuple[bytes, tuple[str | bytes, str, int] | None]] = {
 
 @pytest.mark.parametrize(("body", "expected"), LOOKUPS.values(), ids=LOOKUPS)
 def test_lookup_request_is_parsed_in_the_core(
-    body: bytes, expected: tuple[str | bytes, str, int] | None
+    body: bytes, expected: tuple[str | bytes, str, int, int] | None
 ) -> None:
     assert _core.read_lookup(body) == expected
     compare_lookup(body)
@@ -661,7 +663,7 @@ def test_no_address_is_kept_with_a_reply() -> None:
         replies.keep(lookup_of(address, "EU"), "reply")
     (kept,) = [one for one in gc.get_referents(replies) if isinstance(one, dict)]
     # The claim, the policy and the region set.
-    assert kept == {b"\2\0" + bytes(4) + b"EU": "reply"}
+    assert kept == {b"\2\0" + bytes(8) + b"EU": "reply"}
 
 
 # random messages

@@ -42,6 +42,7 @@ WORDS = (
     b"\x28\2",
     b"\x30\1",
     b"\x38\1",
+    b"\x48\1",
     b"\x28\xff\xff\xff\xff\xff\xff\xff\xff\xff\1",
 )
 
@@ -150,7 +151,7 @@ def compare_lookup_reader(data: bytes) -> None:
         assert found is None
         return
     address = getattr(request, request.WhichOneof("address") or "text")
-    expected = address, request.region_set, request.policy
+    expected = address, request.region_set, request.policy, request.networks
     if found is not None:
         assert found == expected
     request.DiscardUnknownFields()
@@ -164,7 +165,7 @@ def fields(roster: _core.WireRoster) -> tuple[object, ...]:
     groups = None
     if roster.participants is not None:
         groups = roster.participants, roster.grouped, roster.without
-    asked = roster.record, roster.reasons
+    asked = roster.record, roster.reasons, roster.networks
     return roster.form, size, roster.region_set, roster.policy, asked, groups
 
 
@@ -181,7 +182,7 @@ def fields_of_message(request: v1.ClassifyRosterRequest) -> tuple[object, ...]:
     if request.group_sizes:
         sizes = list(request.group_sizes)
         groups = len(sizes), sum(sizes), sizes.index(0) if 0 in sizes else None
-    asked = request.record, request.reasons
+    asked = request.record, request.reasons, request.networks
     return form, size, request.region_set, request.policy, asked, groups
 
 
@@ -225,9 +226,15 @@ def _looked_up(
         raise RequestError(Code.INVALID_ARGUMENT, text)
     if not 0 <= request.policy < len(POLICIES):
         raise RequestError(Code.INVALID_ARGUMENT, "policy: not the number of a policy")
+    if request.networks not in (0, 1):
+        text = "networks: not the number of a CoveringNetworks"
+        raise RequestError(Code.INVALID_ARGUMENT, text)
     try:
         answer = snapshot().dataset.lookup(
-            address, request.region_set or None, POLICIES[request.policy]
+            address,
+            request.region_set or None,
+            POLICIES[request.policy],
+            "IGNORE" if request.networks else None,
         )
     except RegionSetError as error:
         text = f"region_set: {str(error).removeprefix('region set: ')}"
@@ -296,6 +303,8 @@ def _answer(
         raise refused(f"{form}: {size} addresses are over the limit of {limits.roster} a roster")
     if not 0 <= request.policy < len(POLICIES):
         raise refused("policy: not the number of a policy")
+    if request.networks not in (0, 1):
+        raise refused("networks: not the number of a CoveringNetworks")
     if request.record and not request.region_set:
         raise refused("record: needs region_set")
     sizes = list(request.group_sizes)
@@ -307,6 +316,7 @@ def _answer(
             **{"roster" if form == "text" else form: given},
             region_set=request.region_set or None,
             policy=POLICIES[request.policy],
+            networks="IGNORE" if request.networks else None,
             record=request.record and not sizes,
         )
     except RegionSetError as error:

@@ -98,13 +98,13 @@ static int plain_groups(bytes in, gl_request *request)
 
 static int plain_request(bytes in, gl_request *request)
 {
-    int seen[10] = {0};
+    int seen[11] = {0};
     uint64_t tag, number;
     bytes content;
 
     memset(request, 0, sizeof *request);
     while (in.at < in.end) {
-        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 9 || seen[tag >> 3]++)
+        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 10 || seen[tag >> 3]++)
             return 0;
         unsigned field = (unsigned)(tag >> 3);
         int packed = field <= 4 || field == 8;
@@ -119,8 +119,10 @@ static int plain_request(bytes in, gl_request *request)
                 request->record = number != 0;
             else if (field == 7)
                 request->reasons = number != 0;
-            else
+            else if (field == 9)
                 request->regions = number != 0;
+            else
+                request->networks = (int32_t)number;
             continue;
         }
         if (!plain_bytes(&in, &content))
@@ -159,21 +161,24 @@ static int plain_wrapped(bytes in, gl_request *request)
 
 static int plain_lookup(bytes in, gl_request *request)
 {
-    int seen[5] = {0};
+    int seen[6] = {0};
     uint64_t tag, number;
     bytes content;
 
     memset(request, 0, sizeof *request);
     while (in.at < in.end) {
-        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 4 || seen[tag >> 3]++)
+        if (!plain_number(&in, &tag) || tag >> 3 < 1 || tag >> 3 > 5 || seen[tag >> 3]++)
             return 0;
         unsigned field = (unsigned)(tag >> 3);
-        if ((tag & 7) != (field == 4 ? 0 : 2))
+        if ((tag & 7) != (field >= 4 ? 0 : 2))
             return 0;
-        if (field == 4) {
+        if (field >= 4) {
             if (!plain_number(&in, &number))
                 return 0;
-            request->policy = (int32_t)number;
+            if (field == 4)
+                request->policy = (int32_t)number;
+            else
+                request->networks = (int32_t)number;
             continue;
         }
         if (!plain_bytes(&in, &content) || (field != 2 && !plain_utf8(content)))
@@ -204,6 +209,7 @@ static void check_same(const gl_request *one, const gl_request *other)
     CHECK(one->groups == other->groups && one->group_bytes == other->group_bytes);
     CHECK(one->participants == other->participants && one->grouped == other->grouped);
     CHECK(one->without == other->without);
+    CHECK(one->regions == other->regions && one->networks == other->networks);
 }
 
 /* ------------------------------------------------------------------- a small dataset */

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import descriptor_pool
 
 import geolookup.admin.v1.admin_pb2  # noqa: F401 - puts its file into the pool
-from geolookup.answer.claims import Policy, Reason, Status, Verdict
+from geolookup.answer.claims import Network, Policy, Reason, Status, Verdict
 from geolookup.v1 import geolookup_pb2 as v1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,9 +61,8 @@ def test_the_generated_code_runs_on_the_oldest_runtimes_that_we_accept() -> None
 
 
 # As the design lists them: numbers never change, so a later field comes last.
-# None: a number that is kept for a field to come.
-FIELDS: dict[str, list[str | None]] = {
-    "LookupRequest": ["text", "packed", "region_set", "policy"],
+FIELDS: dict[str, list[str]] = {
+    "LookupRequest": ["text", "packed", "region_set", "policy", "networks"],
     "LookupResponse": [
         "country",
         "status",
@@ -72,6 +71,7 @@ FIELDS: dict[str, list[str | None]] = {
         "dataset",
         "reason",
         "region",
+        "networks",
     ],
     "ClassifyRosterRequest": [
         "ipv4",
@@ -81,8 +81,9 @@ FIELDS: dict[str, list[str | None]] = {
         "policy",
         "record",
         "reasons",
-        None,
+        "group_sizes",
         "regions",
+        "networks",
     ],
     "ClassifyRosterResponse": [
         "size",
@@ -96,9 +97,12 @@ FIELDS: dict[str, list[str | None]] = {
         "record",
         "reasons",
         "reason_counts",
-        None,
+        "participants",
         "regions",
+        "networks",
+        "network_counts",
     ],
+    "NetworkCount": ["network", "count"],
     "ReasonCount": ["reason", "count"],
     "DecisionRecord": [
         "format",
@@ -117,6 +121,8 @@ FIELDS: dict[str, list[str | None]] = {
         "digest",
         "reasons",
         "subdivision_sources",
+        "addresses",
+        "networks",
     ],
     "StreamRostersRequest": ["roster"],
     "StreamRostersResponse": ["roster"],
@@ -130,7 +136,7 @@ def test_fields_keep_their_numbers(message: str) -> None:
     assert [numbered.get(number) for number in range(1, max(numbered) + 1)] == FIELDS[message]
 
 
-@pytest.mark.parametrize("enum", [Status, Verdict, Policy, Reason])
+@pytest.mark.parametrize("enum", [Status, Verdict, Policy, Reason, Network])
 def test_enums_have_the_numbers_of_python_s(enum: type[IntEnum]) -> None:
     prefix = enum.__name__.upper()
     values = v1.DESCRIPTOR.enum_types_by_name[enum.__name__].values

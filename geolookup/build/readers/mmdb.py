@@ -62,9 +62,38 @@ def read(file: SourceFile, state: ReadState) -> None:
         SourceError: the package is missing; it is not an MMDB database; it has no
             countries; one more record than allowed can't be read: ``name: record n: what``.
     """
-    if _is_plain(file):
-        _read_database(file.part.path, file, state, file.on_read)
+    has_country = has_region = False
+    deep = state.options.depth == "subdivision"
+
+    def number_of(record: Record) -> int:
+        nonlocal has_country, has_region
+        raw = _country(record, state.options.country_from)
+        regions = _regions(record) if deep else ()
+        has_country = has_country or raw is not None
+        has_region = has_region or any(regions)
+        return state.places.read(raw or "", *regions)
+
+    if not read_records(file, state, number_of):
         return
+    if not has_country:
+        raise SourceError(f"{file.name}: its records hold no country")
+    if deep and not has_region:
+        raise SourceError(f"{file.name}: depth: its records hold no subdivision")
+
+
+def read_records(file: SourceFile, state: ReadState, number_of: Callable[[Record], int]) -> int:
+    """Add a database's ranges to a source, and return the number of its networks.
+
+    Args:
+        file: the database.
+        state: of the source.
+        number_of: returns the number that a record stands for. ValueError: for none.
+
+    Raises:
+        SourceError: as `read`.
+    """
+    if _is_plain(file):
+        return _read_database(file.part.path, file, state, number_of, file.on_read)
     # A database is read from a mapping, so a compressed one is unpacked into a file.
     with tempfile.TemporaryDirectory(prefix="geolookup-") as folder:
         path = Path(folder, "database.mmdb")
@@ -74,7 +103,7 @@ def read(file: SourceFile, state: ReadState) -> None:
         except OSError as error:
             what = os.strerror(error.errno or 0)
             raise SourceError(f"{file.name}: can't be unpacked into {folder}: {what}") from error
-        _read_database(path, file, state)
+        return _read_database(path, file, state, number_of)
 
 
 def _is_plain(file: SourceFile) -> bool:
@@ -85,8 +114,12 @@ def _is_plain(file: SourceFile) -> bool:
 
 
 def _read_database(
-    path: Path, file: SourceFile, state: ReadState, on_read: Callable[[int], None] | None = None
-) -> None:
+    path: Path,
+    file: SourceFile,
+    state: ReadState,
+    number_of: Callable[[Record], int],
+    on_read: Callable[[int], None] | None = None,
+) -> int:
     try:
         from maxminddb import (  # noqa: PLC0415 - an extra: only MMDB files need it
             InvalidDatabaseError,
@@ -111,7 +144,7 @@ def _read_database(
             tree.check()
             decoder = Decoder(content, tree.data)
             records = _Records(decoder.decode, _VALUES_PER_BYTE * len(content) + _MORE_VALUES)
-            _add(tree, records, file, state, on_read)
+            return _add(tree, _Numbers(records, file, state, tree.size, number_of), on_read)
     except SourceError:
         raise
     # TypeError: a value has another type than the format asks for.
@@ -153,37 +186,30 @@ class _Records:
 
 
 @dataclass(slots=True)
-class _Codes:
-    """The numbers of the codes that records hold.
+class _Numbers:
+    """The numbers that records stand for.
 
     Attributes:
         records: decodes them.
         file: the database.
         state: its source's.
         size: bytes of the tree, after which the records begin.
+        number_of: returns the number of a record. ValueError: it has none.
         wrong: what is wrong with the records that can't be read, by record.
-        has_country: whether a record had a country.
-        has_region: whether one had a subdivision.
     """
 
     records: _Records
     file: SourceFile
     state: ReadState
     size: int
+    number_of: Callable[[Record], int]
     wrong: dict[int, str] = field(default_factory=dict)
-    has_country: bool = False
-    has_region: bool = False
 
     def of(self, record: int) -> int:
-        """Return the number of a record's code; -1: it can't be read."""
+        """Return a record's number; -1: it can't be read."""
         found = self.records.at(record + self.size)
-        options = self.state.options
-        raw = _country(found, options.country_from)
-        regions = _regions(found) if options.depth == "subdivision" else ()
-        self.has_country = self.has_country or raw is not None
-        self.has_region = self.has_region or any(regions)
         try:
-            return self.state.places.read(raw or "", *regions)
+            return self.number_of(found)
         except ValueError as error:
             self.wrong[record] = str(error)
             return -1
@@ -192,21 +218,15 @@ class _Codes:
         self.state.faults.add(f"{self.file.name}: record {position}", self.wrong[record])
 
 
-def _add(
-    tree: _Tree,
-    records: _Records,
-    file: SourceFile,
-    state: ReadState,
-    on_read: Callable[[int], None] | None,
-) -> None:
-    codes = _Codes(records, file, state, tree.size)
+def _add(tree: _Tree, numbers: _Numbers, on_read: Callable[[int], None] | None) -> int:
+    file, state = numbers.file, numbers.state
 
     def on_network(position: int) -> None:
         # There are about as many networks as nodes.
         if on_read is not None:
             on_read(min(file.part.size * position // (tree.nodes + 1), file.part.size))
 
-    found = walk_tree(
+    return walk_tree(
         state.into.ipv4,
         state.into.ipv6,
         tree.children,
@@ -215,15 +235,11 @@ def _add(
         bits=tree.bits,
         least=_BETWEEN,
         most=tree.end - tree.size,
-        code_of=codes.of,
-        on_fault=codes.on_fault,
+        code_of=numbers.of,
+        on_fault=numbers.on_fault,
         file=file.number,
         on_network=on_network,
     )
-    if found and not codes.has_country:
-        raise SourceError(f"{file.name}: its records hold no country")
-    if found and state.options.depth == "subdivision" and not codes.has_region:
-        raise SourceError(f"{file.name}: depth: its records hold no subdivision")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -39,6 +39,7 @@ UNAVAILABLE_FOR_LEGAL_REASONS: Final = 451
 COUNTRY_HEADER: Final = "x-geo-country"
 VERDICT_HEADER: Final = "x-geo-verdict"
 REASON_HEADER: Final = "x-geo-reason"
+NETWORKS_HEADER: Final = "x-geo-networks"
 DATASET_HEADER: Final = "x-geo-dataset"
 """What a request that passes has."""
 
@@ -259,8 +260,8 @@ def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NULL_CALL) -
     Each rule that is evaluated counts as one lookup.
 
     An allowed request gets the headers ``x-geo-country``, ``x-geo-verdict`` and
-    ``x-geo-reason`` (one for each rule) and ``x-geo-dataset``, which replace those of the
-    client. A refused request gets status 451.
+    ``x-geo-reason`` (one for each rule), ``x-geo-networks`` and ``x-geo-dataset``, which
+    replace those of the client. A refused request gets status 451.
 
     Raises:
         RequestError: not a CheckRequest, or no rule applies to the route; Envoy's
@@ -333,6 +334,7 @@ def _allow(response: Any, answer: Answer, verdicts: Iterable[str], reasons: Iter
     response.status.code = _OK
     for name, value in (
         (COUNTRY_HEADER, answer.country),
+        (NETWORKS_HEADER, ", ".join(network.name for network in answer.networks)),
         (VERDICT_HEADER, ", ".join(verdicts)),
         (REASON_HEADER, ", ".join(reasons)),
         (DATASET_HEADER, answer.dataset),

@@ -69,11 +69,13 @@ def lookup(snapshot: Snapshot, body: bytes, _limits: RosterLimits, call: Call = 
 
 
 def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
-    address, region_set, number = _core.read_lookup(body) or _read_lookup(body)
+    address, region_set, number, networks = _core.read_lookup(body) or _read_lookup(body)
     policy = policy_of(number)
     replies = snapshot.dataset.replies
     try:
-        answer = snapshot.dataset.lookup(address, region_set or None, policy)
+        answer = snapshot.dataset.lookup(
+            address, region_set or None, policy, networks_rule(networks)
+        )
     except RegionSetError as error:
         raise _unknown_region_set(error) from None
     reply = (
@@ -136,6 +138,15 @@ def explain(
         response.votes.add(country=code, count=count)
     for vote in why.places:
         response.places.add(**asdict(vote))
+    response.networks.extend(network.number for network in why.networks)  # type: ignore[misc]
+    for one in why.network_lists:
+        response.network_lists.add(
+            network_list=one.network_list,
+            date=one.date,
+            kinds=[kind.number for kind in one.kinds],
+            vouches=one.vouches,
+            range=v1.Range(first=one.first, last=one.last),
+        )
     for view in why.sources:
         response.sources.add(
             source=view.source,
@@ -253,13 +264,14 @@ def _lookup_response(answer: Answer) -> bytes:
         dataset=answer.dataset,
         reason=0 if answer.reason is None else answer.reason.number,  # type: ignore[arg-type]
         region=answer.region,
+        networks=[network.number for network in answer.networks],  # type: ignore[misc]
     ).SerializeToString()
 
 
-def _read_lookup(body: bytes) -> tuple[str | bytes, str, int]:
+def _read_lookup(body: bytes) -> tuple[str | bytes, str, int, int]:
     """Read a request in a form that the core leaves to protobuf."""
     request = _parse(v1.LookupRequest, body)
-    return _address(request), request.region_set, request.policy
+    return _address(request), request.region_set, request.policy, request.networks
 
 
 def _read_again(request: v1.ClassifyRosterRequest) -> _core.WireRoster:
@@ -291,13 +303,14 @@ def _classify(
             field, f"{roster.size} addresses are over the limit of {limits.roster} a roster"
         )
     policy = policy_of(roster.policy)
+    networks = networks_rule(roster.networks)
     region_set = roster.region_set
     if roster.record and not region_set:
         raise _invalid("record", "needs region_set")
     if roster.participants is not None:
         _check_groups(roster)
     try:
-        answer = snapshot.dataset.answer(roster, region_set or None, policy)
+        answer = snapshot.dataset.answer(roster, region_set or None, policy, networks)
     except RegionSetError as error:
         raise _unknown_region_set(error) from None
     while answer.step():
@@ -318,6 +331,7 @@ def _classify(
             reasons={reason: n for reason, n in zip(Reason, reasons, strict=True) if n}
             if (roster.reasons or roster.participants is not None) and reasons is not None
             else None,
+            networks=networks or "",
         )
         rest += v1.ClassifyRosterResponse(record=record_message(record)).SerializeToString()
     if roster.regions and snapshot.dataset.has_subdivisions:
@@ -375,6 +389,17 @@ def policy_of(number: int) -> Policy:
     if policy is None:
         raise _invalid("policy", "not the number of a policy")
     return policy
+
+
+def networks_rule(number: int) -> str | None:
+    """Return what `Dataset.lookup` takes for a number of `CoveringNetworks`.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, none.
+    """
+    if number not in (v1.COVERING_NETWORKS_UNSPECIFIED, v1.COVERING_NETWORKS_IGNORE):
+        raise _invalid("networks", "not the number of a CoveringNetworks")
+    return "IGNORE" if number == v1.COVERING_NETWORKS_IGNORE else None
 
 
 def _invalid(field: str, what: str) -> RequestError:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from grpc_reflection.v1alpha import reflection_pb2
 
 from geolookup import _core, _http2
-from geolookup.answer.claims import Policy, Status, Verdict
+from geolookup.answer.claims import Policy, Status, Verdict, networks_of
 from geolookup.errors import RegionSetError
 from geolookup.service import log, tls
 from geolookup.service.methods import GEOLOOKUP, Method
@@ -92,7 +92,7 @@ class NativeTransport:
         # time under way, so no two threads have the same entry.
         self._streams: dict[int, Stream | ActiveCall] = {}
         # What the loop was taught, newest last: a new dataset begins with it.
-        self._region_sets: dict[tuple[str, Policy], None] = {}
+        self._region_sets: dict[tuple[str, Policy, int], None] = {}
         self._routes: dict[bytes, Mapping[str, str]] = {}
         self._knowing = threading.Lock()
         self._server = _http2.Server(
@@ -173,9 +173,9 @@ class NativeTransport:
         for region_set in islice(snapshot.dataset.region_sets, 1):
             snapshot.dataset.outcome_column(region_set)
         perspectives = []
-        for name, policy in region_sets:
+        for name, policy, networks in region_sets:
             with contextlib.suppress(RegionSetError):  # one that the new dataset does not have
-                known = _perspective(snapshot, name, policy, counters)
+                known = _perspective(snapshot, name, policy, networks, counters)
                 if known is not None:
                     perspectives.append(known)
         with self._given:
@@ -285,7 +285,7 @@ class NativeTransport:
         if method == Method.LOOKUP:
             known = _core.read_lookup(job.body)
             if known is not None:
-                self._teach(job, known[1], known[2])
+                self._teach(job, *known[1:])
         elif method == Method.CLASSIFY_ROSTER:
             self._teach_roster(job, _core.read_roster(job.body))
         elif method == Method.AUTHORIZATION_CHECK:
@@ -312,18 +312,19 @@ class NativeTransport:
 
     def _teach_roster(self, job: _http2.Job, roster: _core.WireRoster | None) -> None:
         if roster is not None:
-            self._teach(job, roster.region_set, roster.policy)
+            self._teach(job, roster.region_set, roster.policy, roster.networks)
 
-    def _teach(self, job: _http2.Job, region_set: str, number: int) -> None:
+    def _teach(self, job: _http2.Job, region_set: str, number: int, networks: int) -> None:
         """Have the loop answer by itself what is asked about a region set that it did not know."""
         if region_set:
             policy = handlers.policy_of(number)
-            taught = _perspective(job.snapshot, region_set, policy, self._calls.counters)
+            taught = _perspective(job.snapshot, region_set, policy, networks, self._calls.counters)
             if taught is not None:
                 name, number, counted, outcomes, stale = taught
                 job.learn(name, number, counted, outcomes, stale=stale)
                 with self._knowing:
-                    _note(self._region_sets, (region_set, policy), None, _http2.PERSPECTIVES)
+                    key = (region_set, policy, networks)
+                    _note(self._region_sets, key, None, _http2.PERSPECTIVES)
 
     def _teach_route(self, job: _http2.Job) -> None:
         """Have the loop answer by itself what comes of a route that it did not know."""
@@ -483,12 +484,13 @@ def _allow(settings: Settings) -> dict[int, list[bytes]]:
 
 def _heads(snapshot: Snapshot) -> tuple[bytes, bytes]:
     """Return where they begin, and by claim what stands before the verdict in responses."""
-    made: dict[tuple[str, int, tuple[str, ...], str], bytes] = {}
+    made: dict[tuple[object, ...], bytes] = {}
     heads, begin = [], array("I", [0])
     at = 0
     for claim in snapshot.dataset.claims:
         claimed = claim.claimed if claim.status is Status.DISPUTED else ()
-        key = (claim.country, int(claim.status), tuple(claimed), claim.region)
+        networks = networks_of(claim.networks)
+        key = (claim.country, int(claim.status), tuple(claimed), claim.region, networks)
         head = made.get(key)
         if head is None:
             head = made[key] = v1.LookupResponse(
@@ -496,6 +498,7 @@ def _heads(snapshot: Snapshot) -> tuple[bytes, bytes]:
                 status=int(claim.status),  # type: ignore[arg-type]  # any number of the enum
                 claimed=claimed,
                 region=claim.region,
+                networks=[network.number for network in networks],  # type: ignore[misc]
             ).SerializeToString()
         heads.append(head)
         at += len(head)
@@ -516,7 +519,7 @@ def _note(known: dict[_Key, _Value], key: _Key, value: _Value, most: int) -> Non
 
 
 def _perspective(
-    snapshot: Snapshot, region_set: str, policy: Policy, counters: Counters
+    snapshot: Snapshot, region_set: str, policy: Policy, networks: int, counters: Counters
 ) -> tuple[bytes, int, int, bytes, bool] | None:
     """Return what `_http2.Job.learn` is given; None: the dataset has become too old just now.
 
@@ -525,21 +528,28 @@ def _perspective(
     """
     dataset = snapshot.dataset
     stale = dataset.withholds_verdicts
-    outcomes = dataset.outcome_column(region_set, policy)
+    outcomes = dataset.outcome_column(region_set, policy, handlers.networks_rule(networks))
     if dataset.withholds_verdicts is not stale:
         return None
-    return region_set.encode(), int(policy), counters.region_set(region_set), outcomes, stale
+    number = int(policy) | 256 * networks  # as GL_IGNORE_NETWORKS in snapshot.h
+    return region_set.encode(), number, counters.region_set(region_set), outcomes, stale
 
 
 def _authorization(
     snapshot: Snapshot, counters: Counters, routes: dict[bytes, Mapping[str, str]]
 ) -> _http2._Authorization:
     """Return what answers Envoy's checks while the dataset is not too old."""
-    numbers: dict[str, int] = {}
-    of = array(
-        "H", (numbers.setdefault(one.country, len(numbers)) for one in snapshot.dataset.claims)
+    numbers: dict[tuple[str, str], int] = {}
+    keys = (
+        (one.country, ", ".join(kind.name for kind in networks_of(one.networks)))
+        for one in snapshot.dataset.claims
     )
-    parts = [envoy_authz.header(envoy_authz.COUNTRY_HEADER, country) for country in numbers]
+    of = array("H", (numbers.setdefault(key, len(numbers)) for key in keys))
+    parts = [
+        envoy_authz.header(envoy_authz.COUNTRY_HEADER, country)
+        + envoy_authz.header(envoy_authz.NETWORKS_HEADER, networks)
+        for country, networks in numbers
+    ]
     begin = array("I", accumulate(map(len, parts), initial=0))
     known = []
     for route, extensions in routes.items():
