@@ -13,10 +13,11 @@ import operator
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, date, datetime
 from enum import Enum
+from functools import reduce
 from typing import Any, Final
 
 from geolookup._sweep import Ranges, merge_ipv4, merge_ipv6, renumber
@@ -158,7 +159,10 @@ def compile_manifest(
                     progress(before + count, total, name)
 
             own = faults if entry.lenient is None else readers.Faults(entry.lenient)
-            if one.vouches:
+            if entry.format is not None:
+                marked = readers.read_kinds(entry.files, format_name=entry.format, faults=own)
+                ranges = _united(marked)
+            elif one.vouches:
                 ranges = readers.read(entry.files, faults=own, on_read=on_read)
             else:
                 kinds = network_bits(one.kinds)
@@ -639,6 +643,48 @@ def _network_layer(one: NetworkList, ranges: SourceRanges, findings: list[str]) 
             bits = Network.RELAY.bit | (VOUCHED if code else 0)
             into.append(first, last, bits, file=file, line=line)
     return _NetworkLayer(one, used, len(ranges), statements)
+
+
+def _united(marked: Mapping[str, SourceRanges]) -> SourceRanges:
+    """Return ranges by kind as one list with the bits of their kinds.
+
+    What is no kind of network, such as IPFire's list of networks to drop, is left out.
+    """
+    layers = []
+    for kind, ranges in marked.items():
+        if kind in Network.__members__:
+            bits = SourceRanges()
+            flat = _flatten(ranges)[0]
+            for family, into in ((flat.ipv4, bits.ipv4), (flat.ipv6, bits.ipv6)):
+                for first, last, code in family:
+                    into.append(first, last, Network[kind].bit if code else 0)
+            layers.append(bits)
+
+    def together(packed: bytes) -> int:
+        return reduce(operator.or_, array("H", packed), 0)
+
+    united = SourceRanges()
+    starts4, bits4 = merge_ipv4([one.ipv4 for one in layers], together)
+    high, low, bits6 = merge_ipv6([one.ipv6 for one in layers], together)
+    starts6 = zip(_numbers(high, "Q"), _numbers(low, "Q"), strict=True)
+    for into, starts, kinds in (
+        (united.ipv4, _numbers(starts4, "I"), _numbers(bits4, "H")),
+        (united.ipv6, [upper << 64 | lower for upper, lower in starts6], _numbers(bits6, "H")),
+    ):
+        ends = [*starts[1:], 1 << into.bits]
+        for first, end, bit in zip(starts, ends, kinds, strict=True):
+            if bit:
+                into.append(first, end - 1, bit)
+    if not len(united):
+        raise SourceError("the files mark no kind of networks")
+    return united
+
+
+def _numbers(column: bytes, kind: str) -> list[int]:
+    numbers = array(kind, column)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tolist()
 
 
 def _networks(lists: Sequence[_NetworkLayer], covering: Sequence[Network]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ from geolookup.answer.age import MAX_DAYS, STALE, AgeLimit
 from geolookup.answer.claims import COVERAGES, COVERING, DEPTHS, Depth, Mute, Network
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.embedded_ipv4 import nat64_prefix
-from geolookup.build.readers import FORMATS, CountryFrom, Options
+from geolookup.build.readers import FORMATS, FORMATS_WITH_KINDS, CountryFrom, Options
 from geolookup.build.sources import (
     NetworkList,
     Overlaps,
@@ -106,11 +106,14 @@ class NetworkEntry:
         network_list: what it is.
         files: where its data is, files or folders; they exist when the manifest is loaded.
         lenient: number of its lines that may be unreadable; None: as for all sources together.
+        format: of a source of countries that marks kinds: one of `readers.FORMATS_WITH_KINDS`;
+            None: a list, by its content.
     """
 
     network_list: NetworkList
     files: tuple[Path, ...]
     lenient: int | None = None
+    format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +309,11 @@ def _network(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]
     }
     with table.locating():
         network_list = NetworkList(**described)
-    return NetworkEntry(network_list, _files(table, folder, elsewhere), _lenient(table))
+    form = table.choice("format", FORMATS_WITH_KINDS) if table.has("format") else None
+    if form is not None and (network_list.kinds or network_list.vouches):
+        raise table.error("format: such a file says the kinds itself; leave out kind and vouches")
+    files = _files(table, folder, elsewhere)
+    return NetworkEntry(network_list, files, _lenient(table), form)
 
 
 def _kinds(table: Table, key: str) -> tuple[Network, ...]:
@@ -401,7 +408,7 @@ _SOURCE_KEYS = (
 )  # fmt: skip
 _NETWORK_KEYS = (
     "name", "files", "kind", "licence", "attribution", "url", "date", "origin", "vouches",
-    "lenient",
+    "lenient", "format",
 )  # fmt: skip
 _OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
 OVERLAPS: tuple[Overlaps, ...] = get_args(Overlaps)

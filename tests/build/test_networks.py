@@ -457,3 +457,23 @@ def test_manifest_with_a_wrong_list_is_refused(
     with pytest.raises(SourceError) as caught:
         manifest.load(written(tmp_path, MANIFEST.replace(*change)))
     assert what in str(caught.value)
+
+
+def test_flags_of_a_source_of_countries_are_a_list(tmp_path: Path) -> None:
+    blocks = (
+        "network,geoname_id,is_anonymous_proxy,is_satellite_provider,is_anycast\n"
+        "1.0.0.0/24,1,1,0,0\n1.0.1.0/24,1,0,1,1\n1.0.2.0/24,1,0,0,0\n"
+    )
+    (tmp_path / "blocks.csv").write_text(blocks)
+    text = (
+        '[[source]]\nname = "base"\nfiles = ["base.csv"]\nlicence = "x"\ndate = 2026-01-01\n'
+        'coverage = "full"\n[[network]]\nname = "flags"\nfiles = ["blocks.csv"]\n'
+        'format = "geolite2"\nlicence = "x"\ndate = 2026-11-01\n'
+    )
+    content = compile_manifest(manifest.load(written(tmp_path, text)))
+    with Dataset.from_buffer(encode(content, optional=content.optional)) as dataset:
+        assert dataset.lookup("1.0.0.1").networks == (Network.PROXY,)
+        assert dataset.lookup("1.0.1.1").networks == (Network.SATELLITE, Network.ANYCAST)
+        assert dataset.lookup("1.0.2.1").networks == ()
+    with pytest.raises(SourceError, match="format: such a file says the kinds itself"):
+        manifest.load(written(tmp_path, text + 'kind = "VPN"\n'))

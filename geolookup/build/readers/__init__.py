@@ -45,6 +45,7 @@ from geolookup.errors import SourceError
 __all__ = [
     "FIRST_SUBDIVISION",
     "FORMATS",
+    "FORMATS_WITH_KINDS",
     "SILENCE",
     "CountryFrom",
     "Faults",
@@ -202,6 +203,8 @@ _READERS_OF_KINDS: Final[dict[str, Callable[[SourceFile, kinds.States], None]]] 
     ipfire.NAME: kinds.of_ipfire,
     libloc.NAME: kinds.of_libloc,
 }
+FORMATS_WITH_KINDS = tuple(_READERS_OF_KINDS)
+"""Formats of sources of countries that also mark kinds of networks; see `read_kinds`."""
 
 
 def read_kinds(
