@@ -302,6 +302,10 @@ static void gl_read(gl_connection *c)
         }
         if (c->tls == NULL && (size_t)n < most - total)
             break;
+        if (c->tls != NULL && !gl_tls_has_more(c->tls)) { /* of the rest the system would say */
+            c->unread = 0;
+            break;
+        }
         total += (size_t)n;
     }
     gl_flush(c);
