@@ -371,6 +371,18 @@ def test_call_that_runs_out_of_time_is_reset_and_the_next_is_answered(kind: Any)
         assert client.country(CHINA) == "CN"
 
 
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_time_limit_may_have_any_length(kind: Any, coalesce: bool) -> None:
+    with (
+        peers(answering) as target,
+        kind(target, transport="native", coalesce=coalesce) as client,
+    ):
+        assert client.country(CHINA, timeout=1e300) == "CN"
+        with pytest.raises(ServiceUnavailableError, match=r"did not answer in 1e-09 s"):
+            client.country(CHINA, timeout=1e-9)
+        assert client.country(CHINA) == "CN"
+
+
 def test_addresses_of_a_target_take_turns_and_stand_in_for_each_other(kind: Any) -> None:
     def answer(number: int, context: Any) -> None:
         pass

@@ -29,6 +29,9 @@ Outcome = bytes | tuple[int, str, int | None, bool]
 
 _CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 _PATHS: Final = {method: method.encode() for method in wire.UNARY}
+_CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
+_LONGEST: Final = 1e9
+"""Seconds that a call may take: thirty years, of which nanoseconds can be counted."""
 _UNSEEN: Final = 3
 """How often a call is made again that the service has not seen: a connection may end each time."""
 _REFUSED: Final = (grpc.StatusCode.UNAVAILABLE.value[0], "", None, True)
@@ -83,12 +86,14 @@ class ThreadCalls:
         Raises:
             ServiceError: the client was closed.
         """
-        deadline = monotonic() + timeout
+        deadline = monotonic() + min(timeout, _LONGEST)
         for _ in range(_UNSEEN):
             connection = self._connection(deadline)
             if isinstance(connection, Failure):
                 return connection
-            outcome = connection.call(_PATHS[method], body, deadline - monotonic(), self._largest)
+            if (remaining := deadline - monotonic()) <= 0:
+                return EXPIRED
+            outcome = connection.call(_PATHS[method], body, remaining, self._largest)
             if isinstance(outcome, bytes):
                 return outcome
             if self._closed:
@@ -272,13 +277,15 @@ class LoopCalls:
         Raises:
             ServiceError: the client was closed.
         """
-        deadline = monotonic() + timeout
+        deadline = monotonic() + min(timeout, _LONGEST)
         for _ in range(_UNSEEN):
             watched = self._usable() or await self._wait(deadline)
             if isinstance(watched, Failure):
                 return watched
+            if (remaining := deadline - monotonic()) <= 0:
+                return EXPIRED
             outcome: Outcome = _REFUSED
-            begun = watched.begin(_PATHS[method], body, deadline - monotonic(), self._largest)
+            begun = watched.begin(_PATHS[method], body, remaining, self._largest)
             if begun is not None:
                 try:
                     outcome = await begun[1]
@@ -289,6 +296,8 @@ class LoopCalls:
                 return outcome
             if self._closed:
                 raise closed()
+            if outcome[0] == _CANCELLED and monotonic() >= deadline:
+                return EXPIRED  # the service's clock was ahead
             if not outcome[3] or monotonic() >= deadline:
                 break
         return _failure(outcome)
