@@ -331,10 +331,9 @@ static inline void gl_send(gl_call *call)
     }
     call->begun = 1;
     if (call->grpc) {
-        nghttp2_nv fields[2 + GL_OWN_FIELDS] = {
-            GL_NV(":status", "200", 3, GL_STATIC),
-            GL_NV("content-type", "application/grpc", 16, GL_STATIC),
-        };
+        nghttp2_nv fields[2 + GL_OWN_FIELDS]; /* set one by one: the rest would be cleared */
+        fields[0] = GL_NV(":status", "200", 3, GL_STATIC);
+        fields[1] = GL_NV("content-type", "application/grpc", 16, GL_STATIC);
         nghttp2_submit_response(session, call->stream, fields,
                                 gl_add_fields(call->headers, fields, 2), &provider);
     } else {

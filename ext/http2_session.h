@@ -99,15 +99,16 @@ static inline void gl_pinged(gl_connection *c)
 static inline void gl_look_at_frame(gl_connection *c, const uint8_t *head)
 {
     int32_t stream = (int32_t)(gl_read_be32(head + 5) & INT32_MAX);
-    int end = head[4] & NGHTTP2_FLAG_END_STREAM;
+    int end = head[4] & NGHTTP2_FLAG_END_STREAM, finished = 0;
 
     c->frame_left = gl_read_be32(head) >> 8;
     if (head[3] == NGHTTP2_DATA) {
         if (c->frame_left < 64 && !end)
             gl_spend(c);
-        for (unsigned i = 0; i < GL_FINISHED; i++)
-            if (c->finished[i] == stream && stream != 0)
-                gl_expel(c, NGHTTP2_STREAM_CLOSED, "data_after_end");
+        for (unsigned i = 0; i < GL_FINISHED; i++) /* whole, so that it is a few vectors */
+            finished |= c->finished[i] == stream;
+        if (finished && stream != 0)
+            gl_expel(c, NGHTTP2_STREAM_CLOSED, "data_after_end");
     }
     if (head[3] == NGHTTP2_RST_STREAM ||
         (end && (head[3] == NGHTTP2_DATA || head[3] == NGHTTP2_HEADERS)))

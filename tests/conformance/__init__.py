@@ -1,1 +1,1 @@
-"""Outside judges of the native transport; see `run` in this folder."""
+"""Outside judges of the native transport: `python -m tests.conformance`."""

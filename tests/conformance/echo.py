@@ -6,7 +6,7 @@
 It has the services of ConnectRPC's conformance tests and of gRPC's interoperability tests: unary
 calls, streams in one direction and in both, headers and trailers, binary metadata and status
 details. Each call comes by the transport's queue for Python. PROTOS is a folder of the generated
-messages; tests/conformance/run makes it.
+messages; `python -m tests.conformance` makes it.
 
 The first form serves as connectconformance asks on standard input, and answers there with its
 port. The second prints its port. Both serve until they are terminated.
@@ -37,7 +37,7 @@ from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.rpc.transports.native import Handler, NativeTransport
 from geolookup.service.settings import ListenAddress
 
-UNIMPLEMENTED, INTERNAL = 12, 13
+UNIMPLEMENTED = 12
 
 Pairs = list[tuple[str, "str | bytes"]]
 Conversation = Generator["bytes | None", "bytes | None", None]

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+def environment(authorities: Path | None) -> dict[str, str]:
+    return os.environ | ({"SERVICE_CA": str(authorities)} if authorities else {})
+
+
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Run:
     """How to run a client to its end."""
@@ -155,7 +160,7 @@ def client(folder: Path) -> Run:
         return subprocess.run(
             [*COMMANDS[folder.name], *arguments],
             cwd=folder,
-            env=os.environ | ({"SERVICE_CA": str(authorities)} if authorities else {}),
+            env=environment(authorities),
             input=given,
             capture_output=True,
             text=True,
@@ -169,10 +174,11 @@ def client(folder: Path) -> Run:
 class Joining:
     """A client that asks for one address after the other over the same channel."""
 
-    def __init__(self, folder: Path, target: str) -> None:
+    def __init__(self, folder: Path, target: str, authorities: Path | None = None) -> None:
         self._process = subprocess.Popen(
             [*COMMANDS[folder.name], target, "join", "CN"],
             cwd=folder,
+            env=environment(authorities),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -317,17 +323,51 @@ def test_roster_that_can_never_be_answered_is_requested_once(client: Run, datase
         assert service.attempts == 1
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """What a service shows, and who has signed it."""
+
+    options: list[str]
+    authorities: Path
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    made = authority.issue_cert("localhost")
+    chain, key, authorities = (folder / name for name in ("chain", "key", "authorities"))
+    chain.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
+    key.write_bytes(made.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(authorities)
+    return Certificate(["--tls-certificate", str(chain), "--tls-key", str(key)], authorities)
+
+
+def at_localhost(service: Service) -> str:
+    return service.target.replace("127.0.0.1", "localhost")
+
+
 MOVES = "200.0.0.1"
 """In Colombia in the embedded dataset, and unassigned in the small one."""
 
 
-def test_joins_go_on_while_dataset_and_connections_change(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("over_tls", [False, pytest.param(True, marks=takes_long)])
+def test_joins_go_on_while_dataset_and_connections_change(
+    folder: Path, tmp_path: Path, certificate: Certificate, over_tls: bool
+) -> None:
     """Connections end by age (GOAWAY) and with their worker, which stops or is killed."""
     served, small = tmp_path / "served.geolookup", tmp_path / "small.geolookup"
     shutil.copy(ROOT / "geolookup" / "data" / "embedded.geolookup", served)
     small.write_bytes(geolookup.answer.dataset.encode(small_dataset.content()))
-    options = ("--dataset", str(served), "--workers", "2", "--max-connection-age", "1")
-    with serving(*options) as service, Joining(folder, service.target) as client:
+    options = ["--dataset", str(served), "--workers", "2", "--max-connection-age", "1"]
+    authorities = None
+    if over_tls:
+        options += certificate.options
+        authorities = certificate.authorities
+    with (
+        serving(*options) as service,
+        Joining(folder, at_localhost(service), authorities) as client,
+    ):
         begin = time.monotonic()
         assert client.country(MOVES) == "CO"
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -361,19 +401,10 @@ def test_shed_join_is_made_again_when_the_service_says_so(folder: Path, dataset:
         assert counters.total([server.counters]).shed[Method.LOOKUP] > 0
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def test_join_and_takedown_over_tls(client: Run, authority: trustme.CA, tmp_path: Path) -> None:
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
-    chain, key, trusted = (tmp_path / name for name in ("chain", "key", "ca"))
-    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    key.write_bytes(certificate.private_key_pem.bytes())
-    authority.cert_pem.write_to_path(trusted)
-    with serving("--tls-certificate", str(chain), "--tls-key", str(key)) as service:
-        target = service.target.replace("127.0.0.1", "localhost")
+def test_join_and_takedown_over_tls(client: Run, certificate: Certificate) -> None:
+    trusted = certificate.authorities
+    with serving(*certificate.options) as service:
+        target = at_localhost(service)
         done = client(target, "join", "CN", given="1.0.1.1\n", authorities=trusted)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("CN ")
