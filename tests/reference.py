@@ -382,6 +382,14 @@ class Oracle:
             if family == version:
                 yield first, last
 
+    def edges(self, version: int) -> list[int]:
+        """Return the addresses on both sides of every boundary, sorted, each once."""
+        top = 2 ** BITS[version] - 1
+        sides = {
+            at for first, last in self.ranges(version) for at in (first - 1, first, last, last + 1)
+        }
+        return sorted(at for at in sides if 0 <= at <= top)
+
     def neighbourhood(self, version: int) -> list[int]:
         """Return every boundary and the addresses beside it, sorted, each once."""
         top = 2 ** BITS[version] - 1

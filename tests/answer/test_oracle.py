@@ -49,7 +49,7 @@ FAMILIES = pytest.mark.parametrize("version", [4, 6])
 
 
 class Sweep:
-    """Every boundary of one family and its neighbours, with what the oracle says of them.
+    """Both sides of every boundary of one family, with what the oracle says of them.
 
     Few different things are said, so each gets a number and verdicts are
     worked out once for each.
@@ -58,7 +58,7 @@ class Sweep:
     def __init__(self, version: int) -> None:
         oracle = reference.embedded()
         self.version = version
-        self.values = oracle.neighbourhood(version)
+        self.values = oracle.edges(version)
         self.packed = reference.pack(version, self.values)
         numbers: dict[Said, int] = {}
         self.numbers = array(
@@ -122,7 +122,7 @@ def test_country_and_status_at_each_boundary_agree_with_oracle(
 ) -> None:
     swept = sweep(version)
     result = classify(dataset, version, swept.packed)
-    assert len(result) == len(swept.values) > 1_000_000
+    assert len(result) == len(swept.values) > 900_000
     check_columns(result, [swept.answers[number] for number in swept.numbers], swept.values)
 
 

@@ -215,6 +215,11 @@ def test_sources_that_cannot_know_what_the_other_says_dispute_it() -> None:
     assert oracle.answer(("FR", "XK")) == Answer(DISPUTED, "FR", ("FR", "XK"))
 
 
+def test_edges_are_both_sides_of_each_boundary() -> None:
+    oracle = Oracle([Source("a", ranges={4: [(0, 5, "CN"), (9, 10, "DE"), (11, 2**32 - 1, "HK")]})])
+    assert oracle.edges(4) == [0, 5, 6, 8, 9, 10, 11, 2**32 - 1]
+
+
 def test_neighbourhood_is_each_boundary_with_the_addresses_beside_it() -> None:
     oracle = Oracle([Source("a", ranges={4: [(0, 5, "CN"), (2**32 - 1, 2**32 - 1, "HK")]})])
     assert oracle.neighbourhood(4) == [0, 1, 4, 5, 6, 2**32 - 2, 2**32 - 1]
