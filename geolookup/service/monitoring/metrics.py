@@ -136,7 +136,7 @@ def _answers(totals: Totals) -> Iterator[Metric]:
             verdicts.add_metric((region_set, verdict.name), count)
     reasons = CounterMetricFamily(
         "geolookup_undetermined",
-        "Addresses without a verdict, by region set and by the reason.",
+        "Addresses, or participants, without a verdict, by region set and by the reason.",
         labels=("region_set", "reason"),
     )
     for region_set, counts in totals.reasons.items():

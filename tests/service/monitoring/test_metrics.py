@@ -189,9 +189,9 @@ def test_answers_are_counted_by_status_and_by_verdict(
     assert found["geolookup_verdicts_total"][("EU", "INSIDE")] == 1
     assert found["geolookup_verdicts_total"][("CN+HK", "UNDETERMINED")] == 1
     assert found["geolookup_verdicts_total"][("other", "INSIDE")] == 0
-    assert found["geolookup_undetermined_total"][("CN+HK", "INVALID")] == 1
-    assert found["geolookup_undetermined_total"][("CN+HK", "DISPUTED")] == 0
-    assert ("CN+HK", "DECIDED") not in found["geolookup_undetermined_total"]
+    assert found["geolookup_undetermined_total"][("INVALID", "CN+HK")] == 1
+    assert found["geolookup_undetermined_total"][("DISPUTED", "CN+HK")] == 0
+    assert ("DECIDED", "CN+HK") not in found["geolookup_undetermined_total"]
     assert found["geolookup_roster_addresses_sum"][()] == 3
     assert found["geolookup_roster_addresses_bucket"][("2.0",)] == 0
     assert found["geolookup_roster_addresses_bucket"][("5.0",)] == 1
