@@ -420,7 +420,8 @@ from geolookup.client import Client
 client = Client({target!r}, timeout=60, transport="native")
 """
     return subprocess.Popen(
-        [sys.executable, "-c", head + body],
+        # From Python 3.12 a fork beside threads warns, which here is the point.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", head + body],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -123,7 +123,8 @@ class HttpServer:
     def _on_done(self, task: asyncio.Task[None]) -> None:
         # Not close, which would wait for a peer that doesn't read. Here, since a task that
         # is cancelled before it begins runs none of its own code.
-        self._connections.pop(task).transport.abort()
+        writer = self._connections.pop(task)
+        writer.transport.abort()  # by its name: from Python 3.13 a writer dropped before warns
 
     async def _serve_connection(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
