@@ -47,12 +47,12 @@ def pairs(dataset: Dataset) -> dict[str, Pair]:
     groups = array("I", [3] * PARTICIPANTS)
 
     def answered(**roster: object) -> object:
-        return dataset.classify(region_set=REGION_SET, **roster).serialised()  # type: ignore[arg-type]
+        return dataset.classify(region_set=REGION_SET, **roster).serialised()
 
     snapshot, limits = handlers.Snapshot(dataset), RosterLimits()
 
     def served(**fields: object) -> Callable[[], object]:
-        request = v1.ClassifyRosterRequest(region_set=REGION_SET, **fields)  # type: ignore[arg-type]
+        request = v1.ClassifyRosterRequest(region_set=REGION_SET, **fields)
         body = request.SerializeToString()
         return partial(handlers.classify_roster, snapshot, body, limits)
 

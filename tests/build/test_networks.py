@@ -72,7 +72,7 @@ def compiled(covering: tuple[Network, ...] | None = None, **more: object) -> Dat
     )
     lists.append((NetworkList("egress", "x", DAY, (Network.RELAY,), vouches=True), vouching))
     given = {} if covering is None else {"covering": covering}
-    content = compile_sources(sources, networks=lists, **given, **more)  # type: ignore[arg-type]
+    content = compile_sources(sources, networks=lists, **given, **more)
     return Dataset.from_buffer(encode(content, optional=content.optional))
 
 
@@ -198,7 +198,7 @@ def test_override_decides_whatever_the_network_is() -> None:
 @pytest.mark.parametrize("wrong", [True, 1, b"IGNORE"])
 def test_networks_of_another_type_are_refused(wrong: object) -> None:
     with compiled() as dataset, pytest.raises(TypeError, match="networks: expected str"):
-        dataset.lookup("1.0.0.0", "CN", networks=wrong)  # type: ignore[arg-type]
+        dataset.lookup("1.0.0.0", "CN", networks=wrong)
 
 
 def test_networks_that_are_unknown_are_refused() -> None:
