@@ -95,6 +95,8 @@ def derive(
     codes: Set[str],
     policy: Policy,
     partly: Set[str] = frozenset(),
+    *,
+    ignores_networks: bool = False,
 ) -> Derivation:
     """Return how an answer's verdict follows.
 
@@ -106,6 +108,7 @@ def derive(
         codes: the codes in it.
         policy: how claims become verdicts.
         partly: the countries and subdivisions of which a part is in it.
+        ignores_networks: whether the answer has networks that hide their users ignored.
 
     Raises:
         ValueError: the two are of different datasets, or the answer has no verdict.
@@ -114,7 +117,8 @@ def derive(
         raise ValueError("explanation and answer are of different datasets")
     if answer.verdict is None or answer.reason is None:
         raise ValueError("the answer has no verdict and no reason")
-    steps = list(_until_decided(_steps(why, answer.reason, codes, policy, partly)))
+    questions = _steps(why, answer.reason, codes, policy, partly, ignores_networks)
+    steps = list(_until_decided(questions))
     if (steps[-1].verdict, steps[-1].reason) != (answer.verdict, answer.reason):
         steps[-1] = Step(steps[-1].question, steps[-1].finding)
         steps.append(
@@ -144,7 +148,12 @@ def _until_decided(steps: Iterator[Step]) -> Iterator[Step]:
 
 
 def _steps(
-    why: Explanation, reason: Reason, codes: Set[str], policy: Policy, partly: Set[str]
+    why: Explanation,
+    reason: Reason,
+    codes: Set[str],
+    policy: Policy,
+    partly: Set[str],
+    ignores_networks: bool,
 ) -> Iterator[Step]:
     """Yield the questions in the order of precedence, also those after the one that decides."""
     status = why.status
@@ -173,11 +182,13 @@ def _steps(
         if reason is Reason.COVERED:
             yield _undetermined(question, f"yes: {kinds}", Reason.COVERED)
         vouching = [one.network_list for one in why.network_lists if one.vouches]
-        if vouching:
+        if ignores_networks:
+            yield Step(question, f"that is ignored: {kinds}")
+        elif vouching:
             yield Step(question, f"{', '.join(vouching)} says where they are: {kinds}")
             policy = Policy.UNANIMOUS
         else:
-            yield Step(question, f"no, or that is ignored: {kinds}")
+            yield Step(question, f"no: {kinds}")
     if partly:
         yield from _steps_of_parts(_Votes(why, codes, partly), why, policy)
         return

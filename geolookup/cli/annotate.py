@@ -10,6 +10,7 @@ import click
 from geolookup.cli.answering import answered
 from geolookup.cli.options import (
     dataset_options,
+    networks_of,
     open_answerer,
     policy_of,
     region_set_options,
@@ -58,6 +59,7 @@ def annotate_records(
     max_invalid: Fraction,
     region_set: str | None,
     policy: str | None,
+    networks: str | None,
     **answerer: Any,
 ) -> None:
     """Write the records of FILE with the answers for their addresses as further columns.
@@ -77,6 +79,7 @@ def annotate_records(
       geolookup annotate events.parquet --column client_ip -o annotated.parquet
     """
     chosen = policy_of(policy, region_set)
+    networks = networks_of(networks, region_set)
     names = [prefix + name for name in ("country", "status")]
     if region_set is not None:
         names += [prefix + name for name in ("verdict", "reason")]
@@ -93,7 +96,7 @@ def annotate_records(
             source.classify([], region_set=region_set, policy=chosen)  # before a byte is written
         with open_output(output) as out:
             writer = records.writer(out, names)
-            for batch in answered(source, records.batches(_BATCH), region_set, chosen):
+            for batch in answered(source, records.batches(_BATCH), region_set, chosen, networks):
                 # Already of the first batch, so that nothing is written of what is no roster.
                 check.add(batch.batch, batch.invalid())
                 check.check()

@@ -77,9 +77,10 @@ def answered(
     batches: Iterator[Batch],
     region_set: str | None,
     policy: Policy,
+    networks: str | None,
 ) -> Iterator[Answered]:
     """Yield each batch with its answers, all of them from one dataset."""
-    classify = partial(source.classify, region_set=region_set, policy=policy)
+    classify = partial(source.classify, region_set=region_set, policy=policy, networks=networks)
     waiting: deque[Batch] = deque()
 
     def rosters() -> Iterator[Sequence[str]]:
@@ -91,7 +92,9 @@ def answered(
     if isinstance(source, Dataset):
         results = map(classify, rosters())
     else:
-        many = partial(source.classify_many, region_set=region_set, policy=policy)
+        many = partial(
+            source.classify_many, region_set=region_set, policy=policy, networks=networks
+        )
         results = _requests(classify, many, rosters())
     parts: list[RosterResult] = []
     size = 0

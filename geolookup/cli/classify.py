@@ -20,6 +20,7 @@ from geolookup.cli.answering import Answered, answered
 from geolookup.cli.options import (
     dataset_options,
     json_option,
+    networks_of,
     open_answerer,
     policy_of,
     region_set_options,
@@ -88,6 +89,7 @@ def classify_roster(
     wanted: tuple[str, ...],
     region_set: str | None,
     policy: str | None,
+    networks: str | None,
     as_json: bool,
     **answerer: Any,
 ) -> None:
@@ -122,6 +124,7 @@ def classify_roster(
     service, rosters over 1,000,000 addresses are sent in pieces.
     """
     chosen = policy_of(policy, region_set)
+    networks = networks_of(networks, region_set)
     _check_options(region_set, id_column, participant_column, bool(wanted), as_json)
     with (
         open_answerer(**answerer, default_timeout=_TIMEOUT) as source,
@@ -132,7 +135,7 @@ def classify_roster(
         if participant_column is not None:
             found = read_participants(records, participant_column, check)
             most = _PIECE if isinstance(source, Dataset) else _REQUEST
-            results = classify_people(source, found.people, most, region_set, chosen)
+            results = classify_people(source, found.people, most, region_set, chosen, networks)
             if wanted:
                 _write_rows(records, found, results, {verdict.upper() for verdict in wanted})
                 return
@@ -143,7 +146,7 @@ def classify_roster(
             return
         local = isinstance(source, Dataset) or wanted or id_column is not None
         batches = records.batches(_PIECE if local else _REQUEST)
-        answers = _checked(answered(source, batches, region_set, chosen), check)
+        answers = _checked(answered(source, batches, region_set, chosen, networks), check)
         if wanted:
             check_output(STANDARD_OUTPUT, binary=records.is_binary)
             writer = records.writer(sys.stdout.buffer)
@@ -164,7 +167,7 @@ def classify_roster(
             progress.update(records.consumed)
         check.check()
         if not totals.size:  # still to be traced, and the region set checked
-            totals.add(source.classify([], region_set=region_set, policy=chosen))
+            totals.add(source.classify([], region_set=region_set, policy=chosen, networks=networks))
     _print(totals, region_set, chosen, as_json)
 
 

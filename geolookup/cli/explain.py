@@ -15,6 +15,7 @@ from geolookup.answer.derivation import derive
 from geolookup.cli.options import (
     dataset_options,
     json_option,
+    networks_of,
     open_answerer,
     policy_of,
     region_set_options,
@@ -37,7 +38,12 @@ _TIMEOUT = 5.0
 @dataset_options
 @server_options
 def explain_address(
-    address: str, region_set: str | None, policy: str | None, as_json: bool, **answerer: Any
+    address: str,
+    region_set: str | None,
+    policy: str | None,
+    networks: str | None,
+    as_json: bool,
+    **answerer: Any,
 ) -> None:
     """Say why ADDRESS has the answer it has.
 
@@ -56,17 +62,24 @@ def explain_address(
       geolookup explain 2002:0100:0101:: --json
     """
     chosen = policy_of(policy, region_set)
+    networks = networks_of(networks, region_set)
     asked = address.encode("utf-8", "replace").decode()
     derivation = None
     with open_answerer(**answerer, default_timeout=_TIMEOUT) as source:
         explanation = source.explain(asked)
         if region_set is not None:
-            answer = source.lookup(asked, region_set, chosen)
+            answer = source.lookup(asked, region_set, chosen, networks=networks)
             if answer.dataset != explanation.dataset:  # the service was reloaded in between
                 explanation = source.explain(asked)
             seen_from = source.region_sets.resolve(region_set)
             derivation = derive(
-                explanation, answer, region_set, seen_from.codes, chosen, seen_from.partly
+                explanation,
+                answer,
+                region_set,
+                seen_from.codes,
+                chosen,
+                seen_from.partly,
+                ignores_networks=networks is not None,
             )
     if as_json:
         record = {"address": address, **asdict(explanation)}

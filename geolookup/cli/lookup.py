@@ -14,6 +14,7 @@ from geolookup.answer.country_codes import COUNTRIES
 from geolookup.cli.options import (
     dataset_options,
     json_option,
+    networks_of,
     open_answerer,
     policy_of,
     region_set_options,
@@ -43,6 +44,7 @@ def lookup_addresses(
     addresses: tuple[str, ...],
     region_set: str | None,
     policy: str | None,
+    networks: str | None,
     as_json: bool,
     **answerer: Any,
 ) -> None:
@@ -64,8 +66,9 @@ def lookup_addresses(
     no verdict).
     """
     chosen = policy_of(policy, region_set)
+    networks = networks_of(networks, region_set)
     with open_answerer(**answerer, default_timeout=_TIMEOUT) as source:
-        answers = _answers(source, _all(addresses), region_set, chosen)
+        answers = _answers(source, _all(addresses), region_set, chosen, networks)
         if as_json:
             for address, answer in answers:
                 click.echo(json.dumps(_record(address, answer)))  # and flushes
@@ -83,12 +86,16 @@ def _all(arguments: Iterable[str]) -> Iterator[str]:
 
 
 def _answers(
-    source: Dataset | Client, addresses: Iterable[str], region_set: str | None, policy: Policy
+    source: Dataset | Client,
+    addresses: Iterable[str],
+    region_set: str | None,
+    policy: Policy,
+    networks: str | None,
 ) -> Iterator[tuple[str, Answer]]:
     for argument in addresses:
         # Bytes that are no UTF-8 can't travel; as "?" they are as little of an address.
         address = argument.encode("utf-8", "replace").decode()
-        yield argument, source.lookup(address, region_set=region_set, policy=policy)
+        yield argument, source.lookup(address, region_set, policy, networks=networks)
 
 
 def _record(address: str, answer: Answer) -> dict[str, object]:

@@ -67,7 +67,7 @@ def region_sets_option(function: _Function) -> _Function:
 
 
 def region_set_options(function: _Function) -> _Function:
-    """Add --region-set and --policy: the question beyond the country."""
+    """Add --region-set, --policy and --networks: the question beyond the country."""
     region_set = click.option(
         "-r",
         "--region-set",
@@ -83,7 +83,13 @@ def region_set_options(function: _Function) -> _Function:
         type=click.Choice([member.name.lower() for member in Policy], case_sensitive=False),
         help="How the sources' claims decide about --region-set.  [default: unanimous]",
     )
-    return region_set(policy(function))
+    networks = click.option(
+        "--networks",
+        type=click.Choice(["ignore"], case_sensitive=False),
+        help="Have networks that hide where their users are (VPNs, Tor, ...) decided like any "
+        "other; by default they are UNDETERMINED.",
+    )
+    return region_set(policy(networks(function)))
 
 
 def public_key_option(function: _Function) -> _Function:
@@ -155,6 +161,13 @@ def policy_of(policy: str | None, region_set: str | None) -> Policy:
     if region_set is None:
         raise click.UsageError("--policy decides about a region set; add --region-set")
     return Policy[policy.upper()]
+
+
+def networks_of(networks: str | None, region_set: str | None) -> str | None:
+    """Return what `Dataset.lookup` takes for --networks."""
+    if networks is not None and region_set is None:
+        raise click.UsageError("--networks decides about a region set; add --region-set")
+    return networks
 
 
 def warn_of_age(dataset: Dataset) -> None:

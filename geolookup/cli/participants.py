@@ -76,7 +76,7 @@ def classify_people(
     most: int,
     region_set: str | RegionSet | None,
     policy: Policy,
-    networks: str | None = None,
+    networks: str | None,
 ) -> Iterator[RosterResult]:
     """Yield results that together have each participant once, all from one dataset.
 

@@ -158,10 +158,11 @@ def test_each_small_case_is_the_oracles(
 
 def test_derivation_of_each_small_case_leads_to_the_answer() -> None:
     with compiled() as dataset:
-        for at, policy in product(range(len(CASES)), Policy):
+        for at, policy, networks in product(range(len(CASES)), Policy, (None, "IGNORE")):
             why = dataset.explain(address(at))
-            answer = dataset.lookup(address(at), "CN", policy)
-            found = derive(why, answer, "CN", REGIONS["CN"], policy)
+            answer = dataset.lookup(address(at), "CN", policy, networks=networks)
+            ignored = networks is not None
+            found = derive(why, answer, "CN", REGIONS["CN"], policy, ignores_networks=ignored)
             last = found.steps[-1]
             assert (last.verdict, last.reason) == (answer.verdict, answer.reason)
             assert last.question != "does the dataset keep all votes?"
