@@ -8,7 +8,7 @@ computed once for each (dataset, region set, policy).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Literal, NoReturn, Protocol, Self, get_args
 
@@ -363,7 +363,8 @@ class Claim:
         abstentions included, and wherever UNANIMOUS does; PRIMARY goes by `country`
         alone. An override decides under each policy, and without a country there is
         no verdict. Neither is there, under each policy, for a network of a *covering* kind,
-        unless a list vouches for the country of its users: then UNANIMOUS decides.
+        unless a list vouches for the country of its users: then UNANIMOUS decides, and the
+        sources' subdivisions do not count, for those are of the relay and not of its users.
 
         A source that names a place in *partly* can't tell the side: under UNANIMOUS it must
         be one of countries, and another full source that can tell must name the same country;
@@ -379,13 +380,15 @@ class Claim:
         """
         if self.country == NO_COUNTRY:
             return Verdict.UNDETERMINED, _WITHOUT_COUNTRY[self.status]
+        claim = self
         if self.networks & covering and self.status is not Status.OVERRIDE:
             if self.covered(covering):
                 return Verdict.UNDETERMINED, Reason.COVERED
             # Its users' country was vouched for, and counts where all sources agree with it.
             policy = Policy.UNANIMOUS
+            claim = replace(self, places=())
         if partly:
-            return _Sides(self, codes, partly).judge(policy, subdivision_sources)
+            return _Sides(claim, codes, partly).judge(policy, subdivision_sources)
         if self.status is Status.OVERRIDE or policy is Policy.PRIMARY:
             return _decided(self.country in codes)
         if policy is Policy.MAJORITY:

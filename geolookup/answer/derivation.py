@@ -7,7 +7,7 @@ documentation, and `derive` holds their outcome against the answer's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from geolookup.answer.claims import (
@@ -187,6 +187,7 @@ def _steps(
         elif vouching:
             yield Step(question, f"{', '.join(vouching)} says where they are: {kinds}")
             policy = Policy.UNANIMOUS
+            why = replace(why, places=())  # subdivisions do not count
         else:
             yield Step(question, f"no: {kinds}")
     if partly:

@@ -19,6 +19,7 @@ from geolookup.build import manifest
 from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.compiler import compile_manifest
 from geolookup.build.readers import Faults, SourceRanges, network_list
+from geolookup.build.readers.ranges import code_number
 from geolookup.build.sources import NetworkList, Override, Source
 
 DAY = date(2026, 11, 1)
@@ -166,6 +167,56 @@ def test_derivation_of_each_small_case_leads_to_the_answer() -> None:
             last = found.steps[-1]
             assert (last.verdict, last.reason) == (answer.verdict, answer.reason)
             assert last.question != "does the dataset keep all votes?"
+
+
+@pytest.mark.parametrize(
+    ("covering", "vouched", "region_set", "verdict", "reason"),
+    [
+        # The sources place the relay's machine in a part of the country, and not its users.
+        (None, "UA", "UA/43", "UNDETERMINED", "SUBDIVISION_UNKNOWN"),
+        (None, "UA", "UA/30", "UNDETERMINED", "SUBDIVISION_UNKNOWN"),
+        (None, "UA", "UA-UA/43", "UNDETERMINED", "SUBDIVISION_UNKNOWN"),
+        (None, "UA", "UA", "INSIDE", "DECIDED"),
+        (None, "UA", "UA+PL/14", "INSIDE", "DECIDED"),
+        (None, "UA", "PL/14", "OUTSIDE", "DECIDED"),
+        (None, "PL", "UA/43", "UNDETERMINED", "DISPUTED"),
+        (None, "", "UA/43", "UNDETERMINED", "COVERED"),
+        # Where relays do not cover, they are networks as others are.
+        ((), "UA", "UA/43", "INSIDE", "DECIDED"),
+        ((), "UA", "UA/30", "OUTSIDE", "DECIDED"),
+    ],
+)
+@pytest.mark.parametrize("policy", Policy)
+def test_relay_that_is_vouched_for_is_never_decided_below_the_country(
+    covering: tuple[Network, ...] | None,
+    vouched: str,
+    region_set: str,
+    verdict: str,
+    reason: str,
+    policy: Policy,
+) -> None:
+    one = address(0)
+    sources = [(Source("registry", "x", DAY), SourceRanges.of([(one, one, "UA")]))]
+    for name in ("cities", "towns"):
+        ranges = SourceRanges()
+        at = int.from_bytes(one)
+        ranges.ipv4.append(at, at, code_number("UA-43"), line=1)
+        sources.append((Source(name, "x", DAY, depth="subdivision"), ranges))
+    egress = NetworkList("egress", "x", DAY, (Network.RELAY,), vouches=True)
+    given = {} if covering is None else {"covering": covering}
+    content = compile_sources(
+        sources, networks=[(egress, SourceRanges.of([(one, one, vouched)]))], **given
+    )
+    with Dataset.from_buffer(encode(content, optional=content.optional)) as dataset:
+        answer = dataset.lookup(one, region_set, policy)
+        assert (answer.verdict, answer.reason) == (verdict, reason)
+        found = dataset.region_sets.resolve(region_set)
+        derived = derive(
+            dataset.explain(one), answer, region_set, found.codes, policy, found.partly
+        )
+        assert (derived.steps[-1].verdict, derived.steps[-1].reason) == (verdict, reason)
+        if covering is None:
+            assert derived.steps[-1].question != "does the dataset keep all votes?"
 
 
 def test_explanation_names_the_lists_with_their_dates() -> None:
