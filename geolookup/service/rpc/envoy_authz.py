@@ -56,7 +56,7 @@ _RULE_KEYS: Final = (
     "blocked_by",
 )
 _EXTENSION: Final = "geolookup."
-_LOWEST_PRINTABLE: Final = 0x20
+_ROUTE_KEYS: Final = frozenset(("region_set", "mode", "policy", "reference", "blocked_by"))
 
 
 class RuleError(GeoLookupError, ValueError):
@@ -107,7 +107,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         for key, text in (("reference", self.reference), ("blocked_by", self.blocked_by)):
-            if not text.isascii() or any(ord(letter) < _LOWEST_PRINTABLE for letter in text):
+            if not (text.isascii() and text.isprintable()):
                 raise RuleError(f"{key}: expected printable ASCII")
         if set(self.blocked_by) & set("<> "):
             raise RuleError("blocked_by: expected a URL")
@@ -225,22 +225,22 @@ class Rules:
                 raise _misconfigured("the route's rule is not in the file, or names more than it")
             return [rule]
         try:
-            return [
-                Rule(
-                    name="route",
-                    region_set=own.pop("region_set"),
-                    mode=Mode(own.pop("mode")),
-                    policy=Policy[own.pop("policy", "unanimous").upper()],
-                    reference=own.pop("reference", ""),
-                    blocked_by=own.pop("blocked_by", ""),
-                    **own,  # type: ignore[arg-type]  # anything left is a TypeError
-                )
-            ]
-        except (KeyError, ValueError, TypeError):
+            if not own.keys() <= _ROUTE_KEYS:
+                raise KeyError
+            rule = Rule(
+                name="route",
+                region_set=own["region_set"],
+                mode=Mode(own["mode"]),
+                policy=Policy[own.get("policy", "unanimous").upper()],
+                reference=own.get("reference", ""),
+                blocked_by=own.get("blocked_by", ""),
+            )
+        except (KeyError, ValueError):
             raise _misconfigured(
                 "the route needs geolookup.region_set and geolookup.mode "
                 f"({' or '.join(Mode)}), and knows no other settings than docs/envoy.md says"
             ) from None
+        return [rule]
 
 
 def load_messages() -> None:

@@ -218,9 +218,16 @@ def test_a_route_brings_its_own_rule_or_names_one(ask: Ask, dataset: Dataset) ->
         pytest.param({"region_set": "cn", "mode": "deny_inside"}, id="unknown region set"),
         pytest.param({"region_set": "CN", "mode": "deny_inside", "policy": "any"}, id="policy"),
         pytest.param({"region_set": "CN", "mode": "deny_inside", "polcy": "x"}, id="unknown key"),
+        pytest.param({"region_set": "CN", "mode": "deny_inside", "hosts": "meet"}, id="hosts"),
+        pytest.param(
+            {"region_set": "CN", "mode": "deny_inside", "path_prefix": "/join"}, id="path prefix"
+        ),
+        pytest.param({"region_set": "CN", "mode": "deny_inside", "name": "x"}, id="name"),
+        pytest.param({"region_set": "", "mode": "deny_inside"}, id="empty region set"),
         pytest.param({"rule": "nobody"}, id="unknown rule"),
         pytest.param({"region_set": "CN", "mode": "deny_inside", "blocked_by": "a b"}, id="link"),
         pytest.param({"region_set": "CN", "mode": "deny_inside", "reference": "a\nb"}, id="text"),
+        pytest.param({"region_set": "CN", "mode": "deny_inside", "blocked_by": "a\x7f"}, id="DEL"),
     ],
 )
 def test_a_route_that_makes_no_sense_is_an_error_and_no_answer(
