@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from pyroaring import BitMap
 from servers import PATIENCE, Service, serving, serving_here, stub_of
 
 from geolookup import Dataset
+from geolookup.answer import age as ages
 from geolookup.answer import dataset as writer
 from geolookup.answer.claims import Policy
 from geolookup.answer.dataset import encode
@@ -129,9 +131,9 @@ def test_verdicts_are_undetermined_from_the_day_on(stub: tuple[Dataset, Any]) ->
     assert (age.days, age.max_age, age.is_stale, age.withholds_verdicts) == (31, 30, True, True)
 
 
-@pytest.mark.usefixtures("transport")
-def test_gateway_is_answered_undetermined_from_the_day_on() -> None:
-    """A rule that refuses who is INSIDE admits all of a stale dataset: it has no verdicts."""
+@contextmanager
+def gateway(dataset: Dataset) -> Iterator[Callable[[], Any]]:
+    """Run a server whose rule refuses who is INSIDE, and give what asks it about one who is."""
     messages = pytest.importorskip(
         "envoy.service.auth.v3.external_auth_pb2", reason="the extra envoy is not installed"
     )
@@ -141,7 +143,6 @@ def test_gateway_is_answered_undetermined_from_the_day_on() -> None:
     request.attributes.request.http.host = "meet.example"
     request.attributes.request.http.path = "/join"
     with (
-        soon_stale() as dataset,
         serving_here(dataset, authz=True) as server,
         grpc.insecure_channel(str(server.address)) as channel,
     ):
@@ -151,15 +152,37 @@ def test_gateway_is_answered_undetermined_from_the_day_on() -> None:
             request_serializer=messages.CheckRequest.SerializeToString,
             response_deserializer=messages.CheckResponse.FromString,
         )
+        yield lambda: check(request, timeout=PATIENCE)
+
+
+@pytest.mark.usefixtures("transport")
+def test_gateway_is_answered_undetermined_from_the_day_on() -> None:
+    """A rule that refuses who is INSIDE admits all of a stale dataset: it has no verdicts."""
+    with soon_stale() as dataset, gateway(dataset) as check:
 
         def is_fresh() -> bool:
-            response = check(request, timeout=PATIENCE)
+            response = check()
             if response.status.code == 0:
                 sent = {one.header.key: one.header.value for one in response.ok_response.headers}
                 assert sent["x-geo-verdict"] == "UNDETERMINED"
             return bool(response.status.code)
 
         watch(dataset, is_fresh)
+
+
+@pytest.mark.usefixtures("transport")
+def test_gateway_refuses_again_when_a_wrong_clock_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = encode(content(datetime.now(UTC), max_age=30, stale="undetermined"))
+    with Dataset.from_buffer(image) as dataset:
+        monkeypatch.setattr(ages, "clock", lambda: time.time() + 40 * 86400)
+        with gateway(dataset) as check:
+            # Only Python's clock is wrong here; Python prepares what the loop answers.
+            assert dataset.withholds_verdicts
+            monkeypatch.undo()
+            assert not dataset.withholds_verdicts
+            assert [check().status.code for _ in range(3)] == [7, 7, 7]
 
 
 def test_library_answers_undetermined_from_the_day_on() -> None:

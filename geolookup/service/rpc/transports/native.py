@@ -537,8 +537,11 @@ def _perspective(
 
 def _authorization(
     snapshot: Snapshot, counters: Counters, routes: dict[bytes, Mapping[str, str]]
-) -> _http2._Authorization:
-    """Return what answers Envoy's checks while the dataset is not too old."""
+) -> _http2._Authorization | None:
+    """Return what answers Envoy's checks while the dataset is not too old.
+
+    None: it is too old. Its outcomes would count if the clock was set back.
+    """
     numbers: dict[tuple[str, str], int] = {}
     keys = (
         (one.country, ", ".join(kind.name for kind in networks_of(one.networks)))
@@ -556,8 +559,11 @@ def _authorization(
         with contextlib.suppress(RequestError, RegionSetError):  # no longer what it was
             rule = _rule_of_route(extensions, snapshot)
             known.append((route, _rule(rule, snapshot, counters)))
+    rules = [_rule(rule, snapshot, counters) for rule in snapshot.rules or ()]
+    if snapshot.dataset.withholds_verdicts:
+        return None
     return (
-        [_rule(rule, snapshot, counters) for rule in snapshot.rules or ()],
+        rules,
         known,
         of.tobytes(),
         begin.tobytes(),
