@@ -206,6 +206,25 @@ def networks_of(bits: int) -> tuple[Network, ...]:
     return tuple(kind for kind in Network if bits & kind.bit)
 
 
+def read_kinds(kinds: Iterable[Network | str]) -> tuple[Network, ...]:
+    """Return kinds of networks in their order; they may be given by name, in any letter case.
+
+    Raises:
+        TypeError, ValueError: they are none.
+    """
+    if isinstance(kinds, (str, bytes)) or not isinstance(kinds, Iterable):
+        raise TypeError(f"expected kinds of networks, not {type(kinds).__name__}")
+    found = set()
+    for kind in kinds:
+        if not isinstance(kind, (Network, str)):
+            raise TypeError(f"expected Network or its name, not {type(kind).__name__}")
+        known = Network.__members__.get(kind.upper()) if isinstance(kind, str) else kind
+        if known is None:
+            raise ValueError(f"expected of {', '.join(Network.__members__)}")
+        found.add(known)
+    return tuple(kind for kind in Network if kind in found)
+
+
 class Policy(_Named):
     """How claims become verdicts. The same numbers as in the proto."""
 

@@ -28,6 +28,7 @@ from geolookup.answer.claims import (
     ignores_networks,
     network_bits,
     networks_of,
+    read_kinds,
     read_policy,
     stale_outcomes,
 )
@@ -125,6 +126,7 @@ class Dataset(metaclass=_Listed):
     _intervals: tuple[int, int]
     _claim_results: _core.ClaimResults
     _covering: tuple[Network, ...]
+    _covering_recorded: str
     _metadata: dict[str, Any]
     _networks: tuple[NetworkInfo, ...]
     _perspective_of: Callable[[str | RegionSet, Policy, bool], Perspective]
@@ -150,6 +152,7 @@ class Dataset(metaclass=_Listed):
         max_age: int | None = None,
         stale: ages.Stale | None = None,
         subdivision_sources: int = SUBDIVISION_SOURCES,
+        covering: Iterable[Network | str] | None = None,
     ) -> Dataset:
         """Return the dataset whose file is in *buffer*.
 
@@ -161,12 +164,15 @@ class Dataset(metaclass=_Listed):
             max_age: see `open`.
             stale: see `open`.
             subdivision_sources: as in `geolookup.open`.
+            covering: see `open`.
 
         Raises:
             DatasetError: damaged, or of an unknown format. The text begins with
                 *name* and says what and where.
-            ValueError: *max_age* or *stale* is out of bounds.
+            TypeError: *covering* has something else than kinds.
+            ValueError: *max_age* or *stale* is out of bounds, or *covering* has an unknown kind.
         """
+        hiding = None if covering is None else _covering(covering)
         if subdivision_sources < 1:
             raise ValueError("subdivision_sources: expected 1 or more")
         view = memoryview(buffer)
@@ -174,7 +180,7 @@ class Dataset(metaclass=_Listed):
             view = memoryview(view.tobytes())
         self = cls.__new__(cls)
         sets = region_sets or RegionSets.builtin()
-        self._read(Image(view, name), sets, subdivision_sources, max_age, stale)
+        self._read(Image(view, name), sets, subdivision_sources, max_age, stale, hiding)
         return self
 
     def _read(
@@ -184,6 +190,7 @@ class Dataset(metaclass=_Listed):
         subdivision_sources: int,
         max_age: int | None,
         stale: ages.Stale | None,
+        chosen: tuple[Network, ...] | None,
     ) -> None:
         claims = ClaimTable(image)
         ipv4_first = image.section("ipv4.first")
@@ -201,7 +208,8 @@ class Dataset(metaclass=_Listed):
         except ValueError as error:
             image.fail(str(error))
         metadata, built, sources = read_metadata(image)
-        networks, covering = read_networks(image, metadata)
+        networks, compiled = read_networks(image, metadata)
+        covering = compiled if chosen is None else chosen
         limit = _age_limit(read_age_limit(image, metadata), max_age, stale)
         stale_from = ages.stale_from(built, limit, sources)
         plain = Perspective(
@@ -236,6 +244,12 @@ class Dataset(metaclass=_Listed):
             ),
             _intervals=(len(ipv4_first) // 4, len(ipv6_high) // 8),
             _covering=covering,
+            # Where there are no lists nothing is covered, whatever an operator says.
+            _covering_recorded=(
+                ""
+                if claims.networks is None or set(covering) == set(compiled)
+                else ",".join(kind.name for kind in covering) or "IGNORE"
+            ),
             _metadata=metadata,
             _networks=networks,
             _perspective_of=_cached_perspectives(
@@ -505,7 +519,7 @@ class Dataset(metaclass=_Listed):
             outside: those outside.
             undetermined: those that are neither.
             reasons: these, for each reason that occurs; None: a record without reasons.
-            networks: see `DecisionRecord.networks`.
+            networks: "IGNORE" where the request has covering networks ignored; else empty.
             time: when it was decided; None: now.
 
         Raises:
@@ -533,7 +547,7 @@ class Dataset(metaclass=_Listed):
             reasons=reasons,
             subdivision_sources=self._subdivision_sources if resolved.partly else None,
             addresses=None if reasons is None else sum(statuses.values()),
-            networks=networks,
+            networks=networks or self._covering_recorded,
         )
 
     def outcome_column(
@@ -629,6 +643,11 @@ class Dataset(metaclass=_Listed):
         return self._covering
 
     @property
+    def covering_recorded(self) -> str:
+        """What records say of `covering`, as `DecisionRecord.networks`."""
+        return self._covering_recorded
+
+    @property
     def claims(self) -> ClaimTable:
         """What all the sources say, by claim number."""
         return self._claims
@@ -660,8 +679,9 @@ class Dataset(metaclass=_Listed):
         dict each, with the attributes of `ExpiringOverride`, as of today), "age" (a dict
         with the attributes of `Age`), "kept_too_long" (a dict each, as `KeptSource`), and
         what else the compiler noted, such as "special_purpose", "nat64_prefixes",
-        "expiring_overrides" where there are some, and "subdivision_sources" (see
-        `geolookup.open`) where a source names subdivisions.
+        "expiring_overrides" where there are some, "subdivision_sources" (see
+        `geolookup.open`) where a source names subdivisions, and, where there are lists of
+        networks, "networks" (a dict each, with the attributes of `NetworkInfo`) and "covering".
         """
         # Through JSON, so that what the caller changes is a copy.
         return {
@@ -672,6 +692,7 @@ class Dataset(metaclass=_Listed):
             "ipv6_intervals": self._intervals[1],
             "claims": len(self._claims),
             **({"subdivision_sources": self._subdivision_sources} if self._claims.places else {}),
+            **({"covering": [kind.name for kind in self._covering]} if self._networks else {}),
             "attributions": list(self.attributions),
             "expired_overrides": [one.as_json() for one in self.expired_overrides()],
             "age": self.age.as_json(),
@@ -937,6 +958,15 @@ def _cached_perspectives(
     return current
 
 
+def _covering(kinds: Iterable[Network | str]) -> tuple[Network, ...]:
+    try:
+        return read_kinds(kinds)
+    except TypeError as error:
+        raise TypeError(f"covering: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"covering: {error}") from None
+
+
 def _age_limit(
     compiled: ages.AgeLimit, max_age: int | None, stale: ages.Stale | None
 ) -> ages.AgeLimit:
@@ -967,6 +997,7 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
     max_age: int | None = None,
     stale: ages.Stale | None = None,
     subdivision_sources: int = SUBDIVISION_SOURCES,
+    covering: Iterable[Network | str] | None = None,
 ) -> Dataset:
     """Open a dataset file; without a path the one that came with geolookup.
 
@@ -988,9 +1019,12 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         subdivision_sources: number of independent origins that must tell whether an address
             is inside, where that depends on subdivisions and the policy is UNANIMOUS. 1 trusts
             a single source; states of free data are wrong for 16 % of the addresses.
+        covering: the kinds of networks that hide where their users are, as `Network` or by
+            name: these have no verdict. None: as the manifest says.
 
     Raises:
-        ValueError: *subdivision_sources* is less than 1.
+        TypeError: *covering* has something else than kinds.
+        ValueError: *subdivision_sources* is less than 1, or *covering* has an unknown kind.
         DatasetError: damaged, unreadable or of an unknown format, or not signed as
             it should be.
         RegionSetError: the region sets can't be read.
@@ -1011,6 +1045,7 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         max_age=max_age,
         stale=stale,
         subdivision_sources=subdivision_sources,
+        covering=covering,
     )
     if public_key is not None:
         from geolookup.answer import signature  # noqa: PLC0415

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from geolookup.answer.claims import Policy, Reason, Status
+from geolookup.answer.claims import Network, Policy, Reason, Status
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.region_sets import MAX_EXPRESSION
 from geolookup.answer.subdivisions import subdivisions
@@ -82,8 +82,9 @@ class DecisionRecord:
             format 1, which has none.
         addresses: addresses in the roster, by default *size*; more where participants
             have several. None in format 1, where they are *size*.
-        networks: "IGNORE" where networks that hide where their users are were ignored;
-            else empty.
+        networks: "IGNORE" where networks that hide where their users are were ignored. The
+            kinds that hid them, by commas, where an operator chose others than the dataset's
+            manifest. Else empty.
         reference: the caller's own, such as the number of a legal demand; see
             `with_reference`. Empty: none.
         subdivision_sources: as in `geolookup.open`, where *codes* has subdivisions; else None.
@@ -393,9 +394,15 @@ def _check_codes(record: DecisionRecord) -> None:
         raise RecordError("subdivision_sources: less than 1")
 
 
+def _check_networks(networks: str) -> None:
+    names = networks.split(",")
+    known = [kind.name for kind in Network if kind.name in names]
+    if networks not in ("", "IGNORE") and names != known:
+        raise RecordError('networks: expected "IGNORE", kinds of networks, or nothing')
+
+
 def _check_rest(record: DecisionRecord) -> None:
-    if record.networks not in ("", "IGNORE"):
-        raise RecordError('networks: expected "IGNORE", or nothing')
+    _check_networks(record.networks)
     if record.inside + record.outside + record.undetermined != record.size:
         raise RecordError("inside, outside and undetermined: their sum is not size")
     if record.addresses is not None and record.reasons is None:

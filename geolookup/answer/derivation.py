@@ -6,13 +6,15 @@ documentation, and `derive` holds their outcome against the answer's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from geolookup.answer.claims import (
+    COVERING,
     NO_COUNTRY,
     SUBDIVISION_SOURCES,
+    Network,
     PlaceVote,
     Policy,
     Reason,
@@ -96,7 +98,7 @@ def derive(
     policy: Policy,
     partly: Set[str] = frozenset(),
     *,
-    ignores_networks: bool = False,
+    covering: Collection[Network] = COVERING,
 ) -> Derivation:
     """Return how an answer's verdict follows.
 
@@ -108,7 +110,8 @@ def derive(
         codes: the codes in it.
         policy: how claims become verdicts.
         partly: the countries and subdivisions of which a part is in it.
-        ignores_networks: whether the answer has networks that hide their users ignored.
+        covering: the kinds of networks that hide where their users are; none where the
+            answer has them ignored.
 
     Raises:
         ValueError: the two are of different datasets, or the answer has no verdict.
@@ -117,7 +120,7 @@ def derive(
         raise ValueError("explanation and answer are of different datasets")
     if answer.verdict is None or answer.reason is None:
         raise ValueError("the answer has no verdict and no reason")
-    questions = _steps(why, answer.reason, codes, policy, partly, ignores_networks)
+    questions = _steps(why, answer.reason, codes, policy, partly, covering)
     steps = list(_until_decided(questions))
     if (steps[-1].verdict, steps[-1].reason) != (answer.verdict, answer.reason):
         steps[-1] = Step(steps[-1].question, steps[-1].finding)
@@ -153,7 +156,7 @@ def _steps(
     codes: Set[str],
     policy: Policy,
     partly: Set[str],
-    ignores_networks: bool,
+    covering: Collection[Network],
 ) -> Iterator[Step]:
     """Yield the questions in the order of precedence, also those after the one that decides."""
     status = why.status
@@ -182,9 +185,9 @@ def _steps(
         if reason is Reason.COVERED:
             yield _undetermined(question, f"yes: {kinds}", Reason.COVERED)
         vouching = [one.network_list for one in why.network_lists if one.vouches]
-        if ignores_networks:
+        if not covering:
             yield Step(question, f"that is ignored: {kinds}")
-        elif vouching:
+        elif vouching and not set(covering).isdisjoint(why.networks):
             yield Step(question, f"{', '.join(vouching)} says where they are: {kinds}")
             policy = Policy.UNANIMOUS
             why = replace(why, places=())  # subdivisions do not count

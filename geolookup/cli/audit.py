@@ -157,6 +157,7 @@ def audit_records(
         region_sets=answerer["region_sets"],
         public_key=answerer["public_key"],
         subdivision_sources=answerer["subdivision_sources"] or SUBDIVISION_SOURCES,
+        covering=answerer["covering"],
     )
     max_age = answerer["max_age"]
     with open_with(max_age=max_age, stale=stale_of(max_age)) as limited:
@@ -242,6 +243,10 @@ class _Audit:
         if needed not in (None, self.dataset.subdivision_sources):
             why = f"it was decided with --subdivision-sources {needed}; name that"
             return _Check(name, _Outcome.NOT_CHECKED, why)
+        if record.networks not in ("IGNORE", self.dataset.covering_recorded):
+            kinds = f"with --covering {record.networks}; name that" if record.networks else ""
+            why = f"it was decided {kinds or 'without --covering; leave that out'}"
+            return _Check(name, _Outcome.NOT_CHECKED, why)
         verdicts, statuses, reasons = self._replayed(record)
         inside, outside, undetermined = verdicts.values()
         compared = {
@@ -274,7 +279,7 @@ class _Audit:
         reasons: Counter[Reason] = Counter()
         assert self.roster is not None  # noqa: S101 - asked by the caller
         with RecordFile(self.roster, Selection(self.column)) as records:
-            networks = record.networks or None
+            networks = "IGNORE" if record.networks == "IGNORE" else None
             for result in self._results(records, region_set, record.policy, networks):
                 for verdict, count in result.verdict_counts().items():
                     totals[verdict] += count

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geolookup.answer.claims import NO_COUNTRY
+from geolookup.answer.claims import NO_COUNTRY, read_kinds
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.derivation import derive
 from geolookup.cli.options import (
@@ -25,6 +25,7 @@ from geolookup.cli.output import printable, table
 from geolookup.cli.reasons import verdict_text
 
 if TYPE_CHECKING:
+    from geolookup.answer.claims import Network
     from geolookup.answer.derivation import Derivation
     from geolookup.answer.explanation import Explanation
 
@@ -79,7 +80,7 @@ def explain_address(
                 seen_from.codes,
                 chosen,
                 seen_from.partly,
-                ignores_networks=networks is not None,
+                covering=() if networks else _covering(source.info()),
             )
     if as_json:
         record = {"address": address, **asdict(explanation)}
@@ -91,6 +92,11 @@ def explain_address(
     if derivation is not None:
         lines[-1:] = [*_derived(derivation, explanation.claimed), lines[-1]]
     click.echo("\n".join(lines))
+
+
+def _covering(described: dict[str, Any]) -> tuple[Network, ...]:
+    """Return the kinds that cover; a dataset without lists of networks does not name them."""
+    return read_kinds(described.get("covering", ()))
 
 
 def _lines(address: str, why: Explanation) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from geolookup.answer.age import MAX_DAYS, WARN_DAYS, Stale, age_warning
-from geolookup.answer.claims import SUBDIVISION_SOURCES, Policy
+from geolookup.answer.claims import SUBDIVISION_SOURCES, Network, Policy, read_kinds
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.dataset import open as open_dataset
@@ -102,6 +102,18 @@ def public_key_option(function: _Function) -> _Function:
     )(function)
 
 
+def read_covering(
+    _: click.Context, param: click.Parameter, text: str | None
+) -> tuple[Network, ...] | None:
+    """Return the kinds of networks that an option names, "VPN,TOR" or "none"; its callback."""
+    if text is None:
+        return None
+    try:
+        return () if text.lower() == "none" else read_kinds(text.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"{param.opts[0]}: {error}, by commas, or none") from None
+
+
 def dataset_options(function: _Function) -> _Function:
     """Add --dataset, --region-sets and --public-key: what this process answers from."""
     # That the dataset is missing is for open() to say: exit code 3.
@@ -121,7 +133,18 @@ def dataset_options(function: _Function) -> _Function:
         help="Independent sources that must tell in which part of a country an address is; 2"
         " by default.",
     )
-    return dataset(region_sets_option(public_key_option(max_age(subdivision_sources(function)))))
+    covering = click.option(
+        "--covering",
+        metavar="KINDS",
+        callback=read_covering,
+        help="Kinds of networks that hide where their users are, by commas, or none; by default"
+        " as the dataset's manifest says.",
+    )
+    options = (dataset, region_sets_option, public_key_option, max_age, subdivision_sources)
+    function = covering(function)
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def stale_of(max_age: int | None) -> Stale | None:
@@ -188,6 +211,7 @@ def open_answerer(
     public_key: str | None,
     max_age: int | None,
     subdivision_sources: int | None,
+    covering: tuple[Network, ...] | None,
     connection: Connection | None,
     default_timeout: float,
 ) -> Iterator[Dataset | Client]:
@@ -203,15 +227,16 @@ def open_answerer(
             max_age=max_age,
             stale=stale_of(max_age),
             subdivision_sources=subdivision_sources or SUBDIVISION_SOURCES,
+            covering=covering,
         ) as opened:
             warn_of_age(opened)
             yield opened
         return
-    own = (dataset, region_sets, public_key, max_age, subdivision_sources)
+    own = (dataset, region_sets, public_key, max_age, subdivision_sources, covering)
     if any(option is not None for option in own):
         raise click.UsageError(
             "--server answers from its own --dataset and --region-sets, and checks its own"
-            " --public-key, --max-age and --subdivision-sources"
+            " --public-key, --max-age, --subdivision-sources and --covering"
         )
     with connect(connection, default_timeout) as client:
         yield client

@@ -686,7 +686,7 @@ def _record(message: v1.DecisionRecord, result: RosterResult, question: Question
         and record.region_set == question.expression
         and record.policy is question.policy
         and record.addresses in (None, result.size)
-        and record.networks == (question.networks or "")
+        and question.networks in (None, record.networks)  # the service may cover kinds of its own
         and record.statuses == result.status_counts()
         and [record.inside, record.outside, record.undetermined]
         == list(result.verdict_counts().values())

@@ -6,12 +6,13 @@ import ipaddress
 from datetime import date
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import reference
 
 from geolookup import Dataset, DatasetError, Network, Policy, Reason, SourceError, Verdict
-from geolookup.answer.claims import VOUCHED, Claim, Status, network_bits
+from geolookup.answer.claims import VOUCHED, Claim, Status, network_bits, read_kinds
 from geolookup.answer.dataset import encode
 from geolookup.answer.derivation import derive
 from geolookup.answer.file_format import DatasetContent
@@ -45,7 +46,9 @@ def address(case: int) -> bytes:
     return (0x01000000 + 2 * case).to_bytes(4)
 
 
-def compiled(covering: tuple[Network, ...] | None = None, **more: object) -> Dataset:
+def compiled(
+    covering: tuple[Network, ...] | None = None, opened_with: Any = None, **more: object
+) -> Dataset:
     """Return a dataset in which each case is one address."""
     sources = [
         (
@@ -74,7 +77,8 @@ def compiled(covering: tuple[Network, ...] | None = None, **more: object) -> Dat
     lists.append((NetworkList("egress", "x", DAY, (Network.RELAY,), vouches=True), vouching))
     given = {} if covering is None else {"covering": covering}
     content = compile_sources(sources, networks=lists, **given, **more)
-    return Dataset.from_buffer(encode(content, optional=content.optional))
+    image = encode(content, optional=content.optional)
+    return Dataset.from_buffer(image, covering=opened_with)
 
 
 def expected(
@@ -162,8 +166,8 @@ def test_derivation_of_each_small_case_leads_to_the_answer() -> None:
         for at, policy, networks in product(range(len(CASES)), Policy, (None, "IGNORE")):
             why = dataset.explain(address(at))
             answer = dataset.lookup(address(at), "CN", policy, networks=networks)
-            ignored = networks is not None
-            found = derive(why, answer, "CN", REGIONS["CN"], policy, ignores_networks=ignored)
+            hiding = () if networks else dataset.covering
+            found = derive(why, answer, "CN", REGIONS["CN"], policy, covering=hiding)
             last = found.steps[-1]
             assert (last.verdict, last.reason) == (answer.verdict, answer.reason)
             assert last.question != "does the dataset keep all votes?"
@@ -245,6 +249,40 @@ def test_override_decides_whatever_the_network_is() -> None:
         assert dataset.lookup(address(1), "CN").reason is Reason.NO_COUNTRY
         answer = dataset.lookup(address(at), "CN")
         assert (answer.verdict, answer.networks) == (Verdict.OUTSIDE, (Network.VPN,))
+
+
+@pytest.mark.parametrize("kinds", [(), ("vpn",), (Network.RELAY, "HOSTING"), tuple(Network)])
+def test_dataset_opened_with_covering_answers_as_one_compiled_with_them(
+    kinds: tuple[Network | str, ...],
+) -> None:
+    chosen = read_kinds(kinds)
+    with compiled(chosen) as known, compiled(opened_with=kinds) as dataset:
+        assert (dataset.covering, dataset.info()["covering"]) == (
+            chosen,
+            [kind.name for kind in chosen],
+        )
+        for at, policy in product(range(len(CASES)), Policy):
+            given, answer = (one.lookup(address(at), "CN", policy) for one in (known, dataset))
+            assert (answer.verdict, answer.reason) == (given.verdict, given.reason)
+            found = derive(
+                dataset.explain(address(at)), answer, "CN", REGIONS["CN"], policy, covering=chosen
+            )
+            assert found.steps[-1].question != "does the dataset keep all votes?"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "error"),
+    [
+        ("VPN", TypeError),
+        (b"VPN", TypeError),
+        (1, TypeError),
+        ([1], TypeError),
+        (["X"], ValueError),
+    ],
+)
+def test_covering_of_anything_else_is_refused(kinds: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="covering: expected"):
+        compiled(opened_with=kinds)
 
 
 @pytest.mark.parametrize("wrong", [True, 1, b"IGNORE"])

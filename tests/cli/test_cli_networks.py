@@ -14,10 +14,12 @@ from servers import serving
 
 from geolookup import Network
 from geolookup.answer.dataset import encode
+from geolookup.answer.dataset import open as open_dataset
+from geolookup.answer.decision_record import to_json
 from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.readers import SourceRanges
 from geolookup.build.sources import NetworkList, Source
-from geolookup.cli import command
+from geolookup.cli import command, main
 
 DAY = date(2026, 11, 1)
 VPN, PLAIN, ELSEWHERE = "1.0.0.1", "1.0.1.1", "2.0.0.1"
@@ -127,6 +129,77 @@ def test_explain_decides_ignored_networks(source: list[str]) -> None:
 
     assert found() == ("UNDETERMINED", "COVERED", "yes: VPN")
     assert found("--networks", "ignore") == ("INSIDE", "DECIDED", "that is ignored: VPN")
+
+
+def test_covering_of_a_process_takes_the_place_of_the_manifest(path: Path) -> None:
+    def found(*more: str) -> tuple[Any, Any]:
+        answer = json.loads(output("lookup", VPN, "--json", "--dataset", path, *more))
+        return answer["verdict"], answer["reason"]
+
+    assert found("--covering", "vpn,Tor") == ("UNDETERMINED", "COVERED")
+    for kinds in ("TOR", "none"):
+        assert found("--covering", kinds) == ("INSIDE", "DECIDED")
+
+
+@pytest.mark.parametrize("kinds", ["", "VPN TOR", "VPN,", "PIGEON", "VPN,none"])
+def test_unknown_covering_kinds_are_refused(path: Path, kinds: str) -> None:
+    done = run("lookup", VPN, "--dataset", path, "--covering", kinds)
+    assert done.exit_code == 2
+    assert "--covering: expected of TOR, VPN, PROXY, RELAY" in done.output
+
+
+def test_covering_is_the_service_s_own(target: str) -> None:
+    done = run("lookup", VPN, "--server", target, "--covering", "VPN")
+    assert done.exit_code == 2
+    assert "--subdivision-sources and --covering" in done.output
+
+
+@pytest.mark.parametrize(
+    ("chosen", "recorded", "undetermined"),
+    [
+        (None, "", 1),
+        (["TOR", "VPN", "PROXY", "RELAY"], "", 1),
+        (["VPN"], "VPN", 1),
+        (["HOSTING", "TOR"], "TOR,HOSTING", 0),
+        ([], "IGNORE", 0),
+    ],
+)
+def test_record_has_the_kinds_of_an_operator_and_audit_asks_for_them(
+    path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    chosen: list[str] | None,
+    recorded: str,
+    undetermined: int,
+) -> None:
+    def audit(*more: str) -> tuple[Any, str]:
+        arguments = ("audit", kept, "--roster", roster, "--dataset", path, *more)
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, arguments)])
+        return ended.value.code, capsys.readouterr().out
+
+    addresses = [ip for _, ip in ROWS]
+    with open_dataset(path, covering=chosen) as dataset:
+        record = dataset.classify(addresses, region_set="CN", record=True).record
+    assert record is not None
+    assert (record.networks, record.undetermined) == (recorded, undetermined)
+    kept, roster = tmp_path / "record.json", tmp_path / "roster.txt"
+    kept.write_text(to_json(record))
+    roster.write_text("\n".join(addresses))
+    if recorded == "IGNORE":
+        assert audit()[0] == audit("--covering", "PROXY")[0] == 0
+        return
+    code, text = audit("--covering", "PROXY")
+    assert code == 2
+    assert "not checked: it was decided with" in text
+    if recorded:
+        code, text = audit()
+        assert code == 2
+        assert f"it was decided with --covering {recorded}; name that" in text
+        assert audit("--covering", recorded)[0] == 0
+    else:
+        assert "it was decided without --covering; leave that out" in text
+        assert audit()[0] == 0
 
 
 @pytest.mark.parametrize("door", ["lookup", "classify", "annotate", "explain"])

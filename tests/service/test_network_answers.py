@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from servers import PATIENCE, serving_here, stub_of
+from servers import PATIENCE, serving, serving_here, stub_of
 
-from geolookup import Dataset, Network, Reason
+from geolookup import Dataset, Network, Reason, Verdict
 from geolookup.answer.dataset import encode
 from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.readers import SourceRanges
@@ -19,6 +20,8 @@ from geolookup.client import Client
 from geolookup.v1 import geolookup_pb2 as v1
 
 DAY = date(2026, 11, 1)
+IMAGES: dict[str, bytes] = {}
+"""Files of datasets, by id."""
 ADDRESSES = ["1.0.0.1", "1.0.1.1", "1.0.2.1", "2001:200::1", "10.0.0.1", "x"]
 """A VPN, hosting, nothing of either; a VPN in a cloud; private, and no address."""
 
@@ -41,7 +44,9 @@ def dataset() -> Iterator[Dataset]:
             (NetworkList("cloud", "x", DAY, (Network.HOSTING,)), hosting),
         ],
     )
-    with Dataset.from_buffer(encode(content, optional=content.optional)) as opened:
+    image = encode(content, optional=content.optional)
+    with Dataset.from_buffer(image) as opened:
+        IMAGES[opened.id] = image
         yield opened
 
 
@@ -94,6 +99,36 @@ def test_record_says_that_networks_were_ignored(target: str, dataset: Dataset) -
                 "",
                 {Reason.SPECIAL_PURPOSE: 1, Reason.INVALID: 1, Reason.COVERED: 2},
             )
+
+
+@pytest.mark.parametrize(
+    ("kinds", "recorded", "inside"),
+    [("none", "IGNORE", [0, 1, 2, 3]), ("HOSTING", "HOSTING", [0, 2]), ("as-compiled", "", [1, 2])],
+)
+def test_service_has_covering_kinds_of_its_own(
+    transport: str,  # noqa: ARG001
+    dataset: Dataset,
+    tmp_path: Path,
+    kinds: str,
+    recorded: str,
+    inside: list[int],
+) -> None:
+    path = tmp_path / "networks.geolookup"
+    path.write_bytes(IMAGES[dataset.id])
+    with (
+        serving("--dataset", str(path), "--covering", kinds) as service,
+        Client(service.target) as client,
+    ):
+        for _ in range(3):  # from Python, from what it taught the loop, and again
+            assert list(client.classify(ADDRESSES, region_set="CN").inside) == inside
+            verdicts = [client.lookup(one, "CN").verdict for one in ADDRESSES]
+            found = [at for at, verdict in enumerate(verdicts) if verdict is Verdict.INSIDE]
+            assert found == inside
+        result = client.classify(ADDRESSES, region_set="CN", record=True)
+        assert result.record is not None
+        assert result.record.networks == recorded
+        named = {"none": [], "as-compiled": ["TOR", "VPN", "PROXY", "RELAY"]}
+        assert client.info()["covering"] == named.get(kinds, [kinds])
 
 
 def test_counts_and_column_are_in_the_message(target: str) -> None:

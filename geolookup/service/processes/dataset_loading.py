@@ -147,6 +147,7 @@ def open_sealed(
         subdivision_sources=(
             SUBDIVISION_SOURCES if settings is None else settings.subdivision_sources
         ),
+        covering=None if settings is None else settings.covering,
     )
 
 

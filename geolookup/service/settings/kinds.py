@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from geolookup.answer.claims import Network, read_kinds
 from geolookup.service.settings.listening import ListenAddress
 from geolookup.service.settings.problems import SettingsError
 
@@ -18,7 +19,10 @@ T = TypeVar("T")
 NONE = "none"
 """How an optional setting that is not set is written, since TOML has no null."""
 
-Plain = str | int | float | bool | dict[str, list[str]]
+AS_COMPILED = "as-compiled"
+"""How a setting is written that leaves the matter to the dataset's manifest."""
+
+Plain = str | int | float | bool | list[str] | dict[str, list[str]]
 """A value that TOML and JSON both have."""
 
 
@@ -228,6 +232,41 @@ class Listener(Kind[str | None]):
 
     def plain(self, value: Any) -> str:
         return NONE if value is None else str(value)
+
+
+class Covering(Kind[tuple[Network, ...] | None]):
+    """Kinds of networks, none of them, or those of the manifest; in a string by commas."""
+
+    metavar = "KINDS"
+    expected = f"{AS_COMPILED}, {NONE}, or of {', '.join(Network.__members__)}"
+
+    def from_text(self, text: str, folder: Path) -> tuple[Network, ...] | None:  # noqa: ARG002
+        if text == AS_COMPILED:
+            return None
+        return self._named([] if text == NONE else text.split(","))
+
+    def from_toml(self, value: object, folder: Path) -> tuple[Network, ...] | None:
+        if isinstance(value, str):
+            return self.from_text(value, folder)
+        if not isinstance(value, list):
+            raise self.unfit()
+        return self._named(value)
+
+    def _named(self, names: list[str]) -> tuple[Network, ...]:
+        try:
+            return read_kinds(names)
+        except (TypeError, ValueError):
+            raise self.unfit() from None
+
+    def check(self, value: Any) -> tuple[Network, ...] | None:
+        if value is not None and (
+            type(value) is not tuple or not all(isinstance(kind, Network) for kind in value)
+        ):
+            raise self.unfit()
+        return value
+
+    def plain(self, value: Any) -> Plain:
+        return AS_COMPILED if value is None else [kind.name for kind in value]
 
 
 class AllowLists(Kind[Mapping[str, frozenset[str]]]):

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from geolookup.answer.age import MAX_DAYS, STALE, WARN_DAYS, Stale
-from geolookup.answer.claims import SUBDIVISION_SOURCES
+from geolookup.answer.claims import SUBDIVISION_SOURCES, Network
 from geolookup.service.methods import Method
 from geolookup.service.settings.cores import available_cores
 from geolookup.service.settings.kinds import (
+    AS_COMPILED,
     AllowLists,
     Choice,
+    Covering,
     FilePath,
     Kind,
     Listener,
@@ -134,8 +136,6 @@ class RosterLimits:
         return self.roster * MAX_TEXT_BYTES + _OTHER_FIELDS
 
 
-_AS_COMPILED = "as-compiled"
-
 _LISTEN = "Listeners"
 _DATA = "Data"
 _WORK = "Workers"
@@ -246,11 +246,11 @@ class Settings:
         "Days after which the dataset is stale; 0: as its manifest says",
     )
     stale: str = _setting(
-        _AS_COMPILED,
+        AS_COMPILED,
         _DATA,
-        Choice(_AS_COMPILED, *STALE),
+        Choice(AS_COMPILED, *STALE),
         "What follows where it is: warn says so, undetermined makes each verdict UNDETERMINED,"
-        f" too; {_AS_COMPILED}: as its manifest says",
+        f" too; {AS_COMPILED}: as its manifest says",
     )
 
     subdivision_sources: int = _setting(
@@ -259,6 +259,13 @@ class Settings:
         WholeNumber(1, 255),
         "Independent sources that must tell whether an address is inside, where a region set"
         " divides its country and the policy is UNANIMOUS; 1 trusts a single one",
+    )
+    covering: tuple[Network, ...] | None = _setting(
+        None,
+        _DATA,
+        Covering(),
+        "Kinds of networks that hide where their users are, by commas, in TOML as a list; "
+        f"{AS_COMPILED}: as the dataset's manifest says",
     )
 
     workers: int = _setting(
@@ -422,7 +429,7 @@ class Settings:
     @property
     def age_limit(self) -> tuple[int | None, Stale | None]:
         """The arguments `max_age` and `stale` of `Dataset.from_buffer`."""
-        stale = None if self.stale == _AS_COMPILED else cast("Stale", self.stale)
+        stale = None if self.stale == AS_COMPILED else cast("Stale", self.stale)
         return self.max_age or None, stale
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geolookup.answer.claims import Network
 from geolookup.cli.serve import run_service
 from geolookup.service.methods import Method
 from geolookup.service.settings import (
@@ -30,7 +31,14 @@ from geolookup.service.settings import (
     show,
     source,
 )
-from geolookup.service.settings.kinds import AllowLists, Choice, Seconds, Switch, WholeNumber
+from geolookup.service.settings.kinds import (
+    AllowLists,
+    Choice,
+    Covering,
+    Seconds,
+    Switch,
+    WholeNumber,
+)
 from geolookup.service.settings.model import table
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -250,6 +258,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ("allow", "Lookup"),
         ("allow", "Lookup="),
         ("allow", "LookUp=a"),
+        *(("covering", text) for text in ("", "VPN,", "VPN TOR", "PIGEON", "VPN,none")),
     ],
 )
 def test_bad_value_names_setting_and_origin_and_is_not_repeated(name: str, text: str) -> None:
@@ -278,6 +287,9 @@ def test_bad_value_names_setting_and_origin_and_is_not_repeated(name: str, text:
         ("dataset = 1", "dataset: expected a file's path, or none (FILE:1)"),
         ("listen = 1", "listen: expected HOST:PORT, [IPV6]:PORT or unix:PATH (FILE:1)"),
         ("transport = []", "transport: expected native or threads (FILE:1)"),
+        ("covering = 1", "covering: expected as-compiled, none, or of TOR, VPN, PROXY"),
+        ("covering = [1]", "covering: expected as-compiled, none, or of TOR, VPN, PROXY"),
+        ('covering = ["none"]', "covering: expected as-compiled, none, or of TOR, VPN, PROXY"),
         ("allow = 1", "allow: expected for each rpc a list of at least one identity (FILE:1)"),
         ("\n[allow]\nLookup = []", "allow: expected for each rpc a list of at least one ident"),
         ('[allow]\nLookup = "a"', "allow: expected for each rpc a list of at least one identity"),
@@ -420,6 +432,9 @@ def values(row: model.Setting) -> st.SearchStrategy[str]:
         return st.sampled_from(["true", "false"])
     if isinstance(kind, Choice):
         return st.sampled_from(kind.words)
+    if isinstance(kind, Covering):
+        kinds = st.lists(st.sampled_from([*Network.__members__]), min_size=1).map(",".join)
+        return st.one_of(kinds, st.sampled_from(["none", "as-compiled"]))
     if row.name in {"listen", "admin", "metrics"}:
         port = NAMES.index(row.name) + 1
         return st.sampled_from([f"127.0.0.1:{port}", f"[::1]:{port}", f"localhost:{port}"])
