@@ -613,8 +613,9 @@ class Dataset(metaclass=_Listed):
 
     @property
     def attributions(self) -> tuple[str, ...]:
-        """The texts that the sources' licences ask to be shown, each once."""
-        texts = (source.attribution for source in self._sources)
+        """The texts that licences, of sources and lists of networks, ask to be shown, each once."""
+        texts = [source.attribution for source in self._sources]
+        texts += [one.attribution for one in self._networks]
         return tuple(dict.fromkeys(text for text in texts if text))
 
     @property

@@ -40,7 +40,8 @@ _TIMEOUT = 5.0
 def show_info(as_json: bool, **answerer: Any) -> None:
     """Describe the dataset that answers: its id, when it was built, from what.
 
-    The attributions are what the sources' licences ask you to show. With --json
+    Lists of networks are named with their kinds, and the kinds that hide where their users
+    are as "covering". The attributions are what the licences ask you to show. With --json
     everything is one object. The last line says how `geolookup serve` takes calls
     here.
 
@@ -68,6 +69,20 @@ def _subdivisions_row(described: dict[str, Any]) -> list[list[str]]:
     return [["subdivisions", f"of {named}; {number} must tell"]]
 
 
+def _covering_row(described: dict[str, Any]) -> list[list[str]]:
+    kinds = described.get("covering")  # not without lists of networks
+    return [] if kinds is None else [["covering", printable(", ".join(kinds) or "none")]]
+
+
+def _network_lists(described: dict[str, Any]) -> list[str]:
+    rows = [["NETWORKS", "DATE", "LICENCE", "KINDS", "VOUCHES", "RANGES"]]
+    for one in described.get("networks", ()):
+        kinds = ", ".join(one["kinds"]) or "as the list says"
+        texts = [printable(text) for text in (one["name"], one["date"], one["licence"], kinds)]
+        rows.append([*texts, "yes" if one["vouches"] else "no", f"{one['ranges']:,}"])
+    return [table(rows, right=(5,))] if len(rows) > 1 else []
+
+
 def _print_info(described: dict[str, Any]) -> None:
     rows = [["SOURCE", "DATE", "LICENCE", "COVERAGE", "ORIGIN", "RANGES"]]
     for source in described["sources"]:
@@ -81,8 +96,9 @@ def _print_info(described: dict[str, Any]) -> None:
         ["IPv6", f"{described['ipv6_intervals']:,} intervals"],
         ["claims", f"{described['claims']:,}"],
         *_subdivisions_row(described),
+        *_covering_row(described),
     ]
-    blocks = [table(facts), table(rows, right=(5,))]
+    blocks = [table(facts), table(rows, right=(5,)), *_network_lists(described)]
     expired = described.get("expired_overrides")  # a service says so in its status
     if expired:
         rows = [["EXPIRED OVERRIDE", "LAST DAY", "COMMENT"]]

@@ -35,7 +35,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vpn.ipv4.append(0x01000000, 0x010000FF, Network.VPN.bit)
     content = compile_sources(
         [(Source("s", "x", DAY), source)],
-        networks=[(NetworkList("vpn", "x", DAY, (Network.VPN,)), vpn)],
+        networks=[
+            (NetworkList("vpn", "MIT", DAY, (Network.VPN,), attribution="VPNs by Someone"), vpn),
+            (NetworkList("mixed", "CC-BY-4.0", DAY, ()), SourceRanges()),
+        ],
     )
     path = tmp_path_factory.mktemp("networks") / "networks.geolookup"
     path.write_bytes(encode(content, optional=content.optional))
@@ -129,6 +132,33 @@ def test_explain_decides_ignored_networks(source: list[str]) -> None:
 
     assert found() == ("UNDETERMINED", "COVERED", "yes: VPN")
     assert found("--networks", "ignore") == ("INSIDE", "DECIDED", "that is ignored: VPN")
+
+
+def test_info_names_the_lists_of_networks(source: list[str]) -> None:
+    text = run("info", *source).output
+    assert "\ncovering  TOR, VPN, PROXY, RELAY\n" in text
+    assert (
+        "NETWORKS  DATE        LICENCE    KINDS             VOUCHES  RANGES\n"
+        "vpn       2026-11-01  MIT        VPN               no            1\n"
+        "mixed     2026-11-01  CC-BY-4.0  as the list says  no            0\n"
+    ) in text
+    assert "\n\nVPNs by Someone\n" in text
+    described = json.loads(run("info", "--json", *source).output)
+    assert described["covering"] == ["TOR", "VPN", "PROXY", "RELAY"]
+    assert [one["name"] for one in described["networks"]] == ["vpn", "mixed"]
+    assert described["attributions"] == ["VPNs by Someone"]
+
+
+def test_info_names_the_covering_kinds_of_a_process(path: Path) -> None:
+    for given, shown in (("none", "none"), ("HOSTING,TOR", "TOR, HOSTING")):
+        text = run("info", "--dataset", path, "--covering", given).output
+        assert f"\ncovering  {shown}\n" in text
+
+
+def test_info_without_lists_of_networks_names_no_kinds() -> None:
+    text = run("info").output
+    assert "covering" not in text
+    assert "NETWORKS" not in text
 
 
 def test_covering_of_a_process_takes_the_place_of_the_manifest(path: Path) -> None:
