@@ -161,6 +161,7 @@ static inline void glc_shared_cancel(glc_shared *s, glc_waiter *w, int code, con
         glc_cancel(&w->call, code, text);
         glc_flush(s->connection);
     }
+    glc_hand_on(s); /* it may be the one that was to lead */
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -91,6 +91,7 @@ struct glc_connection {
     uint8_t draining; /* takes no more calls */
     uint8_t closed;
     uint8_t wants_write;
+    uint8_t unread; /* TLS may have bytes that poll does not know of */
     uint8_t probing;
     const char *problem; /* why it is closed */
     uint64_t now, heard, probed_at;
@@ -671,13 +672,16 @@ static inline void glc_receive(glc_connection *c, size_t most)
 {
     size_t total = 0;
 
+    c->unread = c->tls != NULL; /* until it says that there is no more */
     while (!c->closed && total < most) {
         ssize_t n = c->tls == NULL ? recv(c->descriptor, c->input, GLC_FRAME_IN, 0)
                                    : gl_tls_read(c->tls, c->input, GLC_FRAME_IN);
         if (n <= 0) {
             if (c->tls == NULL ? n < 0 && (errno == EAGAIN || errno == EINTR)
-                               : n == GL_TLS_AGAIN || n == GL_TLS_WANTS_WRITE)
+                               : n == GL_TLS_AGAIN || n == GL_TLS_WANTS_WRITE) {
+                c->unread = 0;
                 return;
+            }
             glc_close(c, c->settled        ? GLC_CLOSED
                          : c->received > 0 ? "Failed parsing HTTP/2"
                                            : "failed to connect: " GLC_CLOSED);
@@ -744,10 +748,11 @@ static inline short glc_events(const glc_connection *c)
     return c->wants_write ? POLLIN | POLLOUT : POLLIN;
 }
 
-/* Whether bytes were read that poll does not know of any more. */
+/* Whether bytes may have been read that poll does not know of any more. OpenSSL's own word does
+ * not do: a part of a record is pending, too, and nothing can be made of it until the rest comes. */
 static inline int glc_has_more(const glc_connection *c)
 {
-    return !c->closed && c->tls != NULL && !c->handshaking && gl_tls_has_more(c->tls);
+    return !c->closed && c->unread;
 }
 
 /* Why it has ended; NULL: it has not. */
