@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
 import http2
 import pytest
+import trustme
 from blocking_client import Blocking
 from counting_service import counting
 from hyperframe.frame import Frame, PingFrame
-from servers import PATIENCE, Service, serving
+from servers import PATIENCE, Service, needs_native, serving
 
 from geolookup import ServiceError, ServiceUnavailableError
-from geolookup.client import Client, tls_credentials, transports
+from geolookup.client import AsyncClient, Client, tls_credentials, transports
 from geolookup.client.failures import Failure
+from geolookup.client.transports import native
 from geolookup.client.transports.endpoint import read_endpoint
 from geolookup.v1 import geolookup_pb2 as v1
 
@@ -34,6 +39,7 @@ pytestmark = pytest.mark.skipif(
 )
 TRANSPORTS = ("native",)
 CHINA = "1.0.1.1"
+LOOKUP = bytes.fromhex("01000101")  # that address, as it travels
 
 ANSWER = v1.LookupResponse(country="CN", status=v1.STATUS_ASSIGNED, dataset="0" * 64)
 BODY = ANSWER.SerializeToString()
@@ -410,6 +416,140 @@ def test_more_calls_than_the_service_allows_wait_for_their_turn() -> None:
         assert set(pool.map(lambda _: client.country(CHINA), range(200))) == {"CN"}
 
 
+def test_call_left_over_by_a_goaway_ends_with_its_client() -> None:
+    left = threading.Event()
+
+    def leaving(peer: Peer) -> None:
+        stream = peer.request()
+        peer.send(http2.GOAWAY, 0, 0, stream.to_bytes(4) + bytes(4))
+        left.set()
+        peer.frame()
+
+    async def close_with_one_left(target: str) -> None:
+        client = AsyncClient(target, timeout=PATIENCE, transport="native")
+        call = asyncio.create_task(client.country(CHINA))
+        await asyncio.to_thread(left.wait, PATIENCE)
+        assert await client.country(CHINA) == "CN"  # over another connection
+        await client.close()
+        with pytest.raises(ServiceError, match="the client was closed"):
+            await asyncio.wait_for(call, PATIENCE / 2)
+
+    with peers(leaving, answering) as target:
+        asyncio.run(close_with_one_left(target))
+
+
+def test_connection_that_ends_beside_others_is_replaced(kind: Any) -> None:
+    end, replaced = threading.Event(), threading.Event()
+
+    def ending(peer: Peer) -> None:
+        def shut() -> None:
+            end.wait(PATIENCE)
+            peer.socket.shutdown(socket.SHUT_RDWR)
+
+        threading.Thread(target=shut, daemon=True).start()
+        answering(peer)
+
+    def third(peer: Peer) -> None:
+        replaced.set()
+        answering(peer)
+
+    with (
+        peers(ending, answering, third) as target,
+        kind(target, timeout=PATIENCE, transport="native", channels=2) as client,
+    ):
+        assert [client.country(CHINA) for _ in range(20)] == ["CN"] * 20
+        time.sleep(0.15)  # connections are made no sooner one after the other
+        end.set()
+        until = time.monotonic() + PATIENCE
+        while not replaced.is_set() and time.monotonic() < until:
+            assert client.country(CHINA) == "CN"
+        assert replaced.is_set()
+
+
+@pytest.mark.parametrize("error", [OSError(97, "Address family not supported"), OverflowError()])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_attempt_that_fails_in_this_process_is_followed_by_another(
+    kind: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as where too many files are open, or a name has an IPv6 address and the host none."""
+    failures = [error]
+    make = socket.socket
+
+    def failing(*arguments: Any, **named: Any) -> socket.socket:
+        if failures and threading.current_thread().name == "geolookup-connecting":
+            raise failures.pop()
+        return make(*arguments, **named)
+
+    with peers(answering) as target:
+        monkeypatch.setattr(socket, "socket", failing)
+        assert asked(kind, target) == "CN"
+        assert not failures
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@contextlib.contextmanager
+def halves_of_records(authority: trustme.CA) -> Iterator[str]:
+    """Listen with TLS; send one half of the record that answers a call, and nothing more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    context.set_alpn_protocols(["h2"])
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            plain, _ = listening.accept()
+            with plain:
+                incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+                tls = context.wrap_bio(incoming, outgoing, server_side=True)
+                while True:
+                    try:
+                        tls.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        plain.sendall(outgoing.read())
+                        incoming.write(plain.recv(65536))
+                tls.write(http2.frame(http2.SETTINGS, 0, 0, b""))
+                plain.sendall(outgoing.read())
+                received = b""
+                while LOOKUP not in received:
+                    incoming.write(plain.recv(65536))
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        while True:
+                            received += tls.read()
+                tls.write(http2.frame(http2.PING, 0, 0, bytes(8)))
+                plain.sendall(outgoing.read()[:20])
+                while plain.recv(65536):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE)
+
+
+@needs_native
+def test_half_of_a_tls_record_is_waited_for(
+    kind: Any, authority: trustme.CA, tmp_path: Path
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+    credentials = tls_credentials(ca=tmp_path / "ca")
+    with (
+        halves_of_records(authority) as target,
+        kind(target, transport="native", credentials=credentials) as client,
+    ):
+        began = time.thread_time()
+        with pytest.raises(ServiceUnavailableError, match=r"did not answer in 0\.5 s"):
+            client.country(CHINA, timeout=0.5)
+        assert time.thread_time() - began < 0.25, (
+            "it was not waited for, but asked for all the time"
+        )
+
+
 # processes
 
 
@@ -511,6 +651,29 @@ print(names, len(os.listdir("/proc/self/fd")) <= before)
 """
     done = script_of(body, ours.target)
     assert done.communicate(timeout=PATIENCE) == ("[] True\n", "")
+
+
+def test_client_of_a_loop_that_is_dropped_leaves_no_descriptor(
+    ours: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_PROBE", 0.01)
+
+    async def dropped() -> None:
+        async def use() -> None:
+            assert await AsyncClient(ours.target, transport="native").country(CHINA) == "CN"
+
+        await use()
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            await use()
+        end = time.monotonic() + PATIENCE
+        while len(os.listdir("/proc/self/fd")) > before:
+            assert time.monotonic() < end
+            gc.collect()
+            await asyncio.sleep(0.01)
+
+    asyncio.run(dropped())
 
 
 def test_certificates_that_openssl_does_not_take_are_refused_before_use(tmp_path: Any) -> None:

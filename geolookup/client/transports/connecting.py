@@ -141,7 +141,11 @@ class Connections:
             self._began = now
             self._attempts = 1
             self._failed = None
-        self._start(self._attempt)
+        try:
+            self._start(self._attempt)
+        except RuntimeError:  # no more threads can be started, now
+            self._attempts = 0
+            raise
         return None
 
     def missing(self) -> bool:
@@ -187,12 +191,19 @@ class Connections:
             self._prune()
             self._attempts = len(addresses)
         for address in addresses[1:]:
-            self._start(self._connect_all, address)
+            try:
+                self._start(self._connect_all, address)
+            except RuntimeError:  # as in next_attempt; a later attempt is for this address, too
+                self._ended("failed to connect")
         self._connect_all(addresses[0])
 
     def _connect_all(self, address: Address) -> None:
         while len(self._of.get(address, ())) < self.settings.count and not self.closed:
-            connection = self._connect(address)
+            try:
+                connection = self._connect(address)
+            except Exception:
+                self._ended("failed to connect")  # or no other attempt would ever be made
+                raise
             if isinstance(connection, str):
                 self._ended(connection)
                 return
@@ -209,7 +220,10 @@ class Connections:
         """Return a connection; a text: it could not be made, and why."""
         settings, (family, where) = self.settings, address
         deadline = monotonic() + _LONGEST
-        plain = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            plain = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as error:  # no IPv6 here, or too many files are open
+            return f"failed to connect: {error.strerror}"
         try:
             plain.settimeout(_LONGEST)
             plain.connect(where)

@@ -160,11 +160,16 @@ def _attend(ours: weakref.ref[Connections]) -> None:
 
 
 class _Watched:
-    """A connection that an event loop watches, and the calls that are under way on it."""
+    """A connection that an event loop watches, and the calls that are under way on it.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+    The event loop has it, and it has no more than a weak reference to the client that made it: it
+    ends with a client that is dropped without being closed.
+    """
+
+    def __init__(self, client: LoopCalls, connection: Connection) -> None:
         self.connection = connection
-        self._loop = loop
+        self._client = weakref.ref(client)
+        self._loop = loop = client.loop
         self._calls: set[Call] = set()
         self._writing = self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -244,6 +249,11 @@ class _Watched:
         self._after()
 
     def _on_probe(self) -> None:
+        client = self._client()
+        if client is None:
+            self.stop()
+            return
+        client.mend(_LOOK)
         self._probing = self._loop.call_later(_PROBE, self._on_probe)
         self._on_ready()
 
@@ -251,6 +261,8 @@ class _Watched:
         self.hand_out()
         if self.connection.problem is not None:
             self.stop()
+            if client := self._client():
+                client.mend()
         elif self.connection.wants_write != self._writing:
             self._writing = not self._writing
             if self._writing:
@@ -260,15 +272,16 @@ class _Watched:
 
 
 class LoopCalls:
-    """Makes calls in the event loop in which it is made."""
+    """Makes calls in the event loop in which it is made: its `loop`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._connections = Connections(settings, self._tell)
         self._largest = settings.largest
         self._watched: dict[Connection, _Watched] = {}
         self._waiting: set[asyncio.Future[None]] = set()
         self._turns: Iterator[int] = itertools.count()
+        self._mended = monotonic()
         self._closed = False
 
     async def call(self, method: str, body: bytes, timeout: float) -> bytes | Failure:
@@ -306,10 +319,24 @@ class LoopCalls:
         """End all calls and connections."""
         self._closed = True
         self._connections.close()
-        for watched in self._watched.values():
+        for connection, watched in self._watched.items():
+            connection.close()  # also those that a GOAWAY left with their last calls
             watched.stop()
         self._watched.clear()
         self._on_change()
+
+    def mend(self, pause: float = 0.0) -> None:
+        """Have connections made for those that ended while others remain.
+
+        Args:
+            pause: seconds since it was last done, at least.
+        """
+        now = monotonic()
+        if self._closed or now < self._mended + pause:
+            return
+        self._mended = now
+        if self._connections.missing():
+            self._connections.next_attempt()
 
     def _usable(self) -> _Watched | None:
         ready = self._connections.ready
@@ -335,7 +362,7 @@ class LoopCalls:
             remaining = deadline - monotonic()
             if remaining <= 0:
                 return EXPIRED
-            changed: asyncio.Future[None] = self._loop.create_future()
+            changed: asyncio.Future[None] = self.loop.create_future()
             self._waiting.add(changed)
             try:
                 await asyncio.wait({changed}, timeout=min(remaining, wait or remaining))
@@ -351,12 +378,12 @@ class LoopCalls:
                 del self._watched[connection]
         for connection in self._connections.ready:
             if connection not in self._watched and not self._closed:
-                self._watched[connection] = _Watched(self._loop, connection)
+                self._watched[connection] = _Watched(self, connection)
 
     def _tell(self) -> None:
         """Have the loop look at the connections. In another thread."""
         with contextlib.suppress(RuntimeError):  # it is closed
-            self._loop.call_soon_threadsafe(self._on_change)
+            self.loop.call_soon_threadsafe(self._on_change)
 
     def _on_change(self) -> None:
         self._watch()
