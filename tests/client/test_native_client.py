@@ -486,6 +486,35 @@ def test_attempt_that_fails_in_this_process_is_followed_by_another(
         assert not failures
 
 
+def test_lost_connection_is_no_error_of_the_loop_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problems: list[Any] = []
+
+    def leaving(peer: Peer) -> None:
+        peer.answer(peer.request())
+        peer.request()
+
+    def no_thread(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def lose(target: str) -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, problem: problems.append(problem)
+        )
+        client = AsyncClient(target, timeout=PATIENCE, transport="native", retry=None)
+        assert await client.country(CHINA) == "CN"
+        with monkeypatch.context() as patch:
+            patch.setattr(native.Connections, "next_attempt", no_thread)
+            with pytest.raises(ServiceUnavailableError):
+                await client.country(CHINA)
+        await client.close()
+
+    with peers(leaving) as target:
+        asyncio.run(lose(target))
+    assert problems == []
+
+
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()

@@ -336,7 +336,8 @@ class LoopCalls:
             return
         self._mended = now
         if self._connections.missing():
-            self._connections.next_attempt()
+            with contextlib.suppress(RuntimeError):  # no thread can be started, now
+                self._connections.next_attempt()
 
     def _usable(self) -> _Watched | None:
         ready = self._connections.ready
