@@ -6,6 +6,7 @@ block, and an attempt goes on when the call that it was made for runs out of tim
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -22,6 +23,10 @@ from geolookup.client.transports.endpoint import Address, Endpoint
 
 _LONGEST: Final = 20.0
 """Seconds that an attempt may take: gRPC's own."""
+_FIRST_LOOK: Final = 1.0
+"""Seconds between the first looks at whether an address that lost its connection has one now;"""
+_LOOK: Final = 30.0
+"""they double up to these."""
 _GROWTH: Final = 1.6
 """How many times longer the wait after each failed attempt is: gRPC's own."""
 _AGENT: Final = f"geolookup-python nghttp2/{_http2_client.LIBRARY}"
@@ -118,7 +123,8 @@ class Connections:
         self._settling: set[Connection] = set()
         self._attempts = 0
         self._failed: str | None = None
-        self._began = self._wait = 0.0
+        self._began = self._wait = self._look = 0.0
+        self._pause = _FIRST_LOOK
         self.closed = False
 
     def forget(self) -> None:
@@ -152,6 +158,23 @@ class Connections:
         """Say whether a connection has ended, or one of a name's addresses has none."""
         with self.changed:
             return self._prune() or not self.ready
+
+    def mend(self) -> float:
+        """Make connections for those that ended while others remain.
+
+        Returns:
+            Seconds after which it is to be called again, if nothing changes before.
+        """
+        if not self.missing():
+            self._look, self._pause = 0.0, _FIRST_LOOK
+            return _LOOK
+        now = monotonic()
+        if now >= self._look:
+            with contextlib.suppress(RuntimeError):  # no more threads can be started, now
+                self.next_attempt()
+            self._look = now + self._pause
+            self._pause = min(2 * self._pause, _LOOK)
+        return self._look - now
 
     def close(self) -> None:
         """Close all, and make none any more."""

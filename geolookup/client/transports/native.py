@@ -38,8 +38,6 @@ _REFUSED: Final = (grpc.StatusCode.UNAVAILABLE.value[0], "", None, True)
 _LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED.value[0], "", None, False)
 _PROBE: Final = 5.0
 """Seconds between looks at whether a connection is to be probed, or was and is silent."""
-_LOOK: Final = 30.0
-"""Seconds between looks at whether an address that has no connection has one now."""
 
 
 def settings_of(
@@ -147,12 +145,11 @@ def _attend(ours: weakref.ref[Connections]) -> None:
         connections = ours()
         if connections is None or connections.closed:
             return
-        if connections.missing():
-            connections.next_attempt()
+        wait = connections.mend()
         ready, wake = list(connections.ready), os.dup(connections.wake)
         del connections
         try:
-            attend(ready, wake, _LOOK)
+            attend(ready, wake, wait)
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(wake)
         finally:
@@ -253,7 +250,7 @@ class _Watched:
         if client is None:
             self.stop()
             return
-        client.mend(_LOOK)
+        client.mend()
         self._probing = self._loop.call_later(_PROBE, self._on_probe)
         self._on_ready()
 
@@ -281,7 +278,6 @@ class LoopCalls:
         self._watched: dict[Connection, _Watched] = {}
         self._waiting: set[asyncio.Future[None]] = set()
         self._turns: Iterator[int] = itertools.count()
-        self._mended = monotonic()
         self._closed = False
 
     async def call(self, method: str, body: bytes, timeout: float) -> bytes | Failure:
@@ -325,19 +321,10 @@ class LoopCalls:
         self._watched.clear()
         self._on_change()
 
-    def mend(self, pause: float = 0.0) -> None:
-        """Have connections made for those that ended while others remain.
-
-        Args:
-            pause: seconds since it was last done, at least.
-        """
-        now = monotonic()
-        if self._closed or now < self._mended + pause:
-            return
-        self._mended = now
-        if self._connections.missing():
-            with contextlib.suppress(RuntimeError):  # no thread can be started, now
-                self._connections.next_attempt()
+    def mend(self) -> None:
+        """Have connections made for those that ended while others remain."""
+        if not self._closed:
+            self._connections.mend()
 
     def _usable(self) -> _Watched | None:
         ready = self._connections.ready
