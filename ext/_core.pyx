@@ -475,7 +475,7 @@ def map16(bytes claims not None, bytes column not None, /):
 
 def map48(bytes claims not None, bytes column not None, /):
     """Return column[6·claim : 6·claim + 6] for each claim."""
-    cdef size_t n, i
+    cdef size_t n
     cdef bytes result
     cdef const uint16_t *source = <const uint16_t *>PyBytes_AS_STRING(claims)
     cdef const char *values = PyBytes_AS_STRING(column)
@@ -486,8 +486,7 @@ def map48(bytes claims not None, bytes column not None, /):
     result = _reserve(6 * n)
     out = PyBytes_AS_STRING(result)
     with nogil:
-        for i in range(n):
-            memcpy(out + 6 * i, values + 6 * <size_t>source[i], 6)
+        gl_map48(source, n, values, out)
     return result
 
 
@@ -687,7 +686,7 @@ cdef size_t _count_sizes(bytes sizes) except? 0:
 def group_sizes(groups, /):
     """Return numbers as uint32: a list or tuple of int."""
     cdef PyObject **objects
-    cdef size_t n, i
+    cdef size_t n, group
     cdef long long size
     cdef int overflow
     cdef bytes result
@@ -698,14 +697,15 @@ def group_sizes(groups, /):
     n = PySequence_Fast_GET_SIZE(groups)
     result = _reserve(4 * n)
     out = <uint32_t *>PyBytes_AS_STRING(result)
-    for i in range(n):
-        if not PyLong_CheckExact(objects[i]):
+    for group in range(n):
+        if not PyLong_CheckExact(objects[group]):
             raise TypeError(
-                f"groups: expected int at position {i}, not {type(<object>objects[i]).__name__}")
-        size = PyLong_AsLongLongAndOverflow(objects[i], &overflow)
-        if overflow or not 0 <= size <= 0xFFFFFFFF:
-            raise OverflowError(f"groups: not in 0..4294967295 at position {i}")
-        out[i] = <uint32_t>size
+                f"groups: expected int at position {group},"
+                f" not {type(<object>objects[group]).__name__}")
+        size = PyLong_AsLongLongAndOverflow(objects[group], &overflow)
+        if overflow or size < 0 or size > <long long>0xFFFFFFFF:
+            raise OverflowError(f"groups: not in 0..4294967295 at position {group}")
+        out[group] = <uint32_t>size
     return result
 
 
@@ -753,21 +753,10 @@ def participant_outcomes(
     p.out = <uint8_t *>PyBytes_AS_STRING(result)
     if n > <size_t>QUICK:
         with nogil:
-            _add_all(&p, column, source, n)
+            gl_add_all_addresses(&p, column, source, n)
     else:
-        _add_all(&p, column, source, n)
+        gl_add_all_addresses(&p, column, source, n)
     return result
-
-
-cdef void _add_all(
-    gl_participants *p, const uint8_t *outcomes, const uint16_t *claims, size_t n
-) noexcept nogil:
-    cdef size_t part
-    while n > 0:
-        part = min(n, <size_t>GL_MARKS)
-        gl_add_addresses(p, outcomes, claims, part)
-        claims += part
-        n -= part
 
 
 def roaring_split(bytes column not None, /, *, isa=None):

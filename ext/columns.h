@@ -48,6 +48,13 @@ static inline void gl_map16(const uint16_t *claims, size_t n, const uint16_t *co
         out[i] = column[claims[i]];
 }
 
+/* A column of six bytes for each claim. */
+static inline void gl_map48(const uint16_t *claims, size_t n, const char *column, char *out)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(out + 6 * i, column + 6 * (size_t)claims[i], 6);
+}
+
 /* Adds to counts[value]. Each value has four counters, because a column often repeats a value
  * and each addition would wait for the one before. */
 static inline void gl_count8(const uint8_t *column, size_t n, uint64_t counts[256])

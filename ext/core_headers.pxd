@@ -77,6 +77,8 @@ cdef extern from "columns.h" nogil:
         const uint16_t *claims, size_t n, const uint8_t *column, uint8_t *out) noexcept
     void gl_map16(
         const uint16_t *claims, size_t n, const uint16_t *column, uint16_t *out) noexcept
+    void gl_map48(
+        const uint16_t *claims, size_t n, const char *column, char *out) noexcept
     void gl_count8(const uint8_t *column, size_t n, uint64_t *counts) noexcept
     bint gl_is_letters(const uint16_t *column, size_t n) noexcept
     uint16_t gl_pair_from_number(unsigned number) noexcept
@@ -91,11 +93,8 @@ cdef extern from "participants.h" nogil:
         unsigned marks
         uint8_t *out
 
-    enum:
-        GL_MARKS
-
     size_t gl_sum_sizes(const uint32_t *sizes, size_t n, uint64_t *sum) noexcept
-    void gl_add_addresses(
+    void gl_add_all_addresses(
         gl_participants *p, const uint8_t *outcome_by_claim, const uint16_t *claims,
         size_t n) noexcept
 

@@ -157,4 +157,14 @@ static inline void gl_add_addresses(gl_participants *p, const uint8_t *restrict 
     }
 }
 
+/* Takes the next addresses, however many, by their claims. */
+static inline void gl_add_all_addresses(gl_participants *p, const uint8_t *outcome_by_claim,
+                                        const uint16_t *claims, size_t n)
+{
+    for (size_t part; n > 0; claims += part, n -= part) {
+        part = n < GL_MARKS ? n : GL_MARKS;
+        gl_add_addresses(p, outcome_by_claim, claims, part);
+    }
+}
+
 #endif

@@ -275,7 +275,7 @@ def test_malformed_geofeed_line_is_left_out_and_never_widened(
 
 
 def test_every_text_format_has_samples_and_malformed_lines() -> None:
-    formats = set(readers.FORMATS) - {"mmdb", "dbip", "geoip-legacy"}
+    formats = set(readers.FORMATS) - {"mmdb", "dbip", "geoip-legacy", "ip2location-bin", "libloc"}
     assert {row[0] for row in MALFORMED} == formats
     assert {form for _, _, form, _ in SAMPLES.values()} | {"geolite2"} == formats
 
@@ -788,7 +788,7 @@ def test_mmdb_reports_progress(write: Write) -> None:
     assert len(readers.read([path], on_read=told.append)) == 2**16 + 1
     assert len(told) > 3
     assert told == sorted(told)
-    assert told[0] == 0
+    assert told[0] < path.stat().st_size // 4
     assert path.stat().st_size // 2 < told[-1] <= path.stat().st_size
 
 

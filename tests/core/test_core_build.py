@@ -67,6 +67,11 @@ HOT = (
     ),
     # Codes as str: an object that exists is counted once more, and put in its place.
     Hot("_core", "for i in range(n):", frozenset(MACROS | COUNTING), ("if text == NULL:",)),
+    Hot(
+        "_core",
+        "for group in range(n):",
+        frozenset(MACROS | {"PyLong_CheckExact", "PyLong_AsLongLongAndOverflow"}),
+    ),
     Hot("_sweep", "for index in range(0, size, 2):", frozenset()),
 )
 

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from geolookup import _meter
@@ -275,17 +275,16 @@ def test_expressions_that_differ_in_order_share_a_count(expression: str, name: s
     )
 )
 def test_canonical_expression_has_the_same_codes(rest: list[tuple[str, str]]) -> None:
-    def codes(expression: str) -> frozenset[str] | None:
-        try:
-            return RegionSets.builtin().resolve(expression).codes
-        except RegionSetError:  # it leaves no code
-            return None
-
     from geolookup.answer.region_sets import RegionSets  # noqa: PLC0415
     from geolookup.errors import RegionSetError  # noqa: PLC0415
 
     expression = "EUROPE" + "".join(operator + name for operator, name in rest)
-    assert codes(counters.canonical(expression)) == codes(expression)
+    resolve = RegionSets.builtin().resolve
+    try:
+        codes = resolve(expression).codes
+    except RegionSetError:  # a part removes nothing, or no code is left: it is never counted
+        assume(False)
+    assert resolve(counters.canonical(expression)).codes == codes
 
 
 def test_region_sets_beyond_the_last_slot_are_counted_as_other() -> None:
