@@ -53,8 +53,8 @@ def target(path: Path) -> Iterator[str]:
 
 @pytest.fixture(params=["--dataset", "--server"])
 def source(request: pytest.FixtureRequest, path: Path) -> list[str]:
-    answers: str = path if request.param == "--dataset" else request.getfixturevalue("target")
-    return [request.param, str(answers)]
+    server = request.param == "--server"
+    return [request.param, request.getfixturevalue("target") if server else str(path)]
 
 
 @pytest.fixture
