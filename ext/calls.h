@@ -604,48 +604,8 @@ static inline size_t gl_count_addresses(const gl_server *s, const gl_request *re
 static inline int gl_peek_request(const uint8_t *at, size_t bytes, int wrapped,
                                   gl_request *request)
 {
-    const uint8_t *end = at + bytes;
-    unsigned seen = 0;
-    size_t size;
-
-    memset(request, 0, sizeof *request);
-    if (bytes == 0 || bytes > GL_MAX_MESSAGE)
-        return 0;
-    if (wrapped && (*at++ != GL_TAG_BYTES(1) || !gl_read_size(&at, end, &size) ||
-                    size != (size_t)(end - at)))
-        return 0;
-    while (at < end) {
-        uint64_t number;
-        switch (gl_read_field(&at, end, GL_TEXT, &seen, &number, &size)) {
-        case GL_TAG_BYTES(GL_IPV4):
-        case GL_TAG_BYTES(GL_IPV6):
-        case GL_TAG_BYTES(GL_TEXT):
-            break;
-        case GL_TAG_BYTES(4):
-            if (!gl_set_region_set(request, at, size))
-                return 0;
-            break;
-        case GL_TAG_VARINT(5):
-            request->policy = (int32_t)(uint32_t)number;
-            break;
-        case GL_TAG_VARINT(6):
-            request->record = number != 0;
-            break;
-        case GL_TAG_VARINT(7):
-        case GL_TAG_BYTES(8):
-            break;
-        case GL_TAG_VARINT(9):
-            request->regions = number != 0;
-            break;
-        case GL_TAG_VARINT(10):
-            request->networks = (int32_t)(uint32_t)number;
-            break;
-        default:
-            return 0;
-        }
-        at += size;
-    }
-    return !request->record;
+    return (!wrapped || gl_unwrap_roster(&at, &bytes)) &&
+           gl_read_roster_fields(at, bytes, request, 0) && !request->record;
 }
 
 static const char gl_no_memory[] = "no memory is free";

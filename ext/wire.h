@@ -269,8 +269,10 @@ static inline int gl_read_lookup_request(const uint8_t *at, size_t bytes, gl_req
     return request->addresses != NULL;
 }
 
-/* Reads a ClassifyRosterRequest; 0 for what isn't in the reader's form. */
-static inline int gl_read_roster_request(const uint8_t *at, size_t bytes, gl_request *request)
+/* Reads a ClassifyRosterRequest; 0 for what isn't in the reader's form. Without `contents` the
+ * addresses and groups, which take a while, are passed over. */
+static inline int gl_read_roster_fields(const uint8_t *at, size_t bytes, gl_request *request,
+                                        int contents)
 {
     const uint8_t *end = at + bytes;
     unsigned seen = 0;
@@ -284,12 +286,13 @@ static inline int gl_read_roster_request(const uint8_t *at, size_t bytes, gl_req
         unsigned tag = gl_read_field(&at, end, GL_TEXT, &seen, &number, &size);
         switch (tag) {
         case GL_TAG_BYTES(GL_TEXT):
-            if (!gl_count_texts(at, size, &request->texts))
+            if (contents && !gl_count_texts(at, size, &request->texts))
                 return 0;
             /* fall through */
         case GL_TAG_BYTES(GL_IPV4):
         case GL_TAG_BYTES(GL_IPV6):
-            gl_set_addresses(request, tag >> 3, at, size);
+            if (contents)
+                gl_set_addresses(request, tag >> 3, at, size);
             break;
         case GL_TAG_BYTES(4):
             if (!gl_set_region_set(request, at, size))
@@ -305,7 +308,7 @@ static inline int gl_read_roster_request(const uint8_t *at, size_t bytes, gl_req
             request->reasons = number != 0;
             break;
         case GL_TAG_BYTES(8):
-            if (!gl_set_groups(request, at, size))
+            if (contents && !gl_set_groups(request, at, size))
                 return 0;
             break;
         case GL_TAG_VARINT(9):
@@ -322,16 +325,25 @@ static inline int gl_read_roster_request(const uint8_t *at, size_t bytes, gl_req
     return 1;
 }
 
-/* Reads a StreamRostersRequest, which holds one roster; as gl_read_roster_request. */
+static inline int gl_read_roster_request(const uint8_t *at, size_t bytes, gl_request *request)
+{
+    return gl_read_roster_fields(at, bytes, request, 1);
+}
+
+/* Finds the roster in a StreamRostersRequest, which holds one; 0: it isn't in the reader's form. */
+static inline int gl_unwrap_roster(const uint8_t **at, size_t *bytes)
+{
+    const uint8_t *end = *at + *bytes;
+
+    if (*bytes > GL_MAX_MESSAGE || *bytes == 0 || *(*at)++ != GL_TAG_BYTES(1))
+        return 0;
+    return gl_read_size(at, end, bytes) && *bytes == (size_t)(end - *at);
+}
+
+/* Reads a StreamRostersRequest; as gl_read_roster_request. */
 static inline int gl_read_stream_request(const uint8_t *at, size_t bytes, gl_request *request)
 {
-    const uint8_t *end = at + bytes;
-    size_t size;
-
-    if (bytes > GL_MAX_MESSAGE || bytes == 0 || *at++ != GL_TAG_BYTES(1))
-        return 0;
-    return gl_read_size(&at, end, &size) && size == (size_t)(end - at) &&
-           gl_read_roster_request(at, size, request);
+    return gl_unwrap_roster(&at, &bytes) && gl_read_roster_request(at, bytes, request);
 }
 
 static inline size_t gl_varint_bytes(uint64_t value)
