@@ -58,11 +58,7 @@ def read(file: SourceFile, state: ReadState) -> None:
     Raises:
         SourceError: not a database of countries in this format, or a damaged one.
     """
-    content = bytearray()
-    for block in file.blocks():
-        content += block
-        if len(content) > _LARGEST:
-            raise SourceError(f"{file.name}: larger than such databases are")
+    content = file.content(_LARGEST)
     try:
         bits = _bits(bytes(content[-_SEARCHED:]))
         into = state.into.ipv4 if bits == 32 else state.into.ipv6

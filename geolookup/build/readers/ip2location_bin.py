@@ -38,11 +38,7 @@ def read(file: SourceFile, state: ReadState) -> None:
     Raises:
         SourceError: not a database of countries in this format, or a damaged one.
     """
-    content = bytearray()
-    for block in file.blocks():
-        content += block
-        if len(content) > _LARGEST:
-            raise SourceError(f"{file.name}: larger than such databases are")
+    content = file.content(_LARGEST)
     try:
         if not _is_header(content):
             raise ValueError("no header")

@@ -7,10 +7,7 @@ IPFire or a distribution, which check its signature.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from geolookup._core import parse
@@ -89,14 +86,7 @@ def each_network(file: SourceFile, add: Callable[[Network, int, int, int], None]
     """
     location = package(file)
     # The package opens a path, and the file may be in an archive.
-    with tempfile.TemporaryDirectory(prefix="geolookup-") as folder:
-        path = Path(folder, "location.db")
-        try:
-            with path.open("wb") as plain:
-                plain.writelines(file.blocks())
-        except OSError as error:
-            what = os.strerror(error.errno or 0)
-            raise SourceError(f"{file.name}: can't be unpacked into {folder}: {what}") from error
+    with file.unpacked("location.db") as path:
         try:
             for count, network in enumerate(location.Database(str(path)).networks, start=1):
                 first, last = parse(network.first_address), parse(network.last_address)

@@ -15,9 +15,7 @@ https://maxmind.github.io/MaxMind-DB/
 from __future__ import annotations
 
 import mmap
-import os
 import sys
-import tempfile
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -95,14 +93,7 @@ def read_records(file: SourceFile, state: ReadState, number_of: Callable[[Record
     if _is_plain(file):
         return _read_database(file.part.path, file, state, number_of, file.on_read)
     # A database is read from a mapping, so a compressed one is unpacked into a file.
-    with tempfile.TemporaryDirectory(prefix="geolookup-") as folder:
-        path = Path(folder, "database.mmdb")
-        try:
-            with path.open("wb") as plain:
-                plain.writelines(file.blocks())
-        except OSError as error:
-            what = os.strerror(error.errno or 0)
-            raise SourceError(f"{file.name}: can't be unpacked into {folder}: {what}") from error
+    with file.unpacked("database.mmdb") as path:
         return _read_database(path, file, state, number_of)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from geolookup._sweep import Dialect, RangeLines
@@ -104,6 +108,41 @@ class SourceFile:
     def blocks(self) -> Iterator[bytes]:
         """Yield its decompressed content."""
         return self.part.blocks(self.on_read)
+
+    def content(self, largest: int) -> bytearray:
+        """Return its decompressed content.
+
+        Args:
+            largest: bytes that it may have.
+
+        Raises:
+            SourceError: it has more.
+        """
+        content = bytearray()
+        for block in self.blocks():
+            content += block
+            if len(content) > largest:
+                raise SourceError(f"{self.name}: larger than such databases are")
+        return content
+
+    @contextlib.contextmanager
+    def unpacked(self, name: str) -> Iterator[Path]:
+        """Have its decompressed content in a temporary file of this name, for who needs a path.
+
+        Raises:
+            SourceError: there is no room for it, or the like.
+        """
+        with tempfile.TemporaryDirectory(prefix="geolookup-") as folder:
+            path = Path(folder, name)
+            try:
+                with path.open("wb") as plain:
+                    plain.writelines(self.blocks())
+            except OSError as error:
+                what = os.strerror(error.errno or 0)
+                raise SourceError(
+                    f"{self.name}: can't be unpacked into {folder}: {what}"
+                ) from error
+            yield path
 
 
 def read_unchecked_code(raw: str, file: SourceFile, state: ReadState) -> int:
