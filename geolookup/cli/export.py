@@ -10,7 +10,7 @@ import click
 
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.country_code import read_country_code
-from geolookup.cli.options import complete_region_set, region_set_name, region_sets_option
+from geolookup.cli.options import region_set_option, region_sets_option
 from geolookup.cli.output import Progress
 from geolookup.cli.output_file import STANDARD_OUTPUT, check_output, open_output, written
 
@@ -49,14 +49,7 @@ _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
     callback=lambda _, param, given: tuple(read_country_code(code, param) for code in given),
     help="Only this country's addresses; may be given again. Not for mmdb.",
 )
-@click.option(
-    "-r",
-    "--region-set",
-    metavar="SET",
-    callback=region_set_name,
-    shell_complete=complete_region_set,
-    help="Only addresses of this region set's countries, such as EEA-NO. Not for mmdb.",
-)
+@region_set_option("Only addresses of this region set's countries, such as EEA-NO. Not for mmdb.")
 @region_sets_option
 @click.option(
     "--regions",

@@ -10,7 +10,7 @@ import click
 
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.country_code import read_country_code
-from geolookup.cli.options import complete_region_set, region_set_name, region_sets_option
+from geolookup.cli.options import region_set_option, region_sets_option
 from geolookup.cli.output_file import STANDARD_OUTPUT, written
 from geolookup.cli.picture import picture_format, written_picture
 
@@ -28,14 +28,7 @@ if TYPE_CHECKING:
     callback=lambda _, param, given: given and read_country_code(given, param),
     help="Show one country: where all sources see it, and where only some.",
 )
-@click.option(
-    "-r",
-    "--region-set",
-    metavar="SET",
-    callback=region_set_name,
-    shell_complete=complete_region_set,
-    help="Show a region set, such as EEA-NO, in the same way.",
-)
+@region_set_option("Show a region set, such as EEA-NO, in the same way.")
 @region_sets_option
 @click.option("--disputed", is_flag=True, help="Show what the sources agree about.")
 @click.option("--diff", "old", metavar="OLD", help="Show what is different from this dataset.")

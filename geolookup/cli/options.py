@@ -66,16 +66,23 @@ def region_sets_option(function: _Function) -> _Function:
     )(function)
 
 
-def region_set_options(function: _Function) -> _Function:
-    """Add --region-set, --policy and --networks: the question beyond the country."""
-    region_set = click.option(
+def region_set_option(help_text: str) -> Callable[[_Function], _Function]:
+    """Return what adds --region-set, with what it does there."""
+    return click.option(
         "-r",
         "--region-set",
         metavar="SET",
         callback=region_set_name,
         shell_complete=complete_region_set,
-        help="Say which addresses are inside this region set: a country code, a set's name, or "
-        "several joined by + and -, such as EEA-NO. 'geolookup region-sets' lists them.",
+        help=help_text,
+    )
+
+
+def region_set_options(function: _Function) -> _Function:
+    """Add --region-set, --policy and --networks: the question beyond the country."""
+    region_set = region_set_option(
+        "Say which addresses are inside this region set: a country code, a set's name, or "
+        "several joined by + and -, such as EEA-NO. 'geolookup region-sets' lists them."
     )
     policy = click.option(
         "-p",
