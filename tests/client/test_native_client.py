@@ -164,10 +164,21 @@ def prefixed(body: bytes) -> bytes:
 
 
 @contextlib.contextmanager
+def accepting(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Listen, and have a thread serve what connects."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE)
+
+
+@contextlib.contextmanager
 def peers(*scripts: Callable[[Peer], object]) -> Iterator[str]:
     """Listen; run a script for each connection, in their order, the last one for all others."""
 
-    def serve() -> None:
+    def serve(listening: socket.socket) -> None:
         with contextlib.suppress(OSError):
             for number in range(1_000):
                 connection, _ = listening.accept()
@@ -178,12 +189,8 @@ def peers(*scripts: Callable[[Peer], object]) -> Iterator[str]:
         with connection, contextlib.suppress(EOFError, OSError, AssertionError):
             script(Peer(connection))
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join(PATIENCE)
+    with accepting(serve) as target:
+        yield target
 
 
 def answering(peer: Peer) -> None:
@@ -527,7 +534,7 @@ def halves_of_records(authority: trustme.CA) -> Iterator[str]:
     authority.issue_cert("127.0.0.1").configure_cert(context)
     context.set_alpn_protocols(["h2"])
 
-    def serve() -> None:
+    def serve(listening: socket.socket) -> None:
         with contextlib.suppress(OSError):
             plain, _ = listening.accept()
             with plain:
@@ -553,12 +560,8 @@ def halves_of_records(authority: trustme.CA) -> Iterator[str]:
                 while plain.recv(65536):
                     pass
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join(PATIENCE)
+    with accepting(serve) as target:
+        yield target
 
 
 @needs_native
