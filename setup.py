@@ -5,10 +5,15 @@
 import os
 import shlex
 import subprocess
+import sys
 from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+# The dataset file has little-endian numbers, and is used where it lies.
+if sys.byteorder != "little":
+    sys.exit("geolookup: can't be installed here: it needs a little-endian machine")
 
 # CI builds with GEOLOOKUP_WERROR=1. A user's newer compiler must not fail the
 # build over a warning that was not known when this was released.

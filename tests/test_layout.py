@@ -22,7 +22,17 @@ PACKAGE = ROOT / "geolookup"
 # Each part may import the parts above it, and itself. Where a room has an order of its own,
 # its modules stand here by their names; the others of a room rank as the room.
 PARTS = (
-    ("_moved", "errors", "atomic", "_core", "_http2", "_http2_client", "_meter", "_sweep"),
+    (
+        "_moved",
+        "errors",
+        "atomic",
+        "machine",
+        "_core",
+        "_http2",
+        "_http2_client",
+        "_meter",
+        "_sweep",
+    ),
     ("tomlfile", "answer.subdivisions"),
     ("answer.claims", "answer.country_codes", "answer.intervals", "answer.signature", "answer.age"),
     ("answer.region_sets", "answer.embedded_ipv4", "answer.addresses", "answer.evidence"),
@@ -60,6 +70,7 @@ MAY_USE_GRPC = ("service", "client", "client.tls", "v1", "admin")
 
 MAY_OPEN_FILES = (
     "atomic",
+    "machine",
     "tomlfile",
     "answer.dataset",
     "answer.decision_record",

@@ -102,6 +102,8 @@ def run_service(*, print_config: bool, as_json: bool, **given: Any) -> None:
     if print_config:
         shown = show.as_json(configuration) + "\n" if as_json else show.as_toml(configuration)
         click.echo(shown, nl=False)
+        for name in configuration.unknown_variables:
+            click.echo(f"geolookup: serve: no setting has the variable {name}", err=True)
         return
     from geolookup.service import log  # noqa: PLC0415
 
@@ -109,7 +111,7 @@ def run_service(*, print_config: bool, as_json: bool, **given: Any) -> None:
     # gRPC takes longer to import than all else together.
     from geolookup import service  # noqa: PLC0415
 
-    service.serve(configuration.settings)
+    service.serve(configuration.settings, unknown_variables=configuration.unknown_variables)
 
 
 @click.command(

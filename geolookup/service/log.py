@@ -25,6 +25,7 @@ OWN = "geolookup"
 
 Event = Literal[
     "start",  # the service begins; nothing is open yet
+    "unknown_variable",  # a variable looks like a setting and is none
     "ready",  # it answers calls
     "old_dataset",  # the dataset in service is older than the setting allows
     "stale_dataset",  # it is older than it may be: verdicts may be UNDETERMINED

@@ -272,3 +272,12 @@ def test_the_documentation_names_every_event_and_no_other() -> None:
 
 def test_the_documentation_names_every_field_and_no_other() -> None:
     assert documented("field") == set(log.Fields.__annotations__)
+
+
+def test_variable_of_others_is_a_warning_and_stops_nothing() -> None:
+    with serving("--log-format", "json", GEOLOOKUP_IMAGE_TAG="secret") as service:
+        assert service.stop() == 0
+        (line,) = [one for one in parsed(service.log().splitlines()) if "unknown" in one["event"]]
+    assert (line["event"], line["level"]) == ("unknown_variable", "warning")
+    # The name alone: the value may be a secret.
+    assert line["reason"] == "no setting has the variable GEOLOOKUP_IMAGE_TAG; it is ignored"

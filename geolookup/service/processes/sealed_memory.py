@@ -27,6 +27,7 @@ _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | f
 _MFD_NOEXEC_SEAL: Final = 0x8  # of Linux 6.3; Python has no name for it yet
 TRANSIENT_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 """Errors of opening a file that say nothing about the file."""
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_MEMFD: Final = {errno.ENOSYS, errno.EPERM, errno.EACCES}
 """Errors of kernels and sandboxes without memfd_create."""
 
@@ -141,8 +142,15 @@ def _copy(source: int, memory: int, path: str, beginning: bytes, largest: int) -
 
 def _write(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        # Memory has no such error: it is a file in place of it, see `_memory`.
+        folder = tempfile.gettempdir()
+        raise OSError(error.errno, f"{error.strerror} in {folder}", folder) from None
 
 
 def _memory() -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -42,13 +42,18 @@ _AGE_INTERVAL: Final = 60.0
 """Seconds between checks of the dataset's age."""
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, *, unknown_variables: Sequence[str] = ()) -> None:
     """Serve until SIGTERM or SIGINT, then stop cleanly; a second signal stops at once.
 
     For the main thread of a process that does nothing else. SIGHUP reads the dataset,
     the region sets and the certificates again. When all workers serve, this prints the
     addresses, the dataset's id and build date, and the attributions that the sources'
     licences require, each as ``name: value``. The log goes to stderr.
+
+    Args:
+        settings: of the service.
+        unknown_variables: see `geolookup.service.settings.source.Configuration`; the log
+            names them.
 
     Raises:
         DatasetError: the dataset can't be opened, or is not signed as required.
@@ -67,6 +72,9 @@ def serve(settings: Settings) -> None:
         workers=settings.workers,
         transport=transports.chosen(settings)[0],
     )
+    for name in unknown_variables:
+        reason = f"no setting has the variable {name}; it is ignored"
+        log.event("unknown_variable", "warning", reason=reason)
     if not settings.core_dumps:
         operating_system.forbid_core_dumps()
     with operating_system.Signals(*_STOP, signal.SIGHUP) as signals, EventLoop() as loop:

@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from geolookup.answer.claims import Network, read_kinds
 from geolookup.service.settings.listening import ListenAddress
@@ -119,6 +119,14 @@ class Seconds(Kind[float]):
         return int(value) if value == int(value) else float(value)
 
 
+_SWITCHES: Final = {
+    **dict.fromkeys(("true", "True", "TRUE", "1"), True),
+    **dict.fromkeys(("false", "False", "FALSE", "0"), False),
+}
+"""Values of a switch in flags and variables. YAML has three spellings, and the templates that fill
+variables from it write any of them."""
+
+
 class Switch(Kind[bool]):
     """On or off."""
 
@@ -126,9 +134,10 @@ class Switch(Kind[bool]):
     expected = "true or false"
 
     def from_text(self, text: str, folder: Path) -> bool:  # noqa: ARG002
-        if text not in {"true", "1", "false", "0"}:
+        value = _SWITCHES.get(text)
+        if value is None:
             raise self.unfit()
-        return text in {"true", "1"}
+        return value
 
     def check(self, value: Any) -> bool:
         if type(value) is not bool:

@@ -31,9 +31,13 @@ _NOT_OURS: Final = frozenset(
 # the environment of all its neighbours: GEOLOOKUP_SERVICE_HOST, GEOLOOKUP_PORT_50051_TCP...
 _SERVICE_LINK: Final = re.compile(
     r"GEOLOOKUP_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?"
-    r"|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|NAME|ENV_\w+)",
-    re.ASCII,
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|NAME|ENV_\w+)=.*"
+    r"|GEOLOOKUP_(\w+_)?PORT=(tcp|udp|sctp)://.*",
+    re.ASCII | re.DOTALL,
 )
+"""Of a name and a value, with = between them."""
+_NEAR: Final = 0.7
+"""Likeness of two names from which one is taken for a slip of the other, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,12 @@ class Configuration:
         settings: all settings, checked.
         origins: by setting's name: a flag, a variable, a file and line, or the source of
             the default.
+        unknown_variables: names of variables that look like settings and are none.
     """
 
     settings: Settings
     origins: Mapping[str, str]
+    unknown_variables: tuple[str, ...] = ()
 
 
 def read(flags: Mapping[str, str], environment: Mapping[str, str]) -> Configuration:
@@ -58,8 +64,8 @@ def read(flags: Mapping[str, str], environment: Mapping[str, str]) -> Configurat
         environment: the variables; only those that begin with ``GEOLOOKUP_`` are read.
 
     Raises:
-        SettingsError: a value is not valid, a variable or a key is not known, or the file
-            can't be read. The text has the origin.
+        SettingsError: a value is not valid, a key is not known, a variable is not and its
+            name is near that of a setting, or the file can't be read. The text has the origin.
     """
     here = Path.cwd()
     values: dict[str, object] = {}
@@ -68,7 +74,7 @@ def read(flags: Mapping[str, str], environment: Mapping[str, str]) -> Configurat
         values[row.name] = row.default if row.at_start is None else row.at_start()
         origins[row.name] = f"default: {row.default_text}" if row.default_text else "default"
 
-    variables = _variables(environment)
+    variables, unknown = _variables(environment)
     config, origin = flags.get("config"), CONFIG_FLAG
     if config is None:
         config, origin = variables.get(CONFIG_VARIABLE), CONFIG_VARIABLE
@@ -79,7 +85,7 @@ def read(flags: Mapping[str, str], environment: Mapping[str, str]) -> Configurat
             _put(row, variables[row.variable], here, row.variable, values, origins)
         if row.name in flags:
             _put(row, flags[row.name], here, row.flag, values, origins)
-    return Configuration(_settings(values, origins), origins)
+    return Configuration(_settings(values, origins), origins, unknown)
 
 
 def _put(
@@ -108,20 +114,36 @@ def _settings(values: Mapping[str, object], origins: Mapping[str, str]) -> Setti
         raise SettingsError(error.setting, error.problem, origins[error.setting]) from None
 
 
-def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+def _variables(environment: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the variables of settings, and the names of those that belong to others.
+
+    Raises:
+        SettingsError: a name is near that of a setting, which would be ignored.
+    """
     ours = {name: text for name, text in environment.items() if name.startswith(_PREFIX)}
     known = {CONFIG_VARIABLE, *(row.variable for row in table())}
-    for name in sorted(ours.keys() - known):
-        if name not in _NOT_OURS and not _SERVICE_LINK.fullmatch(name):
+    unknown = []
+    for name in sorted(ours.keys() - known - _NOT_OURS):
+        if _SERVICE_LINK.fullmatch(f"{name}={ours[name]}"):
+            continue
+        # Without the beginning, in which all are alike.
+        near = _near(name.removeprefix(_PREFIX), [one.removeprefix(_PREFIX) for one in known])
+        if near:
             raise SettingsError(
-                "environment", f"no setting has the variable {name}{_near(name, known)}"
+                "environment",
+                f"no setting has the variable {name}; is it "
+                f"{' or '.join(_PREFIX + one for one in near)}?",
             )
-    return {name: ours[name] for name in known & ours.keys()}
+        unknown.append(name)
+    return {name: ours[name] for name in known & ours.keys()}, tuple(unknown)
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), cutoff=0.75)
-    return f"; is it {' or '.join(near)}?" if near else ""
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known names that *name* may be a slip of: like them, or longer or shorter."""
+    near = [one for one in known if f"{name}_".startswith(f"{one}_")]
+    near += [one for one in known if name and one.startswith(name)]
+    near += difflib.get_close_matches(name, sorted(known), cutoff=_NEAR)
+    return list(dict.fromkeys(near))[:3]
 
 
 def _path(text: str, here: Path, origin: str) -> Path:
@@ -140,9 +162,9 @@ def _from_file(path: Path, values: dict[str, object], origins: dict[str, str]) -
     for key, value in content.items():
         origin = _origin(path, text, key)
         if key not in known:
-            raise SettingsError(
-                "config", f"no setting has the name {key}{_near(key, known)}", origin
-            )
+            near = difflib.get_close_matches(key, sorted(known), cutoff=_NEAR)
+            hint = f"; is it {' or '.join(near)}?" if near else ""
+            raise SettingsError("config", f"no setting has the name {key}{hint}", origin)
         try:
             values[key] = known[key].kind.from_toml(value, folder)
         except UnfitError as error:

@@ -12,6 +12,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -665,7 +666,8 @@ def test_a_full_disk_in_place_of_memory_is_transient(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "write", refuse)
-    with pytest.raises(TransientError, match="No space left on device"):
+    said = rf"^{path}: can't be loaded: No space left on device in {tempfile.gettempdir()}$"
+    with pytest.raises(TransientError, match=said):
         load(Settings(dataset=path))
 
 

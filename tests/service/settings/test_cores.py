@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from geolookup.service.settings import cores
+from geolookup import machine
 from geolookup.service.settings.cores import available_cores
 
 Limited = Callable[[str, dict[str, str]], int]
@@ -26,8 +26,8 @@ def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Limited:
         (tmp_path / "membership").write_bytes(membership.encode("latin-1"))
         return available_cores()
 
-    monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(cores, "_MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "_MEMBERSHIP", tmp_path / "membership")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
     return limited
 
@@ -65,9 +65,19 @@ def test_in_a_container_ones_own_group_is_the_root(limited: Limited) -> None:
     assert limited("0::/\n", {"": "300000 100000"}) == 3
 
 
-def test_groups_of_version_1_are_left_alone(limited: Limited) -> None:
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("150000", 2), ("-1", 16), ("", 16), ("x", 16), ("100000", 1)]
+)
+@pytest.mark.parametrize("folder", ["app", ""], ids=["own path", "a container's root"])
+def test_a_limit_of_version_1_limits_the_cores(
+    limited: Limited, tmp_path: Path, quota: str, folder: str, expected: int
+) -> None:
+    group = tmp_path / "cgroup" / "cpu,cpuacct" / folder
+    group.mkdir(parents=True)
+    (group / "cpu.cfs_quota_us").write_text(quota)
+    (group / "cpu.cfs_period_us").write_text("100000\n")
     membership = "4:cpu,cpuacct:/app\n1:name=systemd:/app\n0::/\n"
-    assert limited(membership, {"app": "100000 100000"}) == 16
+    assert limited(membership, {}) == expected
 
 
 @pytest.mark.parametrize("membership", ["", "0::/nowhere\n", "0::/../../etc\n", "0::/\xff\n"])

@@ -107,7 +107,12 @@ def test_every_row_has_its_flag_and_no_flag_is_without_a_row() -> None:
 
 
 def test_no_variable_looks_like_what_orchestrators_say_of_a_service() -> None:
-    assert not [row.name for row in table() if source._SERVICE_LINK.fullmatch(row.variable)]
+    assert not [
+        row.name
+        for row in table()
+        for value in ("1", "tcp://10.0.0.1:50051")
+        if source._SERVICE_LINK.fullmatch(f"{row.variable}={value}")
+    ]
 
 
 def test_allow_names_every_rpc() -> None:
@@ -201,7 +206,13 @@ def test_none_takes_back_what_a_file_says(tmp_path: Path) -> None:
     assert (settings.dataset, settings.admin) == (None, None)
 
 
-@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, True) for text in ("true", "True", "TRUE", "1")),
+        *((text, False) for text in ("false", "False", "FALSE", "0")),
+    ],
+)
 def test_switch_can_be_set_by_a_variable(text: str, value: bool) -> None:
     assert read({}, {"GEOLOOKUP_TRACING": text}).settings.tracing is value
 
@@ -226,7 +237,18 @@ def test_variables_of_others_are_left_alone() -> None:
         "GEOLOOKUP_ADMIN_SERVICE_HOST": "10.0.0.1",
         "GEOLOOKUP_ADMIN_PORT": "tcp://10.0.0.1:50052",
     }
-    assert read({}, {**links, "GEOLOOKUP_WERROR": "1", "OTHER": "x"}).settings == read().settings
+    configuration = read({}, {**links, "GEOLOOKUP_WERROR": "1", "OTHER": "x"})
+    assert configuration.settings == read().settings
+    assert configuration.unknown_variables == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["GEOLOOKUP_XYZZY", "GEOLOOKUP_", "GEOLOOKUP_IMAGE_TAG", "GEOLOOKUP_HOME"]
+)
+def test_variable_like_no_setting_is_named_and_ignored(name: str) -> None:
+    configuration = read({}, {name: "1"})
+    assert configuration.settings == read().settings
+    assert configuration.unknown_variables == (name,)
 
 
 # what is refused, and how it is said
@@ -335,18 +357,21 @@ def test_a_file_that_can_t_be_read_says_why(path: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "said"),
+    ("variable", "near"),
     [
-        (
-            "GEOLOOKUP_WORKER",
-            "no setting has the variable GEOLOOKUP_WORKER; is it GEOLOOKUP_WORKERS",
-        ),
-        ("GEOLOOKUP_XYZZY", "no setting has the variable GEOLOOKUP_XYZZY"),
-        ("GEOLOOKUP_", "no setting has the variable GEOLOOKUP_"),
+        ("GEOLOOKUP_WORKER", "GEOLOOKUP_WORKERS"),
+        ("GEOLOOKUP_MAXROSTER", "GEOLOOKUP_MAX_ROSTER"),
+        ("GEOLOOKUP_TLS_CERT", "GEOLOOKUP_TLS_CERTIFICATE"),
+        ("GEOLOOKUP_TLS_CLIENT_CA_FILE", "GEOLOOKUP_TLS_CLIENT_CA"),
+        ("GEOLOOKUP_LISTEN_ADDRESS", "GEOLOOKUP_LISTEN"),
+        # Not Kubernetes': there the value is a URL.
+        ("GEOLOOKUP_METRICS_PORT", "GEOLOOKUP_METRICS"),
+        ("GEOLOOKUP_DATABASE", "GEOLOOKUP_DATASET"),
     ],
 )
-def test_unknown_variable_is_refused(variable: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=f"^environment: {said}"):
+def test_variable_near_a_setting_is_refused(variable: str, near: str) -> None:
+    said = rf"^environment: no setting has the variable {variable}; is it .*\b{near}\b.*\?$"
+    with pytest.raises(SettingsError, match=said):
         read({}, {variable: "1"})
 
 
