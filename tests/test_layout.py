@@ -256,6 +256,18 @@ def test_answering_is_light() -> None:
     assert HEAVY.isdisjoint(loaded)
 
 
+def test_a_worker_of_the_native_transport_does_not_load_what_only_others_need() -> None:
+    """gRPC is a quarter of such a worker's memory, and each worker would have it for itself."""
+    loaded = loaded_by(
+        "import geolookup.service.processes.worker_main\n"
+        "from geolookup.service.rpc import transports\n"
+        "if transports.build.missing(tls=False) is None:\n"
+        "    import geolookup.service.rpc.transports.native"
+    )
+    assert "google.protobuf" in loaded
+    assert {"grpc", "grpc_reflection", "asyncio", "ssl", "opentelemetry"}.isdisjoint(loaded)
+
+
 PUBLIC = {
     "geolookup": {
         "Answer", "Dataset", "DatasetClosedError", "DatasetError", "GeoLookupError", "Policy",

@@ -11,6 +11,7 @@ import hashlib
 import json
 import struct
 import sys
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, date, datetime
@@ -420,9 +421,9 @@ class ClaimTable(Sequence[Claim]):
         if "claim.networks" in image.sections:
             self.networks = memoryview(bytes(image.section("claim.networks"))).cast("H")
         # Made when they are first needed.
-        self._at: list[int] | None = None
-        self._shapes: list[tuple[list[int], list[tuple[str, ...]]]] | None = None
-        self._place_shapes: list[tuple[list[int], list[tuple[str, ...]]]] | None = None
+        self._at: array[int] | None = None
+        self._shapes: list[tuple[array[int], list[tuple[str, ...]]]] | None = None
+        self._place_shapes: list[tuple[array[int], list[tuple[str, ...]]]] | None = None
         self._regions: bytes | None = None
         self.places = read_places(image)
         self._place_votes = _PlaceVotes(image, self.places) if self.places else None
@@ -503,7 +504,7 @@ class ClaimTable(Sequence[Claim]):
     def votes(self, number: int) -> tuple[tuple[str, int], ...]:
         """Return the votes of one claim; see `Claim.votes`."""
         if self._at is None:
-            self._at = list(accumulate(self._votes, initial=0))
+            self._at = array("I", accumulate(self._votes, initial=0))
         return tuple(
             (self._codes[2 * i : 2 * i + 2].decode("ascii"), self._counts[i])
             for i in range(self._at[number], self._at[number + 1])
@@ -581,13 +582,13 @@ class ClaimTable(Sequence[Claim]):
                 column[number] = known
         return bytes(column)
 
-    def _by_place_shape(self) -> list[tuple[list[int], list[tuple[str, ...]]]]:
+    def _by_place_shape(self) -> list[tuple[array[int], list[tuple[str, ...]]]]:
         """Do what `_by_shape` does, with places for codes where a claim has some.
 
         The shape also holds which of the places are in one country.
         """
         rows: dict[tuple[object, ...], list[tuple[str, ...]]] = {}
-        numbers: dict[tuple[object, ...], list[int]] = {}
+        numbers: dict[tuple[object, ...], array[int]] = {}
         for number, claim in enumerate(self):
             votes = claim.places
             named = [vote.place for vote in votes] or list(claim.claimed)
@@ -604,10 +605,10 @@ class ClaimTable(Sequence[Claim]):
                 *(count for _, count in claim.votes if not votes),
             )
             rows.setdefault(shape, []).append((claim.country, *named))
-            numbers.setdefault(shape, []).append(number)
+            numbers.setdefault(shape, array("I")).append(number)
         return [(numbers[shape], list(zip(*rows[shape], strict=True))) for shape in rows]
 
-    def _by_shape(self) -> list[tuple[list[int], list[tuple[str, ...]]]]:
+    def _by_shape(self) -> list[tuple[array[int], list[tuple[str, ...]]]]:
         """Return the claims' numbers, and their codes slot by slot, for each shape.
 
         The shape is all that an outcome depends on, except for the codes. The slots are
@@ -621,7 +622,7 @@ class ClaimTable(Sequence[Claim]):
             self.statuses, countries, self._silent, self._abstained.tolist(), self._votes, networks,
         )  # fmt: skip
         rows: dict[tuple[object, ...], list[tuple[str, ...]]] = {}
-        numbers: dict[tuple[object, ...], list[int]] = {}
+        numbers: dict[tuple[object, ...], array[int]] = {}
         at = 0
         for number, (status, country, silent, abstained, votes, used) in enumerate(
             zip(*columns, strict=True)
@@ -629,7 +630,7 @@ class ClaimTable(Sequence[Claim]):
             end = at + votes
             shape = (status, country == NO_COUNTRY, silent, abstained, used, *counts[at:end])
             rows.setdefault(shape, []).append((country, *codes[at:end]))
-            numbers.setdefault(shape, []).append(number)
+            numbers.setdefault(shape, array("I")).append(number)
             at = end
         return [(numbers[shape], list(zip(*rows[shape], strict=True))) for shape in rows]
 
@@ -643,7 +644,7 @@ class _PlaceVotes:
         self._counts = memoryview(bytes(image.section("place.count"))).cast("H")
         self._flags = bytes(image.section("place.flags"))
         self._places = places
-        self._at: list[int] | None = None
+        self._at: array[int] | None = None
         total = sum(self._numbers)
         for name, items in (
             ("place.vote", len(self._votes)),
@@ -667,7 +668,7 @@ class _PlaceVotes:
 
     def __getitem__(self, number: int) -> tuple[PlaceVote, ...]:
         if self._at is None:
-            self._at = list(accumulate(self._numbers, initial=0))
+            self._at = array("I", accumulate(self._numbers, initial=0))
         return tuple(
             PlaceVote(
                 place_text(self._votes[i], self._places),

@@ -30,7 +30,7 @@ from google.rpc.status_pb2 import Status
 
 import geolookup
 from geolookup import _http2
-from geolookup.service import RosterLimits, Settings, tls
+from geolookup.service import RosterLimits, Settings, certificate_files
 from geolookup.service.monitoring.counters import Counters
 from geolookup.service.rpc.calls import Calls
 from geolookup.service.rpc.handlers import Snapshot
@@ -361,7 +361,7 @@ def conformance(folder: Path) -> None:
                 path.write_bytes(content)
                 options[name] = path
     # Of its clients' certificates each is its own authority, which geolookup refuses to be told.
-    tls._check_authorities = lambda *_: None
+    certificate_files._check_authorities = lambda *_: None
     if asked.message_receive_limit:
         options["limits"] = limit_of(asked.message_receive_limit)
     transport = serve(Conformance().methods(), **options)

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from servers import PATIENCE
 
 from geolookup.service import tls
+from geolookup.service.certificate_files import Certificate
 from geolookup.service.monitoring.counters import Counters
 from geolookup.service.rpc.grpc_options import channel_options
 from geolookup.service.settings import Settings, SettingsError
@@ -354,11 +355,11 @@ def test_a_process_that_others_may_not_look_into_can_try_a_key(files: Files) -> 
         # All modules first: the interpreter's own files may be root's alone.
         "import _strptime, ctypes, os, sys\n"
         "from pathlib import Path\n"
-        "from geolookup.service import tls\n"
+        "from geolookup.service import certificate_files\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "assert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0\n"
         "chain, key = sys.stdin.buffer.read().split(b'---split---')\n"
-        "print(tls._test(Path('chain'), chain, Path('key'), key))\n"
+        "print(certificate_files._test(Path('chain'), chain, Path('key'), key))\n"
     )
     content = b"---split---".join((files.folder / name).read_bytes() for name in ("chain", "key"))
     ended = subprocess.run(
@@ -566,7 +567,7 @@ def test_a_certificate_that_is_not_valid_yet_is_taken_when_it_is(
     files.write(new)
     sound = tls.load
 
-    def early(_: Settings) -> tls.Certificate:
+    def early(_: Settings) -> Certificate:
         raise SettingsError("tls_certificate", "certificate is not yet valid")
 
     monkeypatch.setattr(tls, "load", early)

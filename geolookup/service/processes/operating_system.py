@@ -91,6 +91,13 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
     """Replace the default action; the wake-up descriptor reports the signal."""
 
 
+def return_free_memory() -> None:
+    """Give memory that was freed back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
 def _prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     unused = ctypes.c_ulong(0)

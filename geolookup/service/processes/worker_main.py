@@ -229,6 +229,7 @@ class _Worker:
             return False
         self._calls = calls
         self._transport.health(self._serving)
+        operating_system.return_free_memory()  # reading a dataset takes twice what it leaves
         return True
 
     def _stop(self, grace: float) -> None:

@@ -19,8 +19,6 @@ from itertools import accumulate, islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from grpc_reflection.v1alpha import reflection_pb2
-
 from geolookup import _core, _http2
 from geolookup.answer.claims import Policy, Status, Verdict, networks_of
 from geolookup.errors import RegionSetError
@@ -30,7 +28,6 @@ from geolookup.service.processes.listen_address import bind_all
 from geolookup.service.rpc import envoy_authz, handlers
 from geolookup.service.rpc.admission import ShedError
 from geolookup.service.rpc.calls import Stream
-from geolookup.service.rpc.reflection import Reflection
 from geolookup.service.rpc.request import Code, RequestError
 from geolookup.service.rpc.transports.standard import parse
 from geolookup.service.settings import ListenError, SettingsError
@@ -41,10 +38,12 @@ from geolookup.v1 import geolookup_pb2 as v1
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from geolookup.service.certificate_files import Certificate
     from geolookup.service.monitoring.counters import Counters
     from geolookup.service.rpc.admission import Slots
     from geolookup.service.rpc.calls import ActiveCall, Calls
     from geolookup.service.rpc.handlers import Snapshot
+    from geolookup.service.rpc.reflection import Reflection
     from geolookup.service.settings import ListenAddress, Settings
 
 _BACKLOG: Final = 1_024
@@ -87,7 +86,7 @@ class NativeTransport:
         self._more = more
         self._settings = settings
         self._calls = calls
-        self._reflection = Reflection(calls.services)
+        self._reflection: Reflection | None = None
         # Streams that Python counts, by their numbers. The loop has one message of each at a
         # time under way, so no two threads have the same entry.
         self._streams: dict[int, Stream | ActiveCall] = {}
@@ -205,7 +204,7 @@ class NativeTransport:
             raise SettingsError("tls_certificate", str(error)) from None
         return certificates
 
-    def _set_certificate(self, certificate: tls.Certificate) -> None:
+    def _set_certificate(self, certificate: Certificate) -> None:
         self._server.set_certificate(
             certificate.chain, certificate.key, certificate.client_authorities
         )
@@ -363,10 +362,21 @@ class NativeTransport:
         try:
             if isinstance(answering, Stream):
                 return answering.answer(job.body)
-            request = parse(reflection_pb2.ServerReflectionRequest, job.body)
-            message: bytes = self._reflection.answer(request).SerializeToString()
+            message = self._reflect(job.body)
         except Exception as error:
             raise answering.refusal(error) from None
+        return message
+
+    def _reflect(self, body: bytes) -> bytes:
+        # Imported on first use: it brings gRPC, a third of a worker's memory.
+        from grpc_reflection.v1alpha import reflection_pb2  # noqa: PLC0415
+
+        from geolookup.service.rpc.reflection import Reflection  # noqa: PLC0415
+
+        if self._reflection is None:
+            self._reflection = Reflection(self._calls.services)
+        request = parse(reflection_pb2.ServerReflectionRequest, body)
+        message: bytes = self._reflection.answer(request).SerializeToString()
         return message
 
     def _end(self, job: _http2.Job) -> None:
@@ -484,26 +494,17 @@ def _allow(settings: Settings) -> dict[int, list[bytes]]:
 
 def _heads(snapshot: Snapshot) -> tuple[bytes, bytes]:
     """Return where they begin, and by claim what stands before the verdict in responses."""
-    made: dict[tuple[object, ...], bytes] = {}
-    heads, begin = [], array("I", [0])
-    at = 0
+    heads, begin = bytearray(), array("I", [0])
     for claim in snapshot.dataset.claims:
-        claimed = claim.claimed if claim.status is Status.DISPUTED else ()
-        networks = networks_of(claim.networks)
-        key = (claim.country, int(claim.status), tuple(claimed), claim.region, networks)
-        head = made.get(key)
-        if head is None:
-            head = made[key] = v1.LookupResponse(
-                country=claim.country,
-                status=int(claim.status),  # type: ignore[arg-type]  # any number of the enum
-                claimed=claimed,
-                region=claim.region,
-                networks=[network.number for network in networks],  # type: ignore[misc]
-            ).SerializeToString()
-        heads.append(head)
-        at += len(head)
-        begin.append(at)
-    return begin.tobytes(), b"".join(heads)
+        heads += v1.LookupResponse(
+            country=claim.country,
+            status=int(claim.status),  # type: ignore[arg-type]  # any number of the enum
+            claimed=claim.claimed if claim.status is Status.DISPUTED else (),
+            region=claim.region,
+            networks=[network.number for network in networks_of(claim.networks)],  # type: ignore[misc]
+        ).SerializeToString()
+        begin.append(len(heads))
+    return begin.tobytes(), bytes(heads)
 
 
 _Key = TypeVar("_Key")
