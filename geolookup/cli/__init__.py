@@ -1,7 +1,8 @@
 """The geolookup command: what every subcommand has in common, above all how it ends.
 
-Subcommands import gRPC, the compiler and other heavy parts inside the function
-that needs them, so that a lookup starts as fast as the interpreter does.
+A subcommand's module is imported when it is asked for, and imports gRPC, the compiler
+and other heavy parts inside the function that needs them, so that a lookup starts as
+fast as the interpreter does.
 """
 
 from __future__ import annotations
@@ -13,29 +14,12 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from geolookup.cli.admin import administer
-from geolookup.cli.agreement import show_agreement
-from geolookup.cli.annotate import annotate_records
-from geolookup.cli.audit import audit_records
-from geolookup.cli.classify import classify_roster
-from geolookup.cli.compile import compile_dataset
-from geolookup.cli.describe import show_info, show_region_sets
-from geolookup.cli.diff import show_difference
-from geolookup.cli.evaluate import evaluate_sources
-from geolookup.cli.explain import explain_address
-from geolookup.cli.export import export_dataset
-from geolookup.cli.lookup import lookup_addresses
-from geolookup.cli.map import draw_map
-from geolookup.cli.report import report_records
-from geolookup.cli.serve import run_authorization, run_service
-from geolookup.cli.sign import sign_dataset
-from geolookup.cli.update import update_dataset
-from geolookup.cli.verify import verify_dataset
 from geolookup.errors import (
     DatasetError,
     GeoLookupError,
@@ -83,7 +67,42 @@ _ADDRESS = re.compile(
 )
 
 
+_SUBCOMMANDS = {
+    "admin": "admin:administer",
+    "agreement": "agreement:show_agreement",
+    "annotate": "annotate:annotate_records",
+    "audit": "audit:audit_records",
+    "authz": "serve:run_authorization",
+    "classify": "classify:classify_roster",
+    "compile": "compile:compile_dataset",
+    "diff": "diff:show_difference",
+    "evaluate": "evaluate:evaluate_sources",
+    "explain": "explain:explain_address",
+    "export": "export:export_dataset",
+    "info": "describe:show_info",
+    "lookup": "lookup:lookup_addresses",
+    "map": "map:draw_map",
+    "region-sets": "describe:show_region_sets",
+    "report": "report:report_records",
+    "serve": "serve:run_service",
+    "sign": "sign:sign_dataset",
+    "update": "update:update_dataset",
+    "verify": "verify:verify_dataset",
+}
+"""The module of each, in this package, and the function in it."""
+
+
 class _Commands(click.Group):
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(_SUBCOMMANDS)
+
+    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _SUBCOMMANDS:
+            return None
+        module, function = _SUBCOMMANDS[cmd_name].split(":")
+        subcommand: click.Command = getattr(import_module(f"geolookup.cli.{module}"), function)
+        return subcommand
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -122,31 +141,6 @@ def command() -> None:
     Without --server the commands answer in this process, from the dataset that
     comes with geolookup or from --dataset FILE, and need no network.
     """
-
-
-for _subcommand in (
-    lookup_addresses,
-    classify_roster,
-    annotate_records,
-    explain_address,
-    show_info,
-    show_region_sets,
-    run_service,
-    run_authorization,
-    administer,
-    audit_records,
-    compile_dataset,
-    update_dataset,
-    verify_dataset,
-    show_difference,
-    sign_dataset,
-    show_agreement,
-    evaluate_sources,
-    draw_map,
-    report_records,
-    export_dataset,
-):
-    command.add_command(_subcommand)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

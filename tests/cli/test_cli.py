@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ import geolookup
 from geolookup import Dataset, Policy, Status
 from geolookup.answer.region_sets import RegionSets
 from geolookup.cli import classify, main
+from geolookup.cli import command as command_line
 from geolookup.cli.output import Progress, share, table
 from geolookup.service.rpc.transports import build
 
@@ -1174,7 +1176,16 @@ def test_an_unforeseen_failure_shows_its_place_and_not_its_text(
 # Start-up, tables, progress
 
 
-def test_a_lookup_loads_neither_grpc_nor_the_compiler() -> None:
+def test_each_subcommand_has_the_name_it_is_listed_by() -> None:
+    context = click.Context(command_line)
+    for name in command_line.list_commands(context):
+        subcommand = command_line.get_command(context, name)
+        assert subcommand is not None
+        assert subcommand.name == name
+    assert command_line.get_command(context, "look") is None
+
+
+def test_lookup_loads_no_grpc_compiler_or_other_subcommand() -> None:
     code = (
         "import sys\nfrom geolookup.cli import main\n"
         "try: main(['lookup', '1.0.1.1'])\n"
@@ -1187,6 +1198,8 @@ def test_a_lookup_loads_neither_grpc_nor_the_compiler() -> None:
     assert "geolookup.answer.dataset" in modules
     heavy = {"grpc", "google.protobuf", "geolookup.build.compiler", "geolookup.client", "pyroaring"}
     assert modules.isdisjoint(heavy)
+    assert "geolookup.cli.lookup" in modules
+    assert modules.isdisjoint({"geolookup.cli.classify", "geolookup.cli.serve"})
 
 
 def test_tables_are_aligned() -> None:

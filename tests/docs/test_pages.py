@@ -87,10 +87,13 @@ def names_of_tests() -> set[str]:
 
 def options(command: click.Command) -> Iterator[str]:
     """Yield all options of a command and of those below it."""
-    for parameter in command.get_params(click.Context(command)):
+    context = click.Context(command)
+    for parameter in command.get_params(context):
         yield from (*parameter.opts, *parameter.secondary_opts)
     if isinstance(command, click.Group):
-        for below in command.commands.values():
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
             yield from options(below)
 
 
@@ -117,7 +120,8 @@ def test_options_in_backticks_exist(page: Path) -> None:
 
 def test_every_command_is_named_on_a_page() -> None:
     text = "".join(map(read, pages()))
-    assert not [name for name in command_line.commands if f"geolookup {name}" not in text]
+    commands = command_line.list_commands(click.Context(command_line))
+    assert not [name for name in commands if f"geolookup {name}" not in text]
 
 
 def test_every_key_of_a_manifest_is_on_its_page() -> None:
