@@ -132,6 +132,10 @@ cdef class Meter:
         gl_store(&self.m.certificate_stale, 0 if taken else 1)
         gl_store(&self.m.certificate_end, not_after if not_after > 0 else 0)
 
+    def log_dropped(self):
+        """Count a line of the log that was dropped."""
+        gl_add(&self.m.counters.log_dropped, 1)
+
     def absorb(self, Meter other not None, /):
         """Add another meter's counters to this one's; not what is true only now."""
         if other.m == self.m:
@@ -177,6 +181,7 @@ cdef class Meter:
             "handshakes": c.handshakes,
             "transfer_timeouts": c.transfer_timeouts,
             "certificate_reads": _numbers(c.certificate_reads, 2),
+            "log_dropped": c.log_dropped,
             "region_sets": region_sets,
         }
 

@@ -72,6 +72,7 @@ typedef struct {
     uint64_t handshakes;
     uint64_t transfer_timeouts;
     uint64_t certificate_reads[2]; /* refused, taken */
+    uint64_t log_dropped;          /* lines of the log */
 } gl_counters;
 
 typedef struct {

@@ -39,6 +39,7 @@ cdef extern from "meter.h" nogil:
         uint64_t handshakes
         uint64_t transfer_timeouts
         uint64_t certificate_reads[2]
+        uint64_t log_dropped
 
     ctypedef struct gl_meter:
         uint64_t in_flight[10]

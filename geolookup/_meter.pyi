@@ -95,6 +95,9 @@ class Meter:
             not_after: when the one in use ends, as Unix time; 0: there is none.
         """
 
+    def log_dropped(self) -> None:
+        """Count a line of the log that was dropped."""
+
     def absorb(self, other: Meter, /) -> None:
         """Add another meter's counters to this one's; not what is true only now."""
 
@@ -125,6 +128,7 @@ class Reading(TypedDict):
     handshakes: int
     transfer_timeouts: int
     certificate_reads: tuple[int, int]
+    log_dropped: int
     region_sets: dict[str, tuple[tuple[int, int, int], tuple[int, ...]]]
 
 @disjoint_base

@@ -105,8 +105,9 @@ def run_service(*, print_config: bool, as_json: bool, **given: Any) -> None:
         for name in configuration.unknown_variables:
             click.echo(f"geolookup: serve: no setting has the variable {name}", err=True)
         return
-    from geolookup.service import log  # noqa: PLC0415
+    from geolookup.service import log, unblocked_stream  # noqa: PLC0415
 
+    unblocked_stream.open_missing_streams()  # before anything opens files to keep
     log.silence_grpc()  # before gRPC is imported
     # gRPC takes longer to import than all else together.
     from geolookup import service  # noqa: PLC0415

@@ -20,6 +20,8 @@ from collections.abc import Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Final, Literal, TypedDict, Unpack, get_args
 
+from geolookup.service.unblocked_stream import UnblockedStream, standard_stream
+
 OWN = "geolookup"
 """The loggers under this name write fixed texts, so their messages may be logged."""
 
@@ -43,6 +45,7 @@ Event = Literal[
     "spare_exit",  # a standby ended before it was needed
     "spare_wait",  # a standby that ended too often waits before its restart
     "transport",  # another transport than the setting's is used
+    "log_dropped",  # lines were dropped, since the log was not read or its disk was full
     "call_failed",  # a handler raised an unexpected exception
     "stop",  # a signal stops the service; calls in flight have their grace
     "stop_now",  # a second signal; calls in flight are cancelled
@@ -75,6 +78,7 @@ class Fields(TypedDict, total=False):
         method: the rpc.
         error: an exception as `describe` gives it.
         calls: a number of calls.
+        lines: a number of lines of the log.
         seconds: a duration.
         not_after: when the certificate in use ends, in UTC.
         signal: a signal's name.
@@ -97,6 +101,7 @@ class Fields(TypedDict, total=False):
     method: str
     error: str
     calls: int
+    lines: int
     seconds: float
     not_after: str
     signal: str
@@ -109,6 +114,8 @@ _TYPES: Final = {
 }
 _LONGEST: Final = 1_000
 """Characters of a value. A line then is one write to a pipe, which mixes with no other's."""
+_FLUSH: Final = 0.5
+"""Seconds that the lines of a process that ends, or has started, may take to be read."""
 _PLAIN = re.compile(r"[\w.:/+@,-]+", re.ASCII)
 
 logger = logging.getLogger("geolookup.service")
@@ -210,21 +217,74 @@ def _level(level: str) -> int:
     return logging.getLevelNamesMapping()[level.upper()]
 
 
+class _StreamHandler(logging.Handler):
+    """Writes records to a stream that never blocks. No lock: the stream is thread-safe."""
+
+    def __init__(self, stream: UnblockedStream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        self._stream.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        self._stream.flush(_FLUSH)
+
+
+_stream: UnblockedStream | None = None
+"""Where this process's log goes; None: not installed, or to an object in memory (tests)."""
+
+
+def flush() -> None:
+    """Wait until the lines up to now are written, but no longer than a moment."""
+    if _stream is not None:
+        _stream.flush(_FLUSH)
+
+
+def dropped() -> int:
+    """Return the number of this process's lines that were dropped."""
+    return 0 if _stream is None else _stream.dropped
+
+
+def _report_dropped(count: int) -> None:
+    event("log_dropped", "warning", lines=count)
+
+
 def install(
     format: Format | str = "text",  # noqa: A002
     level: Level | str = "info",
     *,
     worker: int | None = None,
+    on_dropped: Callable[[], None] | None = None,
 ) -> None:
     """Write this process's log to stderr, with exceptions as in `describe`.
+
+    Lines that stderr does not take are dropped: a log that is not read blocks nothing.
 
     Args:
         format: as of `Formatter`.
         level: the least important lines that are written; of other libraries, none
             below "warning".
         worker: as of `Formatter`.
+        on_dropped: called for each line that is dropped.
     """
-    handler = logging.StreamHandler()
+    global _stream  # noqa: PLW0603 - the process has one standard error
+    if _stream is None:
+        _stream = standard_stream(sys.stderr, 2)
+    handler = logging.StreamHandler() if _stream is None else _StreamHandler(_stream)
+    if _stream is not None:
+        _stream.on_resumed = _report_dropped
+        if on_dropped is not None:
+            _stream.on_dropped = on_dropped
     handler.setFormatter(Formatter("json" if format == "json" else "text", worker))
     root = logging.getLogger()
     root.handlers = [handler]

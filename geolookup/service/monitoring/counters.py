@@ -141,6 +141,7 @@ class Totals:
         certificate_reads: readings of certificates that failed, and that succeeded.
         certificate_end: when the first certificate in use ends, as Unix time; 0: none.
         certificate_stale: workers that keep an old certificate, since the new one is bad.
+        log_dropped: lines of the log that were dropped.
     """
 
     in_flight: list[int] = field(default_factory=lambda: [0] * len(Method))
@@ -160,6 +161,7 @@ class Totals:
     certificate_reads: list[int] = field(default_factory=lambda: [0, 0])
     certificate_end: int = 0
     certificate_stale: int = 0
+    log_dropped: int = 0
 
 
 def total(all_counters: Iterable[_meter.Meter]) -> Totals:
@@ -188,6 +190,7 @@ def total(all_counters: Iterable[_meter.Meter]) -> Totals:
         totals.handshakes += reading["handshakes"]
         totals.transfer_timeouts += reading["transfer_timeouts"]
         totals.certificate_stale += reading["certificate_stale"]
+        totals.log_dropped += reading["log_dropped"]
         ends = [end for end in (totals.certificate_end, reading["certificate_end"]) if end]
         totals.certificate_end = min(ends, default=0)
     return totals

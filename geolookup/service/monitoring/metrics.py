@@ -27,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from geolookup.answer.claims import Reason, Status, Verdict
+from geolookup.service import log
 from geolookup.service.admin.control import Outcome
 from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
@@ -74,6 +75,11 @@ class ServiceCollector(Collector):
         if (dataset := self._dataset()) is not None:
             yield from _dataset(dataset)
         yield from _service(status)
+        yield CounterMetricFamily(
+            "geolookup_log_lines_dropped",
+            "Lines of the log that were dropped, since nothing read them or their disk was full.",
+            value=totals.log_dropped + log.dropped(),
+        )
         yield from _workers(status)
 
 

@@ -29,6 +29,7 @@ from geolookup.service.processes.listen_address import HeldListenAddress
 from geolookup.service.processes.workers import STOP_MARGIN, Broadcast, WorkerPool
 from geolookup.service.rpc import transports
 from geolookup.service.settings import ListenAddress, Settings
+from geolookup.service.unblocked_stream import standard_stream
 
 if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
@@ -233,8 +234,13 @@ class Supervisor:
         if self._settings.watch:
             self._loop.call_later(self._settings.watch, self._check_files)
         # Last, so that who waits for these lines finds in the log what the start has to say.
-        sys.stdout.write("".join(f"{line}\n" for line in self._announcement(self._current)))
-        sys.stdout.flush()
+        log.flush()
+        text = "".join(f"{line}\n" for line in self._announcement(self._current))
+        stdout = standard_stream(sys.stdout, 1)
+        if stdout is None:
+            sys.stdout.write(text)
+        else:
+            stdout.write(text.encode())
 
     def _report_age(self) -> None:
         """Log what is to say of the age of the dataset in service, each time once."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ def main(descriptor: int, supervisor: int) -> None:
     finally:
         # Not sys.exit: no thread may delay the end, and the channel must close last, since
         # its end is the worker's end for the supervisor.
-        sys.stderr.flush()
+        log.flush()
         os._exit(code)
 
 
@@ -103,10 +102,14 @@ class _Worker:
         size = os.fstat(prepare.settings).st_size
         # The supervisor wrote it, into memory that no other program can open.
         self._settings: Settings = pickle.loads(os.pread(prepare.settings, size, 0))  # noqa: S301
-        log.install(self._settings.log_format, self._settings.log_level)
+        self._counters = Counters(mmap(prepare.counters, Counters.SIZE))
+        log.install(
+            self._settings.log_format,
+            self._settings.log_level,
+            on_dropped=self._counters.log_dropped,
+        )
         if not self._settings.core_dumps:
             operating_system.forbid_core_dumps()
-        self._counters = Counters(mmap(prepare.counters, Counters.SIZE))
         packet.close()
         # Now, since a standby has time for it, and clients wait for a worker that starts.
         transports.preload(self._settings)
