@@ -14,6 +14,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strdup
 
+from posix.unistd cimport close
+
 cimport cython
 
 from binascii import a2b_base64, b2a_base64
@@ -209,6 +211,7 @@ cdef extern from "event_loop.h" nogil:
         gl_tls_context *next_context
         gl_tls_context *context
         int next_serving
+        int next_private
         int stop_asked
         uint64_t stop_asked_at
 
@@ -684,6 +687,17 @@ cdef class Server:
         gl_lock(self.server)
         self.server.next_serving = serving
         gl_unlock(self.server)
+        gl_wake(self.server)
+
+    def serve_supervisor(self, int descriptor, /):
+        """Answer a lookup for each call on a connected socket, which is this server's to close."""
+        cdef int before
+        gl_lock(self.server)
+        before = self.server.next_private
+        self.server.next_private = descriptor
+        gl_unlock(self.server)
+        if before >= 0:
+            close(before)
         gl_wake(self.server)
 
     def stop(self, uint64_t grace, /):

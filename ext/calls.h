@@ -16,16 +16,15 @@ static void gl_pump(gl_call *call);
 
 static inline void gl_count_begin(gl_call *call)
 {
-    gl_add(&call->connection->server->meter->in_flight[call->method->number], 1);
+    gl_add(&call->connection->meter->in_flight[call->method->number], 1);
     call->counted = 1;
 }
 
 static inline void gl_count_end(gl_call *call, int code)
 {
-    gl_server *s = call->connection->server;
     uint64_t now = gl_clock();
 
-    gl_meter_end_call(s->meter, call->method->number, (unsigned)code,
+    gl_meter_end_call(call->connection->meter, call->method->number, (unsigned)code,
                    now > call->accepted ? now - call->accepted : 0);
     call->counted = 0;
 }
@@ -477,7 +476,7 @@ static inline int gl_lookup(gl_call *call, const uint8_t *data, size_t size)
     if (message == NULL)
         return 0;
     gl_write_lookup(snapshot, claim, outcome, message + GL_PREFIX);
-    gl_add(&s->meter->counters.addresses[status], 1);
+    gl_add(&call->connection->meter->counters.addresses[status], 1);
     if (outcome)
         gl_meter_add_outcome(s->meter, perspective->number, outcome);
     gl_reply(call, message, bytes);

@@ -67,7 +67,7 @@ static void gl_close(gl_connection *c)
         s->connections = c->next;
     if (c->next != NULL)
         c->next->previous = c->previous;
-    s->connection_count--;
+    s->connection_count -= !c->private;
     if (s->paused) {
         s->paused = 0;
         for (unsigned i = 0; i < s->listener_count; i++) {
@@ -313,7 +313,7 @@ static void gl_read(gl_connection *c)
         gl_look_for(c, EPOLLOUT); /* what TLS itself has to send comes before what it reads */
 }
 
-static void gl_add_connection(gl_server *s, int descriptor)
+static void gl_add_connection(gl_server *s, int descriptor, int private)
 {
     gl_connection *c = calloc(1, sizeof *c);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
@@ -324,22 +324,24 @@ static void gl_add_connection(gl_server *s, int descriptor)
         return;
     }
     c->server = s;
+    c->private = (uint8_t)private;
+    c->meter = private ? s->private_meter : s->meter;
     c->descriptor = descriptor;
     c->events = EPOLLIN;
     c->frame_left = GL_PREFACE;
-    c->allowed = gl_allow_all(&s->allow);
+    c->allowed = private ? UINT32_MAX : gl_allow_all(&s->allow);
     c->credit = GL_IDLE_FRAMES;
     c->made = c->heard = c->idle_since = c->credited = s->now;
     c->age_due = GL_NEVER;
     c->close_by = GL_NEVER;
-    if (s->settings.age) { /* a tenth more or less, so that clients don't come back at once */
+    if (s->settings.age && !private) { /* a tenth more or less, so that clients don't come back at once */
         s->random ^= s->random << 13;
         s->random ^= s->random >> 7;
         s->random ^= s->random << 17;
         c->age_due = s->now + s->settings.age * GL_MILLISECOND / 1000 * (900 + s->random % 200);
     }
     setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* no error if it is none */
-    if (s->context != NULL) {
+    if (s->context != NULL && !private) {
         gl_add(&s->meter->counters.handshakes, 1);
         c->handshaking = 1;
         c->tls = gl_tls_new(s->context, descriptor);
@@ -348,8 +350,8 @@ static void gl_add_connection(gl_server *s, int descriptor)
     if (s->connections != NULL)
         s->connections->previous = c;
     s->connections = c;
-    s->connection_count++;
-    if ((s->context != NULL && c->tls == NULL) || !gl_session_new(c) ||
+    s->connection_count += !private;
+    if ((c->handshaking && c->tls == NULL) || !gl_session_new(c) ||
         epoll_ctl(s->epoll, EPOLL_CTL_ADD, descriptor, &event) != 0) {
         gl_close(c);
         return;
@@ -376,7 +378,7 @@ static void gl_accept(gl_server *s, int listener)
         if (s->connection_count >= s->settings.connections)
             close(descriptor);
         else
-            gl_add_connection(s, descriptor);
+            gl_add_connection(s, descriptor, 0);
     }
 }
 
@@ -448,7 +450,7 @@ static uint64_t gl_look_at(gl_connection *c)
         }
     }
     gl_first(&due, c->close_by);
-    if (c->closing == 2)
+    if (c->closing == 2 || c->private) /* its other end says itself when it has enough */
         return due;
     if (c->handshaking || !c->settled) {
         one = gl_after(c->made, t->handshake_timeout);
@@ -572,7 +574,12 @@ static void gl_begin_stop(gl_server *s)
     s->cut_off_at = gl_after(s->now, GL_LAST_STATE);
     gl_close_listeners(s);
     gl_watch_all(s);
-    for (gl_connection *c = s->connections; c != NULL; c = c->next) {
+    for (gl_connection *c = s->connections, *next; c != NULL; c = next) {
+        next = c->next;
+        if (c->private) {
+            gl_close(c);
+            continue;
+        }
         for (gl_call *call = c->calls; call != NULL; call = call->next)
             if (call->method != NULL && call->method->lasting &&
                 call->method->kind != GL_HEALTH_WATCH)
@@ -587,7 +594,7 @@ static void gl_obey(gl_server *s)
     gl_snapshot *snapshot;
     gl_tls_context *context;
     gl_job *job;
-    int asked, serving;
+    int asked, serving, private;
     uint64_t at;
 
     pthread_mutex_lock(&s->lock);
@@ -596,6 +603,8 @@ static void gl_obey(gl_server *s)
     context = s->next_context;
     s->next_context = NULL;
     serving = s->next_serving;
+    private = s->next_private;
+    s->next_private = -1;
     asked = s->stop_asked;
     at = s->stop_asked_at;
     pthread_mutex_unlock(&s->lock);
@@ -607,6 +616,10 @@ static void gl_obey(gl_server *s)
         gl_tls_context_free(s->context);
         s->context = context;
     }
+    if (private >= 0 && s->stopping)
+        close(private);
+    else if (private >= 0)
+        gl_add_connection(s, private, 1);
     if (serving != s->serving) {
         s->serving = serving;
         gl_watch_all(s);
@@ -786,6 +799,9 @@ static void gl_server_free(gl_server *s)
     for (size_t i = 0; i < s->method_count; i++)
         free(s->methods[i].path);
     free(s->methods);
+    free(s->private_meter);
+    if (s->next_private >= 0)
+        close(s->next_private);
     for (unsigned m = 0; m < GL_ALLOW_METHODS; m++) {
         for (size_t i = 0; i < s->allow.count[m]; i++)
             free(s->allow.names[m][i]);
@@ -817,11 +833,15 @@ static gl_server *gl_server_new(void)
     s->now = gl_clock();
     s->random = s->now | 1;
     s->serving = s->next_serving = 1;
+    s->next_private = -1;
+    s->private_method = (gl_method){.path = (char *)(uintptr_t)"", .kind = GL_LOOKUP, .shed = "", .refused = ""};
+    s->private_meter = calloc(1, sizeof *s->private_meter);
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     s->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     s->input = malloc(GL_LARGE_TURN);
     s->output = malloc(2 * GL_OUTPUT);
     if (s->epoll < 0 || s->wake < 0 || s->input == NULL || s->output == NULL ||
+        s->private_meter == NULL ||
         !gl_http2_open(s) || epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->wake, &event) != 0) {
         int error = errno;
         gl_server_free(s);

@@ -230,7 +230,7 @@ static int gl_on_header(nghttp2_session *session, const nghttp2_frame *frame, co
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
     if (GL_IS(":path"))
-        call->method = gl_find_method(s, value, value_bytes);
+        call->method = c->private ? &s->private_method : gl_find_method(s, value, value_bytes);
     else if (GL_IS(":method"))
         call->post = value_bytes == 4 && memcmp(value, "POST", 4) == 0;
     else if (GL_IS("content-type"))

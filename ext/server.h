@@ -124,6 +124,7 @@ struct gl_connection {
     gl_connection *previous, *next;
     gl_connection *again_next; /* of those with something to do that epoll does not know of */
     gl_server *server;
+    gl_meter *meter; /* of its calls: the server's, or what nobody reads */
     nghttp2_session *session;
     gl_call *calls;
     gl_call *pump; /* whose answers were taken, and that may have another message */
@@ -137,6 +138,7 @@ struct gl_connection {
     uint8_t large;    /* a large message is being read */
     uint8_t retiring; /* 1: the client knows that it ends; 2: nothing new is taken */
     uint8_t closing;  /* nothing more is sent after what is pending; 2: only read */
+    uint8_t private;  /* the supervisor's: it has calls of `private_method` alone */
     uint8_t probing;  /* a probe was not answered yet */
     uint8_t strikes;
     uint8_t pinged;
@@ -160,6 +162,8 @@ struct gl_server {
     gl_server_settings settings;
     gl_method *methods;
     size_t method_count; /* of which the first has the slots of unary calls */
+    gl_method private_method; /* a lookup that holds no slot, which any load leaves answered */
+    gl_meter *private_meter;
     const gl_core_api *core;
     gl_meter *meter;
     gl_allow allow;
@@ -194,6 +198,7 @@ struct gl_server {
     gl_snapshot *next_snapshot;
     gl_tls_context *next_context;
     int next_serving;
+    int next_private; /* a socket that is connected; -1: none */
     int stop_asked;
     uint64_t stop_asked_at;
 };

@@ -141,6 +141,13 @@ class Server:
     def set_serving(self, serving: bool, /) -> None:
         """Have health checks say SERVING, or NOT_SERVING."""
 
+    def serve_supervisor(self, descriptor: int, /) -> None:
+        """Answer each call on this connected socket as a lookup, at any load and uncounted.
+
+        The connection needs no TLS, no slot and no permission. The socket is the server's to
+        close, which it does when it begins to stop.
+        """
+
     def stop(self, grace: int, /) -> None:
         """Begin to stop; calls have this many nanoseconds. A shorter time replaces a longer one."""
 

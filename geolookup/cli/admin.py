@@ -177,6 +177,7 @@ def _plain_worker(worker: WorkerStatus) -> dict[str, object]:
         "started": _time(worker.started),
         "restarts": worker.restarts,
         "in_flight": worker.in_flight,
+        "answered": worker.answered and _time(worker.answered),
     }
 
 

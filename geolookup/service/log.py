@@ -40,6 +40,7 @@ Event = Literal[
     "certificate",  # the TLS certificate was read again
     "worker_start",  # a process was started in a worker slot
     "worker_exit",  # a worker ended
+    "worker_stalled",  # a worker answered no lookup, and is replaced
     "worker_wait",  # a worker that ended too often waits before its restart
     "spare_start",  # a standby was started
     "spare_exit",  # a standby ended before it was needed

@@ -238,7 +238,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size--;
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
     s->now = gl_clock();
-    gl_add_connection(s, pair[0]);
+    gl_add_connection(s, pair[0], 0);
     if (how & 1)
         CHECK(send(pair[1], greeting, sizeof greeting - 1, MSG_NOSIGNAL) > 0);
     for (int idle = 0; at < size && idle < 100 && s->connection_count > 0;) {

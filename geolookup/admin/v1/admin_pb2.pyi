@@ -22,6 +22,7 @@ class WorkerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WORKER_STATE_SERVING: _ClassVar[WorkerState]
     WORKER_STATE_DRAINING: _ClassVar[WorkerState]
     WORKER_STATE_WAITING: _ClassVar[WorkerState]
+    WORKER_STATE_UNRESPONSIVE: _ClassVar[WorkerState]
 OUTCOME_UNSPECIFIED: Outcome
 OUTCOME_SWAPPED: Outcome
 OUTCOME_UNCHANGED: Outcome
@@ -31,6 +32,7 @@ WORKER_STATE_STARTING: WorkerState
 WORKER_STATE_SERVING: WorkerState
 WORKER_STATE_DRAINING: WorkerState
 WORKER_STATE_WAITING: WorkerState
+WORKER_STATE_UNRESPONSIVE: WorkerState
 
 class Reload(_message.Message):
     __slots__ = ("outcome", "dataset", "previous", "reason")
@@ -137,7 +139,7 @@ class ReloadCount(_message.Message):
     def __init__(self, outcome: _Optional[_Union[Outcome, str]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("number", "pid", "state", "dataset", "start_time", "restarts", "in_flight")
+    __slots__ = ("number", "pid", "state", "dataset", "start_time", "restarts", "in_flight", "last_answer_time")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +147,7 @@ class Worker(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    LAST_ANSWER_TIME_FIELD_NUMBER: _ClassVar[int]
     number: int
     pid: int
     state: WorkerState
@@ -152,7 +155,8 @@ class Worker(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     restarts: int
     in_flight: int
-    def __init__(self, number: _Optional[int] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[WorkerState, str]] = ..., dataset: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., restarts: _Optional[int] = ..., in_flight: _Optional[int] = ...) -> None: ...
+    last_answer_time: _timestamp_pb2.Timestamp
+    def __init__(self, number: _Optional[int] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[WorkerState, str]] = ..., dataset: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., restarts: _Optional[int] = ..., in_flight: _Optional[int] = ..., last_answer_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ()

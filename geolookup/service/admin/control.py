@@ -53,6 +53,8 @@ class WorkerState(StrEnum):
     """It answers calls."""
     HANDING_OVER = "handing over"
     """It answers calls until the process that replaces it serves. No worker slot shows this."""
+    UNRESPONSIVE = "unresponsive"
+    """It does not answer its supervisor's lookups."""
     DRAINING = "draining"
     """Health is NOT_SERVING, or it finishes its calls and ends."""
     WAITING = "waiting"
@@ -73,6 +75,8 @@ class WorkerStatus:
         started: when its process was started.
         restarts: how often a process in this slot was replaced.
         in_flight: calls that it is answering.
+        answered: when it last answered its supervisor's lookup; None: not yet.
+        answer_seconds: how long that took.
     """
 
     number: int
@@ -82,6 +86,8 @@ class WorkerStatus:
     started: datetime
     restarts: int
     in_flight: int
+    answered: datetime | None = None
+    answer_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,8 @@ class ServiceStatus:
             decide after their last day.
         age: of the dataset in service; None while the first one is loaded.
         kept_too_long: its sources whose licences forbid to keep data that old.
+        stalled_for: seconds for which the supervisor has done nothing, if that is too long; it
+            may not know then how its workers are, and is not serving.
     """
 
     serving: bool
@@ -114,6 +122,7 @@ class ServiceStatus:
     expired_overrides: Sequence[ExpiringOverride] = ()
     age: Age | None = None
     kept_too_long: Sequence[KeptSource] = ()
+    stalled_for: float = 0.0
 
 
 class Control(Protocol):

@@ -29,6 +29,7 @@ _STATES: Final = {
     WorkerState.SERVING: admin_v1.WORKER_STATE_SERVING,
     WorkerState.DRAINING: admin_v1.WORKER_STATE_DRAINING,
     WorkerState.WAITING: admin_v1.WORKER_STATE_WAITING,
+    WorkerState.UNRESPONSIVE: admin_v1.WORKER_STATE_UNRESPONSIVE,
 }
 _STATE_OF: Final = {number: state for state, number in _STATES.items()}
 
@@ -90,6 +91,7 @@ def status_message(status: ServiceStatus) -> admin_v1.GetStatusResponse:
             start_time=_timestamp(worker.started),
             restarts=worker.restarts,
             in_flight=worker.in_flight,
+            last_answer_time=None if worker.answered is None else _timestamp(worker.answered),
         )
     return message
 
@@ -118,6 +120,9 @@ def status_of(message: admin_v1.GetStatusResponse) -> ServiceStatus:
                 started=_time(worker.start_time),
                 restarts=worker.restarts,
                 in_flight=worker.in_flight,
+                answered=(
+                    _time(worker.last_answer_time) if worker.HasField("last_answer_time") else None
+                ),
             )
             for worker in message.workers
         ],

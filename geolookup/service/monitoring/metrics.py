@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 
 from geolookup.answer.claims import Reason, Status, Verdict
 from geolookup.service import log
-from geolookup.service.admin.control import Outcome
+from geolookup.service.admin.control import Outcome, WorkerState
 from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
 from geolookup.service.monitoring.counters import CODES
@@ -236,6 +236,11 @@ def _service(status: ServiceStatus) -> Iterator[Metric]:
         "geolookup_serving", "1 while health says SERVING, else 0.", value=status.serving
     )
     yield GaugeMetricFamily(
+        "geolookup_supervisor_stalled_seconds",
+        "How long the loop that watches the workers has done nothing, if that is too long; else 0.",
+        value=status.stalled_for,
+    )
+    yield GaugeMetricFamily(
         "geolookup_start_timestamp_seconds",
         "When the service was started.",
         value=status.started.timestamp(),
@@ -280,14 +285,27 @@ def _workers(status: ServiceStatus) -> Iterator[Metric]:
         "Resident memory of the worker's process, with what it shares of the dataset.",
         labels=("worker",),
     )
+    answered = GaugeMetricFamily(
+        "geolookup_worker_last_answer_timestamp_seconds",
+        "When the worker last answered the lookup that the supervisor asks for each second.",
+        labels=("worker",),
+    )
+    took = GaugeMetricFamily(
+        "geolookup_worker_last_answer_seconds",
+        "How long that answer took.",
+        labels=("worker",),
+    )
     for worker in status.workers:
         labels = (str(worker.number),)
+        if worker.answered is not None:
+            answered.add_metric(labels, worker.answered.timestamp())
+            took.add_metric(labels, worker.answer_seconds)
         up.add_metric(labels, worker.state == "serving")
         restarts.add_metric(labels, worker.restarts)
         if (used := _process(worker.pid)) is not None:
             cpu.add_metric(labels, used[0])
             memory.add_metric(labels, used[1])
-    yield from (up, restarts, cpu, memory)
+    yield from (up, restarts, cpu, memory, answered, took)
 
 
 def _process(pid: int) -> tuple[float, int] | None:
@@ -374,6 +392,13 @@ class MetricsServer:
     def _healthz(self, _headers: Mapping[str, str]) -> Page:
         status = self._control.status()
         text = "serving" if status.serving else "not serving"
+        if status.stalled_for:
+            text += f"\nthe supervisor has done nothing for {status.stalled_for:.0f} s"
+        text += "".join(
+            f"\nworker {worker.number}: {worker.state}"
+            for worker in status.workers
+            if worker.state is WorkerState.UNRESPONSIVE
+        )
         if status.age is not None and status.age.is_stale:
             text += f"\nstale dataset: {status.age}"
         return text_page(200 if status.serving else 503, text)

@@ -60,6 +60,7 @@ class EventLoop:
         self._lock = threading.Lock()
         self._refuses_calls = False
         self._stopped = False
+        self._turned = clock()
         self.add_reader(self._wake_reader.fileno(), self._run_calls)
 
     def add_reader(self, descriptor: int, action: Action) -> None:
@@ -104,12 +105,21 @@ class EventLoop:
         """Run actions until one of them calls `stop`. It may be called again then."""
         self._stopped = False
         while not self._stopped:
+            self._turned = self.clock()
             for key, _ in self._selector.select(self._time_to_wait()):
                 # An earlier action may have closed this descriptor, and a new one may
                 # have its number.
                 if self._selector.get_map().get(key.fd) is key and not self._stopped:
                     key.data()
             self._run_timers()
+
+    @property
+    def stalled_for(self) -> float:
+        """Seconds since the loop last had nothing left to do or began anew. For any thread.
+
+        A loop without timers waits as long for a descriptor.
+        """
+        return max(0.0, self.clock() - self._turned)
 
     def stop(self) -> None:
         """Return from `run` when the current action is done."""

@@ -30,10 +30,12 @@ class Prepare:
     Attributes:
         settings: memory with the pickled `Settings`.
         counters: memory of `Counters.SIZE` bytes, shared with the supervisor.
+        supervisor: a connected socket, over which the supervisor asks for lookups.
     """
 
     settings: Descriptor
     counters: Descriptor
+    supervisor: Descriptor
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _REPORT_INTERVAL: Final = 1.0
 """Seconds between checks for refused calls."""
+_STALLED: Final = 5.0
+"""Seconds without a turn of the event loop from which on the supervisor knows nothing."""
 _AGE_INTERVAL: Final = 60.0
 """Seconds between checks of the dataset's age."""
 
@@ -310,8 +312,14 @@ class Supervisor:
     def status(self) -> ServiceStatus:
         """See `Control.status`."""
         current, previous = self._current, self._previous
+        # The workers are asked each second while they serve, so the loop turns as often.
+        stalled_for = self._loop.stalled_for if self._serving else 0.0
+        is_stalled = stalled_for >= _STALLED
         return ServiceStatus(
-            serving=self._serving and not self._drained and self._workers.serving,
+            serving=(
+                self._serving and not self._drained and self._workers.serving and not is_stalled
+            ),
+            stalled_for=stalled_for if is_stalled else 0.0,
             dataset="" if current is None else current.dataset.id,
             previous="" if previous is None else previous.dataset.id,
             started=self._started,

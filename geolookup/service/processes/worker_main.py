@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ class _Worker:
         )
         if not self._settings.core_dumps:
             operating_system.forbid_core_dumps()
+        self._supervisor = socket.socket(fileno=os.dup(prepare.supervisor))
         packet.close()
         # Now, since a standby has time for it, and clients wait for a worker that starts.
         transports.preload(self._settings)
@@ -223,7 +225,11 @@ class _Worker:
             self._tracer = tracing.tracer(self._settings)
             calls = Calls(self._settings, self._counters, snapshot, self._tracer)
             self._transport = transports.open_transport(
-                self._settings, calls, self._listen, share_port=not self._listen.path
+                self._settings,
+                calls,
+                self._listen,
+                share_port=not self._listen.path,
+                supervisor=self._supervisor,
             )
         except GeoLookupError as error:
             self._send(Failed(str(error), isinstance(error, ListenError)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ class WorkerProcess:
         failure: why it failed, once that is known.
         counters: its counters, in memory that both processes share.
         channel: the supervisor's end of the channel.
+        lookups: the supervisor's end of the socket over which it asks for lookups.
         pid: the process id.
 
     Raises:
@@ -58,16 +60,21 @@ class WorkerProcess:
         try:
             self.counters = Counters(mmap(memory, Counters.SIZE))
             self.channel, theirs = Channel.pair()
+            self.lookups, asked = socket.socketpair()
             try:
                 # The channel holds messages until the process reads them.
-                prepare = Prepare(Descriptor(settings.descriptor), Descriptor(memory))
+                prepare = Prepare(
+                    Descriptor(settings.descriptor), Descriptor(memory), Descriptor(asked.fileno())
+                )
                 messages.send(self.channel, prepare)
                 self._process = _spawn(theirs.fileno())
             except BaseException:
                 self.channel.close()
+                self.lookups.close()
                 raise
             finally:
                 theirs.close()
+                asked.close()
         finally:
             os.close(memory)
         self.pid = self._process.pid
@@ -84,6 +91,7 @@ class WorkerProcess:
     def reap(self) -> int:
         """Kill it if it still runs, wait for its end, and return its exit code."""
         self.channel.close()
+        self.lookups.close()
         self._process.kill()
         return self._process.wait()
 

@@ -29,6 +29,7 @@ from geolookup.service.processes.messages import (
     Swap,
     ToWorker,
 )
+from geolookup.service.processes.probes import INTERVAL, Probe, open_probe
 from geolookup.service.processes.restart_delay import RestartDelay
 from geolookup.service.processes.sealed_memory import seal
 from geolookup.service.processes.standby import Standby
@@ -66,6 +67,12 @@ class Broadcast:
     awaited: set[WorkerProcess]
     problems: list[str] = field(default_factory=list)
     timeout: Timer | None = None
+
+
+_FIRST_PROBE: Final = 0.1
+"""Seconds after which a worker that is ready is asked for its first lookup."""
+_MISSED: Final = 2
+"""Lookups without an answer from which on a worker no longer counts as serving."""
 
 
 class _WorkerSlot:
@@ -111,6 +118,8 @@ class WorkerPool:
         self._standby = Standby(loop, self._spawn_standby)
         self._broadcasts: dict[int, Broadcast] = {}
         self._last_broadcast = 0
+        # Of the workers that serve. A new object for each change: other threads read it.
+        self._probes: dict[WorkerProcess, Probe] = {}
         self._deployed: tuple[int, LoadedDataset] | None = None
         self._started = self._stopping = self._drained = False
         # The counts of all workers that have ended, then those of each process.
@@ -130,7 +139,10 @@ class WorkerPool:
     def serving(self) -> bool:
         """Whether a worker answers calls."""
         answering = (WorkerState.SERVING, WorkerState.HANDING_OVER)
-        return any(process.state in answering for process in self._all())
+        return any(
+            process.state in answering and not self._is_unresponsive(process)
+            for process in self._all()
+        )
 
     def _status(self, slot: _WorkerSlot) -> WorkerStatus:
         process = slot.process
@@ -148,6 +160,9 @@ class WorkerPool:
         state = process.state
         if state is WorkerState.SERVING and (self._drained or self._stopping):
             state = WorkerState.DRAINING
+        elif state is WorkerState.SERVING and self._is_unresponsive(process):
+            state = WorkerState.UNRESPONSIVE
+        probe = self._probes.get(process)
         return WorkerStatus(
             number=slot.number,
             pid=process.pid,
@@ -156,6 +171,8 @@ class WorkerPool:
             started=process.started,
             restarts=restarts,
             in_flight=process.in_flight,
+            answered=None if probe is None else probe.answered,
+            answer_seconds=0.0 if probe is None else probe.seconds,
         )
 
     # --- operations
@@ -206,6 +223,7 @@ class WorkerPool:
         self._standby.end()
         processes = self._all()
         for process in processes:
+            self._end_probes(process)
             self._send(process, Stop(grace))
         self._loop.call_later(grace + 2 * STOP_MARGIN, self.kill)
         if not processes:
@@ -318,6 +336,7 @@ class WorkerPool:
 
     def _on_end(self, process: WorkerProcess) -> None:
         self._loop.remove_reader(process.channel.fileno())
+        self._end_probes(process)
         code = process.reap()
         self._retire_counters(process)
         slot = self._slots[process.number]
@@ -350,6 +369,45 @@ class WorkerPool:
         retired.absorb(ended)
         retired.absorb(process.counters)
         self._counters = (retired, *(one for one in running if one is not process.counters))
+
+    # --- probes
+
+    def _is_unresponsive(self, process: WorkerProcess) -> bool:
+        probe = self._probes.get(process)
+        return probe is not None and probe.missed >= _MISSED
+
+    def _begin_probes(self, process: WorkerProcess) -> None:
+        if process in self._probes:
+            return  # it says again that it is ready
+        probe = open_probe(self._settings, self._loop, process.lookups)
+        self._probes = {**self._probes, process: probe}
+        self._loop.call_later(_FIRST_PROBE, lambda: self._probe(process))
+
+    def _probe(self, process: WorkerProcess) -> None:
+        probe = self._probes.get(process)
+        if probe is None:
+            return
+        probe.ask()
+        limit = self._settings.worker_timeout
+        if limit and probe.missed * INTERVAL >= limit:
+            process.failure = f"did not answer a lookup for {probe.missed * INTERVAL:g} s"
+            log.event(
+                "worker_stalled",
+                "error",
+                worker=process.number,
+                pid=process.pid,
+                reason=process.failure,
+            )
+            self._end_probes(process)
+            process.kill()  # `_on_end` follows
+            return
+        self._loop.call_later(INTERVAL, lambda: self._probe(process))
+
+    def _end_probes(self, process: WorkerProcess) -> None:
+        probe = self._probes.get(process)
+        if probe is not None:
+            probe.close()
+            self._probes = {one: its for one, its in self._probes.items() if one is not process}
 
     # --- messages
 
@@ -393,6 +451,7 @@ class WorkerPool:
             return  # it was asked to stop before it was ready
         process.state = WorkerState.SERVING
         process.ready_at = self._loop.clock()
+        self._begin_probes(process)
         for replaced in self._replaced:
             if replaced.number == process.number and replaced.state is WorkerState.HANDING_OVER:
                 self._stop_worker(replaced)
@@ -427,6 +486,7 @@ class WorkerPool:
 
     def _stop_worker(self, process: WorkerProcess) -> None:
         process.state = WorkerState.DRAINING
+        self._end_probes(process)
         self._send(process, Stop(self._settings.grace))
 
     # --- broadcasts

@@ -282,6 +282,13 @@ class Settings:
         Switch(),
         "Keep a standby process ready to replace a worker that ends; it takes some 30 MB",
     )
+    worker_timeout: float = _setting(
+        5.0,
+        _WORK,
+        Seconds(1, 300, "none is replaced for that"),
+        "Time in which a worker has to answer the lookup that its supervisor asks it for each"
+        " second; then it is replaced",
+    )
     transport: str = _setting(
         "native",
         _WORK,

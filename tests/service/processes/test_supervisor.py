@@ -10,8 +10,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,6 +135,68 @@ def test_workers_share_a_port_and_one_copy_of_the_dataset() -> None:
         until(lambda: set(in_flight_places(running, 20)) == {0, 1})
         sealed = [mapped(pid) for pid in pids(status)]
         assert sealed[0] & sealed[1], "both map the same memory"
+
+
+def test_worker_that_is_stopped_is_replaced_and_shown_meanwhile() -> None:
+    with controlled(SPARE, "--worker-timeout", "3", "--metrics", "127.0.0.1:0") as (
+        running,
+        control,
+    ):
+        spare_of(running, control)
+        stopped, other = pids(control.status())
+        os.kill(stopped, signal.SIGSTOP)
+        until(lambda: control.status().workers[0].state == "unresponsive")
+        assert control.status().serving, "the other worker answers"
+        assert "worker 0: unresponsive" in healthz(running)
+        until(lambda: control.status().workers[0].pid not in {0, stopped})
+        until(lambda: all_serve(control.status()))
+        assert pids(control.status())[1] == other
+        assert re.search(r"worker_stalled worker=0 pid=\d+", running.log())
+        until(lambda: set(in_flight_places(running, 20)) == {0, 1})
+
+
+def test_service_whose_only_worker_is_stopped_is_not_serving() -> None:
+    options = ("--workers", "1", "--worker-timeout", "0", "--metrics", "127.0.0.1:0")
+    with controlled(*options) as (running, control):
+        (worker,) = pids(control.status())
+        until(lambda: control.status().workers[0].answered is not None)
+        os.kill(worker, signal.SIGSTOP)
+        until(lambda: not control.status().serving)
+        assert health_of(running.announced["admin"][0]) == NOT_SERVING
+        assert healthz(running).startswith("not serving")
+        os.kill(worker, signal.SIGCONT)
+        until(lambda: control.status().serving)
+        assert pids(control.status()) == [worker], "0 replaces none"
+
+
+HANGING = """
+import threading
+from geolookup.service.processes import supervisor
+supervisor._STALLED = 0.5
+supervisor.Supervisor.on_signals = lambda *_: threading.Event().wait()
+from geolookup_command import main
+main()
+"""
+
+
+@any_transport
+def test_supervisor_whose_loop_hangs_is_not_serving() -> None:
+    command = (sys.executable, "-c", HANGING, "serve")
+    with serving("--metrics", "127.0.0.1:0", command=command) as running:
+        assert healthz(running) == "serving\n"
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: healthz(running).startswith("not serving\nthe supervisor has done nothing"))
+        for worker in running.workers:
+            os.kill(worker, signal.SIGKILL)
+
+
+def healthz(running: Service) -> str:
+    url = running.announced["metrics"][0].replace("/metrics", "/healthz")
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:  # noqa: S310 - our own
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
 
 
 def mapped(pid: int) -> set[str]:

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,8 +41,10 @@ from geolookup.service.processes.messages import (
     StopRequested,
     Swap,
 )
+from geolookup.service.processes.probes import INTERVAL
 from geolookup.service.processes.sealed_memory import SealedCopy, seal
 from geolookup.service.processes.workers import START_TIMEOUT, Broadcast, WorkerPool
+from geolookup.service.rpc.transports import private_port
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 
 DATASET, SETS = "d" * 64, "/sets.toml"
@@ -67,10 +70,12 @@ class Worker:
         self.started: Any = None
         self.ready_at: float | None = None
         self.channel, self.other = Channel.pair()
+        self.lookups, self.asked = socket.socketpair()
         self.counters = Counters()
         self.pid = next(self.pids)
         self.killed = False
         self.code = 0
+        self.answer = private_port.ANSWERED
 
     @property
     def in_flight(self) -> int:
@@ -88,6 +93,8 @@ class Worker:
     def reap(self) -> int:
         self.channel.close()
         self.other.close()
+        self.lookups.close()
+        self.asked.close()
         return self.code
 
     # what the test does
@@ -114,6 +121,12 @@ class Worker:
     def kinds(self) -> list[type]:
         return list(map(type, self.received()))
 
+    def answer_lookup(self) -> None:
+        """Answer the lookup that it was asked for since the last call, if there was one."""
+        with contextlib.suppress(OSError):
+            if self.asked.recv(4_096, socket.MSG_DONTWAIT) and self.answer:
+                self.asked.send(self.answer)
+
     def reply(self, request: Any, error: str = "", dataset: str = DATASET) -> None:
         self.send(Reply(request.broadcast, dataset, error))
 
@@ -132,7 +145,8 @@ class Scene:
         self.closed = False
         self.pool = WorkerPool(
             loop,
-            Settings(workers=workers, spare_worker=standby),
+            # Its lookups are the simpler ones to answer.
+            Settings(workers=workers, spare_worker=standby, transport="threads"),
             listen_address,
             on_started=lambda: self.outcomes.append("started"),
             on_failed=self.outcomes.append,
@@ -156,6 +170,8 @@ class Scene:
         while more:
             self.loop.call_later(0, self.loop.stop)
             self.loop.run()
+            for worker in self.workers:
+                worker.answer_lookup()
             more = bool(self.loop._selector.select(0))
 
     def start(self) -> None:
@@ -210,6 +226,81 @@ def scene_of(monkeypatch: pytest.MonkeyPatch, *, standby: bool) -> Iterator[Scen
 
 def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
     return [record.__dict__["fields"] for record in caplog.records if record.message == name]
+
+
+# lookups
+
+
+@pytest.mark.parametrize("answer", [b"", private_port.FAILED], ids=["none", "an error"])
+def test_worker_that_answers_no_lookup_is_replaced(
+    scene: Scene, caplog: pytest.LogCaptureFixture, answer: bytes
+) -> None:
+    scene.start()
+    scene.settle(INTERVAL)
+    silent = scene.workers[0]
+    silent.answer = answer
+    seen = []
+    while not silent.killed:
+        scene.settle(INTERVAL)
+        seen.append(scene.states())
+        assert scene.pool.serving
+    # A lookup without an answer is missed when the next one is due, an error at once.
+    late = 0 if answer else 1
+    assert seen[:4] == [["serving", "serving"]] * (1 + late) + [["unresponsive", "serving"]] * (
+        3 - late
+    )
+    assert len(seen) == 6
+    assert len(scene.workers) == 3
+    (stalled,) = events(caplog, "worker_stalled")
+    assert stalled == {
+        "worker": 0,
+        "pid": silent.pid,
+        "reason": "did not answer a lookup for 5 s",
+    }
+    assert not scene.workers[1].killed
+
+
+def test_worker_that_answers_again_in_time_serves(scene: Scene) -> None:
+    scene.start()
+    scene.settle(INTERVAL)
+    late = scene.workers[0]
+    late.answer = b""
+    for _ in range(4):
+        scene.settle(INTERVAL)
+    assert scene.states() == ["unresponsive", "serving"]
+    late.asked.send(private_port.ANSWERED)
+    late.answer = private_port.ANSWERED
+    scene.settle()
+    assert scene.states() == ["serving", "serving"]
+    for _ in range(10):
+        scene.settle(INTERVAL)
+    assert not late.killed
+
+
+def test_no_worker_answers_pool_is_not_serving(scene: Scene) -> None:
+    scene.start()
+    for worker in scene.workers:
+        worker.answer = b""
+    for _ in range(4):
+        scene.settle(INTERVAL)
+    assert scene.states() == ["unresponsive", "unresponsive"]
+    assert not scene.pool.serving
+
+
+def test_supervisor_that_was_stopped_itself_replaces_no_worker(scene: Scene) -> None:
+    scene.start()
+    scene.settle(INTERVAL)
+    scene.settle(3_600)
+    scene.settle(INTERVAL)
+    assert scene.states() == ["serving", "serving"]
+    assert [worker.killed for worker in scene.workers] == [False, False]
+
+
+def test_status_says_when_a_worker_last_answered(scene: Scene) -> None:
+    scene.start()
+    assert [status.answered for status in scene.pool.statuses()] == [None, None]
+    scene.settle(INTERVAL)
+    assert all(status.answered is not None for status in scene.pool.statuses())
 
 
 # start

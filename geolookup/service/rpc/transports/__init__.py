@@ -13,6 +13,7 @@ from geolookup.service import log
 from geolookup.service.rpc.transports import build
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from geolookup.service.rpc.calls import Calls
@@ -43,7 +44,12 @@ class Transport(Protocol):
 
 
 def open_transport(
-    settings: Settings, calls: Calls, listen: ListenAddress, *, share_port: bool
+    settings: Settings,
+    calls: Calls,
+    listen: ListenAddress,
+    *,
+    share_port: bool,
+    supervisor: socket.socket | None = None,
 ) -> Transport:
     """Return the transport that the settings name, listening.
 
@@ -55,6 +61,8 @@ def open_transport(
         calls: answers the calls.
         listen: the address to listen on.
         share_port: whether other processes (the other workers) listen on the same port.
+        supervisor: a connected socket over which a supervisor asks for lookups, as
+            `geolookup.service.processes.probes` does; None: nobody does. The transport closes it.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -63,7 +71,9 @@ def open_transport(
     name, reason = chosen(settings)
     if reason is not None:
         log.event("transport", "warning", transport=name, reason=reason)
-    return _TRANSPORTS[name]()(settings, calls, listen, share_port=share_port)
+    return _TRANSPORTS[name]()(
+        settings, calls, listen, share_port=share_port, supervisor=supervisor
+    )
 
 
 def chosen(settings: Settings) -> tuple[str, str | None]:

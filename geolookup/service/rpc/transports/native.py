@@ -69,6 +69,7 @@ class NativeTransport:
         calls: answers the calls.
         address: to listen on.
         share_port: see `open_transport`.
+        supervisor: see `open_transport`.
         more: methods beside the service's own, by path: whether their calls are
             `_http2.PYTHON` or `_http2.PYTHON_STREAM`, and what does their jobs. They need slots
             as the service's own, and are not counted.
@@ -81,6 +82,7 @@ class NativeTransport:
         address: ListenAddress,
         *,
         share_port: bool,
+        supervisor: socket.socket | None = None,
         more: Mapping[str, tuple[int, Handler]] = MappingProxyType({}),
     ) -> None:
         self._more = more
@@ -108,6 +110,9 @@ class NativeTransport:
         certificates = self._set_certificates()
         self.address, self._path = self._listen(address, share_port)
         calls.on_snapshot = self._set_snapshot
+        if supervisor is not None:
+            supervisor.setblocking(False)
+            self._server.serve_supervisor(supervisor.detach())
         cores = max(1, available_cores() // settings.workers)
         workers = [
             # Rosters are work for a core: with more of them at a time each would take longer.

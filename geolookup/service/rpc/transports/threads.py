@@ -25,9 +25,12 @@ from geolookup.service.rpc.grpc_options import channel_options
 from geolookup.service.rpc.reflection import Reflection
 from geolookup.service.rpc.request import RequestError
 from geolookup.service.rpc.transports.listening import listen
+from geolookup.service.rpc.transports.private_port import PrivatePort, check_port
 from geolookup.service.rpc.transports.standard import parse
 
 if TYPE_CHECKING:
+    import socket
+
     from geolookup.service.settings import ListenAddress, Settings
 
 _STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -46,7 +49,13 @@ class ThreadTransport:
     """See `Transport`."""
 
     def __init__(
-        self, settings: Settings, calls: Calls, address: ListenAddress, *, share_port: bool
+        self,
+        settings: Settings,
+        calls: Calls,
+        address: ListenAddress,
+        *,
+        share_port: bool,
+        supervisor: socket.socket | None = None,
     ) -> None:
         self._long_lived_calls = LongLivedCalls()
         self._health = HealthService(("", GEOLOOKUP))
@@ -57,6 +66,11 @@ class ThreadTransport:
         streams = CallPool(settings.max_streams, "geolookup-stream", calls.stream_slots)
         routes = _routes(calls, self._health, self._long_lived_calls, streams)
         self._server.add_generic_rpc_handlers((_Admission(calls, routes),))
+        private = (
+            None
+            if supervisor is None
+            else PrivatePort(self._server, calls, settings.limits, supervisor)
+        )
         self.address = listen(
             settings,
             address,
@@ -65,6 +79,8 @@ class ThreadTransport:
             secure=self._server.add_secure_port,
         )
         self._server.start()
+        if private is not None:
+            private.open()
 
     def health(self, serving: bool) -> None:
         """See `Transport.health`."""
@@ -185,6 +201,7 @@ def _unary(calls: Calls, method: Method) -> Callable[[int], _Handler]:
     def handler(accepted: int) -> _Handler:
         def answer(body: bytes, context: grpc.ServicerContext) -> bytes:
             try:
+                check_port(context)
                 call = calls.begin(
                     method,
                     accepted=accepted,
@@ -203,6 +220,7 @@ def _unary(calls: Calls, method: Method) -> Callable[[int], _Handler]:
 
 def _rosters(calls: Calls, accepted: int) -> Behaviour:
     def answer(bodies: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        check_port(context)
         with calls.begin_stream(
             accepted=accepted,
             deadline=_deadline(context),
@@ -233,6 +251,7 @@ def _next(bodies: Iterator[bytes]) -> bytes | None:
 def _tracked_check(calls: Calls, accepted: int, health: HealthService) -> Behaviour:
     def check(request: Any, context: grpc.ServicerContext) -> Any:
         try:
+            check_port(context)
             metadata = context.invocation_metadata()
             with calls.begin(Method.CHECK, accepted=accepted, metadata=metadata) as call:
                 calls.authorize(Method.CHECK, context.auth_context)
@@ -252,6 +271,7 @@ def _tracked_stream(calls: Calls, method: Method, accepted: int, behaviour: Beha
     """Return a standard service's behaviour that is authorized and counted."""
 
     def tracked(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        check_port(context)
         metadata = context.invocation_metadata()
         with calls.begin(method, accepted=accepted, metadata=metadata):
             calls.authorize(method, context.auth_context)
