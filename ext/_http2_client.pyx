@@ -16,6 +16,14 @@ from libc.string cimport memset
 cimport cython
 
 
+cdef extern from "unistd.h" nogil:
+    int close(int descriptor)
+
+
+cdef extern from "poll.h" nogil:
+    const short POLLOUT
+
+
 cdef extern from "client_calls.h" nogil:
     const char *NGHTTP2_VERSION
     const bint gl_has_tls
@@ -50,7 +58,6 @@ cdef extern from "client_calls.h" nogil:
     ctypedef struct glc_connection:
         int descriptor
         size_t calls
-        bint wants_write
         uint64_t keepalive
         uint64_t keepalive_answer
         glc_call *over
@@ -75,12 +82,14 @@ cdef extern from "client_calls.h" nogil:
     void glc_flush(glc_connection *c) noexcept
     void glc_progress(glc_connection *c) noexcept
     void glc_close(glc_connection *c, const char *problem) noexcept
+    short glc_events(const glc_connection *c) noexcept
     void glc_call_free(glc_call *call) noexcept
     bint glc_has_more(const glc_connection *c) noexcept
     const char *glc_problem(const glc_connection *c) noexcept
     bint glc_usable(const glc_connection *c) noexcept
     void glc_shared_open(glc_shared *s, glc_connection *connection) noexcept
     void glc_shared_free(glc_shared *s) noexcept
+    void glc_shared_forget(glc_shared *s) noexcept
     void glc_waiter_open(glc_waiter *w) noexcept
     void glc_waiter_free(glc_waiter *w) noexcept
     int glc_shared_call(glc_shared *s, glc_waiter *w, uint64_t until) noexcept
@@ -169,13 +178,20 @@ cdef class Connection:
 
     cdef glc_shared shared
     cdef Context context
+    cdef object __weakref__
 
     def __cinit__(self, int descriptor, /, *, Context context, str name, str authority, str agent,
                   double keepalive, double keepalive_answer):
-        cdef bytes name_ = name.encode("idna" if not name.isascii() else "ascii")
-        cdef bytes authority_ = authority.encode()
-        cdef bytes agent_ = agent.encode()
-        cdef glc_connection *connection = glc_new(
+        cdef bytes name_, authority_, agent_
+        cdef glc_connection *connection
+        try:
+            name_ = name.encode("ascii")
+            authority_ = authority.encode("ascii")
+            agent_ = agent.encode("ascii")
+        except BaseException:
+            close(descriptor)
+            raise
+        connection = glc_new(
             descriptor, NULL if context is None else context.context, PyBytes_AS_STRING(name_),
             PyBytes_AS_STRING(authority_), PyBytes_AS_STRING(agent_))
         if connection == NULL:
@@ -247,6 +263,10 @@ cdef class Connection:
         with nogil:
             glc_shared_close(&self.shared, ENDED)
 
+    def forget(self):
+        """Leave the connection to the process that this one was forked from."""
+        glc_shared_forget(&self.shared)
+
     # For event loops: one thread, which nothing here waits for or locks out.
 
     @property
@@ -257,7 +277,7 @@ cdef class Connection:
     @property
     def wants_write(self):
         """Whether the socket is to be watched for room, too."""
-        return self.shared.connection.wants_write
+        return (glc_events(self.shared.connection) & POLLOUT) != 0
 
     def begin(self, bytes path not None, bytes body not None, double now, double timeout,
               size_t limit, future, /):

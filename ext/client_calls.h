@@ -23,6 +23,7 @@ typedef struct {
     glc_connection *connection;
     pthread_mutex_t lock;
     int led;
+    int forgotten;
     uint64_t used; /* when a call was last begun */
 } glc_shared;
 
@@ -34,16 +35,36 @@ typedef struct {
 static inline void glc_shared_open(glc_shared *s, glc_connection *connection)
 {
     s->connection = connection;
-    s->led = 0;
+    s->led = s->forgotten = 0;
     s->used = glc_clock();
     pthread_mutex_init(&s->lock, NULL);
 }
 
 static inline void glc_shared_free(glc_shared *s)
 {
-    glc_free(s->connection);
+    if (!s->forgotten) {
+        glc_free(s->connection);
+        pthread_mutex_destroy(&s->lock);
+    }
     s->connection = NULL;
-    pthread_mutex_destroy(&s->lock);
+}
+
+/* Closes the socket in a process that was forked. Threads that this process does not have may have
+ * been changing the rest, or have calls on their stacks: then it is never freed. */
+static inline void glc_shared_forget(glc_shared *s)
+{
+    glc_connection *c = s->connection;
+
+    s->forgotten = 1;
+    if (pthread_mutex_trylock(&s->lock) == 0) {
+        s->forgotten = c->calls > 0;
+        pthread_mutex_unlock(&s->lock);
+    }
+    c->problem = GLC_CLOSED;
+    glc_set(&c->draining);
+    glc_set(&c->closed);
+    close(c->descriptor);
+    c->descriptor = -1;
 }
 
 static inline void glc_on_waiter_over(glc_call *call, glc_connection *connection)

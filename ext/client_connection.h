@@ -90,7 +90,8 @@ struct glc_connection {
     uint8_t settled;  /* the server's settings came: it speaks HTTP/2 */
     uint8_t draining; /* takes no more calls */
     uint8_t closed;
-    uint8_t wants_write;
+    uint8_t wants_write;      /* for what is to be sent */
+    uint8_t read_wants_write; /* TLS has something to say before it can read on */
     uint8_t unread; /* TLS may have bytes that poll does not know of */
     uint8_t probing;
     const char *problem; /* why it is closed */
@@ -103,6 +104,7 @@ struct glc_connection {
     char *authority, *agent;
     size_t authority_bytes, agent_bytes;
     glc_call *over; /* for glc_keep_over */
+    char tls_problem[GLC_TLS_PROBLEM];
 };
 
 /* What has become of a connection is also asked without its lock. */
@@ -673,6 +675,7 @@ static inline void glc_receive(glc_connection *c, size_t most)
     size_t total = 0;
 
     c->unread = c->tls != NULL; /* until it says that there is no more */
+    c->read_wants_write = 0;
     while (!c->closed && total < most) {
         ssize_t n = c->tls == NULL ? recv(c->descriptor, c->input, GLC_FRAME_IN, 0)
                                    : gl_tls_read(c->tls, c->input, GLC_FRAME_IN);
@@ -680,6 +683,7 @@ static inline void glc_receive(glc_connection *c, size_t most)
             if (c->tls == NULL ? n < 0 && (errno == EAGAIN || errno == EINTR)
                                : n == GL_TLS_AGAIN || n == GL_TLS_WANTS_WRITE) {
                 c->unread = 0;
+                c->read_wants_write = c->tls != NULL && n == GL_TLS_WANTS_WRITE;
                 return;
             }
             glc_close(c, c->settled        ? GLC_CLOSED
@@ -714,7 +718,7 @@ static inline void glc_progress(glc_connection *c)
         return;
     c->now = glc_clock();
     if (c->handshaking) {
-        int result = glc_tls_handshake(c->tls, &c->problem);
+        int result = glc_tls_handshake(c->tls, &c->problem, c->tls_problem);
         if (result == GL_TLS_AGAIN || result == GL_TLS_WANTS_WRITE) {
             c->wants_write = result == GL_TLS_WANTS_WRITE;
             return;
@@ -745,7 +749,7 @@ static inline void glc_progress(glc_connection *c)
 /* What to poll the socket for. */
 static inline short glc_events(const glc_connection *c)
 {
-    return c->wants_write ? POLLIN | POLLOUT : POLLIN;
+    return c->wants_write || c->read_wants_write ? POLLIN | POLLOUT : POLLIN;
 }
 
 /* Whether bytes may have been read that poll does not know of any more. OpenSSL's own word does

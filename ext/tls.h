@@ -61,6 +61,70 @@ typedef SSL gl_tls;
 
 static const int gl_has_tls = 1;
 
+/* A socket for OpenSSL, which by its own BIO would have the system send SIGPIPE to a process that
+ * writes to a connection whose peer is gone, and end one that does not ignore it. */
+static inline int gl_socket_read(BIO *bio, char *out, int size)
+{
+    int n = (int)recv((int)(intptr_t)BIO_get_data(bio), out, (size_t)size, 0);
+
+    BIO_clear_retry_flags(bio);
+    if (n == 0)
+        BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
+    else if (n < 0 && BIO_sock_should_retry(n))
+        BIO_set_retry_read(bio);
+    return n;
+}
+
+static inline int gl_socket_write(BIO *bio, const char *data, int size)
+{
+    int n = (int)send((int)(intptr_t)BIO_get_data(bio), data, (size_t)size, MSG_NOSIGNAL);
+
+    BIO_clear_retry_flags(bio);
+    if (n < 0 && BIO_sock_should_retry(n))
+        BIO_set_retry_write(bio);
+    return n;
+}
+
+static inline long gl_socket_control(BIO *bio, int command, long number, void *pointer)
+{
+    (void)number;
+    (void)pointer;
+    if (command == BIO_CTRL_EOF)
+        return BIO_test_flags(bio, BIO_FLAGS_IN_EOF) != 0;
+    return command == BIO_CTRL_FLUSH; /* done: nothing is kept here */
+}
+
+/* Has a connection use a socket, which it does not close; 0: there is no memory. */
+static inline int gl_tls_attach(SSL *ssl, int descriptor)
+{
+    static BIO_METHOD *made;
+    BIO_METHOD *method = __atomic_load_n(&made, __ATOMIC_ACQUIRE);
+    BIO *bio;
+
+    if (method == NULL) {
+        BIO_METHOD *none = NULL;
+        method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "socket");
+        if (method == NULL || BIO_meth_set_read(method, gl_socket_read) != 1 ||
+            BIO_meth_set_write(method, gl_socket_write) != 1 ||
+            BIO_meth_set_ctrl(method, gl_socket_control) != 1) {
+            BIO_meth_free(method);
+            return 0;
+        }
+        if (!__atomic_compare_exchange_n(&made, &none, method, 0, __ATOMIC_ACQ_REL,
+                                         __ATOMIC_ACQUIRE)) {
+            BIO_meth_free(method); /* another thread was quicker */
+            method = none;
+        }
+    }
+    bio = BIO_new(method);
+    if (bio == NULL)
+        return 0;
+    BIO_set_data(bio, (void *)(intptr_t)descriptor);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(ssl, bio, bio);
+    return 1;
+}
+
 static inline int gl_select_h2(SSL *ssl, const unsigned char **out, unsigned char *size,
                         const unsigned char *offered, unsigned int bytes, void *unused)
 {
@@ -182,7 +246,7 @@ static inline gl_tls *gl_tls_new(gl_tls_context *context, int descriptor)
 {
     SSL *ssl = SSL_new(context);
 
-    if (ssl != NULL && SSL_set_fd(ssl, descriptor) == 1) {
+    if (ssl != NULL && gl_tls_attach(ssl, descriptor)) {
         SSL_set_accept_state(ssl);
         return ssl;
     }

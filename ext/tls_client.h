@@ -7,6 +7,8 @@
 
 #include "tls.h"
 
+#include <stdio.h>
+
 #ifdef GEOLOOKUP_TLS
 
 /* Returns NULL for what OpenSSL does not take. Without `authorities` (NULL) those of the system
@@ -42,16 +44,20 @@ static inline gl_tls_context *glc_tls_context_new(const char *authorities, int a
     return NULL;
 }
 
-/* A connection whose server must have a certificate for this name, or IP address. */
+/* A connection whose server must have a certificate for this name, or IP address. Its alternative
+ * names say what it is for, and its subject says nothing: anybody may be a "common name". */
 static inline gl_tls *glc_tls_new(gl_tls_context *context, int descriptor, const char *name)
 {
     SSL *ssl = SSL_new(context);
-    int good = ssl != NULL && SSL_set_fd(ssl, descriptor) == 1;
+    int good = ssl != NULL && gl_tls_attach(ssl, descriptor);
 
     if (good && gl_is_ip(name))
         good = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1;
-    else if (good)
+    else if (good) {
+        SSL_set_hostflags(ssl, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
+                                   X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
         good = SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
+    }
     if (good) {
         SSL_set_connect_state(ssl);
         return ssl;
@@ -60,12 +66,16 @@ static inline gl_tls *glc_tls_new(gl_tls_context *context, int descriptor, const
     return NULL;
 }
 
-/* As gl_tls_handshake; sets what went wrong where something did. */
-static inline int glc_tls_handshake(gl_tls *ssl, const char **problem)
+enum { GLC_TLS_PROBLEM = 128 };
+
+/* As gl_tls_handshake; sets what went wrong where something did, perhaps to what it writes to
+ * `room`, of GLC_TLS_PROBLEM bytes. */
+static inline int glc_tls_handshake(gl_tls *ssl, const char **problem, char *room)
 {
     const unsigned char *protocol;
     unsigned int bytes;
     unsigned long error;
+    long verified;
     int result;
 
     ERR_clear_error();
@@ -78,7 +88,8 @@ static inline int glc_tls_handshake(gl_tls *ssl, const char **problem)
         return GL_TLS_FAILED;
     }
     error = ERR_peek_error();
-    switch (SSL_get_verify_result(ssl)) {
+    verified = SSL_get_verify_result(ssl);
+    switch (verified) {
     case X509_V_OK:
         *problem = ERR_GET_REASON(error) == SSL_R_WRONG_VERSION_NUMBER ||
                            ERR_GET_REASON(error) == SSL_R_PACKET_LENGTH_TOO_LONG ||
@@ -90,8 +101,10 @@ static inline int glc_tls_handshake(gl_tls *ssl, const char **problem)
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
         *problem = "Hostname Verification Check failed";
         break;
-    default:
-        *problem = "CERTIFICATE_VERIFY_FAILED";
+    default: /* OpenSSL's text is one of a list, and holds nothing of the certificate */
+        snprintf(room, GLC_TLS_PROBLEM, "CERTIFICATE_VERIFY_FAILED: %s",
+                 X509_verify_cert_error_string(verified));
+        *problem = room;
     }
     return gl_tls_result(ssl, result);
 }
@@ -106,9 +119,11 @@ static inline gl_tls *glc_tls_new(gl_tls_context *context, int descriptor, const
     (void)name;
     return NULL;
 }
-static inline int glc_tls_handshake(gl_tls *tls, const char **problem)
+enum { GLC_TLS_PROBLEM = 1 };
+static inline int glc_tls_handshake(gl_tls *tls, const char **problem, char *room)
 {
     (void)tls;
+    (void)room;
     *problem = "no TLS";
     return GL_TLS_FAILED;
 }

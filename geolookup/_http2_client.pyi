@@ -55,7 +55,8 @@ class Connection:
     Args:
         descriptor: the socket, which does not block; the connection closes it.
         context: for TLS; None: there is none.
-        name: the DNS name or IP address that the server's certificate must have.
+        name: the DNS name or IP address that the server's certificate must have; as the next two,
+            ASCII.
         authority: what calls say whom they are for.
         agent: what they say whom they are from.
         keepalive: seconds of silence after which the server is probed; 0: never.
@@ -63,6 +64,7 @@ class Connection:
 
     Raises:
         MemoryError: there is none. The socket is closed.
+        UnicodeEncodeError: a text is not ASCII. The socket is closed.
     """
 
     def __new__(
@@ -103,6 +105,9 @@ class Connection:
 
     def close(self) -> None:
         """End the connection and its calls, which fail as unavailable."""
+
+    def forget(self) -> None:
+        """Close the socket in a process that was forked, while the other goes on with it."""
 
     @property
     def descriptor(self) -> int:

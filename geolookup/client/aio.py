@@ -51,6 +51,7 @@ class AsyncClient(BaseClient):
         self._lookups = self._coalescer(self._send, contextlib.nullcontext())
         # An event loop holds its tasks by weak references only.
         self._tasks: set[asyncio.Task[None]] = set()
+        self._made_with = self._settings() if self._native else None
         # Not before its first call: they belong to the event loop that they are made in.
         self._opened: grpcio.LoopCalls | native.LoopCalls | None = None
         self._streams: grpcio.LoopCalls | None = None
@@ -171,10 +172,10 @@ class AsyncClient(BaseClient):
         if self._closed:
             raise closed()
         if self._opened is None:
-            if self._native:
+            if self._made_with is not None:
                 from geolookup.client.transports.native import LoopCalls  # noqa: PLC0415 - may lack
 
-                self._opened = LoopCalls(self._settings())
+                self._opened = LoopCalls(self._made_with)
             else:
                 self._opened = self._streaming()
         return self._opened

@@ -183,13 +183,10 @@ _REASONS = [
         ("No such file or directory", "there is no such socket", False),
         ("Permission denied", "the socket may not be opened (permission denied)", True),
         ("[Nn]etwork is unreachable|No route to host", "no network leads there", False),
+        ("Too many open files", "too many files are open in this process", False),
+        ("can't start new thread", "this process can start no more threads", False),
         ("name not found|Misformatted|no data", "there is no such host name", True),
         ("errors? resolving|DNS resolution|lookup failed", "its name is not resolved", False),
-        (
-            "CERTIFICATE_VERIFY_FAILED",
-            "TLS handshake failed: its certificate is not from a trusted authority",
-            True,
-        ),
         (
             "Hostname Verification Check failed|not valid for",
             "TLS handshake failed: its certificate is for another name",
@@ -211,6 +208,9 @@ _REASONS = [
         ("Failed parsing HTTP/2|SETTINGS", "it does not speak gRPC", False),
     )
 ]
+_UNVERIFIED = re.compile("CERTIFICATE_VERIFY_FAILED(?:: (?P<why>[A-Za-z '()-]{1,80}))?")
+"""What is wrong with a certificate: words of OpenSSL or BoringSSL, each from a fixed list."""
+_UNKNOWN_AUTHORITY = re.compile("issuer certificate|self.signed|first certificate")
 _CLOSED = re.compile(
     "(failed to connect|backends failing).*(Socket closed|Connection reset|End of TCP|Broken pipe)"
 )
@@ -224,12 +224,26 @@ def unreachable(details: str, *, tls: bool = False) -> Reason:
             meets each of these with a real listener.
         tls: whether the connection was to be one over TLS.
     """
+    if unverified := _UNVERIFIED.search(details):
+        return _unverified((unverified["why"] or "").strip())
     for pattern, reason in _REASONS:
         if pattern.search(details):
             return reason
     if _CLOSED.search(details):
         return CLOSED_OVER_TLS if tls else CLOSED
     return UNKNOWN
+
+
+def _unverified(why: str) -> Reason:
+    if why == "certificate has expired":
+        text = "has expired"
+    elif why == "certificate is not yet valid":
+        text = "is not valid yet"
+    elif not why or _UNKNOWN_AUTHORITY.search(why):
+        text = "is not from a trusted authority"
+    else:
+        text = f"is not accepted ({why})"
+    return Reason(f"TLS handshake failed: its certificate {text}", is_lasting=True)
 
 
 class Remedy(Enum):

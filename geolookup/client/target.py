@@ -10,6 +10,8 @@ from typing import Final
 _EXPECTED: Final = "expected HOST:PORT, [IPV6]:PORT or unix:PATH"
 _RESOLVED: Final = re.compile(r"(dns|ipv4|ipv6|passthrough|unix|unix-abstract|vsock|xds):.+")
 """Names that gRPC resolves by their scheme."""
+_LONGEST_PATH: Final = 107
+"""Bytes that Linux takes for a socket, but one for the zero at its end."""
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\[\]:/\s]+)(?::(?P<port>\d+))?")
 
@@ -27,6 +29,9 @@ def read_target(target: str) -> str:
     if not isinstance(target, str):
         raise TypeError(f"target: expected str, not {type(target).__name__}")
     if _RESOLVED.fullmatch(target):
+        path = target.removeprefix("unix:")
+        if path != target and len(os.fsencode(path.removeprefix("//"))) > _LONGEST_PATH:
+            raise ValueError(f"target: the path of a socket has at most {_LONGEST_PATH} bytes")
         return target
     if scheme := _SCHEME.match(target):
         raise ValueError(f"target: {scheme[0]} begins the URL of a web page; of gRPC, {_EXPECTED}")

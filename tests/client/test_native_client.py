@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -25,12 +27,13 @@ import trustme
 from blocking_client import Blocking
 from counting_service import counting
 from hyperframe.frame import Frame, PingFrame
-from servers import PATIENCE, Service, needs_native, serving
+from servers import PATIENCE, Service, needs_native, no_thread_starts, serving
 
 from geolookup import ServiceError, ServiceUnavailableError
 from geolookup.client import AsyncClient, Client, tls_credentials, transports
 from geolookup.client.failures import Failure
 from geolookup.client.transports import native
+from geolookup.client.transports.connecting import Connection
 from geolookup.client.transports.endpoint import read_endpoint
 from geolookup.v1 import geolookup_pb2 as v1
 
@@ -445,6 +448,25 @@ def test_call_left_over_by_a_goaway_ends_with_its_client() -> None:
         asyncio.run(close_with_one_left(target))
 
 
+def test_call_of_a_thread_left_over_by_a_goaway_ends_with_its_client() -> None:
+    left = threading.Event()
+
+    def leaving(peer: Peer) -> None:
+        stream = peer.request()
+        peer.send(http2.GOAWAY, 0, 0, stream.to_bytes(4) + bytes(4))
+        left.set()
+        peer.frame()
+
+    with peers(leaving, answering) as target, futures.ThreadPoolExecutor(1) as pool:
+        client = Client(target, timeout=PATIENCE, transport="native")
+        call = pool.submit(client.country, CHINA)
+        assert left.wait(PATIENCE)
+        assert client.country(CHINA) == "CN"  # over another connection
+        client.close()
+        with pytest.raises(ServiceError, match="the client was closed"):
+            call.result(PATIENCE / 2)
+
+
 def test_connection_that_ends_beside_others_is_replaced(kind: Any) -> None:
     end, replaced = threading.Event(), threading.Event()
 
@@ -493,8 +515,9 @@ def test_attempt_that_fails_in_this_process_is_followed_by_another(
         assert not failures
 
 
-def test_lost_connection_is_no_error_of_the_loop_where_no_thread_can_be_started(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("when", ["at first", "later"])
+def test_connection_that_no_thread_can_be_started_for_is_an_error_that_says_so(
+    kind: Any, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problems: list[Any] = []
 
@@ -502,23 +525,26 @@ def test_lost_connection_is_no_error_of_the_loop_where_no_thread_can_be_started(
         peer.answer(peer.request())
         peer.request()
 
-    def no_thread(_: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def lose(target: str) -> None:
-        asyncio.get_running_loop().set_exception_handler(
-            lambda _, problem: problems.append(problem)
-        )
-        client = AsyncClient(target, timeout=PATIENCE, transport="native", retry=None)
-        assert await client.country(CHINA) == "CN"
-        with monkeypatch.context() as patch:
-            patch.setattr(native.Connections, "next_attempt", no_thread)
-            with pytest.raises(ServiceUnavailableError):
-                await client.country(CHINA)
-        await client.close()
-
-    with peers(leaving) as target:
-        asyncio.run(lose(target))
+    with (
+        peers(leaving, answering) as target,
+        kind(target, timeout=PATIENCE, transport="native", retry=None) as client,
+    ):
+        if kind is Blocking:
+            client._runner.get_loop().set_exception_handler(lambda _, one: problems.append(one))
+        if when == "later":
+            assert client.country(CHINA) == "CN"
+        with no_thread_starts(monkeypatch):
+            if when == "later":
+                with pytest.raises(ServiceUnavailableError):
+                    client.country(CHINA)  # over the connection that ends
+            with pytest.raises(ServiceUnavailableError, match="can start no more threads"):
+                client.country(CHINA)
+        until = time.monotonic() + PATIENCE
+        while True:
+            with contextlib.suppress(ServiceUnavailableError):
+                if client.country(CHINA) == "CN":
+                    break
+            assert time.monotonic() < until
     assert problems == []
 
 
@@ -582,6 +608,60 @@ def test_half_of_a_tls_record_is_waited_for(
         )
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("grpc.ssl_target_name_override", "b\u00fccher.example"),
+        ("grpc.default_authority", "a\nb"),
+        ("grpc.primary_user_agent", "a\0b"),
+        ("grpc.primary_user_agent", "\ud800"),
+        ("grpc.keepalive_time_ms", -1),
+        ("grpc.keepalive_timeout_ms", 2**31),
+        ("grpc.max_receive_message_length", -2),
+    ],
+)
+def test_option_that_no_connection_can_have_is_refused_at_once(option: str, value: Any) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match=f"^options: {option}: expected"):
+            kind("127.0.0.1:1", transport="native", options=[(option, value)])
+
+
+def test_socket_of_a_connection_that_cannot_be_made_is_closed() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        for named in ("name", "authority", "agent"):
+            texts = {"name": "a", "authority": "a", "agent": "a", named: "\ud800"}
+            descriptor = os.dup(ours.fileno())
+            with pytest.raises(UnicodeEncodeError):
+                Connection(descriptor, context=None, keepalive=0, keepalive_answer=0, **texts)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
+        ours.close()
+        theirs.settimeout(PATIENCE)
+        assert theirs.recv(1) == b""
+
+
+def test_connections_are_attended_after_too_many_files_were_open(
+    ours: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = os.eventfd
+    failures = 3
+
+    def failing(*arguments: int) -> int:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return made(*arguments)
+
+    monkeypatch.setattr(os, "eventfd", failing)
+    with Client(ours.target, transport="native") as client:
+        for _ in range(4):
+            assert client.country(CHINA) == "CN"
+        assert isinstance(client._calls, native.ThreadCalls)
+        assert client._calls._connections.attended
+
+
 # processes
 
 
@@ -594,6 +674,7 @@ client = Client({target!r}, timeout=60, transport="native")
     return subprocess.Popen(
         # From Python 3.12 a fork beside threads warns, which here is the point.
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", head + body],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -660,6 +741,54 @@ except KeyboardInterrupt:
         assert reached.wait(PATIENCE)
         os.kill(done.pid, signal.SIGINT)
         assert done.communicate(timeout=PATIENCE) == ("interrupted CN\n", "")
+
+
+@needs_native
+def test_lost_connection_over_tls_does_not_end_a_process_that_has_the_systems_sigpipe(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    """As command line tools do, which are to end with the reader of their output."""
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    context.set_alpn_protocols(["h2"])
+    answered, lost = threading.Event(), threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            for number in range(1_000):
+                plain, _ = listening.accept()
+                with context.wrap_socket(plain, server_side=True) as tls:
+                    peer = Peer(tls)
+                    peer.answer(peer.request())
+                    if number:
+                        continue
+                    answered.wait(PATIENCE)
+                    # The end, and then a reset: after both, a write raises the signal.
+                    raw = socket.socket(fileno=os.dup(tls.fileno()))
+                    raw.shutdown(socket.SHUT_WR)
+                    reset = struct.pack("ii", 1, 0)
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                    raw.close()
+                del peer  # or it would keep the socket open
+                lost.set()
+
+    body = f"""
+from geolookup.client import tls_credentials
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+client = Client(client._target, timeout=60, transport="native",
+                credentials=tls_credentials(ca={str(tmp_path / "ca")!r}))
+print(client.country("1.0.1.1"), flush=True)
+input()
+print(client.country("1.0.1.1"))
+"""
+    with accepting(serve) as target, script_of(body, target) as done:
+        assert done.stdout is not None
+        assert done.stdout.readline() == "CN\n"
+        answered.set()
+        assert lost.wait(PATIENCE)
+        assert done.communicate("\n", timeout=PATIENCE) == ("CN\n", "")
+        assert done.returncode == 0
 
 
 def test_client_that_is_dropped_leaves_no_thread_and_no_descriptor(ours: Service) -> None:

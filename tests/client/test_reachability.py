@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import socket
 import ssl
@@ -21,7 +22,7 @@ from counting_service import Ask, by_tasks, by_threads, counting
 from servers import PATIENCE, ROOT, serving
 
 from geolookup import ServiceUnavailableError
-from geolookup.client import AsyncClient, Client, CredentialsError, tls_credentials
+from geolookup.client import AsyncClient, Client, CredentialsError, tls_credentials, transports
 from geolookup.client.failures import Failure, unreachable
 from geolookup.client.target import read_target
 
@@ -38,9 +39,9 @@ class Authority:
         self.ca = folder / "ca.pem"
         self._authority.cert_pem.write_to_path(str(self.ca))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
+    def issue(self, name: str, **options: Any) -> tuple[Path, Path]:
         """Return the files of a certificate for a name, and of its key."""
-        issued = self._authority.issue_cert(name)
+        issued = self._authority.issue_cert(name, **options)
         certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(str(key))
@@ -83,9 +84,11 @@ def answering(reply: bytes, context: ssl.SSLContext | None = None) -> Iterator[s
 
 
 @contextlib.contextmanager
-def secured(authority: Authority, name: str, clients: Authority | None = None) -> Iterator[str]:
+def secured(
+    authority: Authority, name: str, clients: Authority | None = None, **options: Any
+) -> Iterator[str]:
     """Serve over TLS, and ask clients for a certificate if there is an authority for them."""
-    certificate, key = authority.issue(name)
+    certificate, key = authority.issue(name, **options)
     credentials = grpc.ssl_server_credentials(
         [(key.read_bytes(), certificate.read_bytes())],
         clients.ca.read_bytes() if clients else None,
@@ -213,6 +216,68 @@ def test_client_that_cannot_reach_a_service_says_why(
     assert error.code == "UNAVAILABLE"
 
 
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+
+
+@pytest.mark.parametrize("carrier", transports.NAMES)
+@pytest.mark.parametrize(
+    ("first", "last", "reason"),
+    [
+        (-2, -1, "TLS handshake failed: its certificate has expired"),
+        (1, 2, "TLS handshake failed: its certificate is not valid yet"),
+    ],
+)
+def test_certificate_out_of_its_time_is_reported_as_such(
+    carrier: str, first: int, last: int, reason: str, ours: Authority
+) -> None:
+    if carrier == "native" and (missing := transports.missing(tls=True)):
+        pytest.skip(missing)
+    times = {"not_before": NOW + first * DAY, "not_after": NOW + last * DAY}
+    with secured(ours, NAME, **times) as target:
+        credentials = tls_credentials(ca=ours.ca)
+        (error,) = by_threads(target, 1, credentials=credentials, transport=carrier)
+    assert str(error) == f"the service at {target} can't be reached: {reason}"
+
+
+def test_other_faults_of_a_certificate_are_reported_in_fixed_words() -> None:
+    reasons = {
+        "CERTIFICATE_VERIFY_FAILED: self-signed certificate in certificate chain":
+            "is not from a trusted authority",
+        "CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK":
+            "is not from a trusted authority",
+        "Tls handshake failed: CERTIFICATE_VERIFY_FAILED: certificate has expired: OK":
+            "has expired",
+        "CERTIFICATE_VERIFY_FAILED: certificate revoked": "is not accepted (certificate revoked)",
+        "CERTIFICATE_VERIFY_FAILED: EE certificate key too weak [ipv4:10.0.0.1:1]":
+            "is not accepted (EE certificate key too weak)",
+        "CERTIFICATE_VERIFY_FAILED: 10.0.0.1": "is not from a trusted authority",
+    }  # fmt: skip
+    head = "TLS handshake failed: its certificate "
+    assert {details: unreachable(details).text for details in reasons} == {
+        details: head + text for details, text in reasons.items()
+    }
+    assert all(unreachable(details).is_lasting for details in reasons)
+
+
+@pytest.mark.skipif(
+    transports.missing(tls=True) is not None, reason=f"{transports.missing(tls=True)}"
+)
+def test_common_name_of_a_certificate_is_not_taken_for_its_name(ours: Authority) -> None:
+    """Not by the native transport: RFC 9525. gRPC's own takes it where no DNS name is there."""
+    options: Any = {
+        "credentials": tls_credentials(ca=ours.ca),
+        "options": [("grpc.ssl_target_name_override", "service.example")],
+        "transport": "native",
+    }
+    with secured(ours, "someone@example.org", common_name="service.example") as target:
+        (error,) = by_threads(target, 1, **options)
+    assert "its certificate is for another name" in str(error)
+    with secured(ours, "service.example", common_name="other.example") as target:
+        (error,) = by_threads(target, 1, **options)
+    assert "UNIMPLEMENTED" in str(error)  # which is this server's answer
+
+
 def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "geolookup", *arguments],
@@ -323,6 +388,7 @@ def test_wrong_options_of_a_connection_are_named(options: list[str], text: str) 
         "[fe80::1%eth0]:5",
         "unix:/run/socket",
         "unix:///run/socket",
+        "unix:///" + 106 * "a",
         "dns:///geolookup.example:50051",
         "ipv4:127.0.0.1:1,127.0.0.1:2",
         "xds:///geolookup",
@@ -349,6 +415,8 @@ def test_target_that_grpc_takes_is_taken(target: str) -> None:
         (" localhost:50051", "expected HOST:PORT"),
         ("localhost:50051/path", "expected HOST:PORT"),
         ("unix:", "expected HOST:PORT"),
+        ("unix:/" + 107 * "a", "the path of a socket has at most 107 bytes"),
+        ("unix:///" + 107 * "a", "the path of a socket has at most 107 bytes"),
     ],
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -6,7 +6,6 @@ block, and an attempt goes on when the call that it was made for runs out of tim
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import socket
@@ -66,21 +65,34 @@ class Settings:
         context: Context | None,
         options: Mapping[str, object],
     ) -> Settings:
-        """Return the settings of channel options, those of `channel_options`."""
+        """Return the settings of channel options, those of `channel_options`.
 
-        def number(name: str) -> int:
+        Raises:
+            TypeError, ValueError: an option has a value that it can't have.
+        """
+
+        def number(name: str, least: int = 0) -> int:
             value = options[name]
             if not isinstance(value, int):
                 raise TypeError(f"options: {name}: expected int")
+            if not least <= value < 2**31:
+                raise ValueError(f"options: {name}: expected {least} to {2**31 - 1}")
             return value
 
-        largest = number("grpc.max_receive_message_length")
-        name = str(options.get("grpc.ssl_target_name_override") or endpoint.name)
-        override = options.get("grpc.ssl_target_name_override") or endpoint.authority
-        authority = str(options.get("grpc.default_authority") or override)
-        given = options.get("grpc.primary_user_agent")
+        def text(name: str) -> str:
+            value = options.get(name) or ""
+            if not isinstance(value, str):
+                raise TypeError(f"options: {name}: expected str")
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError(f"options: {name}: expected printable ASCII")
+            return value
+
+        largest = number("grpc.max_receive_message_length", -1)
+        name = text("grpc.ssl_target_name_override")
+        authority = text("grpc.default_authority") or name or endpoint.authority
+        given = text("grpc.primary_user_agent")
         return cls(
-            Endpoint(endpoint.hosts, endpoint.path, authority, name),
+            Endpoint(endpoint.hosts, endpoint.path, authority, name or endpoint.name),
             count,
             context,
             number("grpc.initial_reconnect_backoff_ms") / 1_000,
@@ -99,28 +111,37 @@ class Connections:
         ready: those that calls can be made over, or could lately; replaced as a whole.
         problem: why the last attempt failed, in the words of `geolookup.client.failures`; None:
             it did not.
-        wake: an eventfd that can be read when `ready` has changed.
         closed: whether `close` was called.
-        changed: a condition that is notified then, and when an attempt failed.
+        attended: whether a thread answers for those without calls; false in a process that was
+            forked.
+        changed: a condition that is notified when one of these changed, and when an attempt failed.
 
     Args:
         settings: how they are made.
-        on_change: called at the same moments, in another thread and without a lock.
+        on_change: called at the same moments, in any thread.
+        on_fork: called in a process that was forked, before it does anything else.
     """
 
-    def __init__(self, settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_change: Callable[[], None],
+        on_fork: Callable[[], None] = lambda: None,
+    ) -> None:
         self.settings = settings
         self._on_change = on_change
+        self._on_fork = on_fork
         self._begin()
         _all.add(self)
 
     def _begin(self) -> None:
         self.ready: tuple[Connection, ...] = ()
         self.problem: str | None = None
-        self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.attended = False
         self.changed = threading.Condition()
         self._of: dict[Address, list[Connection]] = {}
-        self._settling: set[Connection] = set()
+        # Also those that settle, and those that a GOAWAY left with their last calls.
+        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._attempts = 0
         self._failed: str | None = None
         self._began = self._wait = self._look = 0.0
@@ -129,8 +150,11 @@ class Connections:
 
     def forget(self) -> None:
         """Begin anew, in a process that was forked: the connections are the other one's."""
-        os.close(self.wake)
+        self._on_fork()
+        others = list(self._open)
         self._begin()
+        for connection in others:
+            connection.forget()
 
     def next_attempt(self) -> float | None:
         """Make connections where some are missing, and no attempt is being made.
@@ -147,12 +171,7 @@ class Connections:
             self._began = now
             self._attempts = 1
             self._failed = None
-        try:
-            self._start(self._attempt)
-        except RuntimeError:  # no more threads can be started, now
-            self._attempts = 0
-            raise
-        return None
+        return None if self._start(self._attempt) else self._wait
 
     def missing(self) -> bool:
         """Say whether a connection has ended, or one of a name's addresses has none."""
@@ -170,8 +189,7 @@ class Connections:
             return _LOOK
         now = monotonic()
         if now >= self._look:
-            with contextlib.suppress(RuntimeError):  # no more threads can be started, now
-                self.next_attempt()
+            self.next_attempt()
             self._look = now + self._pause
             self._pause = min(2 * self._pause, _LOOK)
         return self._look - now
@@ -180,21 +198,22 @@ class Connections:
         """Close all, and make none any more."""
         with self.changed:
             self.closed = True
-            connections = [*self.ready, *self._settling]
+            connections = list(self._open)
             self.ready = ()
         for connection in connections:
             connection.close()
         self._notify()
 
-    def __del__(self) -> None:
-        self.closed = True  # first: a weak reference can still bring it back while this runs
-        os.eventfd_write(self.wake, 1)
-        os.close(self.wake)
-
-    def _start(self, work: Callable[..., None], *arguments: object) -> None:
-        threading.Thread(
-            target=work, args=arguments, name="geolookup-connecting", daemon=True
-        ).start()
+    def _start(self, work: Callable[..., None], *arguments: object) -> bool:
+        """Have a thread make an attempt; False: it can't, and the attempt has failed."""
+        try:
+            threading.Thread(
+                target=work, args=arguments, name="geolookup-connecting", daemon=True
+            ).start()
+        except RuntimeError:  # now, since memory is short; or ever, since the interpreter ends
+            self._ended("failed to connect: can't start new thread")
+            return False
+        return True
 
     def _prune(self) -> bool:
         """Remove what has ended; say whether an address has fewer connections than it should."""
@@ -214,10 +233,7 @@ class Connections:
             self._prune()
             self._attempts = len(addresses)
         for address in addresses[1:]:
-            try:
-                self._start(self._connect_all, address)
-            except RuntimeError:  # as in next_attempt; a later attempt is for this address, too
-                self._ended("failed to connect")
+            self._start(self._connect_all, address)
         self._connect_all(addresses[0])
 
     def _connect_all(self, address: Address) -> None:
@@ -269,14 +285,10 @@ class Connections:
             keepalive_answer=settings.keepalive_answer,
         )
         with self.changed:
-            self._settling.add(connection)
-        try:
-            if self.closed or not connection.settle(deadline - monotonic()):
-                return "failed to connect: no answer in time"
-            return connection if connection.usable else connection.problem or "Socket closed"
-        finally:
-            with self.changed:
-                self._settling.discard(connection)
+            self._open.add(connection)
+        if self.closed or not connection.settle(deadline - monotonic()):
+            return "failed to connect: no answer in time"
+        return connection if connection.usable else connection.problem or "Socket closed"
 
     def _ended(self, problem: str | None) -> None:
         """Note the end of an attempt at one address."""
@@ -295,7 +307,6 @@ class Connections:
         self._notify()
 
     def _notify(self) -> None:
-        os.eventfd_write(self.wake, 1)
         with self.changed:
             self.changed.notify_all()
         self._on_change()

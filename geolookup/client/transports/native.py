@@ -72,11 +72,11 @@ class ThreadCalls:
     """Makes calls, each in its caller's thread. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
-        self._connections = Connections(settings)
+        self._wake = _Wake()
+        self._connections = Connections(settings, self._wake.set, self._wake.close)
         self._turns: Iterator[int] = itertools.count()
         self._largest = settings.largest
         self._closed = False
-        self._attended = 0
 
     def call(self, method: str, body: bytes, timeout: float) -> bytes | Failure:
         """Make a call, and return the answer or how it failed.
@@ -105,11 +105,17 @@ class ThreadCalls:
         self._closed = True
         self._connections.close()
 
+    def __del__(self) -> None:
+        self._connections.closed = True
+        self._wake.set()
+
     def _connection(self, deadline: float) -> Connection | Failure:
         ready = self._connections.ready
         for _ in ready:
             connection = ready[next(self._turns) % len(ready)]
             if connection.usable:
+                if not self._connections.attended:
+                    self._attend()
                 return connection
         return self._wait(deadline)
 
@@ -130,30 +136,68 @@ class ThreadCalls:
                 connections.changed.wait(remaining if wait is None else min(wait, remaining))
         if self._closed:
             raise closed()
-        if self._attended != os.getpid():
-            self._attended = os.getpid()
-            ours = weakref.ref(connections)
-            threading.Thread(
-                target=_attend, args=(ours,), name="geolookup-connections", daemon=True
-            ).start()
         return self._connection(deadline)
 
+    def _attend(self) -> None:
+        """Have a thread answer for connections without calls, unless there is one."""
+        with self._connections.changed:
+            if self._connections.attended:
+                return
+            # With too many files open or no thread left, one of the next calls tries again.
+            with contextlib.suppress(OSError, RuntimeError):
+                self._wake.make()
+                ours = weakref.ref(self._connections)
+                threading.Thread(
+                    target=_attend,
+                    args=(ours, self._wake),
+                    name="geolookup-connections",
+                    daemon=True,
+                ).start()
+                self._connections.attended = True
 
-def _attend(ours: weakref.ref[Connections]) -> None:
+
+class _Wake:
+    """What ends a wait in `attend`: an eventfd, once it is made.
+
+    Attributes:
+        descriptor: of the eventfd; below 0: there is none.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor = -1
+
+    def make(self) -> None:
+        """Make it, unless it is made."""
+        if self.descriptor < 0:
+            self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def close(self) -> None:
+        """Close it, where no thread uses it any more."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def set(self) -> None:
+        """End the wait, or the next one."""
+        if self.descriptor >= 0:
+            os.eventfd_write(self.descriptor, 1)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _attend(ours: weakref.ref[Connections], wake: _Wake) -> None:
     """Answer for the connections that no call uses, until the client is gone."""
     while True:
         connections = ours()
         if connections is None or connections.closed:
             return
         wait = connections.mend()
-        ready, wake = list(connections.ready), os.dup(connections.wake)
+        ready = list(connections.ready)
         del connections
-        try:
-            attend(ready, wake, wait)
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(wake)
-        finally:
-            os.close(wake)
+        attend(ready, wake.descriptor, wait)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(wake.descriptor)
 
 
 class _Watched:
