@@ -26,7 +26,7 @@ from typing import (
     overload,
 )
 
-from geolookup import _core
+from geolookup import _core, machine
 from geolookup.answer.age import MAX_DAYS, STALE, AgeLimit
 from geolookup.answer.claims import (
     COVERAGES,
@@ -121,6 +121,17 @@ _INTERVAL_COLUMNS: Final[dict[str, Literal["H", "I", "Q"]]] = {
 # Needed where they are there: a reader that ignored them would give other answers.
 _MORE_SECTIONS = {"claim.networks": 2}
 
+_MOST_ITEMS: Final = {
+    "claim": MAX_CLAIMS,
+    "vote": MAX_CLAIMS * 0xFF,
+    "place": MAX_CLAIMS * 0xFF,
+    "metadata": 1 << 24,
+}
+"""The most items of the sections whose names begin so. Metadata takes some kilobytes."""
+_USUAL_INTERVALS: Final = 1 << 26
+"""Bytes of intervals up to which nobody asks for the memory that is left. The whole internet in
+both families takes some 12 MiB."""
+
 _LETTERS = bytes(range(ord("A"), ord("Z") + 1))
 
 
@@ -132,6 +143,51 @@ def why_no_dataset(beginning: bytes) -> str:
         if beginning.startswith(magic):
             return f"not a geolookup dataset: {what}; unpack it first"
     return "not a geolookup dataset: it does not begin like one"
+
+
+def check_header(header: Buffer, size: int, name: str) -> int:
+    """Return the number of sections that a file has by its header.
+
+    Nothing of the file but its header is needed, so that a file of another size costs nothing.
+
+    Args:
+        header: the file's beginning, `HEADER_SIZE` bytes or more if it has them.
+        size: of the whole file, in bytes.
+        name: how error texts call it.
+
+    Raises:
+        DatasetError: it is no dataset, of an unknown format, damaged, or of another size than
+            the header says.
+    """
+    view = memoryview(header)
+
+    def fail(what: str) -> NoReturn:
+        raise DatasetError(f"{name}: {what}")
+
+    if bytes(view[: len(MAGIC)]) != MAGIC:
+        fail(why_no_dataset(bytes(view[:_SEEN])))
+    if len(view) < HEADER_SIZE:
+        fail(f"truncated: {len(view)} bytes, shorter than the header")
+    _, version, order, stated, count, zero = _HEADER.unpack_from(view)
+    if version != FORMAT:
+        fail(
+            f"dataset format {version} is unknown; this geolookup reads format {FORMAT}: "
+            "compile the dataset again, or upgrade geolookup"
+        )
+    if hashlib.sha256(view[: HEADER_SIZE - _DIGEST_SIZE]).digest() != header_digest(view):
+        fail("damaged: the header does not match its checksum")
+    if order != _LITTLE_ENDIAN:
+        fail("the header names an unknown byte order")
+    if sys.byteorder != "little":
+        fail("format 1 holds little-endian numbers, and this machine is big-endian")
+    if stated != size:
+        state = "truncated" if size < stated else "bytes were added"
+        fail(f"{state}: {size} bytes, and the header says {stated}")
+    if zero:
+        fail("the header uses bytes that format 1 keeps zero")
+    if count > _MAX_SECTIONS:
+        fail(f"the header says {count} sections, and has room for {_MAX_SECTIONS}")
+    return int(count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -279,7 +335,7 @@ class Image:
         self._view = view
         self._columns: dict[str, memoryview[int]] | None = None
         self.name = name
-        count = self._check_header()
+        count = check_header(view, len(view), name)
         self.id = header_digest(view).hex()
         self.sections = self._read_table(count)
         self._check_sections()
@@ -311,34 +367,6 @@ class Image:
     def fail(self, what: str) -> NoReturn:
         """Raise a `DatasetError` that begins with the file's name."""
         raise DatasetError(f"{self.name}: {what}")
-
-    def _check_header(self) -> int:
-        """Return the number of sections."""
-        view = self._view
-        if bytes(view[: len(MAGIC)]) != MAGIC:
-            self.fail(why_no_dataset(bytes(view[:_SEEN])))
-        if len(view) < HEADER_SIZE:
-            self.fail(f"truncated: {len(view)} bytes, shorter than the header")
-        _, version, order, size, count, zero = _HEADER.unpack_from(view)
-        if version != FORMAT:
-            self.fail(
-                f"dataset format {version} is unknown; this geolookup reads format {FORMAT}: "
-                "compile the dataset again, or upgrade geolookup"
-            )
-        if hashlib.sha256(view[: HEADER_SIZE - _DIGEST_SIZE]).digest() != header_digest(view):
-            self.fail("damaged: the header does not match its checksum")
-        if order != _LITTLE_ENDIAN:
-            self.fail("the header names an unknown byte order")
-        if sys.byteorder != "little":
-            self.fail("format 1 holds little-endian numbers, and this machine is big-endian")
-        if size != len(view):
-            state = "truncated" if len(view) < size else "bytes were added"
-            self.fail(f"{state}: {len(view)} bytes, and the header says {size}")
-        if zero:
-            self.fail("the header uses bytes that format 1 keeps zero")
-        if count > _MAX_SECTIONS:
-            self.fail(f"the header says {count} sections, and has room for {_MAX_SECTIONS}")
-        return int(count)
 
     def _read_table(self, count: int) -> dict[str, _Section]:
         """Return the sections by name; they lie in order and fill the file."""
@@ -385,6 +413,16 @@ class Image:
             size = self.sections[name].size
             if size % width:
                 self.fail(f"section {name}: {size} bytes are no multiple of {width}")
+            # These are copied, or read as a whole: no file may make that expensive.
+            most = _MOST_ITEMS.get(name.partition(".")[0], size)
+            if size // width > most:
+                self.fail(f"section {name}: {size // width:,} items, more than {most:,}")
+        intervals = sum(self.sections[name].size for name in _INTERVAL_COLUMNS)
+        if intervals > _USUAL_INTERVALS and (left := machine.memory_left()) < intervals:
+            self.fail(
+                f"its index needs up to {intervals:,} bytes, and {left:,.0f} bytes of memory are"
+                " left"
+            )
 
 
 class ClaimTable(Sequence[Claim]):

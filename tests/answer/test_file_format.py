@@ -326,12 +326,23 @@ DAMAGED: tuple[Damaged, ...] = (
         lambda: with_section(b"ipv6.claims", with_item("H", 4, 0xFFF7)),
         "ipv6_claims: unknown claim at position 4",
     ),
+    # what would be copied or read as a whole
+    (
+        "endless metadata",
+        lambda: with_section(b"metadata", b" " * (2**24 + 1)),
+        "section metadata: 16,777,217 items, more than 16,777,216",
+    ),
+    (
+        "endless votes",
+        lambda: with_section(b"vote.count", bytes(2 * 255 * MAX_CLAIMS + 2)),
+        "section vote.count: 16,646,401 items, more than 16,646,400",
+    ),
     # claims
     ("no claims", lambda: with_section(b"claim.status", b""), "0 claims, not in 3..65280"),
     (
         "too many claims",
         lambda: with_section(b"claim.status", b"\4" * (MAX_CLAIMS + 1)),
-        "65281 claims",
+        "section claim.status: 65,281 items, more than 65,280",
     ),
     ("status 0", lambda: with_section(b"claim.status", with_item("B", 5, 0)), "unknown values"),
     ("status 8", lambda: with_section(b"claim.status", with_item("B", 5, 8)), "unknown values"),
@@ -804,7 +815,7 @@ def test_a_dataset_may_have_as_many_claims_as_there_are_numbers() -> None:
     claims = with_item("H", 1, MAX_CLAIMS - 1)(content.ipv4_claims)
     dataset = Dataset.from_buffer(encode(replace(content, claims=full, ipv4_claims=claims)))
     assert dataset.country("1.0.1.1") == "FR"
-    with pytest.raises(DatasetError, match="65281 claims"):
+    with pytest.raises(DatasetError, match="65,281 items, more than"):
         encode(replace(content, claims=[*full, Claim(Status.OVERRIDE, "FR")]))
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from geolookup.answer.claims import SUBDIVISION_SOURCES
 from geolookup.answer.dataset import EMBEDDED, Dataset
-from geolookup.answer.file_format import MAGIC
+from geolookup.answer.file_format import check_header
 from geolookup.answer.region_sets import RegionSets
 from geolookup.errors import DatasetError, GeoLookupError, RegionSetError
 from geolookup.service.processes.sealed_memory import TRANSIENT_ERRORS, SealedCopy, seal_file
@@ -102,7 +102,7 @@ def load(settings: Settings, before: LoadedDataset | None = None) -> LoadedDatas
 
 def _load(settings: Settings, name: str, before: LoadedDataset | None) -> LoadedDataset:
     with contextlib.ExitStack() as undo:
-        file = seal_file(name, MAGIC, _LARGEST)
+        file = seal_file(name, _LARGEST, lambda header, size: check_header(header, size, name))
         undo.callback(file.close)
         region_sets = _seal_text(settings.region_sets, RegionSetError, undo)
         rules = _seal_text(settings.authz_rules, RuleError, undo)
@@ -192,7 +192,7 @@ def _seal_text(
     if path is None:
         return None
     try:
-        sealed = seal_file(os.fspath(path), b"", _LARGEST_TEXT)
+        sealed = seal_file(os.fspath(path), _LARGEST_TEXT)
     except DatasetError as problem:
         raise error(str(problem)) from None
     undo.callback(sealed.close)

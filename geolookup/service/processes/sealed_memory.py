@@ -14,13 +14,15 @@ import mmap
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from geolookup.answer.file_format import why_no_dataset
+from geolookup import machine
 from geolookup.errors import DatasetError
 from geolookup.service import log
 
+CHECKED: Final = 4_096
 _PIECE: Final = 1 << 20
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -90,16 +92,19 @@ def make_shared_memory(size: int) -> int:
     return descriptor
 
 
-def seal_file(path: str, beginning: bytes, largest: int) -> SealedCopy:
+def seal_file(
+    path: str, largest: int, check: Callable[[bytes, int], object] | None = None
+) -> SealedCopy:
     """Copy a file into sealed memory.
 
     Args:
         path: of the file.
-        beginning: the bytes that it must begin with.
         largest: the most bytes that it may have.
+        check: called with the first `CHECKED` bytes and the file's size, before anything is
+            copied. It may raise `DatasetError`.
 
     Raises:
-        DatasetError: it can't be read, is no regular file, is too large or begins otherwise.
+        DatasetError: it can't be read, is no regular file or is too large; or as *check*.
         OSError: there is no memory or no descriptor for it.
     """
     try:
@@ -118,9 +123,18 @@ def seal_file(path: str, beginning: bytes, largest: int) -> SealedCopy:
             raise DatasetError(f"{path}: not a regular file")
         if status.st_size > largest:
             raise DatasetError(f"{path}: larger than {largest:,} bytes")
+        if check is not None:
+            check(os.pread(descriptor, CHECKED, 0), status.st_size)
+        left = machine.memory_left()
+        if status.st_size > left:
+            # Copying would make the system end this process, or another.
+            raise OSError(
+                errno.ENOMEM,
+                f"it takes {status.st_size:,} bytes of memory, and {left:,.0f} are left",
+            )
         memory = _memory()
         try:
-            size = _copy(descriptor, memory, path, beginning, largest)
+            size = _copy(descriptor, memory, path, status.st_size)
             _close_for_writing(memory)
         except BaseException:
             os.close(memory)
@@ -128,14 +142,12 @@ def seal_file(path: str, beginning: bytes, largest: int) -> SealedCopy:
     return SealedCopy(memory, path, size)
 
 
-def _copy(source: int, memory: int, path: str, beginning: bytes, largest: int) -> int:
+def _copy(source: int, memory: int, path: str, expected: int) -> int:
     size = 0
     while piece := os.read(source, _PIECE):
-        if not size and not piece.startswith(beginning):
-            raise DatasetError(f"{path}: {why_no_dataset(piece)}")
         size += len(piece)
-        if size > largest:  # it grows while it is read
-            raise DatasetError(f"{path}: larger than {largest:,} bytes")
+        if size > expected:
+            raise DatasetError(f"{path}: it grew while it was read")
         _write(memory, piece)
     return size
 

@@ -22,6 +22,9 @@ import small_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+import geolookup
+from geolookup import machine
+from geolookup.answer import file_format
 from geolookup.answer.dataset import encode
 from geolookup.errors import DatasetError, GeoLookupError, RegionSetError
 from geolookup.review import verification
@@ -380,7 +383,7 @@ def test_what_is_no_file_is_refused_at_once(
 def test_what_is_no_path_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match=rf": can't be read: {text}$"):
-        dataset_loading.seal_file(f"{tmp_path}/{name}", b"", 100)
+        dataset_loading.seal_file(f"{tmp_path}/{name}", 100)
 
 
 def test_a_file_that_is_too_large_is_not_read(
@@ -401,7 +404,7 @@ def test_a_file_that_is_too_large_is_not_read(
         load(Settings(dataset=path))
 
 
-def test_a_file_that_grows_while_it_is_read_is_read_no_further_than_the_limit(
+def test_a_file_that_grows_while_it_is_read_is_read_no_further(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealed_memory, "_PIECE", 4_096)
@@ -413,9 +416,52 @@ def test_a_file_that_grows_while_it_is_read_is_read_no_further_than_the_limit(
             file.write(content)
 
     monkeypatch.setattr(sealed_memory, "_write", write)
-    monkeypatch.setattr(dataset_loading, "_LARGEST", 2 * len(IMAGE))
-    with pytest.raises(DatasetError, match=r": larger than"):
+    with pytest.raises(DatasetError, match=r": it grew while it was read$"):
         load(Settings(dataset=path))
+
+
+def test_file_of_another_size_than_its_header_says_is_not_copied(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.truncate(path, 2**31)  # sparse
+
+    def write(*_: object) -> None:
+        pytest.fail("it was copied")
+
+    monkeypatch.setattr(sealed_memory, "_write", write)
+    said = rf"^{path}: bytes were added: 2147483648 bytes, and the header says {len(IMAGE)}$"
+    with pytest.raises(DatasetError, match=said):
+        load(Settings(dataset=path))
+    # The same in process, where nothing is copied.
+    with pytest.raises(DatasetError, match=said):
+        geolookup.open(path)
+
+
+def test_file_larger_than_the_memory_left_is_not_copied(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as little:
+        little.setattr(machine, "memory_left", lambda: len(IMAGE) - 1)
+        little.setattr(sealed_memory, "_write", lambda *_: pytest.fail("it was copied"))
+        with pytest.raises(TransientError) as refused:
+            load(Settings(dataset=path))
+    n = len(IMAGE)
+    assert str(refused.value) == (
+        f"{path}: can't be loaded: it takes {n:,} bytes of memory, and {n - 1:,} are left"
+    )
+    monkeypatch.setattr(machine, "memory_left", lambda: n)
+    load(Settings(dataset=path)).close()
+
+
+def test_index_larger_than_the_memory_left_is_not_built(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "memory_left", lambda: 100)
+    geolookup.open(path).close()  # too small to ask
+    monkeypatch.setattr(file_format, "_USUAL_INTERVALS", 100)
+    said = rf"^{path}: its index needs up to \d+ bytes, and 100 bytes of memory are left$"
+    with pytest.raises(DatasetError, match=said):
+        geolookup.open(path)
 
 
 def test_what_does_not_begin_like_a_dataset_is_not_copied(

@@ -508,6 +508,26 @@ def test_a_bad_file_changes_nothing_and_says_what_is_wrong(served: Path, name: s
 
 
 @any_transport
+def test_a_sparse_file_behind_a_good_header_is_refused_everywhere(served: Path) -> None:
+    size = served.stat().st_size
+    said = f"bytes were added: 2147483648 bytes, and the header says {size}"
+    with controlled("--dataset", str(served), "--watch", "0") as (running, control):
+        before = control.status()
+        sparse = served.with_name("sparse")
+        shutil.copy(served, sparse)
+        os.truncate(sparse, 2**31)
+        sparse.replace(served)
+        assert said in control.reload().reason
+        assert dataset_id(running) == before.dataset
+    for command in (COMMAND, (*COMMAND[:-1], "info")):
+        ended = subprocess.run(
+            [*command, "--dataset", str(served)], capture_output=True, check=False, cwd=ROOT
+        )
+        assert ended.returncode == 3
+        assert said in ended.stderr.decode()
+
+
+@any_transport
 def test_a_file_that_is_overwritten_in_place_ends_no_worker(served: Path) -> None:
     """Of a file that is mapped, whoever cuts it ends the process that reads it (SIGBUS)."""
     with controlled("--dataset", str(served), "--watch", "0") as (running, control):
