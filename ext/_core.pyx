@@ -200,6 +200,7 @@ cdef class Table:
         cdef size_t limit, position
         cdef size_t counts[5]
         cdef gl_fault fault
+        cdef bint complete
         self.isa = _find_isa(isa)
         self.convert = convert
         counts[0] = self._hold("ipv4_first", ipv4_first, 4)
@@ -229,7 +230,8 @@ cdef class Table:
         t.low6 = <const uint64_t *>self.views[3].buf
         t.claim6 = <const uint16_t *>self.views[4].buf
         t.n6 = counts[2]
-        fault = gl_table_check(t, <unsigned>limit, &position)
+        with nogil:
+            fault = gl_table_check(t, <unsigned>limit, &position)
         if fault != GL_NO_FAULT:
             text = {
                 GL_FIRST4_START: "ipv4_first: does not begin at 0",
@@ -241,7 +243,9 @@ cdef class Table:
                 GL_CLAIM6_UNKNOWN: "ipv6_claims: unknown claim",
             }[fault]
             raise ValueError(f"{text} at position {position}")
-        if not gl_table_build(t):
+        with nogil:
+            complete = gl_table_build(t)
+        if not complete:
             raise MemoryError
         self.lent.table = t
         self.lent.isa = self.isa

@@ -29,6 +29,34 @@ static inline int gl_reserve(gl_vector *v, size_t more, size_t width)
     return gl_grow(&v->data, v->count, more, &v->capacity, width);
 }
 
+/* Memory in huge pages where the system has them: an index is read at random, and with
+ * small pages address translation takes much of the time. */
+static inline void *gl_allocate_huge_pages(size_t bytes)
+{
+    const size_t huge = (size_t)2 << 20;
+    void *memory = aligned_alloc(huge, (bytes + huge - 1) / huge * huge);
+
+#if defined(MADV_HUGEPAGE)
+    /* The rest stays in small pages: most of a huge one could remain unused. */
+    if (memory != NULL && bytes >= huge)
+        madvise(memory, bytes / huge * huge, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
+/* Gives back what is not used of such memory. */
+static inline void gl_trim_huge_pages(void *memory, size_t bytes, size_t used)
+{
+#if defined(MADV_HUGEPAGE)
+    const size_t huge = (size_t)2 << 20, page = (size_t)4096;
+    size_t from = (used + page - 1) / page * page, end = bytes / huge * huge;
+    if (from < end)
+        madvise((char *)memory + from, end - from, MADV_DONTNEED);
+#else
+    (void)memory, (void)bytes, (void)used;
+#endif
+}
+
 /* A block of IPv4: 2^width addresses from `start`, and the first and the last of the intervals
  * that cover it. */
 typedef struct {
@@ -47,7 +75,8 @@ typedef struct {
 } gl_entry6;
 
 typedef struct {
-    gl_vector slots, pages;
+    gl_vector slots; /* in huge pages, where they stay: gl_reserve_slots */
+    gl_vector pages;
     gl_vector pending; /* blocks of IPv4 whose nodes are still to be filled */
     gl_vector entries; /* of the present /24 of IPv6 */
     /* By claim: the slot base, or page, that all ranges with this claim alone share, plus one;
@@ -55,16 +84,25 @@ typedef struct {
     uint32_t *uniform;
 } gl_builder;
 
-/* The block that begins at `start`; interval `at` is the last that begins before it. */
-static inline gl_block4 gl_make_block4(const gl_table *t, uint64_t start, unsigned width, size_t at)
+/* As gl_reserve, of slots. They are as many as was estimated in nearly all tables, and then they
+ * are never copied. */
+static inline int gl_reserve_slots(gl_builder *builder, size_t more)
 {
-    uint64_t end = start + ((uint64_t)1 << width);
-    if (at + 1 < t->n4 && t->first4[at + 1] == start)
-        at++;
-    size_t last = at; /* One after the other: most blocks hold few. */
-    while (last + 1 < t->n4 && t->first4[last + 1] < end)
-        last++;
-    return (gl_block4){start, at, last, width, 0};
+    gl_vector *v = &builder->slots;
+    size_t wanted = v->capacity + v->capacity / 2 + more;
+
+    if (more > GL_MAX_SLOTS || v->count > GL_MAX_SLOTS - more)
+        return 0;
+    if (v->capacity - v->count >= more)
+        return 1;
+    void *grown = gl_allocate_huge_pages(wanted * sizeof(gl_slot));
+    if (grown == NULL)
+        return 0;
+    if (v->count > 0)
+        memcpy(grown, v->data, v->count * sizeof(gl_slot));
+    free(v->data);
+    *v = (gl_vector){grown, v->count, wanted};
+    return 1;
 }
 
 static inline int16_t gl_boundary_key4(unsigned bits)
@@ -75,13 +113,29 @@ static inline int16_t gl_boundary_key4(unsigned bits)
 static inline void gl_fill_leaf4(const gl_table *t, gl_block4 block, gl_slot *slot)
 {
     size_t count = block.last - block.first;
+    const uint32_t *first = t->first4 + block.first + 1;
+    const uint16_t *claim = t->claim4 + block.first;
+    uint32_t firsts[GL_LEAF4_KEYS + 1];
+    uint16_t claims[GL_LEAF4_KEYS + 1];
 
+    /* Whole vectors are read, but at the end of the arrays. */
+    if (block.first + 1 + GL_LEAF4_KEYS >= t->n4) {
+        for (size_t i = 0; i <= GL_LEAF4_KEYS; i++)
+            firsts[i] = i < count ? first[i] : 0;
+        for (size_t i = 0; i <= GL_LEAF4_KEYS; i++)
+            claims[i] = claim[i < count ? i : count];
+        first = firsts;
+        claim = claims;
+    }
     *slot = (gl_slot){.leaf4 = {.unused = 0}};
-    for (size_t i = 0; i < GL_LEAF4_KEYS; i++)
-        slot->leaf4.keys[i] =
-            i < count ? gl_boundary_key4((uint16_t)t->first4[block.first + 1 + i]) : INT16_MAX;
-    for (size_t i = 0; i <= GL_LEAF4_KEYS; i++)
-        slot->leaf4.claims[i] = t->claim4[block.first + (i < count ? i : count)];
+    for (int i = 0; i < GL_LEAF4_KEYS; i++) {
+        int16_t key = gl_boundary_key4((uint16_t)first[i]);
+        slot->leaf4.keys[i] = i < (int)count ? key : INT16_MAX;
+    }
+    for (int i = 0; i <= GL_LEAF4_KEYS; i++) {
+        uint16_t known = claim[i], last = claim[count];
+        slot->leaf4.claims[i] = i < (int)count ? known : last;
+    }
 }
 
 /* Divides a block into 2^bits children, at most 64, and fills their slots. Sets *base to the
@@ -89,41 +143,62 @@ static inline void gl_fill_leaf4(const gl_table *t, gl_block4 block, gl_slot *sl
 static inline int gl_divide_block4(const gl_table *t, gl_builder *builder, gl_block4 block,
                                    unsigned bits, uint32_t *base, uint64_t *begins)
 {
-    gl_block4 blocks[64];
-    unsigned step = block.width - bits, count = 0;
+    unsigned step = block.width - bits, children = 1u << bits;
     /* The number of a single address is its lower six bits. */
     unsigned first = step == 0 ? (unsigned)block.start & 63 : 0;
-    size_t at = block.first;
-    int open = 0; /* the last of `blocks` is a leaf that may take more children */
+    size_t at = block.first; /* the last interval that begins before the child, or with it */
 
-    *begins = 0;
-    for (unsigned child = 0; child < 1u << bits; child++) {
-        if (open && at == block.last)
-            break;
-        if (open) /* on to the next child in which an interval begins */
-            child = (unsigned)((t->first4[at + 1] - block.start) >> step);
-        gl_block4 one = gl_make_block4(t, block.start + ((uint64_t)child << step), step, at);
-        at = one.last;
-        if (open && at - blocks[count - 1].first <= GL_LEAF4_KEYS) {
-            blocks[count - 1].last = at;
-            continue;
-        }
-        *begins |= (uint64_t)1 << (first + child);
-        blocks[count++] = one;
-        open = one.last - one.first <= GL_LEAF4_KEYS;
-    }
-    if (!gl_reserve(&builder->slots, count, sizeof(gl_slot)) ||
-        !gl_reserve(&builder->pending, count, sizeof(gl_block4)))
+    if (!gl_reserve_slots(builder, children) ||
+        !gl_reserve(&builder->pending, children, sizeof(gl_block4)))
         return 0;
     *base = (uint32_t)builder->slots.count - 1;
-    for (unsigned i = 0; i < count; i++) {
-        blocks[i].slot = (uint32_t)builder->slots.count++;
-        if (blocks[i].last - blocks[i].first <= GL_LEAF4_KEYS)
-            gl_fill_leaf4(t, blocks[i], (gl_slot *)builder->slots.data + blocks[i].slot);
+    *begins = 0;
+    for (unsigned child = 0, next; child < children; child = next) {
+        uint64_t start = block.start + ((uint64_t)child << step);
+        gl_block4 one = {start, at, block.last, step, (uint32_t)builder->slots.count++};
+
+        if (at < block.last && t->first4[at + 1] == start)
+            one.first = ++at;
+        next = children;
+        if (block.last - at > GL_LEAF4_KEYS) {
+            /* Up to the child in which the first interval begins that has no room. */
+            next = (unsigned)((t->first4[at + GL_LEAF4_KEYS + 1] - block.start) >> step);
+            int is_leaf = next > child;
+            if (!is_leaf)
+                next = child + 1;
+            uint64_t end = block.start + ((uint64_t)next << step);
+            if (is_leaf) {
+                one.last = at + GL_LEAF4_KEYS;
+                while (t->first4[one.last] >= end)
+                    one.last--;
+            } else {
+                one.last = at + GL_LEAF4_KEYS + 1;
+                while (one.last < block.last && t->first4[one.last + 1] < end)
+                    one.last++;
+            }
+            at = one.last;
+        }
+        *begins |= (uint64_t)1 << (first + child);
+        if (one.last - one.first <= GL_LEAF4_KEYS)
+            gl_fill_leaf4(t, one, (gl_slot *)builder->slots.data + one.slot);
         else
-            ((gl_block4 *)builder->pending.data)[builder->pending.count++] = blocks[i];
+            ((gl_block4 *)builder->pending.data)[builder->pending.count++] = one;
     }
     return 1;
+}
+
+/* The range of top4 that begins at `start`; interval `at` is the last that begins before it. */
+static inline gl_block4 gl_find_range4(const gl_table *t, uint64_t start, size_t at)
+{
+    uint64_t end = start + ((uint64_t)1 << t->shift4);
+    if (at + 1 < t->n4 && t->first4[at + 1] == start)
+        at++;
+    size_t last = at; /* Few steps: most ranges hold few. */
+    while (last + 16 < t->n4 && t->first4[last + 16] < end)
+        last += 16;
+    while (last + 1 < t->n4 && t->first4[last + 1] < end)
+        last++;
+    return (gl_block4){start, at, last, t->shift4, 0};
 }
 
 static inline int gl_build_index4(const gl_table *t, gl_builder *builder, gl_top4 *top)
@@ -132,7 +207,7 @@ static inline int gl_build_index4(const gl_table *t, gl_builder *builder, gl_top
 
     memset(builder->uniform, 0, 65536 * sizeof *builder->uniform);
     for (uint64_t i = 0; i << t->shift4 >> 32 == 0; i++) {
-        gl_block4 block = gl_make_block4(t, i << t->shift4, t->shift4, at);
+        gl_block4 block = gl_find_range4(t, i << t->shift4, at);
         int mixed = block.last > block.first;
         uint32_t *shared = mixed ? NULL : builder->uniform + t->claim4[block.first];
         uint32_t base;
@@ -261,7 +336,7 @@ static inline int gl_fill_leaf6(const gl_table *t, gl_builder *builder, const gl
         divided |= leaf.claims[i] == GL_SEARCH_ARRAYS;
     }
     if (divided) {
-        if (!gl_reserve(&builder->slots, 1, sizeof(gl_slot)))
+        if (!gl_reserve_slots(builder, 1))
             return 0;
         gl_slot *fine_leaf = (gl_slot *)builder->slots.data + builder->slots.count;
         memset(fine_leaf, 0, sizeof *fine_leaf);
@@ -280,7 +355,7 @@ static inline uint32_t gl_build_tree6(const gl_table *t, gl_builder *builder)
     size_t n = builder->entries.count, span = GL_LEAF6_KEYS + 1, count = (n + span - 1) / span;
     uint32_t level = 1, base;
 
-    if (!gl_reserve(&builder->slots, count, sizeof(gl_slot)))
+    if (!gl_reserve_slots(builder, count))
         return 0;
     base = (uint32_t)builder->slots.count;
     builder->slots.count += count;
@@ -291,7 +366,7 @@ static inline uint32_t gl_build_tree6(const gl_table *t, gl_builder *builder)
     for (; count > 1; level++) {
         size_t below = count;
         count = (below + GL_BRANCH6_KEYS) / (GL_BRANCH6_KEYS + 1);
-        if (!gl_reserve(&builder->slots, count, sizeof(gl_slot)))
+        if (!gl_reserve_slots(builder, count))
             return 0;
         gl_slot *slots = (gl_slot *)builder->slots.data + builder->slots.count;
         for (size_t i = 0; i < count; i++) {
@@ -348,41 +423,6 @@ static inline int gl_build_index6(const gl_table *t, gl_builder *builder, uint16
     return 1;
 }
 
-/* Memory in huge pages where the system has them: an index is read at random, and with
- * small pages address translation takes much of the time. */
-static inline void *gl_allocate_huge_pages(size_t bytes)
-{
-    const size_t huge = (size_t)2 << 20;
-    void *memory = aligned_alloc(huge, (bytes + huge - 1) / huge * huge);
-
-#if defined(MADV_HUGEPAGE)
-    /* The rest stays in small pages: most of a huge one could remain unused. */
-    if (memory != NULL && bytes >= huge)
-        madvise(memory, bytes / huge * huge, MADV_HUGEPAGE);
-#endif
-    return memory;
-}
-
-/* Puts the pieces of an index side by side, where they stay. */
-static inline int gl_assemble_index(gl_table *t, const gl_builder *builder, const gl_top4 *top4,
-                                    const uint16_t *top6)
-{
-    size_t slots = builder->slots.count * sizeof *t->slots;
-    size_t tops = sizeof *top4 << (32 - t->shift4);
-    size_t pages = builder->pages.count * sizeof *t->pages6;
-    size_t bytes = slots + tops + pages + 65536 * sizeof *top6;
-    char *memory = gl_allocate_huge_pages(bytes);
-
-    if (memory == NULL)
-        return 0;
-    t->slots = memcpy(memory, builder->slots.data, slots);
-    t->top4 = memcpy(memory + slots, top4, tops);
-    t->pages6 = memcpy(memory + slots + tops, builder->pages.data, pages);
-    t->top6 = memcpy(memory + slots + tops + pages, top6, 65536 * sizeof *top6);
-    t->index_bytes = bytes;
-    return 1;
-}
-
 /* What is wrong with a table's arrays. */
 typedef enum {
     GL_NO_FAULT = 0,
@@ -436,17 +476,21 @@ static inline int gl_table_build(gl_table *t)
     t->shift4 = t->n4 < GL_MANY_INTERVALS4 ? 16 : 13;
 
     gl_builder builder = {.uniform = malloc(65536 * sizeof *builder.uniform)};
-    gl_top4 *top4 = malloc(sizeof *top4 << (32 - t->shift4));
-    uint16_t *top6 = malloc(65536 * sizeof *top6);
-    int complete = builder.uniform != NULL && top4 != NULL && top6 != NULL &&
-                   gl_build_index4(t, &builder, top4) && gl_build_index6(t, &builder, top6) &&
-                   gl_assemble_index(t, &builder, top4, top6);
+    size_t tops = sizeof *t->top4 << (32 - t->shift4);
+    t->top4 = gl_allocate_huge_pages(tops);
+    t->top6 = malloc(65536 * sizeof *t->top6);
+    int complete = builder.uniform != NULL && t->top4 != NULL && t->top6 != NULL &&
+                   gl_reserve_slots(&builder, (t->n4 + t->n6) / 8 + 1024) &&
+                   gl_build_index4(t, &builder, t->top4) && gl_build_index6(t, &builder, t->top6);
+    size_t slots = builder.slots.count * sizeof *t->slots;
+    size_t pages = builder.pages.count * sizeof *t->pages6;
 
-    free(top4);
-    free(top6);
+    t->slots = builder.slots.data;
+    t->pages6 = builder.pages.data;
+    t->index_bytes = slots + tops + pages + 65536 * sizeof *t->top6;
+    if (complete)
+        gl_trim_huge_pages(t->slots, builder.slots.capacity * sizeof *t->slots, slots);
     free(builder.uniform);
-    free(builder.slots.data);
-    free(builder.pages.data);
     free(builder.pending.data);
     free(builder.entries.data);
     size_t at = gl_find_interval6(t, 0, 0, 0xFFFF00000000);
@@ -458,6 +502,9 @@ static inline int gl_table_build(gl_table *t)
 static inline void gl_table_free(gl_table *t)
 {
     free(t->slots);
+    free(t->top4);
+    free(t->pages6);
+    free(t->top6);
     t->slots = NULL;
     t->top4 = NULL;
     t->pages6 = NULL;
