@@ -192,21 +192,21 @@ class Dataset(metaclass=_Listed):
         stale: ages.Stale | None,
         chosen: tuple[Network, ...] | None,
     ) -> None:
-        claims = ClaimTable(image)
-        ipv4_first = image.section("ipv4.first")
-        ipv6_high = image.section("ipv6.high")
-        try:
-            table = _core.Table(
-                ipv4_first,
-                image.section("ipv4.claims"),
-                ipv6_high,
-                image.section("ipv6.low"),
-                image.section("ipv6.claims"),
-                _core.pairs(claims.countries),
-                convert=core_address,
-            )
-        except ValueError as error:
-            image.fail(str(error))
+        with image.interval_sections() as columns:
+            ipv4_first, ipv4_claims, ipv6_high, ipv6_low, ipv6_claims = columns
+            claims = ClaimTable(image)
+            try:
+                table = _core.Table(
+                    ipv4_first,
+                    ipv4_claims,
+                    ipv6_high,
+                    ipv6_low,
+                    ipv6_claims,
+                    _core.pairs(claims.countries),
+                    convert=core_address,
+                )
+            except ValueError as error:
+                image.fail(str(error))
         metadata, built, sources = read_metadata(image)
         networks, compiled = read_networks(image, metadata)
         covering = compiled if chosen is None else chosen

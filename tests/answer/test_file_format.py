@@ -25,6 +25,7 @@ from small_dataset import CLAIMS, Content
 
 import geolookup
 from geolookup import Dataset, DatasetError, Policy, Status
+from geolookup.answer import file_format
 from geolookup.answer.claims import MAX_CLAIMS, Claim, outcome_column
 from geolookup.answer.dataset import encode, write
 
@@ -499,6 +500,28 @@ def test_flipped_bits_of_the_embedded_file_are_detected(tmp_path: Path) -> None:
                     ):
                         dataset.explain("1.0.1.1")
     geolookup.open(path).close()
+
+
+@pytest.mark.parametrize("has_threads", [True, False])
+def test_checksum_of_intervals_is_named_before_what_is_wrong_in_them(
+    monkeypatch: pytest.MonkeyPatch, *, has_threads: bool
+) -> None:
+    """Whether another thread checks them or, where there is none to be had, the same one."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    if not has_threads:
+        monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(file_format, "_WORTH_A_THREAD", 0)
+    image = bytearray(small())
+    assert Dataset.from_buffer(bytes(image)).id
+    image[HEADER + 4 : HEADER + 8] = bytes(4)  # the second address of IPv4 is the first again
+    with pytest.raises(DatasetError, match=r"section ipv4\.first: the content does not match"):
+        Dataset.from_buffer(bytes(image))
+    monkeypatch.undo()
+    with pytest.raises(DatasetError, match="ipv4_first: does not ascend at position 1"):
+        Dataset.from_buffer(with_section(b"ipv4.first", with_item("I", 1, 0)))
 
 
 def test_truncations_of_the_embedded_file_are_detected(tmp_path: Path) -> None:
