@@ -323,8 +323,11 @@ class Claim:
         """The subdivision that the sources name, or nothing.
 
         Where they name several, the lowest one in which all of these lie; so nothing where
-        they disagree, about the country or about the part of it.
+        they disagree, about the country or about the part of it. Nothing where a list vouches
+        for the country of a relay's users either: what sources name is where the relay is.
         """
+        if self.networks & VOUCHED and self.status is not Status.OVERRIDE:
+            return ""
         places = {vote.place for vote in self.places if "-" in vote.place}
         if not places or self.status is Status.DISPUTED:
             return ""

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from geolookup.answer.claims import NO_COUNTRY, Claim, Policy, Reason, Status, Verdict
+from geolookup.answer.claims import (
+    NO_COUNTRY,
+    Claim,
+    Policy,
+    Reason,
+    Status,
+    Verdict,
+    network_bits,
+)
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.region_sets import RegionSet
@@ -114,9 +122,14 @@ def codes(dataset: Dataset) -> Subject:
 
 
 def one_region_set(dataset: Dataset, region_set: RegionSet) -> Subject:
-    """Return the picture of a region set: where all sources see it, and where only some."""
+    """Return the picture of a region set: where all sources see it, and where only some.
+
+    Where a network hides its users there is no verdict. That has a colour of its own, if the
+    dataset knows of such networks.
+    """
     name, codes, partly = region_set.name, region_set.codes, region_set.partly
-    categories = (
+    covering = network_bits(dataset.covering) if dataset.network_lists else 0
+    categories: tuple[Category, ...] = (
         Category(f"{name}: all sources agree", "#00489e", focus=True),
         Category(f"{name} or another: sources disagree", "#e8601c", focus=True),
         Category(
@@ -128,10 +141,17 @@ def one_region_set(dataset: Dataset, region_set: RegionSet) -> Subject:
         Category("no source speaks", UNASSIGNED),
         Category("special-purpose", SPECIAL, striped=True),
     )
+    if covering:
+        categories += (Category(f"{name}: hidden by a VPN, relay, ...", "#882255", focus=True),)
 
     def category(claim: Claim) -> int:
-        if partly:
-            return by_parts(claim)
+        position = by_parts if partly else by_countries
+        if not claim.covered(covering) or claim.status is Status.OVERRIDE:
+            return position(claim)
+        seen = position(replace(claim, networks=0))
+        return len(categories) - 1 if categories[seen].focus else seen
+
+    def by_countries(claim: Claim) -> int:
         claimed = codes.intersection(claim.claimed)
         if claim.status is Status.DISPUTED and claimed and not codes.issuperset(claim.claimed):
             return 1
@@ -142,7 +162,9 @@ def one_region_set(dataset: Dataset, region_set: RegionSet) -> Subject:
         return 4 if claim.country == NO_COUNTRY else 3
 
     def by_parts(claim: Claim) -> int:
-        verdict, reason = claim.judge(codes, Policy.UNANIMOUS, partly, dataset.subdivision_sources)
+        verdict, reason = claim.judge(
+            codes, Policy.UNANIMOUS, partly, dataset.subdivision_sources, covering
+        )
         if verdict is not Verdict.UNDETERMINED:
             return 0 if verdict is Verdict.INSIDE else 3
         places = [vote.place for vote in claim.places] or claim.claimed

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final, NamedTuple, Protocol, Self
 
-from geolookup.answer.claims import MAX_CLAIMS, Claim, Policy, Reason, Status, Verdict
+from geolookup.answer.claims import (
+    MAX_CLAIMS,
+    Claim,
+    Policy,
+    Reason,
+    Status,
+    Verdict,
+    network_bits,
+)
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.intervals import ROUTABLE, Family
 from geolookup.answer.region_sets import RegionSet
@@ -151,7 +159,7 @@ def measure(
         pairs=_pairs_of_views(dataset, family, views, progress)
         if views
         else _pairs_of_claims(dataset, claims, amounts),
-        regions=tuple(_region(one, claims, amounts, dataset.subdivision_sources) for one in asked),
+        regions=tuple(_region(one, claims, amounts, dataset) for one in asked),
     )
 
 
@@ -159,9 +167,10 @@ def _region(
     region_set: RegionSet,
     claims: Sequence[Claim],
     amounts: Mapping[int, Amount],
-    subdivision_sources: int,
+    dataset: Dataset,
 ) -> Region:
     codes, partly = region_set.codes, region_set.partly
+    needed, covering = dataset.subdivision_sources, network_bits(dataset.covering)
     agreed = split = unconfirmed = Amount()
     verdicts = {policy: dict.fromkeys(Verdict, Amount()) for policy in Policy}
     open_ = dict.fromkeys(Policy, Amount())
@@ -169,7 +178,8 @@ def _region(
         claim = claims[number]
         places = [vote.place for vote in claim.places] or claim.claimed or (claim.country,)
         inside = any(place in codes or place[:2] in codes or place in partly for place in places)
-        verdict, reason = claim.judge(codes, Policy.UNANIMOUS, partly, subdivision_sources)
+        # Here without the networks' kinds: this is about what the sources say.
+        verdict, reason = claim.judge(codes, Policy.UNANIMOUS, partly, needed)
         if inside and reason is Reason.DISPUTED:
             split += amount
         elif inside and reason in (Reason.UNCONFIRMED, Reason.SUBDIVISION_UNKNOWN):
@@ -177,7 +187,7 @@ def _region(
         elif inside and verdict is not Verdict.OUTSIDE:
             agreed += amount
         for policy in Policy:
-            verdict = claim.verdict(codes, policy, partly, subdivision_sources)
+            verdict, _ = claim.judge(codes, policy, partly, needed, covering)
             verdicts[policy][verdict] += amount
             if inside and verdict is Verdict.UNDETERMINED:
                 open_[policy] += amount

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import pytest
 import small_dataset
+import small_networks
 import strategies  # noqa: F401 - loads the hypothesis profile
 from command_line import exit_code
 from hypothesis import given
@@ -57,6 +58,21 @@ def exported(dataset: Dataset, path: Path, format_name: str, **options: Any) -> 
 
 def lines(dataset: Dataset, path: Path, format_name: str, **options: Any) -> list[str]:
     return exported(dataset, path, format_name, **options).decode("ascii").splitlines()
+
+
+def test_vouched_relay_has_no_subdivision() -> None:
+    """The sources say where the relay's machines are, and the operator in which country its users.
+
+    An operator's override is another matter.
+    """
+    with small_networks.dataset() as dataset:
+        rows = {row.first: row.value for row in Rows(dataset, regions=True).of(4)}
+        assert rows[0x02000000].code == "US-CA"
+        assert rows[0x02000200].code == "US"
+        assert dataset.lookup("2.0.2.1").region == ""
+        assert dataset.lookup("2.0.0.1").region == "US-CA"
+        roster = dataset.classify(["2.0.2.1", "2.0.0.1"])
+        assert list(roster.regions) == ["", "US-CA"]
 
 
 def packed(family: int, value: int) -> bytes:

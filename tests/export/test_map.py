@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import small_dataset
+import small_networks
 import strategies  # noqa: F401 - loads the hypothesis profile
 from command_line import exit_code
 from hypothesis import given
@@ -23,8 +24,8 @@ pytest.importorskip("matplotlib")
 
 from matplotlib import image as images  # noqa: E402 - after the check that it is there
 
-from geolookup import Dataset, Status  # noqa: E402
-from geolookup.answer.claims import Claim  # noqa: E402
+from geolookup import Dataset, Reason, Status  # noqa: E402
+from geolookup.answer.claims import MAX_CLAIMS, Claim  # noqa: E402
 from geolookup.answer.dataset import encode  # noqa: E402
 from geolookup.pictures import drawing, subjects  # noqa: E402
 from geolookup.pictures.cells import Intervals, curve, tally  # noqa: E402
@@ -209,6 +210,36 @@ def test_dataset_compared_with_itself_has_no_change(dataset: Dataset) -> None:
     assert subject.pairs[1] == ()
 
 
+# --- networks -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def networks() -> Iterator[Dataset]:
+    with small_networks.dataset() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", ["CN", "US", "US/CA", "AT", "JP"])
+def test_region_set_shows_what_networks_hide(networks: Dataset, name: str) -> None:
+    region_set = networks.region_sets.resolve(name)
+    subject = subjects.one_region_set(networks, region_set)
+    covered = 0
+    for first, last, number in networks.intervals(4):
+        if number < MAX_CLAIMS and first >> 24 in (1, 2, 3):
+            found = networks.lookup(first.to_bytes(4), region_set)
+            is_about = name[:2] in (found.country, *found.claimed)
+            covered += (last - first + 1) * (is_about and found.reason is Reason.COVERED)
+    hidden = [at for at, one in enumerate(subject.categories) if "hidden" in one.label]
+    assert [subject.totals()[at] for at in hidden] == [covered]
+    assert covered > 0 or name == "JP"
+
+
+def test_region_set_without_lists_has_no_such_colour() -> None:
+    with small_networks.dataset(lists=False) as dataset:
+        subject = subjects.one_region_set(dataset, dataset.region_sets.resolve("CN"))
+    assert not [one for one in subject.categories if "hidden" in one.label]
+
+
 # --- colours -------------------------------------------------------------------------
 
 # Linear RGB as people see it who lack one kind of cones: Machado, Oliveira and Fernandes,
@@ -250,11 +281,12 @@ def seen(colour: str, vision: str) -> Any:
 
 @pytest.mark.parametrize("vision", VISIONS)
 def test_colours_are_distinct_in_each_colour_vision(
-    small: Dataset, dataset: Dataset, vision: str
+    small: Dataset, dataset: Dataset, networks: Dataset, vision: str
 ) -> None:
     for subject in (
         subjects.codes(dataset),
         subjects.one_region_set(small, small.region_sets.resolve("CN")),
+        subjects.one_region_set(networks, small.region_sets.resolve("CN")),
         subjects.agreement(small),
         subjects.difference(small, small),
     ):

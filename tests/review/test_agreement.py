@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 import small_dataset
+import small_networks
 import strategies  # noqa: F401 - loads the hypothesis profile
 from command_line import Ended, run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geolookup import Dataset, Policy, RegionSet, RegionSetError, Status, Verdict
+from geolookup.answer.claims import MAX_CLAIMS
 from geolookup.answer.dataset import encode
+from geolookup.answer.intervals import FAMILIES
 from geolookup.build import compiler
 from geolookup.build.readers import SourceRanges
 from geolookup.build.sources import Coverage, Source
@@ -127,6 +130,34 @@ def test_regions_agree_with_the_sources_at_each_address(sources: list[Rows]) -> 
         by_verdict = region.verdicts[policy]
         for verdict in (Verdict.INSIDE, Verdict.OUTSIDE):
             assert by_verdict[verdict].addresses == counted[verdict]
+
+
+@pytest.mark.parametrize("covering", [None, (), ("HOSTING",)])
+@pytest.mark.parametrize("name", ["CN", "US/CA", "DE"])
+def test_verdicts_are_the_lookups_where_networks_hide_their_users(
+    covering: tuple[str, ...] | None, name: str
+) -> None:
+    with small_networks.dataset(covering=covering) as dataset:
+        for family in FAMILIES:
+            (region,) = measure(dataset, family, [name]).regions
+            for policy in Policy:
+                counted = Counter[Verdict]()
+                for first, last, number in dataset.intervals(family):
+                    if number < MAX_CLAIMS:
+                        address = first.to_bytes(4 if family == 4 else 16)
+                        found = dataset.lookup(address, name, policy)
+                        if found.verdict is not None:
+                            counted[found.verdict] += last - first + 1
+                for verdict in (Verdict.INSIDE, Verdict.OUTSIDE):
+                    assert region.verdicts[policy][verdict].addresses == counted[verdict]
+
+
+def test_space_that_a_network_covers_is_open() -> None:
+    with small_networks.dataset() as dataset:
+        (region,) = measure(dataset, 4, ["CN"]).regions
+    # A VPN, and a range for which the relay's operator names no country.
+    assert region.open[Policy.UNANIMOUS].addresses == 512
+    assert region.agreed.addresses == 1 << 16
 
 
 def test_statuses_of_routable_space_alone_are_counted() -> None:
