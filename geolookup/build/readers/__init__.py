@@ -202,6 +202,7 @@ _READERS_OF_KINDS: Final[dict[str, Callable[[SourceFile, kinds.States], None]]] 
     geolite2.NAME: kinds.of_geolite2,
     ipfire.NAME: kinds.of_ipfire,
     libloc.NAME: kinds.of_libloc,
+    mmdb.NAME: kinds.of_mmdb,
 }
 FORMATS_WITH_KINDS = tuple(_READERS_OF_KINDS)
 """Formats of sources of countries that also mark kinds of networks; see `read_kinds`."""

@@ -1,8 +1,9 @@
 """What sources of countries say of network kinds, beside the country: lists of marked ranges.
 
-MaxMind's blocks have columns, IPFire's export has lists of their own (``A1v4.networks``), and
-its database has flags. Each function adds ranges to one state a kind: the code is `MARKED`, or
-`SILENCE` for what lies in a marked range and is not marked itself.
+MaxMind's blocks have columns and its databases have ``traits``, IPFire's export has lists of
+their own (``A1v4.networks``), and its database has flags. Each function adds ranges to one state
+for each kind: the code is `MARKED`, or `SILENCE` for what lies in a marked range and is not
+marked itself.
 """
 
 from __future__ import annotations
@@ -11,14 +12,23 @@ from collections.abc import Callable
 from typing import Final
 
 from geolookup._sweep import Dialect
-from geolookup.build.readers import detection, geolite2, ipfire, libloc, prefix_list
-from geolookup.build.readers.ranges import SILENCE
+from geolookup.answer.claims import Network, networks_of
+from geolookup.build.readers import (
+    detection,
+    geolite2,
+    ipfire,
+    libloc,
+    mmdb,
+    network_list,
+    prefix_list,
+)
+from geolookup.build.readers.ranges import SILENCE, SourceRanges
 from geolookup.build.readers.source_file import ReadState, SourceFile, read_lines
 
 MARKED: Final = 1
 """The number that stands for "of this kind" in `Ranges`."""
 
-KINDS: Final = ("PROXY", "SATELLITE", "ANYCAST", "HOSTILE")
+KINDS: Final = (*Network.__members__, "HOSTILE")
 """``HOSTILE`` is IPFire's list of networks to drop; the others are kinds of networks."""
 
 States = Callable[[str], ReadState]
@@ -60,6 +70,18 @@ def _read_mark(raw: str) -> int:
     return MARKED if raw == "1" else SILENCE
 
 
+def of_mmdb(file: SourceFile, states: States) -> None:
+    """Add what the records of a database mark: MaxMind's flags, as such or in ``traits``."""
+    bits = ReadState(SourceRanges())
+    mmdb.read_records(file, bits, network_list.kinds_of_record)
+    for family in (bits.into.ipv4, bits.into.ipv6):
+        for first, last, found in family:
+            for kind in networks_of(found):
+                ranges = states(kind.name).into
+                into = ranges.ipv4 if family is bits.into.ipv4 else ranges.ipv6
+                into.append(first, last, MARKED, file=file.number)
+
+
 def of_ipfire(file: SourceFile, states: States) -> None:
     """Add a list of flagged networks; of a country's list nothing."""
     kind = _LISTS.get(ipfire.code_of(file))
@@ -72,7 +94,7 @@ def of_libloc(file: SourceFile, states: States) -> None:
     package = libloc.package(file)
     flags = [(kind, getattr(package, name)) for kind, name in _FLAGS.items()]
     # Networks come before those inside them, so what follows a marked one may lie in it.
-    marked = {(kind, bits): -1 for kind in KINDS for bits in (32, 128)}
+    marked = {(kind, bits): -1 for kind in _FLAGS for bits in (32, 128)}
 
     def add(network: libloc.Network, first: int, last: int, bits: int) -> None:
         for kind, flag in flags:

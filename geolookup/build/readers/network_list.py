@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from geolookup._core import parse
 from geolookup._sweep import Dialect
-from geolookup.answer.claims import Network, network_bits
+from geolookup.answer.claims import Network, network_bits, networks_of
 from geolookup.build.readers import decompression, detection, mmdb
 from geolookup.build.readers.ranges import SourceRanges
 from geolookup.build.readers.source_file import Faults, ReadState, SourceFile, read_lines
@@ -75,7 +75,8 @@ def read(
 
     Raises:
         SourceError: a file can't be read or holds no range, or a line makes no sense:
-            ``file:line:column: what``. Or neither the list nor *kinds* has kinds.
+            ``file:line:column: what``. Or neither the list nor *kinds* has kinds, or the
+            list says them and marks no network as any of *kinds*.
     """
     parts = [part for path in files for part in decompression.parts(path)]
     state = ReadState(
@@ -94,13 +95,16 @@ def read(
         if len(state.into) == already:
             raise SourceError(f"{file.name}: holds no range")
         before += part.size
+    if not any(bits for family in (state.into.ipv4, state.into.ipv6) for _, _, bits in family):
+        names = "/".join(kind.name for kind in networks_of(kinds)) or "a kind that is known"
+        raise SourceError(f"{files[0]}: marks no network as {names}")
     return state.into
 
 
 def _read(file: SourceFile, state: ReadState, kinds: int) -> None:
     begin = detection.beginning(file.head)
     if mmdb.recognises(file.head):
-        mmdb.read_records(file, state, lambda record: _kinds_of_record(record) & (kinds or ~0))
+        mmdb.read_records(file, state, lambda record: kinds_of_record(record) & (kinds or ~0))
         return
     if not begin.lines:
         raise SourceError(f"{file.name}: is empty")
@@ -199,7 +203,11 @@ def _append(
     family.append(int.from_bytes(first), int.from_bytes(last), bits, file=file.number, line=line)
 
 
-def _kinds_of_record(record: Any) -> int:
+def kinds_of_record(record: Any) -> int:
+    """Return the bits of the kinds that a record of an MMDB database marks.
+
+    It has MaxMind's flags, or ``traits`` with such flags.
+    """
     if not isinstance(record, Mapping):
         return 0
     traits = record.get("traits", record)
