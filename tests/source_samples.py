@@ -360,33 +360,33 @@ def texts(ranges: SourceRanges) -> list[tuple[str, str, str]]:
 
 
 def ip2location_database(
-    rows4: Sequence[tuple[str, str]],
-    rows6: Sequence[tuple[str, str]] = (),
+    rows4: Sequence[tuple[str, ...]],
+    rows6: Sequence[tuple[str, ...]] = (),
     *,
     columns: int = 2,
     product: int = 1,
 ) -> bytes:
     """Return a BIN file of IP2Location with these rows: first address, and code.
 
-    Behind the code each row has empty columns.
+    Behind the code, or the name of a region that may follow it, each row has empty columns.
     """
-    codes = sorted({code for _, code in (*rows4, *rows6)})
+    texts, places = b"", {}
+    for text in sorted({text for _, *found in (*rows4, *rows6) for text in found}):
+        places[text] = len(texts)
+        texts += bytes([len(text)]) + text.encode("iso-8859-1").ljust(2, b"\0") + b"\4name"
     sizes = {4: 4 * columns, 16: 12 + 4 * columns}
     at4 = 64
     at6 = at4 + sizes[4] * len(rows4) + 4
     names = at6 + (sizes[16] * len(rows6) + 16 if rows6 else 0)
-    places, texts = {}, b""
-    for code in codes:
-        places[code] = names + len(texts)
-        texts += bytes([len(code)]) + code.encode().ljust(2, b"\0") + b"\4name"
     where6 = at6 + 1 if rows6 else 0
     content = struct.pack(
         "<5B6I2B", columns - 1, columns, 26, 6, 1, len(rows4), at4 + 1, len(rows6), where6, 0, 0,
         product, 0,
     ).ljust(64, b"\0")  # fmt: skip
     for rows, size in ((rows4, 4), (rows6, 16)):
-        for first, code in rows:
-            content += ipaddress.ip_address(first).packed[::-1] + struct.pack("<I", places[code])
-            content += bytes(4 * (columns - 2))
+        for first, *found in rows:
+            content += ipaddress.ip_address(first).packed[::-1]
+            pointers = struct.pack(f"<{len(found)}I", *(names + places[text] for text in found))
+            content += pointers.ljust(4 * (columns - 1), b"\0")
         content += b"\xff" * size if rows else b""
     return content + texts + bytes(256)

@@ -13,7 +13,7 @@ import pytest
 import source_samples as samples
 
 from geolookup.build import readers
-from geolookup.build.readers import SILENCE, Faults, SourceRanges, code_text
+from geolookup.build.readers import SILENCE, Faults, Options, SourceRanges, code_text
 from geolookup.build.readers.kinds import MARKED
 from geolookup.errors import SourceError
 
@@ -67,6 +67,47 @@ def test_bin_rows_are_what_the_publishers_reader_finds(path: Path) -> None:
             assert reader.get_country_short(address) == "-"
     finally:
         reader.close()
+
+
+DEEP_ROWS4 = (
+    ("0.0.0.0", "-", "-"),  # noqa: S104 - the first address
+    ("1.0.0.0", "US", "California"),
+    ("1.0.1.0", "DE", "-"),
+    ("1.0.2.0", "DE", "Bayern"),
+    ("1.0.3.0", "DE", "Nirgends"),
+    ("9.0.0.0", "-", "-"),
+)
+DEEP_ROWS6 = (("::", "-", "-"), ("2a00::", "GB", "England"), ("2b00::", "-", "-"))
+
+
+def test_bin_of_db3_names_subdivisions_as_the_publishers_reader_does(path: Path) -> None:
+    path.write_bytes(samples.ip2location_database(DEEP_ROWS4, DEEP_ROWS6, columns=4))
+    faults = Faults()
+    found = readers.read([path], options=Options(depth="subdivision"), faults=faults)
+    assert [code for *_, code in listed(found)] == ["US-CA", "DE", "DE-BY", "DE", "GB-ENG"]
+    assert faults.notes == [f"{path}: 'Nirgends' is no known subdivision of DE; read as DE"]
+    assert [code for *_, code in listed(readers.read([path]))] == ["US", "DE", "DE", "DE", "GB"]
+    package = pytest.importorskip("IP2Location", reason="the publisher's reader is the oracle")
+    reader = package.IP2Location(str(path))
+    try:
+        for first, _, region in (*DEEP_ROWS4, *DEEP_ROWS6):
+            assert reader.get_region(first) == region
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_bin_without_subdivisions_is_no_source_of_them(path: Path, columns: int) -> None:
+    path.write_bytes(samples.ip2location_database(ROWS4, columns=columns))
+    with pytest.raises(SourceError, match="depth: its rows have no subdivision"):
+        readers.read([path], options=Options(depth="subdivision"))
+
+
+def test_bin_whose_name_of_a_region_is_cut_is_refused(path: Path) -> None:
+    content = samples.ip2location_database(DEEP_ROWS4, columns=4)
+    path.write_bytes(content[: content.index(b"Nirgends") + 4])
+    with pytest.raises(SourceError, match="or a damaged one"):
+        readers.read([path], options=Options(depth="subdivision"))
 
 
 @pytest.mark.parametrize(

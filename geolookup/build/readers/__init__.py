@@ -120,7 +120,7 @@ FORMATS = {
             may_be_empty=lambda _, name: ipfire.is_list(name),
         ),
         Format(prefix_list.NAME, prefix_list.recognises, prefix_list.read, frozenset({"country"})),
-        Format(ip2location_bin.NAME, ip2location_bin.recognises, ip2location_bin.read),
+        Format(ip2location_bin.NAME, ip2location_bin.recognises, ip2location_bin.read, _DEPTH),
         Format(libloc.NAME, libloc.recognises, libloc.read),
         Format(geoip_legacy.NAME, geoip_legacy.recognises, geoip_legacy.read),
         Format(mmdb.NAME, mmdb.recognises, mmdb.read, frozenset({"country_from", "depth"})),
