@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +19,7 @@ from geolookup.cli.options import (
 )
 from geolookup.cli.output import Progress
 from geolookup.cli.output_file import check_output, open_output
+from geolookup.cli.participants import answers_of_records, classify_people, read_participants
 from geolookup.cli.record_options import record_options
 from geolookup.cli.records import InvalidCheck, RecordFile, Selection
 
@@ -44,6 +46,13 @@ _BATCH = 20_000
     metavar="TEXT",
     help="Begin the names of the new columns with this text.",
 )
+@click.option(
+    "--participant",
+    "participant_column",
+    metavar="COLUMN",
+    help="FILE has several records of some participants, whom this column names: verdict and "
+    "reason are those of the participant.",
+)
 @click.option("--regions", is_flag=True, help="Add the column region: the subdivision, if known.")
 @record_options
 @region_set_options
@@ -54,6 +63,7 @@ def annotate_records(
     file: str,
     output: str,
     prefix: str,
+    participant_column: str | None,
     regions: bool,
     selection: Selection,
     max_invalid: Fraction,
@@ -70,11 +80,14 @@ def annotate_records(
     also verdict and reason (DECIDED, or why there is no verdict); with --regions at the end
     region. A line of a list or a log gets them behind it, each after a tab.
 
-    The file is read as a stream and may have any size.
+    With --participant, verdict and reason are those of the participant, and so the same in all
+    their records, wherever they stand; country, status and region are those of the record's own
+    address. The file is held in memory then; else it is read as a stream and may have any size.
 
     \b
     Examples:
       geolookup annotate joins.csv --region-set CN -o annotated.csv
+      geolookup annotate joins.csv --region-set CN --participant user -o annotated.csv
       geolookup annotate access.log.gz --pattern '^(\\S+)' --region-set EEA-NO
       geolookup annotate events.parquet --column client_ip -o annotated.parquet
     """
@@ -85,6 +98,8 @@ def annotate_records(
         names += [prefix + name for name in ("verdict", "reason")]
     if regions:
         names.append(f"{prefix}region")
+    if participant_column is not None and region_set is None:
+        raise click.UsageError("--participant is about a region set; add --region-set")
     with (
         open_answerer(**answerer, default_timeout=_TIMEOUT) as source,
         RecordFile(file, selection) as records,
@@ -94,18 +109,31 @@ def annotate_records(
         check = InvalidCheck(records.name, max_invalid)
         if region_set is not None:
             source.classify([], region_set=region_set, policy=chosen)  # before a byte is written
+        if participant_column is not None:
+            found = read_participants(records, participant_column, check)
+            results = classify_people(source, found.people, _BATCH, region_set, chosen, networks)
+            with open_output(output) as out:
+                writer = records.writer(out, names)
+                for batch, columns in answers_of_records(found, results):
+                    added = _named(names, columns if regions else columns[:-1])
+                    writer.write(batch, added, range(len(batch.addresses)))
+                writer.close()
+            return
         with open_output(output) as out:
             writer = records.writer(out, names)
-            for batch in answered(source, records.batches(_BATCH), region_set, chosen, networks):
+            for one in answered(source, records.batches(_BATCH), region_set, chosen, networks):
                 # Already of the first batch, so that nothing is written of what is no roster.
-                check.add(batch.batch, batch.invalid())
+                check.add(one.batch, one.invalid())
                 check.check()
-                columns = [batch.countries(), batch.statuses()]
+                columns = [one.countries(), one.statuses()]
                 if region_set is not None:
-                    columns += [batch.verdicts(), batch.reasons()]
+                    columns += [one.verdicts(), one.reasons()]
                 if regions:
-                    columns.append(batch.regions())
-                added = dict(zip(names, columns, strict=True))
-                writer.write(batch.batch, added, range(len(batch.batch.addresses)))
+                    columns.append(one.regions())
+                writer.write(one.batch, _named(names, columns), range(len(one.batch.addresses)))
                 progress.update(records.consumed)
             writer.close()
+
+
+def _named(names: Sequence[str], columns: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
+    return dict(zip(names, columns, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from geolookup._core import parse
@@ -104,6 +105,46 @@ def classify_people(
     # A stream is answered from one dataset, but ends at a roster that is too large: hence the
     # size was tried first, at the price of one answer.
     yield from source.classify_many(pieces, region_set=region_set, policy=policy, networks=networks)
+
+
+def answers_of_records(
+    records: Records, results: Iterator[RosterResult]
+) -> Iterator[tuple[Batch, list[list[str]]]]:
+    """Yield each batch with columns of its records' answers.
+
+    Args:
+        records: of the file.
+        results: of its participants, in their order.
+
+    Returns:
+        Of each record country and status of its address, verdict and reason of its participant,
+        and the subdivision of its address.
+    """
+    # The addresses of each participant are in the order of their records.
+    answers = {
+        owner: iter(rows)
+        for result in results
+        for owner, rows in _rows_of_participants(result, records.people)
+    }
+    for batch, owners in zip(records.batches, records.owners, strict=True):
+        rows = [next(answers[owner]) for owner in owners]
+        yield batch, [list(column) for column in zip(*rows, strict=True)]
+
+
+def _rows_of_participants(
+    result: RosterResult, people: People
+) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """Yield each participant of a result with the answers for their addresses."""
+    statuses = (status.name for status in result.statuses)
+    of_addresses = zip(result.countries.tolist(), statuses, result.regions, strict=True)
+    for (owner, verdict), reason in zip(result.by_id().items(), result.reasons, strict=True):
+        yield (
+            owner,
+            [
+                (country, status, verdict.name, reason.name, region)
+                for country, status, region in islice(of_addresses, len(people[owner]))
+            ],
+        )
 
 
 def _pieces(people: People, most: int) -> Iterator[People]:

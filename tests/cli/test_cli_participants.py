@@ -91,6 +91,40 @@ def test_service_answers_alike_in_one_request_or_several(
         assert classify(file, "--json") == alone
 
 
+def test_annotated_records_have_the_verdict_of_their_participant(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "roster.csv"
+    path.write_text(csv_of(ROWS))
+    arguments = ("annotate", path, "--region-set", "CN", "--participant", "user")
+    lines = run(*arguments).output.splitlines()
+    assert lines[0] == "user,ip,country,status,verdict,reason"
+    assert [line.split(",")[2:] for line in lines[1:]] == [
+        ["CN", "ASSIGNED", "INSIDE", "DECIDED"],
+        ["US", "ASSIGNED", "UNDETERMINED", "DISPUTED"],
+        ["ZZ", "SPECIAL_PURPOSE", "INSIDE", "DECIDED"],
+        ["CN", "ASSIGNED", "UNDETERMINED", "DISPUTED"],
+        ["US", "ASSIGNED", "OUTSIDE", "DECIDED"],
+        ["ZZ", "INVALID", "UNDETERMINED", "INVALID"],
+        ["CN", "ASSIGNED", "INSIDE", "DECIDED"],
+        ["ZZ", "SPECIAL_PURPOSE", "UNDETERMINED", "INVALID"],
+    ]
+    for size in (1, 3):
+        monkeypatch.setattr("geolookup.cli.annotate._BATCH", size)
+        assert run(*arguments).output.splitlines() == lines
+        assert run(*arguments, "--server", service.target).output.splitlines() == lines
+    with_regions = run(*arguments, "--regions", "--prefix", "geo_").output.splitlines()
+    assert with_regions[0] == "user,ip,geo_country,geo_status,geo_verdict,geo_reason,geo_region"
+    assert with_regions[1:] == [f"{line}," for line in lines[1:]]
+
+
+def test_annotating_participants_needs_a_region_set(tmp_path: Path) -> None:
+    path = tmp_path / "roster.csv"
+    path.write_text(csv_of(ROWS))
+    done = run("annotate", path, "--participant", "user")
+    assert "--participant is about a region set" in done.output + str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("given", "arguments", "text"),
     [
