@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -31,14 +32,12 @@ def cpu_limit() -> float:
 
 def memory_limit() -> float:
     """Return the bytes of memory that this process may use at most; inf: not known."""
-    return min((_total("MemTotal"), *(limit for _, limit in _limited_groups())))
+    return min((_total_memory(), *(limit for _, limit in _limited_groups())))
 
 
 def memory_left() -> float:
     """Return the bytes of memory that are left for this process; inf: not known."""
-    return min(
-        (_total("MemAvailable"), *(limit - _used(group) for group, limit in _limited_groups()))
-    )
+    return min((_available_memory(), *(limit - _used(group) for group, limit in _limited_groups())))
 
 
 def _limited_groups() -> Iterator[tuple[Path, float]]:
@@ -100,11 +99,18 @@ def _ratio(words: list[str]) -> float:
         return math.inf
 
 
-def _total(name: str) -> float:
-    """Return a line of /proc/meminfo in bytes."""
+def _total_memory() -> float:
+    # Not of /proc/meminfo, which sandboxes hide (systemd's ProcSubset=).
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return math.inf
+
+
+def _available_memory() -> float:
     words = _words(_MEMINFO)
     try:
-        return int(words[words.index(f"{name}:") + 1]) * 1024
+        return int(words[words.index("MemAvailable:") + 1]) * 1024
     except (ValueError, IndexError):
         return math.inf
 

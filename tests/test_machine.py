@@ -34,6 +34,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(machine, "_MEMBERSHIP", tmp_path / "membership")
     monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "_total_memory", lambda: 8000 * KIB)
     return made
 
 
@@ -92,7 +93,8 @@ def test_memory_is_unlimited_where_nothing_is_known(made: Made, tmp_path: Path) 
     made("", {})
     (tmp_path / "meminfo").unlink()
     (tmp_path / "membership").unlink()
-    assert machine.memory_limit() == machine.memory_left() == math.inf
+    assert machine.memory_limit() == 8000 * KIB
+    assert machine.memory_left() == math.inf
 
 
 def test_memory_of_this_machine_is_known() -> None:

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
 
@@ -38,6 +38,37 @@ def end_within(seconds: float) -> None:
     """Have the system end this process after a time, even if it hangs."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+
+
+class ServiceManager:
+    """Tells systemd, or what speaks its protocol, how the service is (sd_notify).
+
+    A datagram is all of the protocol. The libraries for it are unkept (sdnotify: 2017) or bind
+    libsystemd, which must be there to compile them.
+
+    Args:
+        environment: the variables; those of the protocol are removed, as they are not for the
+            processes that this one starts.
+
+    Attributes:
+        watchdog: seconds within which systemd wants to hear `WATCHDOG=1`; None: never.
+    """
+
+    def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
+        self._address = environment.pop("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+        microseconds = environment.pop("WATCHDOG_USEC", "")
+        process = environment.pop("WATCHDOG_PID", str(os.getpid()))
+        self.watchdog: float | None = None
+        if self._address and microseconds.isdecimal() and process == str(os.getpid()):
+            self.watchdog = int(microseconds) / 1e6 or None
+
+    def notify(self, *assignments: str) -> None:
+        """Send assignments such as ``READY=1``. What does not arrive is lost; never blocks."""
+        if not self._address:
+            return
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+            sender.sendto("\n".join(assignments).encode(), flags, self._address)
 
 
 @contextmanager

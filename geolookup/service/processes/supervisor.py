@@ -105,6 +105,7 @@ class Supervisor:
         self._settings = settings
         self._loop = loop
         self._started = datetime.now(UTC)
+        self._manager = operating_system.ServiceManager()
         self._listen_address = HeldListenAddress(
             ListenAddress.parse(settings.listen), settings.workers
         )
@@ -235,6 +236,8 @@ class Supervisor:
             self._report_refusals(report)
         if self._settings.watch:
             self._loop.call_later(self._settings.watch, self._check_files)
+        self._manager.notify("READY=1", f"STATUS=Serving {self._current.dataset.id}")
+        self._feed_watchdog()
         # Last, so that who waits for these lines finds in the log what the start has to say.
         log.flush()
         text = "".join(f"{line}\n" for line in self._announcement(self._current))
@@ -284,6 +287,7 @@ class Supervisor:
             return
         self._stopping = True
         self._serving = False
+        self._manager.notify("STOPPING=1")
         log.event("stop", signal=number.name, seconds=self._settings.grace)
         self._refuse_pending()
         # Another service may now listen on the port, while the workers finish their calls.
@@ -395,6 +399,7 @@ class Supervisor:
         fields["seconds"] = self._loop.clock() - change.started
         log.event("reload", "error" if reload.outcome is Outcome.REFUSED else "info", **fields)
         if reload.outcome is Outcome.SWAPPED:
+            self._manager.notify(f"STATUS=Serving {reload.dataset}")
             self._reported_ages.clear()
             self._report_age()
         change.future.set_result(reload)
@@ -487,6 +492,13 @@ class Supervisor:
         if self._changing is None and self._watch.poll():
             self._change(_Change(self._reload))
         self._loop.call_later(self._settings.watch, self._check_files)
+
+    def _feed_watchdog(self) -> None:
+        """Show systemd that this loop runs, in which workers are probed, replaced and stopped."""
+        if self._manager.watchdog is not None:
+            self._manager.notify("WATCHDOG=1")
+            # Twice as often as needed, as sd_watchdog_enabled(3) recommends.
+            self._loop.call_later(self._manager.watchdog / 2, self._feed_watchdog)
 
     def _check_age(self) -> None:
         if not self._stopping:
