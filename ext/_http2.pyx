@@ -212,6 +212,7 @@ cdef extern from "event_loop.h" nogil:
         gl_tls_context *context
         int next_serving
         int next_private
+        int retire_asked
         int stop_asked
         uint64_t stop_asked_at
 
@@ -698,6 +699,13 @@ cdef class Server:
         gl_unlock(self.server)
         if before >= 0:
             close(before)
+        gl_wake(self.server)
+
+    def retire_connections(self):
+        """Tell each connection (GOAWAY) to make its further calls on another one."""
+        gl_lock(self.server)
+        self.server.retire_asked = 1
+        gl_unlock(self.server)
         gl_wake(self.server)
 
     def stop(self, uint64_t grace, /):

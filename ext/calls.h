@@ -1121,6 +1121,23 @@ static inline int gl_waits_for_client(const gl_call *call)
            (!call->accepted || call->method == NULL || gl_is_unary(call) || call->have_prefix > 0);
 }
 
+/* Whether it is a stream whose client may send another roster, and has begun none. */
+static inline int gl_is_between_rosters(const gl_call *call)
+{
+    return call->method != NULL && call->stage == GL_READING && call->accepted && !call->ending &&
+           !call->reset && !call->ended && call->have_prefix == 0 && call->ahead_bytes == 0 &&
+           (call->method->kind == GL_ROSTERS ||
+            (call->method->kind == GL_PYTHON_STREAM && !call->method->lasting));
+}
+
+/* Ends such a stream because the server stops. */
+static inline void gl_send_elsewhere(gl_call *call)
+{
+    if (call->counted)
+        gl_count_end(call, GL_UNAVAILABLE);
+    gl_end(call, GL_UNAVAILABLE, "the service stops: open another stream, which goes elsewhere");
+}
+
 /* Ends a call whose client has made no progress for too long. */
 static inline void gl_end_stalled(gl_call *call)
 {

@@ -33,7 +33,7 @@ enum {
 };
 
 /* Status codes that the client itself ends calls with, beside those of grpc_frame.h. */
-enum { GLC_UNKNOWN = 2, GLC_UNAVAILABLE = 14, GLC_UNAUTHENTICATED = 16, GLC_NO_STATUS = -1 };
+enum { GLC_UNKNOWN = 2, GLC_UNAUTHENTICATED = 16, GLC_NO_STATUS = -1 };
 
 #define GLC_TOO_LARGE "answer larger than max"
 #define GLC_CLOSED "Socket closed"
@@ -201,7 +201,7 @@ static inline int glc_code_of_http(int status)
     case 502:
     case 503:
     case 504:
-        return GLC_UNAVAILABLE;
+        return GL_UNAVAILABLE;
     default:
         return GLC_UNKNOWN;
     }
@@ -233,7 +233,7 @@ static inline void glc_lost(glc_call *call, uint32_t error)
     switch (error) {
     case NGHTTP2_REFUSED_STREAM:
         call->unprocessed = 1;
-        glc_end(call, GLC_UNAVAILABLE, "refused stream");
+        glc_end(call, GL_UNAVAILABLE, "refused stream");
         break;
     case NGHTTP2_CANCEL:
         glc_end(call, GL_CANCELLED, "reset by the service");
@@ -261,7 +261,7 @@ static inline void glc_end_all(glc_connection *c, const char *problem)
         if (c->first->said != GLC_NO_STATUS && c->first->ended)
             glc_answered(c->first);
         else
-            glc_end(c->first, GLC_UNAVAILABLE, problem);
+            glc_end(c->first, GL_UNAVAILABLE, problem);
     }
     nghttp2_session_del(session);
 }

@@ -568,9 +568,20 @@ static void gl_watch_all(gl_server *s)
             }
 }
 
+/* Has clients go elsewhere with what they begin from now on, while the listeners go on. */
+static void gl_retire_all(gl_server *s)
+{
+    for (gl_connection *c = s->connections; c != NULL; c = c->next)
+        if (!c->private) {
+            gl_retire(c);
+            gl_again(c);
+        }
+}
+
 static void gl_begin_stop(gl_server *s)
 {
     s->stopping = 1;
+    s->next_pause = s->now;
     s->cut_off_at = gl_after(s->now, GL_LAST_STATE);
     gl_close_listeners(s);
     gl_watch_all(s);
@@ -594,7 +605,7 @@ static void gl_obey(gl_server *s)
     gl_snapshot *snapshot;
     gl_tls_context *context;
     gl_job *job;
-    int asked, serving, private;
+    int asked, serving, private, retire;
     uint64_t at;
 
     pthread_mutex_lock(&s->lock);
@@ -603,6 +614,8 @@ static void gl_obey(gl_server *s)
     context = s->next_context;
     s->next_context = NULL;
     serving = s->next_serving;
+    retire = s->retire_asked;
+    s->retire_asked = 0;
     private = s->next_private;
     s->next_private = -1;
     asked = s->stop_asked;
@@ -624,6 +637,8 @@ static void gl_obey(gl_server *s)
         s->serving = serving;
         gl_watch_all(s);
     }
+    if (retire && !s->stopping)
+        gl_retire_all(s);
     if (asked) {
         s->stop_at = at;
         if (!s->stopping)
@@ -638,9 +653,27 @@ static void gl_obey(gl_server *s)
     }
 }
 
+/* Ends streams that wait for their clients' next roster, once they have done so for a while. */
+static void gl_end_pauses(gl_server *s)
+{
+    s->next_pause = GL_NEVER;
+    for (gl_connection *c = s->connections; c != NULL; c = c->next)
+        for (gl_call *call = c->calls; call != NULL; call = call->next) {
+            uint64_t due = gl_after(call->since, GL_STREAM_PAUSE);
+            if (gl_is_between_rosters(call) && due <= s->now) {
+                gl_send_elsewhere(call);
+                gl_again(c);
+            } else if (call->method != NULL && !gl_is_unary(call)) {
+                gl_first(&s->next_pause, due > s->now ? due : gl_after(s->now, GL_STREAM_PAUSE));
+            }
+        }
+}
+
 /* Cuts off what has not ended by itself. */
 static void gl_cut_off(gl_server *s)
 {
+    if (s->next_pause <= s->now)
+        gl_end_pauses(s);
     if (s->cut_off_at <= s->now) {
         s->cut_off_at = GL_NEVER;
         for (gl_connection *c = s->connections; c != NULL; c = c->next)
@@ -655,7 +688,10 @@ static void gl_cut_off(gl_server *s)
             next = c->next;
             if (c->closing == 0 && c->pending_bytes == 0 && !c->handshaking) {
                 for (gl_call *call = c->calls; call != NULL; call = call->next)
-                    gl_reset(call, NGHTTP2_CANCEL);
+                    if (gl_is_between_rosters(call))
+                        gl_send_elsewhere(call);
+                    else
+                        gl_reset(call, NGHTTP2_CANCEL);
                 gl_expel(c, NGHTTP2_NO_ERROR, "");
                 gl_flush(c);
             }
@@ -673,6 +709,7 @@ static int gl_timeout(const gl_server *s)
     gl_first(&due, s->next_deadline);
     if (s->stopping) {
         gl_first(&due, s->cut_off_at);
+        gl_first(&due, s->next_pause);
         if (s->connections != NULL)
             gl_first(&due, s->stop_at);
     }
@@ -829,7 +866,7 @@ static gl_server *gl_server_new(void)
     gl_jobs_open(&s->rare);
     gl_jobs_open(&s->done);
     pthread_mutex_init(&s->lock, NULL);
-    s->next_deadline = s->next_look = s->stop_at = s->cut_off_at = GL_NEVER;
+    s->next_deadline = s->next_look = s->stop_at = s->cut_off_at = s->next_pause = GL_NEVER;
     s->now = gl_clock();
     s->random = s->now | 1;
     s->serving = s->next_serving = 1;

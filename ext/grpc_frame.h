@@ -22,6 +22,7 @@ enum {
     GL_RESOURCE_EXHAUSTED = 8,
     GL_UNIMPLEMENTED = 12,
     GL_INTERNAL = 13,
+    GL_UNAVAILABLE = 14,
 };
 
 static inline uint32_t gl_read_be32(const uint8_t *at)

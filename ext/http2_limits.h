@@ -69,6 +69,9 @@ enum {
     /* Milliseconds for which a connection that was closed is still read, so that the system
      * does not discard what was sent. */
     GL_LINGER = 500,
+    /* Milliseconds without a roster after which a stream is ended by a stop, so that its client
+     * goes on elsewhere; one in use has the whole grace. */
+    GL_STREAM_PAUSE = 1000,
     /* Milliseconds in which a health watch has to take the news of a stop. */
     GL_LAST_STATE = 1000,
 

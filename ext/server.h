@@ -188,7 +188,7 @@ struct gl_server {
     gl_tls_context *context;
     int serving;
     int stopping;
-    uint64_t stop_at, cut_off_at;
+    uint64_t stop_at, cut_off_at, next_pause;
     uint8_t *input, *output;
 
     /* Shared. The queues have their own locks; `lock` guards what stands behind it. */
@@ -198,6 +198,7 @@ struct gl_server {
     gl_snapshot *next_snapshot;
     gl_tls_context *next_context;
     int next_serving;
+    int retire_asked;
     int next_private; /* a socket that is connected; -1: none */
     int stop_asked;
     uint64_t stop_asked_at;

@@ -148,6 +148,12 @@ class Server:
         close, which it does when it begins to stop.
         """
 
+    def retire_connections(self) -> None:
+        """Tell each connection (GOAWAY) to make its further calls on another one.
+
+        Listeners go on, and connections that come later are not told.
+        """
+
     def stop(self, grace: int, /) -> None:
         """Begin to stop; calls have this many nanoseconds. A shorter time replaces a longer one."""
 

@@ -235,7 +235,7 @@ static int begin(sender *s, uint64_t due, uint64_t now)
         if (connecting(s))
             return 0;
         s->next_work = s->next_work + 1 < r->work_count ? s->next_work + 1 : 0;
-        note(r, due, now, work->addresses, GLC_UNAVAILABLE, now);
+        note(r, due, now, work->addresses, GL_UNAVAILABLE, now);
         return 1;
     }
     if (one != NULL)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2
@@ -18,6 +19,12 @@ Behaviour = Callable[..., Any]
 
 LAST_MESSAGE_TIMEOUT: Final = 1.0
 """Seconds that a health watch has to receive NOT_SERVING when the service stops."""
+
+
+STREAM_PAUSE: Final = 1.0
+"""Seconds without a roster after which a stop ends a stream; as GL_STREAM_PAUSE."""
+
+_T = TypeVar("_T")
 
 
 class CallPool(ThreadPoolExecutor):
@@ -114,6 +121,42 @@ class LongLivedCalls:
     def _discard(self, context: grpc.ServicerContext) -> None:
         with self._lock:
             self._contexts.discard(context)
+
+
+class Pauses:
+    """Streams that wait for their client: a stop cancels those that have done so for a while.
+
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        # Guards the mapping. Nothing waits while it is held.
+        self._lock = threading.Lock()
+        self._since: dict[grpc.ServicerContext, float] = {}
+
+    def wait(self, context: grpc.ServicerContext, wait: Callable[[], _T]) -> _T:
+        """Return what *wait* returns, which waits for the client of a call."""
+        with self._lock:
+            self._since[context] = time.monotonic()
+        try:
+            return wait()
+        finally:
+            with self._lock:
+                del self._since[context]
+
+    def end(self, stopped: threading.Event) -> None:
+        """Cancel streams that wait, from now on until the event."""
+        threading.Thread(
+            target=self._end, args=(stopped,), name="geolookup-pauses", daemon=True
+        ).start()
+
+    def _end(self, stopped: threading.Event) -> None:
+        while not stopped.wait(STREAM_PAUSE / 4):
+            before = time.monotonic() - STREAM_PAUSE
+            with self._lock:
+                late = [one for one, since in self._since.items() if since <= before]
+            for context in late:
+                context.cancel()
 
 
 class HealthService:

@@ -48,6 +48,7 @@ Event = Literal[
     "transport",  # another transport than the setting's is used
     "log_dropped",  # lines were dropped, since the log was not read or its disk was full
     "call_failed",  # a handler raised an unexpected exception
+    "lame_duck",  # a signal to stop: health is NOT_SERVING, calls are answered for a while
     "stop",  # a signal stops the service; calls in flight have their grace
     "stop_now",  # a second signal; calls in flight are cancelled
     "exit",  # everything has ended

@@ -104,6 +104,11 @@ class ReloadCertificates:
 
 
 @dataclass(frozen=True, slots=True)
+class RetireConnections:
+    """Have clients make their further calls on new connections; those are still accepted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Refuse new calls, and end after the calls in flight.
 
@@ -114,7 +119,17 @@ class Stop:
     grace: float
 
 
-ToWorker = Prepare | Start | Load | Swap | Discard | SetHealth | ReloadCertificates | Stop
+ToWorker = (
+    Prepare
+    | Start
+    | Load
+    | Swap
+    | Discard
+    | SetHealth
+    | ReloadCertificates
+    | RetireConnections
+    | Stop
+)
 
 # --- from a worker --------------------------------------------------------------------
 

@@ -140,7 +140,7 @@ class Supervisor:
         self._reported_ages: set[str] = set()
         self._serving = False
         self._drained = False
-        self._stopping = False
+        self._stopping = self._stopping_workers = False
         self._failure: BaseException | None = None
 
     def run(self) -> None:
@@ -283,13 +283,26 @@ class Supervisor:
     def _stop(self, number: signal.Signals) -> None:
         if self._stopping:
             log.event("stop_now", "warning", signal=number.name)
+            self._stopping_workers = True
+            self._listen_address.release()
             self._workers.stop(0)
             return
         self._stopping = True
         self._serving = False
         self._manager.notify("STOPPING=1")
-        log.event("stop", signal=number.name, seconds=self._settings.grace)
         self._refuse_pending()
+        if self._settings.lame_duck:
+            log.event("lame_duck", signal=number.name, seconds=self._settings.lame_duck)
+            self._workers.retire()
+            self._loop.call_later(self._settings.lame_duck, lambda: self._stop_workers(number))
+        else:
+            self._stop_workers(number)
+
+    def _stop_workers(self, number: signal.Signals) -> None:
+        if self._stopping_workers:
+            return
+        self._stopping_workers = True
+        log.event("stop", signal=number.name, seconds=self._settings.grace)
         # Another service may now listen on the port, while the workers finish their calls.
         self._listen_address.release()
         self._workers.stop(self._settings.grace)

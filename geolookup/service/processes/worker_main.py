@@ -35,6 +35,7 @@ from geolookup.service.processes.messages import (  # noqa: E402
     Ready,
     ReloadCertificates,
     Reply,
+    RetireConnections,
     SetHealth,
     Start,
     Stop,
@@ -169,6 +170,9 @@ class _Worker:
                 self._reply(message.broadcast, "")
             case ReloadCertificates():
                 tls.reload_changed()
+            case RetireConnections():
+                if self._transport is not None:
+                    self._transport.retire_connections()
             case Stop():
                 self._stop(message.grace)
             case Prepare():

@@ -22,6 +22,7 @@ from geolookup.service.processes.messages import (
     Ready,
     ReloadCertificates,
     Reply,
+    RetireConnections,
     SetHealth,
     Start,
     Stop,
@@ -216,6 +217,12 @@ class WorkerPool:
         """Have all workers read their certificates again, if the files have changed."""
         for process in self._live():
             self._send(process, ReloadCertificates())
+
+    def retire(self) -> None:
+        """Have all clients go elsewhere, while calls are answered and connections accepted."""
+        self.drain(True, lambda _: None)
+        for process in self._live():
+            self._send(process, RetireConnections())
 
     def stop(self, grace: float) -> None:
         """Stop all workers, with *grace* seconds for calls in flight. May be called again."""

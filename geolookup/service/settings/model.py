@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -134,6 +135,10 @@ class RosterLimits:
     def message_bytes(self) -> int:
         """Bytes of the largest request that can be within the limits."""
         return self.roster * MAX_TEXT_BYTES + _OTHER_FIELDS
+
+
+def _default_lame_duck() -> float:
+    return 5.0 if os.getpid() == 1 else 0.0
 
 
 _LISTEN = "Listeners"
@@ -426,9 +431,19 @@ class Settings:
         "Let a crash write a core dump; it would hold addresses",
     )
 
-    grace: float = _setting(
-        30.0,
+    lame_duck: float = _setting(
+        0.0,
         _STOP,
+        Seconds(0, _LONGEST),
+        "Time for which a service that is to stop says NOT_SERVING and still answers all calls, so"
+        " that balancers notice; grace follows",
+        at_start=_default_lame_duck,
+        default_text="5 where it is process 1, as in a container, else 0",
+    )
+    grace: float = _setting(
+        20.0,
+        _STOP,
+        # With the lame duck of a container and what follows, less than the 30 s of Kubernetes.
         Seconds(0, _LONGEST),
         "Time that calls in flight have to finish when the service stops",
     )

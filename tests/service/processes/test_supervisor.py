@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import http2
 import pytest
 import small_dataset
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -32,6 +33,7 @@ from geolookup.client.retry import Retry
 from geolookup.errors import GeoLookupError, ServiceUnavailableError
 from geolookup.service.admin.client import RemoteControl
 from geolookup.service.admin.control import Outcome, ServiceStatus
+from geolookup.service.methods import GEOLOOKUP
 from geolookup.v1 import geolookup_pb2 as v1
 
 pytestmark = pytest.mark.usefixtures("transport")
@@ -167,6 +169,59 @@ def test_service_whose_only_worker_is_stopped_is_not_serving() -> None:
         os.kill(worker, signal.SIGCONT)
         until(lambda: control.status().serving)
         assert pids(control.status()) == [worker], "0 replaces none"
+
+
+def test_service_that_stops_answers_for_its_lame_duck_and_says_so(transport: str) -> None:
+    options = ("--lame-duck", "3600", "--metrics", "127.0.0.1:0")
+    with controlled(*options) as (running, control):
+        port = int(running.target.rpartition(":")[2])
+        with http2.Connection(port) as before:
+            path = f"/{GEOLOOKUP}/Lookup"
+            before.call(1, path, v1.LookupRequest(text=CHINA).SerializeToString())
+            before.body(1)
+            running.process.send_signal(signal.SIGTERM)
+            until(lambda: "lame_duck signal=SIGTERM" in running.log())
+            assert not control.status().serving
+            assert health_of(running.announced["admin"][0]) == NOT_SERVING
+            assert healthz(running).startswith("not serving")
+            until(lambda: {health_of(running.target) for _ in range(8)} == {NOT_SERVING})
+            assert dataset_id(running), "a new connection is answered"
+            if transport == "native":
+                assert before.expect(http2.GOAWAY).error_code == 0
+        assert running.process.poll() is None
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(PATIENCE) == 0
+
+
+def test_lame_duck_that_is_over_ends_the_service() -> None:
+    with serving("--lame-duck", "0.1", "--grace", "3600") as running:
+        assert running.stop() == 0
+        log = running.log()
+        assert log.index(" lame_duck ") < log.index(" stop ") < log.index(" exit")
+
+
+def test_stream_between_two_rosters_is_ended_by_a_stop(transport: str) -> None:
+    release = threading.Event()
+
+    def held() -> Iterator[v1.StreamRostersRequest]:
+        yield v1.StreamRostersRequest(roster=v1.ClassifyRosterRequest(ipv4=b"\1\0\1\1"))
+        release.wait(PATIENCE)
+
+    with (
+        serving("--grace", "3600") as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
+        call = stub_of(channel).StreamRosters(held(), timeout=PATIENCE)
+        next(call)
+        running.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as ended:
+            next(call)
+        release.set()
+        codes = {grpc.StatusCode.UNAVAILABLE}
+        if transport == "threads":  # gRPC's server closes the connection with the last stream
+            codes.add(grpc.StatusCode.CANCELLED)
+        assert ended.value.code() in codes
+        assert running.process.wait(PATIENCE) == 0
 
 
 HANGING = """

@@ -33,12 +33,21 @@ class Transport(Protocol):
         """Answer health checks with SERVING, or NOT_SERVING."""
         ...
 
+    def retire_connections(self) -> None:
+        """Have clients make their further calls on new connections, which are still accepted.
+
+        The transport `threads` can't: gRPC's server says so when it no longer listens.
+        """
+        ...
+
     def stop(self, grace: float) -> threading.Event:
         """Begin to stop, and return the event of having stopped.
 
         Health becomes NOT_SERVING, and new calls are refused. Calls in flight have *grace*
         seconds, then they are cancelled; long-lived calls (health watches, reflection) are
-        cancelled at once. A second call with a shorter grace shortens it.
+        cancelled at once. Streams of rosters end when they have waited for a roster for a second:
+        with UNAVAILABLE over `native`, over `threads` perhaps with CANCELLED. A second
+        call with a shorter grace shortens it.
         """
         ...
 

@@ -141,6 +141,10 @@ class NativeTransport:
         """See `Transport.health`. Any thread may call it."""
         self._server.set_serving(serving)
 
+    def retire_connections(self) -> None:
+        """See `Transport.retire_connections`. Any thread may call it."""
+        self._server.retire_connections()
+
     def stop(self, grace: float) -> threading.Event:
         """See `Transport.stop`. Any thread may call it."""
         self._over.set()

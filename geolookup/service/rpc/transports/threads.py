@@ -17,7 +17,13 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from geolookup.service.grpc_threads import Behaviour, CallPool, HealthService, LongLivedCalls
+from geolookup.service.grpc_threads import (
+    Behaviour,
+    CallPool,
+    HealthService,
+    LongLivedCalls,
+    Pauses,
+)
 from geolookup.service.methods import GEOLOOKUP, Method
 from geolookup.service.rpc.admission import RETRY_HINT, Slots
 from geolookup.service.rpc.calls import Calls
@@ -64,7 +70,8 @@ class ThreadTransport:
             options=[*channel_options(settings, share_port=share_port)],
         )
         streams = CallPool(settings.max_streams, "geolookup-stream", calls.stream_slots)
-        routes = _routes(calls, self._health, self._long_lived_calls, streams)
+        self._pauses = Pauses()
+        routes = _routes(calls, self._health, self._long_lived_calls, streams, self._pauses)
         self._server.add_generic_rpc_handlers((_Admission(calls, routes),))
         private = (
             None
@@ -87,10 +94,14 @@ class ThreadTransport:
         for name in ("", GEOLOOKUP):
             self._health.set(name, serving=serving)
 
+    def retire_connections(self) -> None:
+        """See `Transport.retire_connections`."""
+
     def stop(self, grace: float) -> threading.Event:
         """See `Transport.stop`."""
         stopped = self._health.stop(lambda: self._server.stop(grace))
         self._long_lived_calls.cancel()
+        self._pauses.end(stopped)
         return stopped
 
 
@@ -138,7 +149,11 @@ class _Admission(grpc.GenericRpcHandler):
 
 
 def _routes(
-    calls: Calls, health: HealthService, long_lived: LongLivedCalls, streams: CallPool
+    calls: Calls,
+    health: HealthService,
+    long_lived: LongLivedCalls,
+    streams: CallPool,
+    pauses: Pauses,
 ) -> dict[Method, _Route]:
     routes = {
         method: _Route(
@@ -174,7 +189,7 @@ def _routes(
             grpc.stream_stream_rpc_method_handler,
         )
 
-    add_stream(Method.STREAM_ROSTERS, lambda accepted: _rosters(calls, accepted))
+    add_stream(Method.STREAM_ROSTERS, lambda accepted: _rosters(calls, accepted, pauses))
     add_stream(
         Method.WATCH,
         lambda accepted: _tracked_stream(calls, Method.WATCH, accepted, health.watch),
@@ -218,7 +233,7 @@ def _unary(calls: Calls, method: Method) -> Callable[[int], _Handler]:
     return handler
 
 
-def _rosters(calls: Calls, accepted: int) -> Behaviour:
+def _rosters(calls: Calls, accepted: int, pauses: Pauses) -> Behaviour:
     def answer(bodies: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         check_port(context)
         with calls.begin_stream(
@@ -230,7 +245,7 @@ def _rosters(calls: Calls, accepted: int) -> Behaviour:
             stream.authorize()
             # One roster at a time: a client that is ahead waits in HTTP/2's flow
             # control, and one that reads slowly delays only itself.
-            while (body := _next(bodies)) is not None:
+            while (body := pauses.wait(context, lambda: _next(bodies))) is not None:
                 yield stream.answer(body)
             if not context.is_active():
                 stream.cancel()
