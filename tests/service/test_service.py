@@ -1032,7 +1032,7 @@ def test_a_file_is_not_replaced_by_a_socket(dataset: Dataset, tmp_path: Path) ->
 )
 def test_where_one_can_t_listen_is_an_error_with_the_reason(dataset: Dataset, listen: str) -> None:
     with pytest.raises(ListenError, match=r"^listen: .*: [A-Z]"):
-        Server(dataset, Settings(listen=listen, insecure=True))
+        Server(dataset, Settings(listen=listen, insecure=("listen",)))
 
 
 def test_ipv6_loopback_is_listened_on(dataset: Dataset) -> None:

@@ -243,6 +243,56 @@ class Listener(Kind[str | None]):
         return NONE if value is None else str(value)
 
 
+class Listeners(Kind[tuple[str, ...]]):
+    """Names of listeners; in a string by commas.
+
+    Args:
+        names: those that may be named.
+        never: by other listeners' names, why they may not.
+    """
+
+    metavar = "LISTENERS"
+
+    def __init__(self, *names: str, never: Mapping[str, str]) -> None:
+        self.names, self.never = names, never
+        self.expected = f"{NONE}, or of {', '.join(names)}"
+
+    def from_text(self, text: str, folder: Path) -> tuple[str, ...]:  # noqa: ARG002
+        if text in _SWITCHES:  # what it was once
+            raise self._no_switch()
+        return self.check(() if text == NONE else tuple(text.split(",")))
+
+    def from_toml(self, value: object, folder: Path) -> tuple[str, ...]:
+        if isinstance(value, bool):
+            raise self._no_switch()
+        if isinstance(value, str):
+            return self.from_text(value, folder)
+        if not isinstance(value, list):
+            raise self.unfit()
+        return self.check(tuple(value))
+
+    def _no_switch(self) -> UnfitError:
+        return UnfitError(
+            f"expected {self.expected}: it names listeners and is no switch any more; in place "
+            f"of true write {','.join(self.names)}, of false {NONE}"
+        )
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        if type(value) is bool:
+            raise self._no_switch()
+        if type(value) is not tuple:
+            raise self.unfit()
+        for name in value:
+            if name in self.never:
+                raise UnfitError(f"not {name}: {self.never[name]}")
+            if name not in self.names:
+                raise self.unfit()
+        return value
+
+    def plain(self, value: Any) -> Plain:
+        return list(value) or NONE
+
+
 class Covering(Kind[tuple[Network, ...] | None]):
     """Kinds of networks, none of them, or those of the manifest; in a string by commas."""
 

@@ -22,6 +22,7 @@ from geolookup.service.settings.kinds import (
     FilePath,
     Kind,
     Listener,
+    Listeners,
     Seconds,
     Switch,
     UnfitError,
@@ -62,6 +63,7 @@ class Setting:
         default: its value where none is given.
         at_start: computes the default when a service starts, where that depends on
             the machine.
+        beside: computes the default from the other settings' values, where it depends on these.
         default_text: such a default in the documentation.
         path: the attributes that lead from `Settings` to its value.
     """
@@ -72,6 +74,7 @@ class Setting:
     help: str
     default: object
     at_start: Callable[[], object] | None
+    beside: Callable[[Mapping[str, object]], object] | None
     default_text: str
     path: tuple[str, ...]
 
@@ -101,17 +104,26 @@ def _setting(
     *,
     name: str = "",
     at_start: Callable[[], object] | None = None,
+    beside: Callable[[Mapping[str, object]], object] | None = None,
     default_text: str = "",
 ) -> T:
     """Declare a row of the table as a field. It has the type of its default."""
     row = {"name": name, "group": group, "kind": kind, "help": text}
-    row |= {"at_start": at_start, "default_text": default_text}
+    row |= {"at_start": at_start, "beside": beside, "default_text": default_text}
     made: Any
     if isinstance(default, dict):
         made = dataclasses.field(default_factory=default.copy, metadata=row)
     else:
         made = dataclasses.field(default=default, metadata=row)
     return made  # type: ignore[no-any-return]  # the field stands for its value
+
+
+def _max_connection_age(values: Mapping[str, object]) -> float:
+    """Return an hour where clients need certificates.
+
+    These are held against the authorities when a connection begins, and never again.
+    """
+    return 0.0 if values["tls_client_ca"] is None else 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +192,18 @@ class Settings:
         Listener(optional=True, unix=False),
         "Where Prometheus connects, over HTTP",
     )
-    insecure: bool = _setting(
-        False,
+    insecure: tuple[str, ...] = _setting(
+        (),
         _LISTEN,
-        Switch(),
-        "Allow listeners without TLS that other machines can reach",
+        Listeners(
+            "listen",
+            "metrics",
+            never={
+                ADMIN: "who reaches it could stop the service; it needs tls_certificate,"
+                " tls_client_ca and allow.admin"
+            },
+        ),
+        "Listeners that other machines may reach without TLS, by commas, in TOML as a list",
     )
 
     dataset: Path | None = _setting(
@@ -346,7 +365,10 @@ class Settings:
         0.0,
         _CONNECTIONS,
         Seconds(1, _LONGEST, "never"),
-        "Age at which a connection is closed gracefully, so that clients spread over the workers",
+        "Age at which a connection is closed gracefully, so that clients spread over the workers,"
+        " and none outlives by far the authority that its certificate came from",
+        beside=_max_connection_age,
+        default_text="0; with tls_client_ca 3600",
     )
     max_connection_idle: float = _setting(
         300.0,
@@ -519,17 +541,17 @@ def _check_listeners(settings: Settings) -> None:
 def _check_exposed(settings: Settings, name: str) -> None:
     """Refuse a listener that other machines can reach unless it is protected, or meant to be."""
     encrypted = settings.tls_certificate is not None and name != "metrics"
-    if not encrypted and not settings.insecure:
+    if not encrypted and name not in settings.insecure:
+        remedies = {
+            "listen": "add tls_certificate, listen on loopback or a unix socket, or add insecure"
+            " = listen",
+            ADMIN: "add tls_certificate, tls_client_ca and allow.admin, or listen on loopback or a"
+            " unix socket",
+            "metrics": "listen on loopback or add insecure = metrics",
+        }
         raise SettingsError(
-            name,
-            "other machines can reach it and it has no TLS; "
-            + (
-                "listen on loopback or add insecure"
-                if name == "metrics"
-                else "add tls_certificate, listen on loopback or a unix socket, or add insecure"
-            ),
+            name, f"other machines can reach it and it has no TLS; {remedies[name]}"
         )
-    # TLS without `allow` lets every client stop the service. `insecure` means that plaintext is
-    # intended, not that. Without TLS it means both, since clients have no identities.
-    if encrypted and name == "admin" and ADMIN not in settings.allow:
+    # TLS without `allow` lets every client stop the service.
+    if name == ADMIN and ADMIN not in settings.allow:
         raise SettingsError(name, "other machines can reach it; say in allow who may (allow.admin)")

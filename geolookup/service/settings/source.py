@@ -36,6 +36,8 @@ _SERVICE_LINK: Final = re.compile(
     re.ASCII | re.DOTALL,
 )
 """Of a name and a value, with = between them."""
+_DEFAULT: Final = "default"
+"""How the origin of a default begins."""
 _NEAR: Final = 0.7
 """Likeness of two names from which one is taken for a slip of the other, from 0 to 1."""
 
@@ -72,7 +74,7 @@ def read(flags: Mapping[str, str], environment: Mapping[str, str]) -> Configurat
     origins: dict[str, str] = {}
     for row in table():
         values[row.name] = row.default if row.at_start is None else row.at_start()
-        origins[row.name] = f"default: {row.default_text}" if row.default_text else "default"
+        origins[row.name] = f"{_DEFAULT}: {row.default_text}" if row.default_text else _DEFAULT
 
     variables, unknown = _variables(environment)
     config, origin = flags.get("config"), CONFIG_FLAG
@@ -85,6 +87,9 @@ def read(flags: Mapping[str, str], environment: Mapping[str, str]) -> Configurat
             _put(row, variables[row.variable], here, row.variable, values, origins)
         if row.name in flags:
             _put(row, flags[row.name], here, row.flag, values, origins)
+    for row in table():
+        if row.beside is not None and origins[row.name].startswith(_DEFAULT):
+            values[row.name] = row.beside(values)
     return Configuration(_settings(values, origins), origins, unknown)
 
 

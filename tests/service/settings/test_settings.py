@@ -35,6 +35,7 @@ from geolookup.service.settings.kinds import (
     AllowLists,
     Choice,
     Covering,
+    Listeners,
     Seconds,
     Switch,
     WholeNumber,
@@ -55,6 +56,10 @@ def read(
 def read_file(path: Path, text: str, **flags: str) -> source.Configuration:
     path.write_text(text)
     return read({"config": str(path), **flags})
+
+
+TLS = {"tls_certificate": "c", "tls_key": "k"}
+MUTUAL = {**TLS, "tls_client_ca": "a"}
 
 
 # one table
@@ -126,7 +131,8 @@ def test_defaults_are_sound_and_safe() -> None:
     assert settings == dataclasses.replace(Settings(), workers=cores.available_cores())
     listeners = (settings.listen, settings.admin, settings.metrics)
     assert all(ListenAddress.parse(text).is_local for text in listeners if text)
-    for dangerous in ("insecure", "compression", "channelz", "core_dumps"):
+    assert settings.insecure == ()
+    for dangerous in ("compression", "channelz", "core_dumps"):
         assert getattr(settings, dangerous) is False
 
 
@@ -251,6 +257,21 @@ def test_variable_like_no_setting_is_named_and_ignored(name: str) -> None:
     assert configuration.unknown_variables == (name,)
 
 
+def test_connections_with_client_certificates_have_an_age_by_default(tmp_path: Path) -> None:
+    authority = dict(zip(MUTUAL, map(str, (tmp_path / "c",) * 3), strict=True))
+    configuration = read(authority)
+    assert configuration.settings.max_connection_age == 3_600
+    assert configuration.origins["max_connection_age"].startswith("default: ")
+    assert read(TLS).settings.max_connection_age == 0
+    assert read({**authority, "max_connection_age": "0"}).settings.max_connection_age == 0
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "false", "0"])
+def test_insecure_as_a_switch_says_what_to_write(text: str) -> None:
+    with pytest.raises(SettingsError, match="in place of true write listen,metrics, of false none"):
+        read({}, {"GEOLOOKUP_INSECURE": text})
+
+
 # what is refused, and how it is said
 
 
@@ -267,7 +288,8 @@ def test_variable_like_no_setting_is_named_and_ignored(name: str) -> None:
         ("handshake_timeout", "0"),
         ("transport", "asyncio"),
         ("log_level", "INFO"),
-        ("insecure", "yes"),
+        *(("insecure", text) for text in ("yes", "", "listen,admin", "listen,,metrics", "LISTEN")),
+        ("tracing", "yes"),
         ("dataset", ""),
         ("dataset", "a\0b"),
         ("dataset", "\udce9"),
@@ -305,7 +327,18 @@ def test_bad_value_names_setting_and_origin_and_is_not_repeated(name: str, text:
         ("threads = 1.0", "threads: expected a whole number from 1 to 1,024 (FILE:1)"),
         ('grace = "1"', "grace: expected seconds from 0 to 86,400 (FILE:1)"),
         ("grace = nan", "grace: expected seconds from 0 to 86,400 (FILE:1)"),
-        ("insecure = 1", "insecure: expected true or false (FILE:1)"),
+        ("tracing = 1", "tracing: expected true or false (FILE:1)"),
+        ("insecure = 1", "insecure: expected none, or of listen, metrics (FILE:1)"),
+        (
+            "insecure = true",
+            "insecure: expected none, or of listen, metrics: it names listeners and is no switch"
+            " any more; in place of true write listen,metrics, of false none (FILE:1)",
+        ),
+        (
+            'insecure = ["admin"]',
+            "insecure: not admin: who reaches it could stop the service; it needs tls_certificate,"
+            " tls_client_ca and allow.admin (FILE:1)",
+        ),
         ("dataset = 1", "dataset: expected a file's path, or none (FILE:1)"),
         ("listen = 1", "listen: expected HOST:PORT, [IPV6]:PORT or unix:PATH (FILE:1)"),
         ("transport = []", "transport: expected native or threads (FILE:1)"),
@@ -375,10 +408,6 @@ def test_variable_near_a_setting_is_refused(variable: str, near: str) -> None:
         read({}, {variable: "1"})
 
 
-TLS = {"tls_certificate": "c", "tls_key": "k"}
-MUTUAL = {**TLS, "tls_client_ca": "a"}
-
-
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -395,12 +424,14 @@ MUTUAL = {**TLS, "tls_client_ca": "a"}
         ({"metrics": "0.0.0.0:1"}, "metrics: other machines can reach it and it has no TLS"),
         ({**TLS, "metrics": "0.0.0.0:1"}, "metrics: other machines can reach it and it has no TLS"),
         ({**TLS, "admin": "0.0.0.0:1"}, "admin: other machines can reach it; say in allow"),
-        ({**TLS, "admin": "0.0.0.0:1", "insecure": "true"}, "admin: other machines can reach it; "),
+        ({"admin": "0.0.0.0:1", "insecure": "listen,metrics"}, "admin: other machines can reach"),
+        ({"listen": "0.0.0.0:1", "insecure": "metrics"}, "listen: other machines can reach it"),
+        ({"metrics": "0.0.0.0:1", "insecure": "listen"}, "metrics: other machines can reach it"),
         ({**MUTUAL, "admin": "0.0.0.0:1"}, "admin: other machines can reach it; say in allow"),
         ({"listen": "127.0.0.1:50052"}, "admin: the same address as listen (default)"),
         ({"listen": "127.0.0.1:1", "admin": "localhost:1"}, "admin: the same address as listen"),
         ({"listen": "[::1]:1", "metrics": "[0::1]:1"}, "metrics: the same address as listen"),
-        ({"listen": "0.0.0.0:9464", "insecure": "true"}, "metrics: the same address as listen"),
+        ({"listen": "0.0.0.0:9464", "insecure": "listen"}, "metrics: the same address as listen"),
         ({"listen": "unix:/a", "admin": "unix:/a"}, "admin: the same address as listen"),
     ],
 )
@@ -420,8 +451,8 @@ def test_settings_that_don_t_fit_together_are_refused(flags: dict[str, str], sai
         {"listen": "localhost:1"},
         {"listen": "[::1]:1"},
         {"listen": "unix:/a", "admin": "unix:/b", "metrics": "none"},
-        {"listen": "0.0.0.0:1", "insecure": "true"},
-        {"listen": "0.0.0.0:1", "admin": "0.0.0.0:2", "metrics": "0.0.0.0:3", "insecure": "true"},
+        {"listen": "0.0.0.0:1", "insecure": "listen"},
+        {"listen": "0.0.0.0:1", "metrics": "0.0.0.0:3", "insecure": "listen,metrics"},
         {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "metrics": "127.0.0.1:0"},
         {**TLS, "listen": "0.0.0.0:1"},
         {**MUTUAL, "listen": "0.0.0.0:1", "admin": "0.0.0.0:2", "allow": "admin=a"},
@@ -457,6 +488,8 @@ def values(row: model.Setting) -> st.SearchStrategy[str]:
         return st.sampled_from(["true", "false"])
     if isinstance(kind, Choice):
         return st.sampled_from(kind.words)
+    if isinstance(kind, Listeners):
+        return st.sampled_from(["none", "listen", "metrics", "listen,metrics"])
     if isinstance(kind, Covering):
         kinds = st.lists(st.sampled_from([*Network.__members__]), min_size=1).map(",".join)
         return st.one_of(kinds, st.sampled_from(["none", "as-compiled"]))
@@ -508,11 +541,12 @@ def test_print_config_has_the_origin_of_each_value(tmp_path: Path) -> None:
             env=environment,
         ).stdout
 
-    text = printed("--max-roster", "7", "--no-insecure")
+    text = printed("--max-roster", "7", "--no-tracing", "--insecure", "metrics")
     assert f"threads = 5  # {path}:1\n" in text
     assert "grace = 2.5  # GEOLOOKUP_GRACE\n" in text
     assert "max_roster = 7  # --max-roster\n" in text
-    assert "insecure = false  # --insecure\n" in text
+    assert "tracing = false  # --tracing\n" in text
+    assert 'insecure = ["metrics"]  # --insecure\n' in text
     assert 'listen = "127.0.0.1:50051"  # default\n' in text
     content = json.loads(printed("--json", "--allow", "Lookup=a", *mutual(tmp_path)))
     assert content["threads"] == {"value": 5, "from": f"{path}:1"}
