@@ -94,6 +94,45 @@ GEO_WHOIS_ASN4 = b"1.0.0.0,1.0.0.255,AU\n1.0.1.0,1.0.3.255,CN\n8.0.0.0,8.255.255
 GEO_WHOIS_ASN6 = b"2001:200::,2001:200:ffff:ffff:ffff:ffff:ffff:ffff,JP\n"
 
 
+LISTS = {
+    "/X4BNet/lists_vpn/main/output/vpn/ipv4.txt": b"1.0.0.0/26\n8.8.0.0/16\n",
+    "/X4BNet/lists_vpn/main/output/vpn/ipv6.txt": b"2001:550:1d05::/48\n2001:678:8b4::/48\n",
+    "/X4BNet/lists_vpn/main/output/datacenter/ipv4.txt": b"1.0.0.0/25\n8.8.0.0/16\n",
+    "/X4BNet/lists_vpn/main/output/datacenter/ipv6.txt": b"2001:550:1d05::/48\n",
+    "/exit-addresses": (
+        b"ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300E\n"
+        b"Published 2026-11-16 19:43:07\nLastStatus 2026-11-16 20:00:00\n"
+        b"ExitAddress 8.9.0.7 2026-11-16 20:08:50\n"
+    ),
+    "/egress-ip-ranges.csv": (
+        b"8.10.0.0/31,US,US-CA,Los Angeles,\n8.10.0.2/32,CA,CA-ON,Toronto,\n"
+        b"2a02:26f7:1::/64,DE,,,\n"
+    ),
+    "/local-ip-ranges.csv": b"8.11.0.0/24,US,US-TX,Dallas,\n8.11.1.0/24,,,,\n",
+    "/feed.csv": b"8.12.0.0/24,US,US-WA,Seattle,\n",
+    "/ip-ranges.json": (
+        b'{"syncToken": "1", "createDate": "2026-11-16-20-00-00", "prefixes": [{"ip_prefix":'
+        b' "8.13.0.0/24", "region": "us-east-1"}, {"ip_prefix": "8.13.0.0/16", "region": "x"}],'
+        b' "ipv6_prefixes": [{"ipv6_prefix": "2600:1f00::/24", "region": "us-east-1"}]}'
+    ),
+    "/ipranges/cloud.json": (
+        b'{"syncToken": "1", "creationTime": "2026-11-16T20:00:00", "prefixes": [{"ipv4Prefix":'
+        b' "8.14.0.0/24"}, {"ipv6Prefix": "2600:1900::/35"}]}'
+    ),
+    "/en-us/iaas/tools/public_ip_ranges.json": (
+        b'{"last_updated_timestamp": "2026-11-16T20:00:00", "regions": [{"region": "eu-zurich-1",'
+        b' "cidrs": [{"cidr": "8.15.0.0/24", "tags": ["OCI"]}]}]}'
+    ),
+    "/meta": (
+        b'{"verifiable_password_authentication": false, "ssh_keys": ["ssh-ed25519 AAAAC3"],'
+        b' "hooks": ["8.16.0.0/22"], "domains": {"website": ["*.github.com"]}}'
+    ),
+    "/ipranges/cloud_geofeed": b"8.14.0.0/24,US,US-OR,The Dalles,\n",
+    "/Netflix/nflx-geofeed/HEAD/geofeed.csv": b"8.17.0.0/24,US,US-CA,Los Gatos,\n",
+}
+"""The lists of networks and operators' feeds, by path, in their publishers' forms."""
+
+
 def geo_whois_asn_path(family: str) -> str:
     """Return where ip-location-db has the file of a family, ipv4 or ipv6."""
     return f"/sapics/ip-location-db/releases/download/latest/geo-whois-asn-country-{family}.csv"
@@ -184,16 +223,22 @@ class Server(ThreadingHTTPServer):
         for registry, (_, statistics) in REGISTRIES.items():
             self.plan(registry_path(registry), content(statistics))
             self.plan(f"{registry_path(registry)}.md5", content(md5_file(registry, statistics)))
+        for path, body in LISTS.items():
+            self.plan(path, content(body))
         self.plan("/data/ip2country-v4.tsv.gz", content(gzip.compress(IPTOASN4, mtime=0)))
         self.plan("/data/ip2country-v6.tsv.gz", content(gzip.compress(IPTOASN6, mtime=0)))
 
     def catalogue(self, **limits: int) -> str:
         """Return the built-in catalogue with this server instead of the publishers', as TOML."""
-        text = re.sub(
-            r"https://[a-z.-]+/(?=free/|sapics/[^\"]*/download|pub/|stats/|data/|databases/|geo-ip)",
-            f"{self.url}/",
-            builtin_text(),
-        )
+        lines, is_file = [], False
+        for line in builtin_text().splitlines():
+            if line.startswith("[["):
+                is_file = line.endswith(".file]]")
+            own = rf'\1 = "{self.url}/'
+            lines.append(
+                re.sub(r'^(url|checksum) = "https://[^/"]+/', own, line) if is_file else line
+            )
+        text = "\n".join(lines)
         for key, value in ({"smallest": 10} | limits).items():
             text = re.sub(rf"^{key} = \d\w*$", f"{key} = {value}", text, flags=re.MULTILINE)
         return text

@@ -194,7 +194,7 @@ def load(
             table.choice("stale", STALE) if table.has("stale") else AgeLimit().stale,
         ),
         networks=tuple(networks),
-        covering=_kinds(table, "covering") if table.has("covering") else COVERING,
+        covering=read_network_kinds(table, "covering") if table.has("covering") else COVERING,
     )
 
 
@@ -301,7 +301,7 @@ def _network(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]
         "name": table.text("name"),
         "licence": table.text("licence"),
         "date": table.value("date", date),
-        "kinds": _kinds(table, "kind") if table.has("kind") else (),
+        "kinds": read_network_kinds(table, "kind") if table.has("kind") else (),
         "vouches": table.value("vouches", bool, False),
         "origin": table.value("origin", str, ""),
         "attribution": table.value("attribution", str, ""),
@@ -316,7 +316,7 @@ def _network(table: Table, folder: Path, elsewhere: Mapping[str, Sequence[Path]]
     return NetworkEntry(network_list, files, _lenient(table), form)
 
 
-def _kinds(table: Table, key: str) -> tuple[Network, ...]:
+def read_network_kinds(table: Table, key: str) -> tuple[Network, ...]:
     """Return kinds of networks: a text, or a list of them, which may be empty."""
     names = (table.text(key),) if table.has(key, str) else table.texts(key)
     for name in names:

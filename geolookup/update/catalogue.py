@@ -12,11 +12,11 @@ from dataclasses import dataclass, fields
 from datetime import date
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from geolookup import tomlfile
-from geolookup.answer.claims import COVERAGES, Coverage, Mute
-from geolookup.build.manifest import OVERLAPS, read_days, read_mute
+from geolookup.answer.claims import COVERAGES, Coverage, Mute, Network
+from geolookup.build.manifest import OVERLAPS, read_days, read_mute, read_network_kinds
 from geolookup.build.readers import FORMATS
 from geolookup.build.sources import Overlaps, read_prefixes
 from geolookup.tomlfile import Table
@@ -34,6 +34,11 @@ in the file; it is the Last-Modified header, or the day of the download.
 EXPORTED: Final = "ipfire"
 """The format of a source whose file is IPFire's database, which no reader reads: IPFire's own
 tool makes of it what is of this format."""
+
+LIST: Final = "networks"
+"""The format of a list of networks, whose form is recognised by its content."""
+VOUCHING: Final = "geofeed"
+"""The format of a list of networks that vouches for countries."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RESERVED: Final = ("state.json", "geolookup.toml")
@@ -64,11 +69,11 @@ class PublishedFile:
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """A source as it is published.
+    """A source or a list of networks as it is published.
 
     Attributes:
         name: its name here and in datasets.
-        format: one of `readers.FORMATS`.
+        format: one of `readers.FORMATS`; of a list of networks `LIST` or `VOUCHING`.
         licence: SPDX identifier or name of its licence.
         attribution: the text that the licence asks for.
         url: the publisher's page.
@@ -83,6 +88,8 @@ class Publisher:
         overlaps: as in `sources.Source`.
         within: prefixes that it may speak of, as in `sources.Source`.
         keep_days: as in `sources.Source`.
+        kinds: of a list of networks, what they are used for; empty: it is a source.
+        vouches: as in `sources.NetworkList`.
     """
 
     name: str
@@ -101,11 +108,16 @@ class Publisher:
     overlaps: Overlaps | None = None
     within: tuple[str, ...] = ()
     keep_days: int = 0
+    kinds: tuple[Network, ...] = ()
+    vouches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The publishers, in order of precedence. Names of sources and of files are unique."""
+    """The publishers, in order of precedence, and behind them those of lists of networks.
+
+    Names of publishers and of files are unique.
+    """
 
     publishers: tuple[Publisher, ...]
 
@@ -144,10 +156,11 @@ def load(path: Path | None = None) -> Catalogue:
 
 def read(text: str | bytes, name: str) -> Catalogue:
     """Read a catalogue from TOML text; errors begin with *name*."""
-    table = tomlfile.parse(text, name, ("source",), UpdateError)
-    publishers = tuple(map(_publisher, table.tables("source", _names(Publisher))))
+    table = tomlfile.parse(text, name, ("source", "network"), UpdateError)
+    publishers = tuple(map(_publisher, table.tables("source", _SOURCE_KEYS)))
     if not publishers:
         raise table.error("source: there is none; expected tables, each under [[source]]")
+    publishers += tuple(map(_publisher_of_list, table.tables("network", _NETWORK_KEYS)))
     names = [publisher.name for publisher in publishers]
     names += [file.name for publisher in publishers for file in publisher.file]
     for one in names:
@@ -179,24 +192,54 @@ def _names(kind: type[PublishedFile | Publisher]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
-def _publisher(table: Table) -> Publisher:
+_NETWORK_KEYS: Final = (
+    "name", "kind", "vouches", "licence", "attribution", "url", "notice", "origin", "file",
+    "default", "insecure", "grace_days",
+)  # fmt: skip
+_SOURCE_KEYS: Final = tuple(name for name in _names(Publisher) if name not in ("kinds", "vouches"))
+
+
+def _described(table: Table) -> dict[str, Any]:
+    """Return what sources and lists of networks have alike."""
     insecure = table.value("insecure", bool, False)
     files = tuple(_file(entry, insecure) for entry in table.tables("file", _names(PublishedFile)))
     if not files:
         raise table.error("file: names no file")
+    return {
+        "name": _name(table),
+        "licence": table.value("licence", str),
+        "attribution": table.value("attribution", str),
+        "url": table.value("url", str),
+        "notice": table.value("notice", str),
+        "origin": table.value("origin", str),
+        "file": files,
+        "default": table.value("default", bool, False),
+        "insecure": insecure,
+        "grace_days": table.value("grace_days", int, 0),
+    }
+
+
+def _publisher_of_list(table: Table) -> Publisher:
+    vouches = table.value("vouches", bool, False)
+    kinds = read_network_kinds(table, "kind")
+    if not kinds:
+        raise table.error("kind: names none")
+    if vouches and kinds != (Network.RELAY,):
+        raise table.error('vouches: only a list of kind = "RELAY" can')
     return Publisher(
-        name=_name(table),
+        **_described(table),
+        format=VOUCHING if vouches else LIST,
+        coverage="partial",
+        kinds=kinds,
+        vouches=vouches,
+    )
+
+
+def _publisher(table: Table) -> Publisher:
+    return Publisher(
+        **_described(table),
         format=table.choice("format", tuple(FORMATS)),
-        licence=table.value("licence", str),
-        attribution=table.value("attribution", str),
-        url=table.value("url", str),
-        notice=table.value("notice", str),
         coverage=table.choice("coverage", COVERAGES),
-        origin=table.value("origin", str),
-        file=files,
-        default=table.value("default", bool, False),
-        insecure=insecure,
-        grace_days=table.value("grace_days", int, 0),
         mute=read_mute(table),
         overlaps=table.choice("overlaps", OVERLAPS) if table.has("overlaps") else None,
         within=_within(table),

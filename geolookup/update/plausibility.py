@@ -19,9 +19,9 @@ from email.utils import parsedate_to_datetime
 from io import BufferedRandom
 from typing import Final
 
-from geolookup.build.readers import FORMATS
+from geolookup.build.readers import FORMATS, network_list
 from geolookup.update.cache import Version
-from geolookup.update.catalogue import EXPORTED, PublishedFile
+from geolookup.update.catalogue import EXPORTED, LIST, PublishedFile
 from geolookup.update.problems import UpdateError
 from geolookup.update.transfer import Validators
 
@@ -172,6 +172,8 @@ def _check_format(head: bytes, format_name: str) -> None:
         raise UpdateError("a web page instead of data")
     if format_name == EXPORTED:
         recognised = head.startswith(_IPFIRE)
+    elif format_name == LIST:
+        recognised = network_list.recognises(head)
     else:
         recognised = FORMATS[format_name].recognises(head)
     if not recognised:

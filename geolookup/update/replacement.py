@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
@@ -16,7 +16,7 @@ from geolookup.answer import dataset
 from geolookup.atomic import naming, replacing, take_place, target_of, temporary_name
 from geolookup.build import manifest
 from geolookup.build.compiler import CompiledDataset
-from geolookup.build.manifest import Manifest, SourceEntry
+from geolookup.build.manifest import Manifest
 from geolookup.update.cache import Cache
 from geolookup.update.catalogue import Catalogue, Publisher
 from geolookup.update.checks import Check
@@ -43,8 +43,8 @@ class Replacement:
 
 
 def write_manifest(refreshed: Sequence[RefreshedSource], cache: Cache) -> Path:
-    """Describe sources in a manifest in the cache, in their order, and return where it is."""
-    text = "\n".join(_source(one, cache.folder) for one in refreshed)
+    """Describe sources and lists in a manifest in the cache, in their order; return its path."""
+    text = "\n".join(_entry(one, cache.folder) for one in refreshed)
     path = cache.path(MANIFEST)
     with replacing(path) as file:
         file.write(f"# Written by geolookup update, each time.\n\n{text}".encode())
@@ -60,10 +60,10 @@ def used_by(path: Path, catalogue: Catalogue) -> tuple[Publisher, ...]:
     content = tomlfile.load(tomlfile.read_raw(path, UpdateError), str(path), UpdateError)
     named: set[object] = set()
     # Not strict: `load_manifest` reads it again, and names what is wrong with it.
-    sources = content.get("source")
-    for source in sources if isinstance(sources, list) else ():
-        files = source.get("files") if isinstance(source, dict) else None
-        named.update(files if isinstance(files, list) else ())
+    for entries in (content.get("source"), content.get("network")):
+        for entry in entries if isinstance(entries, list) else ():
+            files = entry.get("files") if isinstance(entry, dict) else None
+            named.update(files if isinstance(files, list) else ())
     return tuple(
         publisher
         for publisher in catalogue.publishers
@@ -74,8 +74,8 @@ def used_by(path: Path, catalogue: Catalogue) -> tuple[Publisher, ...]:
 def load_manifest(path: Path, refreshed: Sequence[RefreshedSource]) -> Manifest:
     """Read a manifest whose file names stand for downloads, where they are downloads' names.
 
-    Other names are relative to the manifest, as always. A source that is made of
-    downloads has their date, whatever the manifest says.
+    Other names are relative to the manifest, as always. A source or list of networks that is
+    made of downloads has their date, whatever the manifest says.
 
     Raises:
         SourceError: as `manifest.load` does.
@@ -83,14 +83,31 @@ def load_manifest(path: Path, refreshed: Sequence[RefreshedSource]) -> Manifest:
     downloads = [download for one in refreshed for download in one.downloads]
     loaded = manifest.load(path, elsewhere={one.file.name: (one.path,) for one in downloads})
     dates = {one.path: one.version.date for one in downloads}
-    return replace_fields(loaded, sources=tuple(_dated(entry, dates) for entry in loaded.sources))
 
+    def oldest(files: Sequence[Path], otherwise: date) -> date:
+        known = [dates[path] for path in files if path in dates]
+        # Some of it may be the operator's own.
+        return min(known) if len(known) == len(files) else otherwise
 
-def _dated(entry: SourceEntry, dates: Mapping[Path, date]) -> SourceEntry:
-    known = [dates[path] for path in entry.files if path in dates]
-    if len(known) < len(entry.files):
-        return entry  # some of it is the operator's own
-    return replace_fields(entry, source=replace_fields(entry.source, date=min(known)))
+    return replace_fields(
+        loaded,
+        sources=tuple(
+            replace_fields(
+                entry,
+                source=replace_fields(entry.source, date=oldest(entry.files, entry.source.date)),
+            )
+            for entry in loaded.sources
+        ),
+        networks=tuple(
+            replace_fields(
+                entry,
+                network_list=replace_fields(
+                    entry.network_list, date=oldest(entry.files, entry.network_list.date)
+                ),
+            )
+            for entry in loaded.networks
+        ),
+    )
 
 
 def id_of(path: Path) -> str | None:
@@ -161,20 +178,27 @@ def replace(
     return Replacement(identity, before)
 
 
-def _source(refreshed: RefreshedSource, folder: Path) -> str:
+def _entry(refreshed: RefreshedSource, folder: Path) -> str:
+    """Return the entry of a source or a list of networks."""
     publisher = refreshed.publisher
     values = {
         "name": publisher.name,
-        "format": publisher.format,
         "licence": publisher.licence,
         "attribution": publisher.attribution,
         "url": publisher.url,
-        "coverage": publisher.coverage,
         "origin": publisher.origin,
     }
+    if not publisher.kinds:
+        values |= {"format": publisher.format, "coverage": publisher.coverage}
     if publisher.overlaps is not None:
         values["overlaps"] = publisher.overlaps
-    lines = ["[[source]]", *(f"{key} = {_text(value)}" for key, value in values.items())]
+    lines = [
+        "[[network]]" if publisher.kinds else "[[source]]",
+        *(f"{key} = {_text(value)}" for key, value in values.items()),
+    ]
+    if publisher.kinds:
+        lines.append(f"kind = [{', '.join(_text(kind.name) for kind in publisher.kinds)}]")
+        lines.append(f"vouches = {str(publisher.vouches).lower()}")
     if publisher.keep_days:
         lines.append(f"keep_days = {publisher.keep_days}")
     if publisher.within:

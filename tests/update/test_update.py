@@ -439,12 +439,10 @@ def test_downloads_are_kept_unchanged(server: Server, cache: Cache) -> None:
     assert cache.path("delegated-arin-extended-latest").read_bytes() == ARIN
 
 
-def test_without_names_the_sources_of_the_embedded_dataset_are_downloaded(
-    server: Server, cache: Cache
-) -> None:
+def test_without_names_what_may_be_passed_on_is_downloaded(server: Server, cache: Cache) -> None:
     server.publish()
     assert [one.publisher.name for one in refreshed(server, cache)] == [
-        "dbip", "geo-whois-asn", "registry",
+        "dbip", "geo-whois-asn", "registry", "x4bnet-vpn", "x4bnet-datacenter",
     ]  # fmt: skip
 
 
@@ -934,8 +932,8 @@ def test_files_of_a_killed_update_are_removed(tmp_path: Path) -> None:
 
 def test_built_in_catalogue_has_https_urls_only() -> None:
     found = catalogue.load().publishers
-    assert [publisher.name for publisher in found] == [
-        "dbip", "geo-whois-asn", "registry", "iptoasn", "ipfire", "aws",
+    assert [publisher.name for publisher in found if not publisher.kinds] == [
+        "dbip", "geo-whois-asn", "registry", "iptoasn", "ipfire", "aws", "google-cloud", "netflix",
     ]  # fmt: skip
     for publisher in found:
         assert not publisher.insecure
@@ -982,7 +980,7 @@ def test_a_small_catalogue_is_read() -> None:
     ("old", "new", "expected"),
     [
         ("[[source]]", "[[source", ":2:9: Expected"),
-        ("[[source]]", "top = 1\n[[source]]", "top: unknown key; expected source"),
+        ("[[source]]", "top = 1\n[[source]]", "top: unknown key; expected source, network"),
         (SMALL, "", "expected tables, each under [[source]]"),
         (SMALL, "source = 1", "source: expected a list"),
         (SMALL, "source = [1]", "source: expected tables, each under [[source]]"),
@@ -1455,7 +1453,7 @@ def test_the_command_replaces_a_dataset(run: Callable[..., Ended], target: Path)
     with geolookup.open(target) as opened:
         assert f"dataset {opened.id}" in ended.out
     assert "delegated-arin-extended-latest" in ended.out
-    assert ended.out.count("  new\n") == 8
+    assert ended.out.count("  new\n") == 12
     again = run(*LITTLE, "--dataset", target)
     assert again.code == 0
     assert again.out.count("  unchanged\n") == 8

@@ -101,6 +101,20 @@ def read(
     return state.into
 
 
+def recognises(head: bytes) -> bool:
+    """Return whether a file with this beginning may be a list whose kind is known."""
+    begin = detection.beginning(head)
+    if mmdb.recognises(head) or not begin.lines:
+        return mmdb.recognises(head)
+    if begin.lines[0].lstrip().startswith(("{", "[")) or begin.lines[0].split(" ", 1)[0] in _TOR:
+        return True
+    try:
+        _dialect(begin.row(), begin.header())
+    except ValueError:
+        return False
+    return True
+
+
 def _read(file: SourceFile, state: ReadState, kinds: int) -> None:
     begin = detection.beginning(file.head)
     if mmdb.recognises(file.head):
@@ -128,12 +142,15 @@ def _read(file: SourceFile, state: ReadState, kinds: int) -> None:
     elif begin.lines[0].split(" ", 1)[0] in _TOR:
         _read_tor(file, state, kinds)
     else:
-        skip, dialect = _dialect(file, row, header)
+        try:
+            skip, dialect = _dialect(row, header)
+        except ValueError as error:
+            raise SourceError(f"{file.name}:1: {error}") from None
         read_lines(file, state, dialect, skip=skip, read_code=lambda _: kinds)
 
 
-def _dialect(file: SourceFile, row: list[str], header: list[str]) -> tuple[int, Dialect]:
-    """Return the lines of the header, and how the others are read."""
+def _dialect(row: list[str], header: list[str]) -> tuple[int, Dialect]:
+    """Return the lines of the header, and how the others are read. ValueError: as nothing."""
     common: Any = {"quotes": True, "comments": True, "spaces": True}
     if detection.is_range(row):
         integers = detection.is_number(row[0])
@@ -146,7 +163,7 @@ def _dialect(file: SourceFile, row: list[str], header: list[str]) -> tuple[int, 
     first = detection.column(header, detection.FIRST)
     last = detection.column(header, detection.LAST)
     if first is None or last is None:
-        raise SourceError(f"{file.name}:1: neither a prefix, nor a range, nor names of columns")
+        raise ValueError("neither a prefix, nor a range, nor names of columns")
     return 1, Dialect("ranges", **common, least=max(first, last) + 1, first=first, last=last)
 
 
