@@ -90,7 +90,7 @@ cdef extern from "client_calls.h" nogil:
     void glc_shared_open(glc_shared *s, glc_connection *connection) noexcept
     void glc_shared_free(glc_shared *s) noexcept
     void glc_shared_forget(glc_shared *s) noexcept
-    void glc_waiter_open(glc_waiter *w) noexcept
+    void glc_waiter_open(glc_waiter *w, glc_shared *s) noexcept
     void glc_waiter_free(glc_waiter *w) noexcept
     int glc_shared_call(glc_shared *s, glc_waiter *w, uint64_t until) noexcept
     int glc_shared_wait(glc_shared *s, glc_waiter *w, uint64_t until) noexcept
@@ -231,7 +231,7 @@ cdef class Connection:
         cdef uint64_t until = now + <uint64_t>(timeout * 1e9)
         cdef uint64_t slice = now + SLICE if now + SLICE < until else until
         cdef int over = 0
-        glc_waiter_open(&waiter)
+        glc_waiter_open(&waiter, &self.shared)
         _fill(&waiter.call, path, body, until - now, limit)
         try:
             with nogil:

@@ -5,37 +5,51 @@
  * leads. So a thread that calls alone is woken by the socket itself. A connection without
  * calls is led by whoever is in glc_attend.
  *
- * The lock guards all of a glc_shared and of its connection. It is never held while a thread waits,
- * nor is the interpreter lock taken while it is held.
+ * Under load the cost is in waking threads and in small writes. So a thread is woken once, without
+ * the lock, and does not take the lock again; and one that is about to poll after others were
+ * answered first gives way to them, since they are likely to make the next calls, which then leave
+ * in one write.
+ *
+ * The lock guards all of a glc_shared and of its connection, and the waiters in its lists. It is
+ * never held while a thread waits, nor is the interpreter lock taken while it is held.
  */
 #ifndef GEOLOOKUP_CLIENT_CALLS_H
 #define GEOLOOKUP_CLIENT_CALLS_H
 
 #include "client_connection.h"
 
+#include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
 
 /* Nanoseconds without calls after which a connection is attended to. A call that comes then is
  * woken by way of another thread, and those after it are not. */
 #define GLC_IDLE UINT64_C(1000000000)
 
+/* What a waiter does. It may be freed once it is GLC_OVER, and not before. */
+enum { GLC_AWAKE, GLC_ASLEEP, GLC_OVER };
+
+typedef struct {
+    glc_call call; /* the first field */
+    uint32_t state;
+} glc_waiter;
+
 typedef struct {
     glc_connection *connection;
     pthread_mutex_t lock;
     int led;
+    int gathering; /* who leads is about to send what was begun */
     int forgotten;
-    uint64_t used; /* when a call was last begun */
+    glc_call *over;  /* waiters that are to be woken, by their `next` */
+    size_t answered; /* beside the one who led, when answers last came */
+    uint64_t used;   /* when a call was last begun */
 } glc_shared;
-
-typedef struct {
-    glc_call call; /* the first field */
-    pthread_cond_t ready;
-} glc_waiter;
 
 static inline void glc_shared_open(glc_shared *s, glc_connection *connection)
 {
+    memset(s, 0, sizeof *s);
     s->connection = connection;
-    s->led = s->forgotten = 0;
     s->used = glc_clock();
     pthread_mutex_init(&s->lock, NULL);
 }
@@ -67,28 +81,26 @@ static inline void glc_shared_forget(glc_shared *s)
     c->descriptor = -1;
 }
 
-static inline void glc_on_waiter_over(glc_call *call, glc_connection *connection)
+static inline void glc_waiter_open(glc_waiter *w, glc_shared *s)
 {
-    (void)connection;
-    pthread_cond_signal(&((glc_waiter *)call)->ready);
-}
-
-static inline void glc_waiter_open(glc_waiter *w)
-{
-    pthread_condattr_t clock;
-
     memset(&w->call, 0, offsetof(glc_call, small));
-    w->call.on_over = glc_on_waiter_over;
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->ready, &clock);
-    pthread_condattr_destroy(&clock);
+    w->call.owner = s;
+    w->state = GLC_AWAKE;
 }
 
 static inline void glc_waiter_free(glc_waiter *w)
 {
     glc_call_free(&w->call);
-    pthread_cond_destroy(&w->ready);
+}
+
+static inline void glc_on_waiter_over(glc_call *call, glc_connection *connection)
+{
+    glc_shared *s = call->owner;
+
+    (void)connection;
+    call->next = s->over;
+    s->over = call;
+    s->answered++;
 }
 
 static inline struct timespec glc_time(uint64_t nanoseconds)
@@ -105,92 +117,178 @@ static inline int glc_poll(int descriptor, short events, uint64_t nanoseconds)
     return ppoll(&one, 1, &time, NULL);
 }
 
-/* Has one of those that wait lead, if none does. */
-static inline void glc_hand_on(glc_shared *s)
+/* Sleeps until the state is no longer GLC_ASLEEP; 0: or a signal came, or `until` is past. */
+static inline int glc_sleep(uint32_t *state, uint64_t until)
 {
-    if (!s->led && s->connection->first != NULL)
-        pthread_cond_signal(&((glc_waiter *)s->connection->first)->ready);
+    struct timespec at = glc_time(until);
+
+    return syscall(SYS_futex, state, FUTEX_WAIT_BITSET_PRIVATE, GLC_ASLEEP, &at, NULL,
+                   FUTEX_BITSET_MATCH_ANY) == 0 ||
+           errno == EAGAIN;
 }
 
-/* Begins a call; 0: the connection takes none. */
-static inline int glc_shared_begin(glc_shared *s, glc_waiter *w)
+/* Wakes who sleeps at a state. It may be gone by now: then this wakes nobody, or somebody who looks
+ * why it woke. */
+static inline void glc_rouse(uint32_t *state)
 {
-    int begun;
+    syscall(SYS_futex, state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
 
-    pthread_mutex_lock(&s->lock);
-    begun = glc_begin(s->connection, &w->call);
-    if (begun) {
-        s->used = glc_clock();
-        glc_flush(s->connection);
-    }
+/* Releases the lock, wakes those whose calls are over, and has one of those that wait lead if none
+ * does. */
+static inline void glc_shared_unlock(glc_shared *s)
+{
+    glc_call *call = s->over;
+    uint32_t *next = NULL;
+
+    s->over = NULL;
+    if (!s->led)
+        for (glc_call *one = s->connection->first; one != NULL && next == NULL; one = one->next) {
+            next = &((glc_waiter *)one)->state;
+            if (__atomic_exchange_n(next, GLC_AWAKE, __ATOMIC_ACQ_REL) != GLC_ASLEEP)
+                next = NULL; /* it does not wait now: in a signal's handler, say */
+        }
     pthread_mutex_unlock(&s->lock);
-    return begun;
+    if (next != NULL)
+        glc_rouse(next);
+    while (call != NULL) {
+        uint32_t *state = &((glc_waiter *)call)->state;
+        call = call->next;
+        if (__atomic_exchange_n(state, GLC_OVER, __ATOMIC_ACQ_REL) == GLC_ASLEEP)
+            glc_rouse(state);
+    }
 }
 
-/* Waits until a call is over; 0: it is not, but a signal came, or `until` is past. */
-static inline int glc_shared_wait(glc_shared *s, glc_waiter *w, uint64_t until)
+/* Waits until a call that is over is in no list any more. */
+static inline void glc_until_over(glc_waiter *w)
+{
+    uint32_t state = GLC_AWAKE;
+
+    while (__atomic_load_n(&w->state, __ATOMIC_ACQUIRE) != GLC_OVER) {
+        __atomic_compare_exchange_n(&w->state, &state, GLC_ASLEEP, 0, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE);
+        glc_sleep(&w->state, glc_clock() + GLC_IDLE);
+        state = GLC_AWAKE;
+    }
+}
+
+/* Polls the socket and does what can be done, in the place of all who wait. Returns 0 if a signal
+ * came. The lock is released meanwhile. */
+static inline int glc_lead(glc_shared *s, glc_waiter *w, uint64_t until)
 {
     glc_connection *c = s->connection;
-    int interrupted = 0;
+    uint64_t now;
+    int found = 1;
+    short events;
+
+    s->led = 1;
+    if (s->answered > 0) {
+        s->answered = 0;
+        s->gathering = 1;
+        glc_shared_unlock(s);
+        sched_yield();
+        pthread_mutex_lock(&s->lock);
+        s->gathering = 0;
+    }
+    glc_flush(c);
+    if (!w->call.over && !glc_has_more(c)) {
+        events = glc_events(c);
+        glc_shared_unlock(s);
+        now = glc_clock();
+        found = glc_poll(c->descriptor, events, until > now ? until - now : 0);
+        found = found >= 0 || errno != EINTR;
+        pthread_mutex_lock(&s->lock);
+    }
+    s->led = 0;
+    s->answered = 0;
+    glc_progress(c);
+    if (w->call.over && s->answered > 0)
+        s->answered--;
+    return found;
+}
+
+/* Waits until a call is over; 0: it is not, but a signal came, or `until` is past. The lock is held,
+ * and is released. */
+static inline int glc_wait(glc_shared *s, glc_waiter *w, uint64_t until)
+{
+    glc_connection *c = s->connection;
+    int undisturbed = 1;
     int over;
 
-    pthread_mutex_lock(&s->lock);
-    while (!w->call.over && !interrupted) {
+    while (!w->call.over && undisturbed) {
         uint64_t now = glc_clock();
         if (now >= until)
             break;
-        if (!s->led || c->wants_write) {
+        if (!s->led) {
+            undisturbed = glc_lead(s, w, until);
+        } else if (c->wants_write) {
             /* Who finds that the socket is full waits for it, also beside the one who leads. */
-            int lead = !s->led;
-            short events = lead ? glc_events(c) : POLLOUT;
-            int more = lead && glc_has_more(c);
-            int found = 1;
-            s->led = 1;
-            pthread_mutex_unlock(&s->lock);
-            if (!more)
-                found = glc_poll(c->descriptor, events, until - now);
-            interrupted = found < 0 && errno == EINTR;
+            glc_shared_unlock(s);
+            undisturbed = glc_poll(c->descriptor, POLLOUT, until - now) >= 0 || errno != EINTR;
             pthread_mutex_lock(&s->lock);
-            if (lead) {
-                s->led = 0;
-                glc_progress(c);
-            } else {
-                glc_flush(c);
-            }
+            glc_flush(c);
         } else {
-            struct timespec at = glc_time(until);
-            pthread_cond_timedwait(&w->ready, &s->lock, &at);
+            __atomic_store_n(&w->state, GLC_ASLEEP, __ATOMIC_RELEASE);
+            glc_shared_unlock(s);
+            undisturbed = glc_sleep(&w->state, until);
+            if (__atomic_load_n(&w->state, __ATOMIC_ACQUIRE) == GLC_OVER)
+                return 1;
+            pthread_mutex_lock(&s->lock);
+            if (!w->call.over)
+                __atomic_store_n(&w->state, GLC_AWAKE, __ATOMIC_RELEASE);
         }
     }
     over = w->call.over;
-    glc_hand_on(s);
-    pthread_mutex_unlock(&s->lock);
+    glc_shared_unlock(s);
+    if (over)
+        glc_until_over(w);
     return over;
 }
 
-/* Begins a call and waits for it as glc_shared_wait does; -1: the connection takes none. */
+/* As glc_wait, for a call that was begun before. */
+static inline int glc_shared_wait(glc_shared *s, glc_waiter *w, uint64_t until)
+{
+    pthread_mutex_lock(&s->lock);
+    return glc_wait(s, w, until);
+}
+
+/* Begins a call and waits for it; -1: the connection takes none, and nothing has happened. */
 static inline int glc_shared_call(glc_shared *s, glc_waiter *w, uint64_t until)
 {
-    return glc_shared_begin(s, w) ? glc_shared_wait(s, w, until) : -1;
+    w->call.on_over = glc_on_waiter_over;
+    pthread_mutex_lock(&s->lock);
+    if (!glc_begin(s->connection, &w->call)) {
+        glc_shared_unlock(s);
+        return -1;
+    }
+    s->used = glc_clock();
+    if (s->led && !s->gathering) /* or it is sent by the one who leads, who may be this one */
+        glc_flush(s->connection);
+    return glc_wait(s, w, until);
 }
 
 /* Ends a call that nobody waits for any more. */
 static inline void glc_shared_cancel(glc_shared *s, glc_waiter *w, int code, const char *text)
 {
+    int over;
+
     pthread_mutex_lock(&s->lock);
-    if (w->call.connection != NULL) {
+    over = w->call.over;
+    if (!over) {
+        w->call.on_over = NULL;
         glc_cancel(&w->call, code, text);
         glc_flush(s->connection);
     }
-    glc_hand_on(s); /* it may be the one that was to lead */
-    pthread_mutex_unlock(&s->lock);
+    glc_shared_unlock(s); /* it may be the one that was to lead */
+    if (over)
+        glc_until_over(w);
 }
 
 static inline void glc_shared_close(glc_shared *s, const char *problem)
 {
     pthread_mutex_lock(&s->lock);
     glc_close(s->connection, problem);
-    pthread_mutex_unlock(&s->lock);
+    glc_shared_unlock(s);
 }
 
 /* Goes on until the server has sent its settings; 0: it has not yet, and `until` is past. */
@@ -209,11 +307,11 @@ static inline int glc_shared_settle(glc_shared *s, uint64_t until)
         if (done || now >= until)
             break;
         short events = glc_events(c);
-        pthread_mutex_unlock(&s->lock);
+        glc_shared_unlock(s);
         glc_poll(c->descriptor, events, until - now);
         pthread_mutex_lock(&s->lock);
     }
-    pthread_mutex_unlock(&s->lock);
+    glc_shared_unlock(s);
     return done;
 }
 
@@ -257,8 +355,7 @@ static inline void glc_attend(glc_shared **all, size_t count, int wake, uint64_t
             s->led = 0;
             glc_progress(s->connection);
             ended |= s->connection->draining;
-            glc_hand_on(s);
-            pthread_mutex_unlock(&s->lock);
+            glc_shared_unlock(s);
         }
     }
 }

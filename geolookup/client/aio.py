@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
@@ -191,16 +192,27 @@ class AsyncClient(BaseClient):
 
     async def _call(self, request: wire.Request[_T], timeout: float | None) -> _T:
         limit = self._limit(timeout)
-        attempts = self._attempts(limit)
+        began = monotonic()
+        body = await self._calls().call(request.method, request.body, limit)
+        if isinstance(body, Failure):
+            body = await self._call_again(body, request, limit, began)
+        self._budget.refill()
+        return request.read(body)
+
+    async def _call_again(
+        self, failure: Failure, request: wire.Request[Any], limit: float, began: float
+    ) -> bytes:
+        """Return what comes of a call that failed once."""
+        attempts = self._attempts(began + limit)
         while True:
-            body = await self._calls().call(request.method, request.body, attempts.remaining())
-            if isinstance(body, bytes):
-                self._budget.refill()
-                return request.read(body)
-            outcome = self._outcome(body, attempts, limit, request.field)
+            outcome = self._outcome(failure, attempts, limit, request.field)
             if isinstance(outcome, GeoLookupError):
                 raise outcome
             await self._pause(outcome)
+            body = await self._calls().call(request.method, request.body, attempts.remaining())
+            if isinstance(body, bytes):
+                return body
+            failure = body
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -214,14 +226,13 @@ class AsyncClient(BaseClient):
     ) -> Answer:
         lookups = self._lookups
         assert lookups is not None  # noqa: S101
-        waiter = _Waiter(packed, limit)
-        first = lookups.enter(waiter, question)
-        if first is not None:
+        key = (question, packed is not None)
+        waiter = lookups.enter(key, lambda: _Waiter(packed, limit))
+        if waiter is None:
             try:
-                answer: Answer = await self._call(first.request, limit)
-                return answer
+                return await self._call(wire.lookup(packed, question), limit)
             finally:
-                lookups.leave(first)
+                lookups.leave(key)
         expire = asyncio.get_running_loop().call_later(
             limit, waiter.resolve, self._problem(EXPIRED, limit)
         )

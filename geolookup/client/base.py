@@ -12,7 +12,13 @@ from geolookup.client.channel import (
     channel_options,
     time_limit,
 )
-from geolookup.client.coalescing import Batch, Coalescer, Coalescing
+from geolookup.client.coalescing import (
+    CALLS_OVER_GRPCIO,
+    CALLS_OVER_NATIVE,
+    Batch,
+    Coalescer,
+    Coalescing,
+)
 from geolookup.client.failures import Failure, closed
 from geolookup.client.retry import DEFAULT_RETRY, Attempts, Budget, Retry
 from geolookup.client.target import read_target
@@ -79,13 +85,14 @@ class BaseClient:
     ) -> Coalescer | None:
         if not self._coalesce:
             return None
-        return Coalescer(self._coalesce, self._count, self._budget, self._problem, send, lock)
+        calls = self._count * (CALLS_OVER_NATIVE if self._native else CALLS_OVER_GRPCIO)
+        return Coalescer(self._coalesce, calls, self._budget, self._problem, send, lock)
 
     def _limit(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else time_limit(timeout)
 
-    def _attempts(self, limit: float) -> Attempts:
-        return Attempts(self._budget, monotonic() + limit)
+    def _attempts(self, deadline: float) -> Attempts:
+        return Attempts(self._budget, deadline)
 
     def _outcome(
         self, failure: Failure, attempts: Attempts, limit: float, field: str | None

@@ -1,9 +1,9 @@
 """Lookups that wait at the same moment become one call: which ones, when, and who gets what.
 
 Knows no threads, no event loop and no channel; `sync` and `aio` make the calls. Lookups that
-have the same question may share a call. The first goes out at once, by its own caller. Those
-that arrive while calls of their question are under way wait, and go together when one of these
-ends. So an idle client adds no wait, a busy one needs no timer, and batches grow with the load.
+have the same question may share a call. As many calls go out at once as are allowed, each by its
+own caller. Lookups that arrive beyond these wait, and go together when one of them ends. So an
+idle client adds no wait, a busy one needs no timer, and batches grow with the load.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class Coalescing:
         batch: most lookups in one call, at least 2; also kept to the service's own limit,
             which is learnt from its refusals.
         waiting: most lookups that wait to be sent; one more fails at once.
-        calls: calls under way at once for one question; None: one for each channel.
+        calls: calls under way at once for one question, beyond which lookups wait and are
+            gathered; None: for each channel one over grpcio, where a call costs the client much
+            more than a lookup in it, and 64 over the native transport.
 
     Raises:
         ValueError: a bound makes no sense.
@@ -53,11 +55,20 @@ class Coalescing:
             raise ValueError("calls: expected at least 1, or None")
 
 
+CALLS_OVER_GRPCIO = 1
+CALLS_OVER_NATIVE = 64
+"""Calls under way at once for one question and channel, unless the settings say otherwise."""
+
+
+_IDLE = 64
+"""Questions that are kept track of, although no call for them is under way."""
+
+
 class _Queue(Generic[W]):
     __slots__ = ("under_way", "waiters")
 
     def __init__(self) -> None:
-        self.under_way = 0
+        self.under_way = 1
         # Ordered, and a waiter that gives up leaves it at once: a service that hangs must
         # not make it grow.
         self.waiters: OrderedDict[W, None] = OrderedDict()
@@ -79,25 +90,34 @@ class Queues(Generic[K, W]):
         self._waiting = 0
         self._queues: dict[K, _Queue[W]] = {}
 
-    def add(self, key: K, waiter: W) -> bool:
-        """Add a lookup. True: it goes out now, and `next_batch` is due after its call.
+    def begin(self, key: K, *, always: bool = False) -> bool:
+        """Say whether a lookup goes out now; then `next_batch` is due after its call.
+
+        Args:
+            key: its own.
+            always: whether it does however many calls are under way.
+        """
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = _Queue()
+            return True
+        if queue.under_way < self._calls or always:
+            queue.under_way += 1
+            return True
+        return False
+
+    def add(self, key: K, waiter: W) -> None:
+        """Add a lookup that does not go out now.
 
         Raises:
             ServiceUnavailableError: too many wait already.
         """
-        queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = _Queue()
-        if queue.under_way < self._calls:
-            queue.under_way += 1
-            return True
         if self._waiting >= self._most_waiting:
             raise ServiceUnavailableError(
                 f"the client has {self._most_waiting:,} lookups waiting for the service"
             )
-        queue.waiters[waiter] = None
+        self._queues[key].waiters[waiter] = None
         self._waiting += 1
-        return False
 
     def remove(self, key: K, waiter: W) -> None:
         """Remove a lookup whose caller waits no more; nothing where it was sent already."""
@@ -113,14 +133,13 @@ class Queues(Generic[K, W]):
         again after it. Empty: there is nothing to send.
         """
         queue = self._queues[key]
-        number = min(self.batch, len(queue.waiters))
-        taken = [queue.waiters.popitem(last=False)[0] for _ in range(number)]
-        self._waiting -= number
-        if not taken:
+        if not queue.waiters:
             queue.under_way -= 1
-            if not queue.under_way:
+            # Not at once: making it again takes longer than what a lookup needs of it.
+            if not queue.under_way and len(self._queues) > _IDLE:
                 del self._queues[key]
-        return taken
+            return []
+        return self.more(key, self.batch)
 
     def more(self, key: K, number: int) -> list[W]:
         """Return up to so many that wait, for a call that is under way already."""
@@ -174,7 +193,8 @@ class Waiter:
         raise NotImplementedError
 
 
-_Key: TypeAlias = tuple[wire.Question, bool]
+W_ = TypeVar("W_", bound=Waiter)
+Key: TypeAlias = tuple[wire.Question, bool]
 """What lookups that share a call have in common, and whether they are addresses at all."""
 
 
@@ -189,7 +209,7 @@ class Batch:
     __slots__ = ("_request", "attempts", "key", "question", "waiters")
 
     def __init__(
-        self, question: wire.Question, key: _Key | None, waiters: list[Waiter], budget: Budget
+        self, question: wire.Question, key: Key | None, waiters: list[Waiter], budget: Budget
     ) -> None:
         self.question = question
         self.key = key
@@ -232,7 +252,7 @@ class Coalescer:
 
     Args:
         settings: how.
-        channels: how many the client has.
+        calls: calls under way at once for one question, where the settings do not say.
         budget: of the client.
         problem: returns the error of a caller, by how the call failed and its time limit.
         send: starts the call of a batch, whose end `on_answer`, `on_failure` or `on_closed`
@@ -243,7 +263,7 @@ class Coalescer:
     def __init__(
         self,
         settings: Coalescing,
-        channels: int,
+        calls: int,
         budget: Budget,
         problem: Callable[[Failure, float], GeoLookupError],
         send: Callable[[Batch], bool],
@@ -253,8 +273,8 @@ class Coalescer:
         self._problem = problem
         self._send = send
         self._lock = lock
-        self._queues: Queues[_Key, Waiter] = Queues(
-            settings.calls or channels, settings.batch, settings.waiting
+        self._queues: Queues[Key, Waiter] = Queues(
+            settings.calls or calls, settings.batch, settings.waiting
         )
         self._alone = False
         self._closed = False
@@ -263,22 +283,29 @@ class Coalescer:
         """Return the number of lookups that wait to be sent."""
         return len(self._queues)
 
-    def enter(self, waiter: Waiter, question: wire.Question) -> Batch | None:
-        """Add a lookup. A batch: its caller makes the call, and `leave` is due after it.
+    def enter(self, key: Key, make: Callable[[], W_]) -> W_ | None:
+        """Add a lookup. None: its caller makes a call for it now, and `leave` is due after it.
+
+        Args:
+            key: its own.
+            make: returns what waits, a `Waiter`.
 
         Raises:
             ServiceUnavailableError: too many wait already.
         """
-        key = (question, waiter.packed is not None)
         with self._lock:
-            alone = self._alone
-            if not (alone or self._queues.add(key, waiter)):
+            if self._queues.begin(key, always=self._alone):
                 return None
-        return Batch(question, None if alone else key, [waiter], self._budget)
+            waiter = make()
+            self._queues.add(key, waiter)
+        return waiter
 
-    def leave(self, batch: Batch) -> None:
-        """Note that a call ended, and send what waited for that."""
-        key = batch.key
+    def leave(self, key: Key | None) -> None:
+        """Note that a call ended, and send what waited for that.
+
+        Args:
+            key: of its lookups; None: it was one for an address that nothing waited behind.
+        """
         while key is not None:
             with self._lock:
                 waiters = self._queues.next_batch(key)
@@ -308,7 +335,7 @@ class Coalescer:
         try:
             self._hand_out(batch, body)
         finally:
-            self.leave(batch)
+            self.leave(batch.key)
 
     def _hand_out(self, batch: Batch, body: bytes) -> None:
         try:
@@ -344,7 +371,7 @@ class Coalescer:
                 self._alone = self._alone or self._queues.batch == 1
                 self._queues.put_back(batch.key, batch.waiters)
             self._alone = self._alone or remedy is Remedy.ALONE
-        self.leave(batch)
+        self.leave(batch.key)
         if remedy is Remedy.ALONE:
             self._send_each(batch.question, batch.waiters)
         elif remedy is Remedy.NONE:
@@ -354,7 +381,7 @@ class Coalescer:
     def send_again(self, batch: Batch) -> None:
         """Send a batch whose wait is over."""
         if not self._sent(batch):
-            self.leave(batch)
+            self.leave(batch.key)
 
     def on_closed(self, batch: Batch) -> None:
         """Note that the channel was closed under a batch."""

@@ -224,34 +224,44 @@ class Client(BaseClient):
 
     def _call(self, request: wire.Request[_T], timeout: float | None) -> _T:
         limit = self._limit(timeout)
-        attempts = self._attempts(limit)
+        began = monotonic()
+        body = self._calls.call(request.method, request.body, limit)
+        if isinstance(body, Failure):
+            body = self._call_again(body, request, limit, began)
+        self._budget.refill()
+        return request.read(body)
+
+    def _call_again(
+        self, failure: Failure, request: wire.Request[Any], limit: float, began: float
+    ) -> bytes:
+        """Return what comes of a call that failed once."""
+        attempts = self._attempts(began + limit)
         while True:
-            body = self._calls.call(request.method, request.body, attempts.remaining())
-            if isinstance(body, bytes):
-                self._budget.refill()
-                return request.read(body)
-            outcome = self._outcome(body, attempts, limit, request.field)
+            outcome = self._outcome(failure, attempts, limit, request.field)
             if isinstance(outcome, GeoLookupError):
                 raise outcome
             self._closing.wait(outcome)
             if self._closed:
                 raise closed()
+            body = self._calls.call(request.method, request.body, attempts.remaining())
+            if isinstance(body, bytes):
+                return body
+            failure = body
 
-    # Coalesced lookups. The first of a question is an ordinary call of its caller's thread. What
+    # Coalesced lookups. The first of a question are ordinary calls of their callers' threads. What
     # waits when a call ends becomes the next one, which the thread of one of its waiters makes,
     # as long as that one waits.
 
     def _coalesced(self, packed: bytes | None, question: wire.Question, limit: float) -> Answer:
         lookups = self._lookups
         assert lookups is not None  # noqa: S101
-        waiter = _Waiter(packed, limit)
-        first = lookups.enter(waiter, question)
-        if first is not None:
+        key = (question, packed is not None)
+        waiter = lookups.enter(key, lambda: _Waiter(packed, limit))
+        if waiter is None:
             try:
-                answer: Answer = self._call(first.request, limit)
-                return answer
+                return self._call(wire.lookup(packed, question), limit)
             finally:
-                lookups.leave(first)
+                lookups.leave(key)
         try:
             while waiter.outcome is None and waiter.wait():
                 if waiter.batches:

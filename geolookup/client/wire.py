@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 
@@ -78,6 +78,7 @@ class Question:
             the service may know another set by its name.
         record: whether a decision record is asked for, too.
         networks: "IGNORE": networks that hide where their users are have a verdict, too.
+        lookup: what a serialised `LookupRequest` has behind the address.
     """
 
     region_set: str | None
@@ -85,6 +86,21 @@ class Question:
     expression: str
     record: bool = False
     networks: str | None = None
+    lookup: bytes = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        request = v1.LookupRequest(
+            region_set=self.expression,
+            policy=_number(self.policy),
+            networks=_networks(self),
+        )
+        # Once for a question, as each of these takes longer than all else that a lookup needs.
+        object.__setattr__(self, "lookup", request.SerializeToString())
+        object.__setattr__(self, "_hash", hash((self.lookup, self.region_set, self.record)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @classmethod
     def of(
@@ -137,8 +153,7 @@ _POLICIES = (str, Policy)
 _question = lru_cache(256)(Question._of)
 
 
-@dataclass(frozen=True, slots=True)
-class Request(Generic[_Result_co]):
+class Request(NamedTuple, Generic[_Result_co]):
     """A call that is to be made.
 
     Attributes:
@@ -154,15 +169,21 @@ class Request(Generic[_Result_co]):
     field: str | None = None
 
 
+# The first field of a serialised `LookupRequest`, up to the address.
+_IPV4 = v1.LookupRequest(packed=bytes(4)).SerializeToString()[:-4]
+_IPV6 = v1.LookupRequest(packed=bytes(16)).SerializeToString()[:-16]
+_NO_ADDRESS = v1.LookupRequest(text="").SerializeToString()  # gets the answer INVALID
+
+
 def lookup(packed: bytes | None, question: Question) -> Request[Answer]:
     """Return the request for one address, as `packed_address` returns it."""
-    request = v1.LookupRequest(
-        region_set=question.expression,
-        policy=_number(question.policy),
-        networks=_networks(question),
-    )
-    _fill_packed(request, packed)
-    return Request(LOOKUP, request.SerializeToString(), answer)
+    if packed is None:
+        head = _NO_ADDRESS
+    elif len(packed) == 4:
+        head = _IPV4 + packed
+    else:
+        head = _IPV6 + packed
+    return Request(LOOKUP, head + question.lookup, answer)
 
 
 def lookups(rows: list[bytes | None], question: Question) -> Request[list[Answer]]:
@@ -219,7 +240,7 @@ def packed_address(address: Address) -> bytes | None:
     return packed if packed is not None and len(packed) in (4, 16) else None
 
 
-def _fill_packed(request: v1.LookupRequest | v1.ExplainRequest, packed: bytes | None) -> None:
+def _fill_packed(request: v1.ExplainRequest, packed: bytes | None) -> None:
     if packed is None:
         request.text = ""  # no address either, and gets the answer INVALID
     else:

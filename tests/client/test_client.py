@@ -333,6 +333,29 @@ def test_roster_is_sent_packed_unless_an_address_is_malformed(roster: Any, form:
     assert form_of(roster) == form
 
 
+@pytest.mark.parametrize("networks", [None, "IGNORE"])
+@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("region_set", [None, "EU-DE", RegionSet("X", frozenset(["CN", "HK"]))])
+@pytest.mark.parametrize("address", [CHINA, GERMANY6, bytes(4), bytes(16), "no"])
+def test_lookup_is_sent_as_protobuf_would_write_it(
+    address: Any, region_set: Any, policy: Policy, networks: Any
+) -> None:
+    question = wire.Question.of(region_set, policy, networks=networks)
+    packed = wire.packed_address(address)
+    expected = v1.LookupRequest(
+        region_set=question.expression,
+        policy=v1.Policy.Value(f"POLICY_{policy.name}"),
+        networks=v1.COVERING_NETWORKS_UNSPECIFIED
+        if networks is None
+        else v1.COVERING_NETWORKS_IGNORE,
+    )
+    if packed is None:
+        expected.text = ""
+    else:
+        expected.packed = packed
+    assert wire.lookup(packed, question).body == expected.SerializeToString()
+
+
 def test_text_that_is_no_address_is_not_sent() -> None:
     question = wire.Question.of("CN", Policy.UNANIMOUS)
     typed = "my name is nobody"

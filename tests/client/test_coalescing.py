@@ -29,7 +29,7 @@ from geolookup import (
     ServiceUnavailableError,
     Status,
 )
-from geolookup.client import AsyncClient, Client, Coalescing
+from geolookup.client import AsyncClient, Client, Coalescing, transports
 from geolookup.client.coalescing import Queues
 from geolookup.service import RosterLimits
 from geolookup.service.rpc import handlers
@@ -61,15 +61,15 @@ class QueuesMachine(RuleBasedStateMachine):
     def arrive(self, key: str) -> None:
         self.number += 1
         idle = self.under_way[key] < self.CALLS
-        if not idle and len(self.waiting) >= self.WAITING:
-            with pytest.raises(ServiceUnavailableError):
-                self.queues.add(key, self.number)
-            return
-        assert self.queues.add(key, self.number) == idle
+        assert self.queues.begin(key) == idle
         if idle:
             self.under_way[key] += 1
             self.sent[key].append([self.number])
+        elif len(self.waiting) >= self.WAITING:
+            with pytest.raises(ServiceUnavailableError):
+                self.queues.add(key, self.number)
         else:
+            self.queues.add(key, self.number)
             self.waiting.append((key, self.number))
 
     @precondition(lambda self: self.waiting)
@@ -220,11 +220,11 @@ def held(
 ) -> Iterator[tuple[Held, Crowd]]:
     """Run a held service and a crowd before it."""
     service = Held(dataset, limits or RosterLimits())
-    running = grpc.server(futures.ThreadPoolExecutor(20), options=[("grpc.so_reuseport", 0)])
+    running = grpc.server(futures.ThreadPoolExecutor(80), options=[("grpc.so_reuseport", 0)])
     running.add_generic_rpc_handlers((service,))
     port = running.add_insecure_port("127.0.0.1:0")
     running.start()
-    options = {"coalesce": True, "timeout": PATIENCE, "retry": None, **options}
+    options = {"coalesce": Coalescing(calls=1), "timeout": PATIENCE, "retry": None, **options}
     crowd = Crowd(kind, f"127.0.0.1:{port}", **options)
     try:
         yield service, crowd
@@ -255,6 +255,32 @@ def test_lookup_of_an_idle_client_is_sent_at_once_alone(dataset: Dataset, kind: 
         assert service.calls == [("Lookup", 1)] * 3
 
 
+@pytest.mark.parametrize(
+    ("carrier", "at_once"),
+    [
+        ("grpcio", 1),
+        pytest.param(
+            "native",
+            64,
+            marks=pytest.mark.skipif(
+                transports.missing() is not None, reason=f"{transports.missing()}"
+            ),
+        ),
+    ],
+)
+def test_lookups_are_gathered_beyond_the_calls_that_the_transport_bears(
+    dataset: Dataset, kind: str, carrier: str, at_once: int
+) -> None:
+    with held(dataset, kind, coalesce=True, transport=carrier) as (service, crowd):
+        answers = [crowd.ask(CHINA, "CN") for _ in range(at_once + 2)]
+        for _ in range(at_once):
+            assert service.entered.acquire(timeout=PATIENCE)
+        crowd.wait_for(2)
+        service.gate.set()
+        assert {one.result(PATIENCE).country for one in answers} == {"CN"}
+        assert service.calls == [*[("Lookup", 1)] * at_once, ("ClassifyRoster", 2)]
+
+
 def test_waiting_lookups_are_sent_in_one_call(dataset: Dataset, kind: str) -> None:
     asked = [(address, "CN") for address in (CHINA, AMERICA, GERMANY6, CHINA, "::ffff:1.0.1.1")]
     with held(dataset, kind) as (service, crowd):
@@ -280,14 +306,14 @@ def test_disputed_addresses_of_a_batch_are_looked_up_once_each(dataset: Dataset,
 
 
 def test_batch_is_bounded(dataset: Dataset, kind: str) -> None:
-    with held(dataset, kind, coalesce=Coalescing(batch=4)) as (service, crowd):
+    with held(dataset, kind, coalesce=Coalescing(calls=1, batch=4)) as (service, crowd):
         answers = gathered(service, crowd, [(CHINA, "CN")] * 10)
         assert {one.result(PATIENCE).country for one in answers} == {"CN"}
         assert [size for _, size in service.calls] == [1, 4, 4, 2]
 
 
 def test_lookup_beyond_the_queue_bound_fails_at_once(dataset: Dataset, kind: str) -> None:
-    with held(dataset, kind, coalesce=Coalescing(waiting=3)) as (service, crowd):
+    with held(dataset, kind, coalesce=Coalescing(calls=1, waiting=3)) as (service, crowd):
         first = crowd.ask(CHINA, "CN")
         assert service.entered.acquire(timeout=PATIENCE)
         waiting = [crowd.ask(CHINA, "CN") for _ in range(3)]

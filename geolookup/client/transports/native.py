@@ -84,19 +84,23 @@ class ThreadCalls:
         Raises:
             ServiceError: the client was closed.
         """
-        deadline = monotonic() + min(timeout, _LONGEST)
+        timeout = min(timeout, _LONGEST)
+        deadline = monotonic() + timeout
         for _ in range(_UNSEEN):
-            connection = self._connection(deadline)
-            if isinstance(connection, Failure):
-                return connection
-            if (remaining := deadline - monotonic()) <= 0:
-                return EXPIRED
-            outcome = connection.call(_PATHS[method], body, remaining, self._largest)
+            connection = self._usable()
+            if connection is None:
+                found = self._wait(deadline)
+                if isinstance(found, Failure):
+                    return found
+                connection = found
+                if (timeout := deadline - monotonic()) <= 0:
+                    return EXPIRED
+            outcome = connection.call(_PATHS[method], body, timeout, self._largest)
             if isinstance(outcome, bytes):
                 return outcome
             if self._closed:
                 raise closed()
-            if not outcome[3] or monotonic() >= deadline:
+            if not outcome[3] or (timeout := deadline - monotonic()) <= 0:
                 break
         return _failure(outcome)
 
@@ -109,15 +113,17 @@ class ThreadCalls:
         self._connections.closed = True
         self._wake.set()
 
-    def _connection(self, deadline: float) -> Connection | Failure:
-        ready = self._connections.ready
+    def _usable(self) -> Connection | None:
+        """Return the connection whose turn it is; None: there is none now."""
+        connections = self._connections
+        if not connections.attended:
+            self._attend()
+        ready = connections.ready
         for _ in ready:
             connection = ready[next(self._turns) % len(ready)]
             if connection.usable:
-                if not self._connections.attended:
-                    self._attend()
                 return connection
-        return self._wait(deadline)
+        return None
 
     def _wait(self, deadline: float) -> Connection | Failure:
         """Wait for a connection, or until none can be made."""
@@ -125,8 +131,8 @@ class ThreadCalls:
         with connections.changed:
             while not self._closed:
                 connections.missing()
-                if connections.ready:
-                    break
+                if usable := self._usable():
+                    return usable
                 wait = connections.next_attempt()
                 if wait is not None and connections.problem is not None:
                     return Failure(grpc.StatusCode.UNAVAILABLE, connections.problem)
@@ -134,9 +140,7 @@ class ThreadCalls:
                 if remaining <= 0:
                     return EXPIRED
                 connections.changed.wait(remaining if wait is None else min(wait, remaining))
-        if self._closed:
-            raise closed()
-        return self._connection(deadline)
+        raise closed()
 
     def _attend(self) -> None:
         """Have a thread answer for connections without calls, unless there is one."""
