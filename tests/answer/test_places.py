@@ -7,7 +7,6 @@ otherwise. All combinations of up to three sources are compiled, written and ask
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +16,10 @@ import pytest
 
 from geolookup import Dataset
 from geolookup.answer import file_format
-from geolookup.answer.claims import Coverage, Depth, Policy
+from geolookup.answer.claims import COVERAGES, Coverage, Depth, Mute, Policy, combine
 from geolookup.answer.dataset import encode
 from geolookup.answer.derivation import derive
+from geolookup.answer.region_sets import RegionSets
 from geolookup.build import compiler
 from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.readers import SourceRanges, code_number
@@ -65,6 +65,7 @@ class Voter:
     coverage: Coverage
     depth: Depth
     origin: str
+    mute: Mute = ()
 
 
 VERDICTS = ("INSIDE", "OUTSIDE", "UNDETERMINED")
@@ -82,14 +83,12 @@ def country(place: str) -> str:
     return place.partition("-")[0]
 
 
-@functools.cache
 def expected(
-    voters: tuple[Voter, ...], said: Said, region: frozenset[str], policy: str, needed: int
+    voters: Sequence[Voter], said: Said, region: frozenset[str], policy: str, needed: int
 ) -> Outcome:
     """Return verdict and reason by the rules of docs/answers.md."""
-    speaking = [(voter, place) for voter, place in zip(voters, said, strict=True) if place]
-    deciding = [(voter, place) for voter, place in speaking if voter.coverage == "authoritative"]
-    speaking = deciding or speaking
+    counting, ruled = counted(voters, said)
+    speaking = [(voter, place) for voter, place in counting if place]
     if not speaking:
         return "UNDETERMINED", "UNASSIGNED"
 
@@ -101,16 +100,9 @@ def expected(
     if policy == "PRIMARY":
         told = [inside for *_, inside in sides if inside is not None]
         return decided(told[0]) if told else UNKNOWN
-    silent = not deciding and any(
-        voter.coverage == "full" and not place for voter, place in zip(voters, said, strict=True)
-    )
+    silent = not all(place for _, place in counting)
     votes: dict[str, str | None] = {}
-    for voter, place in zip(voters, said, strict=True):
-        counts = (
-            voter.coverage == "authoritative" if deciding else place or voter.coverage == "full"
-        )
-        if not counts:
-            continue
+    for voter, place in counting:
         before = votes.get(voter.origin)
         exact = place and before and "-" in place and before == country(place)
         votes[voter.origin] = place if exact else before or place
@@ -141,9 +133,30 @@ def expected(
         return "UNDETERMINED", "UNCONFIRMED"
     divided = any(side(country(place)) is None for _, place in can_tell)
     telling = sum(place is not None and side(place) is not None for place in votes.values())
-    if unsettled or (divided and not deciding and telling < needed):
+    if unsettled or (divided and not ruled and telling < needed):
         return UNKNOWN
     return decided(told_sides.pop())
+
+
+def counted(voters: tuple[Voter, ...], said: Said) -> tuple[list[tuple[Voter, str | None]], bool]:
+    """Return the statements and silences that count, and whether they are authoritative."""
+    heard = [one for one in zip(voters, said, strict=True) if one[0].coverage != "advisory"]
+    named = {country(place) for _, place in heard if place}
+
+    def cannot_know(voter: Voter, place: str | None) -> bool:
+        return any(
+            unknown in named
+            and (
+                not place or (country(place) != unknown and (not filed or country(place) in filed))
+            )
+            for unknown, filed in voter.mute
+        )
+
+    able = [one for one in heard if not cannot_know(*one)]
+    if not any(place for _, place in able):
+        able = heard
+    ruling = [one for one in able if one[0].coverage == "authoritative" and one[1]]
+    return ruling or [one for one in able if one[1] or one[0].coverage == "full"], bool(ruling)
 
 
 def compiled(
@@ -171,6 +184,7 @@ def compiled_content(
             coverage=voter.coverage,
             depth=voter.depth,
             origin=voter.origin,
+            mute=voter.mute,
             within=((bytes(4), b"\xff" * 4),) if voter.coverage == "authoritative" else (),
         )
         sources.append((source, ranges))
@@ -199,7 +213,7 @@ def check(
                 }
                 for position, said in enumerate(rows):
                     got = verdicts[position], result.reasons[position].name
-                    want = expected(tuple(voters), said, frozenset(region), policy, number)
+                    want = expected(voters, said, frozenset(region), policy, number)
                     assert got == want, (name, policy, number, list(zip(voters, said, strict=True)))
 
 
@@ -212,15 +226,106 @@ def statements(depth: str, places: Sequence[str]) -> list[str | None]:
     return [None, *(place for place in places if depth == "subdivision" or "-" not in place)]
 
 
-@pytest.mark.parametrize("origins", ["abc", "aab"])
-def test_three_sources_give_the_verdicts_of_the_rules(origins: str) -> None:
+def judge(voters: Sequence[Voter], places: Sequence[str], region_sets: dict[str, set[str]]) -> None:
+    """Hold the claims of all that the sources may say against the rules, without a file."""
+    found = [RegionSets.builtin().resolve(name) for name in region_sets]
+    sets = [
+        (one.name, one.codes, one.partly, frozenset(region))
+        for one, region in zip(found, region_sets.values(), strict=True)
+    ]
+    rows = itertools.product(*(statements(voter.depth, places) for voter in voters))
+    for said in rows:
+        claim = combine(voters, said)
+        for name, codes, partly, region in sets:
+            for policy in Policy:
+                got = claim.judge(codes, policy, partly)
+                want = expected(voters, said, region, policy.name, 2)
+                assert got == want, (name, policy, list(zip(voters, said, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("places", "region_sets"),
+    [
+        (("UA", "UA-43", "RU"), ("UA/43", "UA")),
+        (("GB", "GB-ENG", "GB-LND"), ("GB/ENG", "GB-GB/LND")),
+    ],
+    ids=["two countries", "parent and child"],
+)
+def test_three_sources_of_any_kind_give_the_verdicts_of_the_rules(
+    places: Sequence[str], region_sets: Sequence[str]
+) -> None:
+    """All coverages, depths, statements and silences of three sources, of which one is advisory."""
+    regions = {name: (DIVIDED | BRITISH)[name] for name in region_sets}
+    for combination in itertools.product(kinds(COVERAGES), repeat=3):
+        if sum(coverage == "advisory" for coverage, _ in combination) > 1:
+            continue
+        voters = [Voter(*kind, origin) for kind, origin in zip(combination, "abc", strict=True)]
+        if any(voter.depth == "subdivision" for voter in voters):  # else: see `check`
+            judge(voters, places, regions)
+
+
+@pytest.mark.parametrize("position", range(3))
+def test_source_that_cannot_know_a_country_gives_the_verdicts_of_the_rules(position: int) -> None:
+    """It takes UA for RU, or says nothing; the others are of any depth."""
+    mute: Mute = (("UA", ("RU",)),)
+    for combination in itertools.product(kinds(("full", "authoritative")), repeat=3):
+        voters = [Voter(*kind, origin) for kind, origin in zip(combination, "abc", strict=True)]
+        voters[position] = replace(voters[position], mute=mute)
+        if any(voter.depth == "subdivision" for voter in voters):
+            judge(voters, ("UA", "UA-43", "RU"), {"UA/43": WORLD["UA-43"], "RU": WORLD["RU"]})
+
+
+def test_advisory_and_mute_sources_are_compiled_by_the_rules() -> None:
+    for coverage, depth, origins in itertools.product(
+        ("advisory", "authoritative"), ("country", "subdivision"), ("abc", "aab")
+    ):
+        voters = [
+            Voter("full", "subdivision", origins[0]),
+            Voter("full", "country", origins[1], (("UA", ("RU",)),)),
+            Voter(coverage, depth, origins[2]),
+        ]
+        places = ("UA", "UA-43", "UA-30", "RU")
+        rows = list(itertools.product(*(statements(voter.depth, places) for voter in voters)))
+        check(voters, rows, DIVIDED)
+
+
+def test_three_sources_give_the_verdicts_of_the_rules() -> None:
+    """Two of them are one publisher's, and the dataset is compiled and written."""
     places = ("UA", "UA-43", "UA-30", "RU")
     for combination in itertools.product(kinds(("full", "partial")), repeat=3):
-        voters = [Voter(*kind, origin) for kind, origin in zip(combination, origins, strict=True)]
+        voters = [Voter(*kind, origin) for kind, origin in zip(combination, "aab", strict=True)]
         if all(voter.depth == "country" for voter in voters):
             continue  # a dataset without subdivisions does not keep the order of three countries
         rows = list(itertools.product(*(statements(voter.depth, places) for voter in voters)))
-        check(voters, rows, DIVIDED, (1, 2) if origins == "abc" else (2,))
+        check(voters, rows, DIVIDED, (2,))
+
+
+def test_stale_dataset_decides_nothing_below_the_country() -> None:
+    """STALE comes before all that the sources say, also before an override."""
+    voters = [Voter("full", "subdivision", "a"), Voter("full", "country", "b")]
+    places = ("UA", "UA-43", "RU")
+    rows = list(itertools.product(*(statements(voter.depth, places) for voter in voters)))
+    content = compiled_content(voters, rows, with_evidence=True)
+    opened = Dataset.from_buffer(
+        encode(content, optional=content.optional), max_age=30, stale="undetermined"
+    )
+    addresses = [f"0.0.0.{last}" for last in range(len(rows))]
+    for name, policy in itertools.product(("UA/43", "UA-UA/43", "UA", "UA/43+RU"), Policy):
+        result = opened.classify([*addresses, "no"], region_set=name, policy=policy)
+        assert set(result.reasons[:-1]) == {"STALE"}
+        assert result.reasons[-1] == "INVALID"
+        assert len(result.undetermined) == len(rows) + 1
+        people = opened.classify({1: addresses, 2: ["no"]}, region_set=name, policy=policy)
+        assert list(people.reasons) == ["STALE", "INVALID"]
+        region_set = opened.region_sets.resolve(name)
+        for address in addresses:
+            answer = opened.lookup(address, name, policy)
+            assert (answer.verdict, answer.reason) == ("UNDETERMINED", "STALE")
+            derivation = derive(
+                opened.explain(address), answer, name, region_set.codes, policy, region_set.partly
+            )
+            assert derivation.steps[-1].question == "is the dataset young enough?"
+    assert opened.lookup("0.0.0.7").region == "UA-43"  # what is known is still said
 
 
 def test_two_sources_give_the_verdicts_of_the_rules() -> None:

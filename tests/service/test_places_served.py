@@ -239,3 +239,29 @@ def test_export_of_parts_of_countries_needs_regions(
     assert "add --regions" in capsys.readouterr().err
     parts = ("export", path, "--format", "csv", "-r", "UA/43", "--regions", "-o", "-")
     assert run(capsys, *parts).splitlines()[1:] == ["1.0.0.0,1.0.0.255,UA-43,ASSIGNED,"]
+
+
+@pytest.mark.parametrize("kind", [pytest.param("native", marks=needs_native), "threads"])
+def test_service_with_a_stale_dataset_decides_nothing_below_the_country(
+    path: str, kind: str
+) -> None:
+    aged: dict[str, Any] = {"max_age": 30, "stale": "undetermined"}
+    options = ("--dataset", path, "--max-age", "30", "--stale", "undetermined")
+    with (
+        serving(*options, **{TRANSPORT: kind}) as running,
+        Client(running.target) as asking,
+        open_dataset(path, **aged) as opened,
+    ):
+        for region_set in ("UA/43", "UA-UA/43"):
+            result = asking.classify(ROSTER, region_set=region_set)
+            assert result == opened.classify(ROSTER, region_set=region_set)
+            assert list(result.reasons) == [*["STALE"] * 5, "INVALID"]
+            assert result.regions == REGIONS
+            people = {"one": [CRIMEA, KYIV], "other": ["no"]}
+            grouped = asking.classify(people, region_set=region_set)
+            assert grouped == opened.classify(people, region_set=region_set)
+            assert list(grouped.reasons) == ["STALE", "INVALID"]
+            for address in ROSTER:
+                answer = asking.lookup(address, region_set)
+                assert answer == opened.lookup(address, region_set)
+                assert str(answer.verdict) == "UNDETERMINED"
