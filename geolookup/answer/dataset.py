@@ -375,11 +375,16 @@ class Dataset(metaclass=_Listed):
             ValueError: an unknown policy, or a record or participants without a region set.
             DatasetClosedError: after `close`.
         """
-        perspective = self._perspective(region_set, policy, networks)
+        perspective = self._plain
+        if region_set is not None or policy is not _UNANIMOUS or networks is not None:
+            perspective = self._perspective(region_set, policy, networks)
         table = self._table
         if (roster is None) + (ipv4 is None) + (ipv6 is None) != 2:
             raise TypeError("classify: expected exactly one of roster, ipv4 and ipv6")
-        participants = whose(roster, groups, region_set)
+        participants = None
+        # The common forms are not asked whether they are mappings, which takes a while.
+        if groups is not None or not (roster is None or type(roster) is list):
+            participants = whose(roster, groups, region_set)
         if ipv4 is not None:
             claims = table.classify_ipv4(packed_buffer(ipv4, "ipv4", 4))
         elif ipv6 is not None:
