@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -40,7 +41,8 @@ def load(name: str, *libraries: str, core: Sequence[str] = ()) -> ctypes.CDLL:
     recipe = repr((source.read_bytes(), headers, flags, libraries)).encode()
     built = cache_folder() / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}.so"
     if not built.exists():
-        partial = built.with_suffix(".partial")
+        # Several processes may build it at once, as workers of a test run do.
+        partial = built.with_suffix(f".{os.getpid()}.partial")
         links = [f"-l{library}" for library in libraries]
         done = subprocess.run(  # noqa: S603 - our own source, the machine's compiler
             [compiler, *flags, str(source), "-o", str(partial), *links],
