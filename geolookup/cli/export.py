@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 
+from geolookup.answer.claims import Network
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.country_code import read_country_code
 from geolookup.cli.options import region_set_option, region_sets_option
@@ -56,6 +57,15 @@ _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
     is_flag=True,
     help="Subdivisions in place of their countries, where two independent sources name them.",
 )
+@click.option(
+    "--network",
+    "networks",
+    type=click.Choice(tuple(Network.__members__), case_sensitive=False),
+    multiple=True,
+    metavar="KIND",
+    help="Only networks of this kind, such as VPN; may be given again. mmdb is an Anonymous-IP "
+    "database then, nftables has a set for each kind. Not for geofeed.",
+)
 @click.option("--table", metavar="NAME", help="For nftables: the table.  [default: geolookup]")
 def export_dataset(
     *,
@@ -67,6 +77,7 @@ def export_dataset(
     region_set: str | None,
     region_sets: str | None,
     regions: bool,
+    networks: tuple[str, ...],
     table: str | None,
 ) -> None:
     """Write the dataset FILE, by default the embedded one, in the format of other programs.
@@ -80,12 +91,19 @@ def export_dataset(
       geolookup export --format mmdb -o country.mmdb
       geolookup export countries.geolookup --format csv -o countries.csv
       geolookup export --format nftables --code CN --code HK -o - | nft -f -
+      geolookup export networks.geolookup -f mmdb --network VPN -o anonymous-ip.mmdb
     """
     if (codes or region_set) and format_name == "mmdb":
         option = "--code" if codes else "--region-set"
         raise click.UsageError(f"{option}: in an MMDB file the others would read as unknown")
     if region_sets is not None and region_set is None:
         raise click.UsageError("--region-sets is for --region-set")
+    if networks and format_name == "geofeed":
+        raise click.UsageError("--network: a geofeed has no place for what a network is used for")
+    if networks and format_name == "nftables" and (codes or region_set or regions):
+        raise click.UsageError(
+            "--network: nftables has sets of kinds or of countries; ask for one of them"
+        )
     if table is not None and format_name != "nftables":
         raise click.UsageError("--table is for nftables")
     if table is not None and _TABLE.fullmatch(table) is None:
@@ -95,6 +113,8 @@ def export_dataset(
     from geolookup import export as formats  # noqa: PLC0415
 
     with open_dataset(file, region_sets=region_sets) as dataset:
+        if networks and not dataset.network_lists:
+            raise click.UsageError("--network: the dataset has no lists of networks")
         chosen: Collection[str] | None = codes or None
         if region_set is not None:
             named = dataset.region_sets.resolve(region_set)
@@ -111,6 +131,7 @@ def export_dataset(
                 disputed=disputed,
                 codes=chosen,
                 regions=regions,
+                networks=[Network[name.upper()] for name in networks],
                 table=table,
                 progress=progress.update,
             )

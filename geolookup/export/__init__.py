@@ -11,6 +11,7 @@ from collections.abc import Collection
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
+from geolookup.answer.claims import Network
 from geolookup.answer.dataset import Dataset
 from geolookup.errors import MissingExtraError
 from geolookup.export.rows import Disputed, Progress, Rows
@@ -44,6 +45,7 @@ def export(
     disputed: Disputed = "omit",
     codes: Collection[str] | None = None,
     regions: bool = False,
+    networks: Collection[Network] = (),
     table: str | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -59,11 +61,15 @@ def export(
             "mmdb", where the others would read as if nothing were known of them.
         regions: write subdivisions in place of their countries, where enough sources name
             them; see `geolookup.open`.
+        networks: write only what is of one of these kinds, and the kinds with it. "mmdb" is in the
+            form of GeoIP2's Anonymous-IP then, and "nftables" has sets of kinds instead of
+            countries. Not for "geofeed", which has no place for kinds.
         table: for "nftables" only: the table that holds the sets; None: "geolookup".
         progress: called now and then with (how much is done, how much there is).
 
     Raises:
-        ValueError: an unknown format, or an argument that it has no use for.
+        ValueError: an unknown format, an argument that it has no use for, or *networks* of a
+            dataset that has no lists of networks.
         MissingExtraError: the format's library is not installed; the text says how to.
         DatasetClosedError: the dataset was closed.
         OSError: as the operating system has it, such as a full disk.
@@ -72,6 +78,14 @@ def export(
         raise ValueError(f"format_name: unknown; expected one of {', '.join(FORMATS)}")
     if codes is not None and format_name == "mmdb":
         raise ValueError("codes: an MMDB file holds all codes")
+    if networks and not dataset.network_lists:
+        raise ValueError("networks: the dataset has no lists of networks")
+    if networks and format_name == "geofeed":
+        raise ValueError("networks: a geofeed has no place for what a network is used for")
+    if networks and format_name == "nftables" and (codes is not None or regions):
+        raise ValueError(
+            "networks: nftables has sets of kinds or of countries; ask for one of them"
+        )
     if table is not None and format_name != "nftables":
         raise ValueError(f"table: {format_name} has none")
     try:
@@ -88,7 +102,17 @@ def export(
         if progress is not None:
             progress(done, round(total * more))
 
-    rows = Rows(dataset, disputed=disputed, codes=codes, regions=regions, progress=on_row)
+    # A database of countries has room for them, and its readers look for them.
+    told = networks or (Network if format_name == "mmdb" else ())
+    rows = Rows(
+        dataset,
+        disputed=disputed,
+        codes=codes,
+        regions=regions,
+        networks=tuple(told),
+        only_networks=bool(networks),
+        progress=on_row,
+    )
     module.write(rows, file, **options)
     if progress is not None:
         progress(1, 1)

@@ -10,6 +10,9 @@ databases have: IPv4-mapped, 6to4 and NAT64 addresses get the answer of the IPv4
 that they carry. A Teredo address carries its client's address inverted behind 64 other
 bits, and NAT64 prefixes of 40 to 64 bits have 8 bits in between: an alias would answer for
 another address, so these say `EMBEDDED_IPV4` and no country.
+
+What networks are used for stands in ``traits``, under GeoIP2's names for it. A database of some
+kinds of networks alone has the form of GeoIP2's Anonymous-IP.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import BinaryIO
 
 from mmdb_writer import SearchTreeLeaf, SearchTreeNode, TreeWriter
 
-from geolookup.answer.claims import NO_COUNTRY
+from geolookup.answer.claims import COVERING, NO_COUNTRY, Network
 from geolookup.answer.embedded_ipv4 import EMBEDDED_6TO4, EMBEDDED_LOW32, EMBEDDED_NAT64_32
 from geolookup.export.rows import Row, Rows, RowValue
 
@@ -30,6 +33,19 @@ Tree = SearchTreeNode | SearchTreeLeaf | None
 
 DATABASE_TYPE = "geolookup-Country"
 """Contains "Country", by which readers (geoip2) recognise the kind of database."""
+
+NETWORKS_TYPE = "GeoIP2-Anonymous-IP"
+"""As a whole the name by which readers recognise the kind of database."""
+
+_FLAGS = {
+    Network.TOR: "is_tor_exit_node",
+    Network.VPN: "is_anonymous_vpn",
+    Network.PROXY: "is_public_proxy",
+    Network.HOSTING: "is_hosting_provider",
+    Network.SATELLITE: "is_satellite_provider",
+    Network.ANYCAST: "is_anycast",
+}
+"""GeoIP2 has none for relays and mobile networks."""
 
 # The number of bits after the prefix; the first 32 of them are the IPv4 address.
 _ALIASES = {EMBEDDED_LOW32: 32, EMBEDDED_NAT64_32: 96, EMBEDDED_6TO4: 112}
@@ -41,15 +57,17 @@ def write(rows: Rows, file: BinaryIO) -> None:
     """Write a database with a record for every address.
 
     A record has ``country.iso_code`` and ``country_code``, where there is a country,
-    ``subdivisions[].iso_code``, where there is one, ``status`` and ``claimed``.
+    ``subdivisions[].iso_code``, where there is one, ``status`` and ``claimed``; and ``traits`` and
+    ``networks`` where the rows have networks. Where they have nothing else, a record has the
+    flags of ``traits`` itself and ``networks``, and other addresses have none.
     """
     with _without_garbage_collection():
-        leaves = _Leaves()
-        ipv4 = _grow(rows.of(4), 32, leaves)
-        tree = _grow(_with_ipv4(rows.of(6)), 128, leaves, ipv4)
+        leaves = _Leaves(rows.only_networks)
+        ipv4 = _grow(rows.whole(4), 32, leaves)
+        tree = _grow(_with_ipv4(rows.whole(6)), 128, leaves, ipv4)
         metadata = {
             "ip_version": 6,
-            "database_type": DATABASE_TYPE,
+            "database_type": NETWORKS_TYPE if rows.only_networks else DATABASE_TYPE,
             "languages": ["en"],
             "binary_format_major_version": 2,
             "binary_format_minor_version": 0,
@@ -61,19 +79,53 @@ def write(rows: Rows, file: BinaryIO) -> None:
         TreeWriter(tree, metadata).write(os.dup(file.fileno()))  # type: ignore[arg-type]
 
 
-class _Leaves(dict[RowValue, SearchTreeLeaf]):
+class _Leaves(dict[RowValue, SearchTreeLeaf | None]):
     """One leaf for each different record."""
 
-    def __missing__(self, value: RowValue) -> SearchTreeLeaf:
+    def __init__(self, only_networks: bool) -> None:
+        super().__init__()
+        self._only_networks = only_networks
+        self._of_kinds: dict[tuple[tuple[Network, ...], bool], SearchTreeLeaf] = {}
+
+    def __missing__(self, value: RowValue) -> SearchTreeLeaf | None:
+        leaf = self._of_networks(value) if self._only_networks else self._of_country(value)
+        self[value] = leaf
+        return leaf
+
+    def _of_networks(self, value: RowValue) -> SearchTreeLeaf | None:
+        if not value.networks:
+            return None
+        key = value.networks, value.vouched
+        if key not in self._of_kinds:
+            self._of_kinds[key] = SearchTreeLeaf({**_traits(value), **_kinds(value)})
+        return self._of_kinds[key]
+
+    def _of_country(self, value: RowValue) -> SearchTreeLeaf:
         record: dict[object, object] = {}
         if value.code != NO_COUNTRY:
             country, _, part = value.code.partition("-")
             record = {"country": {"iso_code": country}, "country_code": country}
             if part:
                 record["subdivisions"] = [{"iso_code": part}]
-        leaf = SearchTreeLeaf({**record, "status": value.status, "claimed": list(value.claimed)})
-        self[value] = leaf
-        return leaf
+        if value.networks:
+            # The library writes an empty map as an array.
+            record |= {"traits": flags} if (flags := _traits(value)) else {}
+            record |= _kinds(value)
+        return SearchTreeLeaf({**record, "status": value.status, "claimed": list(value.claimed)})
+
+
+def _kinds(value: RowValue) -> dict[object, object]:
+    return {"networks": [kind.name for kind in value.networks]}
+
+
+def _traits(value: RowValue) -> dict[object, object]:
+    """Return GeoIP2's flags; false ones are left out there, too."""
+    flags: dict[object, object] = {
+        flag: True for kind, flag in _FLAGS.items() if kind in value.networks
+    }
+    if not value.vouched and not set(COVERING).isdisjoint(value.networks):
+        flags["is_anonymous"] = True
+    return flags
 
 
 def _with_ipv4(rows: Iterator[Row]) -> Iterator[Row]:

@@ -2,7 +2,8 @@
 
 Columns: family (4 or 6), first and last (text), first_packed and last_packed (4 or 16
 bytes in network order, which within a family sort like the addresses), code, status,
-claimed (list). The file's own metadata names the dataset and its attributions.
+claimed (list), and with networks their kinds (list). The file's own metadata names the
+dataset and its attributions.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ def write(rows: Rows, file: BinaryIO) -> None:
         "geolookup.built": rows.dataset.built.isoformat(),
         "geolookup.attributions": "\n".join(rows.dataset.attributions),
     }
-    schema = SCHEMA.with_metadata(described)
+    schema = SCHEMA
+    if rows.networks:
+        kinds = pa.list_(pa.field("element", pa.string(), nullable=False))
+        schema = schema.append(pa.field("networks", kinds))
+    schema = schema.with_metadata(described)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for family in FAMILIES:
             following = rows.of(family)
@@ -61,6 +66,7 @@ def _batch(family: Family, some: list[Row], schema: pa.Schema) -> pa.RecordBatch
         [row.value.code for row in some],
         [row.value.status for row in some],
         [row.value.claimed for row in some],
+        [[kind.name for kind in row.value.networks] for row in some],
     ]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
     return pa.record_batch(arrays, schema=schema)

@@ -4,6 +4,8 @@ Neighbouring intervals with the same value are one row. The code of a row: with
 "primary" it is what `Dataset.country` answers for each address of the row; with "omit",
 the same where the status is ASSIGNED or OVERRIDE, and ``ZZ`` elsewhere. With regions it is
 the subdivision where as many independent sources name it as the dataset was opened to ask for.
+
+With networks a row also has the kinds of its network, as far as they were asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +15,16 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from geolookup.answer.claims import MAX_CLAIMS, NO_COUNTRY, Claim, Status
+from geolookup.answer.claims import (
+    MAX_CLAIMS,
+    NO_COUNTRY,
+    VOUCHED,
+    Claim,
+    Network,
+    Status,
+    network_bits,
+    networks_of,
+)
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.intervals import BITS, Family
 
@@ -40,12 +51,16 @@ class RowValue:
             one (DISPUTED, UNCONFIRMED), sorted; else empty.
         form: where the IPv4 address lies, one of the `EMBEDDED_*` numbers of
             `geolookup.answer.embedded_ipv4`; 0 for all other rows.
+        networks: what the network is used for, of the kinds that were asked for.
+        vouched: whether a relay's operator says in which country its users are.
     """
 
     code: str
     status: str
     claimed: tuple[str, ...] = ()
     form: int = 0
+    networks: tuple[Network, ...] = ()
+    vouched: bool = False
 
 
 class Row(NamedTuple):
@@ -72,6 +87,8 @@ class Rows:
         disputed: see the module.
         codes: only rows with these codes or in these countries; None: all rows, without gaps.
         regions: whether subdivisions stand in place of countries where they are known.
+        networks: the kinds that are told; empty: rows do not depend on them.
+        only_networks: whether rows without any of these kinds are left out.
         progress: called with the number of intervals of both families that were read.
     """
 
@@ -82,17 +99,22 @@ class Rows:
         disputed: Disputed = "omit",
         codes: Collection[str] | None = None,
         regions: bool = False,
+        networks: Collection[Network] = (),
+        only_networks: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.dataset = dataset
         self.regions = regions
+        self.networks = tuple(kind for kind in Network if kind in networks)
+        self.only_networks = only_networks
+        told = network_bits(self.networks)
         needed = dataset.subdivision_sources if regions else None
         self.codes = None if codes is None else frozenset(codes)
         self._progress = progress
         one: dict[RowValue, RowValue] = {}
         self._values = [
             one.setdefault(value, value)
-            for value in (_row_value(c, disputed, needed) for c in dataset.claims)
+            for value in (_row_value(c, disputed, needed, told) for c in dataset.claims)
         ]
         described = dataset.info()
         self._before = {4: 0, 6: described["ipv4_intervals"]}
@@ -102,8 +124,25 @@ class Rows:
         """Yield the rows of one family, ascending."""
         codes = self.codes
         for row in self._merged(family):
+            if self.only_networks and not row.value.networks:
+                continue
             if codes is None or not codes.isdisjoint((row.value.code, row.value.code[:2])):
                 yield row
+
+    def whole(self, family: Family) -> Iterator[Row]:
+        """Yield all rows of one family, ascending and without gaps."""
+        return self._merged(family)
+
+    def network_spans(self, family: Family) -> Iterator[tuple[Network, int, int]]:
+        """Yield kind, first and last of each kind's ranges; those of one ascend and are apart."""
+        open_: dict[Network, tuple[int, int]] = {}
+        for row in self._merged(family):
+            for kind in [kind for kind in open_ if kind not in row.value.networks]:
+                yield kind, *open_.pop(kind)
+            for kind in row.value.networks:
+                open_[kind] = open_.get(kind, (row.first,))[0], row.last
+        for kind, (first, last) in open_.items():
+            yield kind, first, last
 
     def spans(self, family: Family) -> Iterator[Span]:
         """Yield the ranges that have a code, ascending; neighbours of one code are one."""
@@ -151,7 +190,9 @@ class Rows:
             self._progress(done, self._total)
 
 
-def _row_value(claim: Claim, disputed: Disputed, subdivision_sources: int | None) -> RowValue:
+def _row_value(
+    claim: Claim, disputed: Disputed, subdivision_sources: int | None, told: int
+) -> RowValue:
     agreed = claim.status in _AGREED
     region = "" if subdivision_sources is None else claim.confirmed_region(subdivision_sources)
     code = region or claim.country
@@ -159,6 +200,8 @@ def _row_value(claim: Claim, disputed: Disputed, subdivision_sources: int | None
         code=code if agreed or disputed == "primary" else NO_COUNTRY,
         status=claim.status.name,
         claimed=() if agreed else claim.claimed,
+        networks=networks_of(claim.networks & told),
+        vouched=bool(claim.networks & VOUCHED and told & Network.RELAY.bit),
     )
 
 
