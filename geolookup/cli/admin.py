@@ -59,15 +59,17 @@ def administer() -> None:
 
 
 @administer.command(name="reload", epilog=_EPILOG, short_help="Read the dataset file again.")
+@click.option("--lift-rollback", is_flag=True, help="Take what a rollback holds back, too.")
 @_options
-def reload_service(*, as_json: bool, connection: Connection) -> int:
+def reload_service(*, lift_rollback: bool, as_json: bool, connection: Connection) -> int:
     """Have the service read its dataset file and region sets again, and swap them in.
 
     A file that is damaged, unsigned where it must be signed, or that changes more than
-    it may, is refused, and the service goes on with what it has.
+    it may, is refused, and the service goes on with what it has. What the service was
+    rolled back from is not taken either, unless --lift-rollback is given.
     """
     with _connect(connection) as control:
-        return _show_reload(control.reload(), as_json=as_json)
+        return _show_reload(control.reload(lift_rollback=lift_rollback), as_json=as_json)
 
 
 @administer.command(
@@ -75,7 +77,12 @@ def reload_service(*, as_json: bool, connection: Connection) -> int:
 )
 @_options
 def roll_back_service(*, as_json: bool, connection: Connection) -> int:
-    """Have the service return to the dataset that was in service before."""
+    """Have the service return to the dataset that was in service before.
+
+    The current one is held back until the file has another: neither a reload, a signal,
+    a change of the region sets nor a restart takes it. 'geolookup admin reload
+    --lift-rollback' does.
+    """
     with _connect(connection) as control:
         return _show_reload(control.rollback(), as_json=as_json)
 
@@ -140,6 +147,8 @@ def _show_reload(reload: Reload, *, as_json: bool) -> int:
     else:
         previous = f", previous {reload.previous}" if reload.previous else ""
         click.echo(f"{reload.outcome}: dataset {reload.dataset}{previous}")
+        if reload.reason:
+            click.echo(f"geolookup: {printable(reload.reason)}", err=True)
     return _REFUSED if refused else 0
 
 
@@ -164,6 +173,7 @@ def _plain_status(status: ServiceStatus) -> dict[str, object]:
         "expired_overrides": [one.as_json() for one in status.expired_overrides],
         "age": status.age and status.age.as_json(),
         "kept_too_long": [one.as_json() for one in status.kept_too_long],
+        "held_back": dict(status.held_back),
         "workers": [_plain_worker(worker) for worker in status.workers],
     }
 
@@ -187,6 +197,10 @@ def _status_text(status: ServiceStatus) -> str:
         ["dataset", status.dataset],
         *([["age", printable(str(status.age))]] if status.age is not None else []),
         ["previous", status.previous or "none"],
+        *(
+            ["held back", printable(f"{name} {digest}, by a rollback")]
+            for name, digest in status.held_back.items()
+        ),
         ["started", _time(status.started)],
     ]
     if status.last_reload is not None and status.last_reload_time is not None:

@@ -47,8 +47,10 @@ class Reload(_message.Message):
     def __init__(self, outcome: _Optional[_Union[Outcome, str]] = ..., dataset: _Optional[str] = ..., previous: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ReloadRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("lift_rollback",)
+    LIFT_ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    lift_rollback: bool
+    def __init__(self, lift_rollback: bool = ...) -> None: ...
 
 class ReloadResponse(_message.Message):
     __slots__ = ("reload",)
@@ -71,7 +73,14 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("serving", "dataset", "previous", "start_time", "last_reload", "last_reload_time", "workers", "reload_counts", "expired_overrides", "age", "kept_too_long")
+    __slots__ = ("serving", "dataset", "previous", "start_time", "last_reload", "last_reload_time", "workers", "reload_counts", "expired_overrides", "age", "kept_too_long", "held_back")
+    class HeldBackEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SERVING_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +92,7 @@ class GetStatusResponse(_message.Message):
     EXPIRED_OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     KEPT_TOO_LONG_FIELD_NUMBER: _ClassVar[int]
+    HELD_BACK_FIELD_NUMBER: _ClassVar[int]
     serving: bool
     dataset: str
     previous: str
@@ -94,7 +104,8 @@ class GetStatusResponse(_message.Message):
     expired_overrides: _containers.RepeatedCompositeFieldContainer[ExpiredOverride]
     age: DatasetAge
     kept_too_long: _containers.RepeatedCompositeFieldContainer[KeptSource]
-    def __init__(self, serving: bool = ..., dataset: _Optional[str] = ..., previous: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_reload: _Optional[_Union[Reload, _Mapping]] = ..., last_reload_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., reload_counts: _Optional[_Iterable[_Union[ReloadCount, _Mapping]]] = ..., expired_overrides: _Optional[_Iterable[_Union[ExpiredOverride, _Mapping]]] = ..., age: _Optional[_Union[DatasetAge, _Mapping]] = ..., kept_too_long: _Optional[_Iterable[_Union[KeptSource, _Mapping]]] = ...) -> None: ...
+    held_back: _containers.ScalarMap[str, str]
+    def __init__(self, serving: bool = ..., dataset: _Optional[str] = ..., previous: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_reload: _Optional[_Union[Reload, _Mapping]] = ..., last_reload_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., reload_counts: _Optional[_Iterable[_Union[ReloadCount, _Mapping]]] = ..., expired_overrides: _Optional[_Iterable[_Union[ExpiredOverride, _Mapping]]] = ..., age: _Optional[_Union[DatasetAge, _Mapping]] = ..., kept_too_long: _Optional[_Iterable[_Union[KeptSource, _Mapping]]] = ..., held_back: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DatasetAge(_message.Message):
     __slots__ = ("days", "max_age", "is_stale", "withholds_verdicts", "stale_sources")

@@ -76,7 +76,8 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Rollback(self, request, context):
-        """Rollback returns to the dataset that was in service before the current one.
+        """Rollback returns to the dataset that was in service before the current one,
+        and holds the current one back until another comes or Reload lifts that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,9 +59,10 @@ class RemoteControl:
         )
         self._stub: Any = admin_v1_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
-    def reload(self) -> Reload:
+    def reload(self, *, lift_rollback: bool = False) -> Reload:
         """See `Control.reload`."""
-        answer = self._call(self._stub.Reload, admin_v1.ReloadRequest())
+        request = admin_v1.ReloadRequest(lift_rollback=lift_rollback)
+        answer = self._call(self._stub.Reload, request)
         return self._read(lambda: reload_of(answer.reload))
 
     def rollback(self) -> Reload:

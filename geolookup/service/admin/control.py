@@ -35,7 +35,8 @@ class Reload:
         outcome: how it ended.
         dataset: id of the dataset in service now.
         previous: id of the dataset that `Control.rollback` would return to; empty: none.
-        reason: why it was refused, or empty. It holds fixed texts and file names; no address.
+        reason: why it was refused, or what a rollback holds back, or empty. It holds fixed
+            texts and file names; no address.
     """
 
     outcome: Outcome
@@ -109,6 +110,8 @@ class ServiceStatus:
         kept_too_long: its sources whose licences forbid to keep data that old.
         stalled_for: seconds for which the supervisor has done nothing, if that is too long; it
             may not know then how its workers are, and is not serving.
+        held_back: digests of the files that a rollback holds back, by the names of their
+            settings; a dataset's is its id.
     """
 
     serving: bool
@@ -123,17 +126,25 @@ class ServiceStatus:
     age: Age | None = None
     kept_too_long: Sequence[KeptSource] = ()
     stalled_for: float = 0.0
+    held_back: Mapping[str, str] = field(default_factory=dict)
 
 
 class Control(Protocol):
     """The operations. Any thread may call them; each returns when it is done."""
 
-    def reload(self) -> Reload:
-        """Read the dataset, region sets and rules again, and have all workers swap to them."""
+    def reload(self, *, lift_rollback: bool = False) -> Reload:
+        """Read the dataset, region sets and rules again, and have all workers swap to them.
+
+        Args:
+            lift_rollback: take what a rollback holds back, too.
+        """
         ...
 
     def rollback(self) -> Reload:
-        """Return to the dataset that was in service before."""
+        """Return to the dataset that was in service before, and hold the current one back.
+
+        It is held back until another comes, or `reload` lifts the rollback.
+        """
         ...
 
     def status(self) -> ServiceStatus:

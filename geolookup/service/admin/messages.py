@@ -82,6 +82,7 @@ def status_message(status: ServiceStatus) -> admin_v1.GetStatusResponse:
         message.age.CopyFrom(_age_message(status.age))
     for kept in status.kept_too_long:
         message.kept_too_long.add(name=kept.name, date=kept.date, keep_days=kept.keep_days)
+    message.held_back.update(status.held_back)
     for worker in status.workers:
         message.workers.add(
             number=worker.number,
@@ -131,6 +132,7 @@ def status_of(message: admin_v1.GetStatusResponse) -> ServiceStatus:
             ExpiringOverride(one.number, date.fromisoformat(one.expires), one.comment)
             for one in message.expired_overrides
         ],
+        held_back=dict(message.held_back),
         age=_age(message.age) if message.HasField("age") else None,
         kept_too_long=[
             KeptSource(one.name, one.date, one.keep_days) for one in message.kept_too_long

@@ -167,8 +167,11 @@ class _AdminServicer(admin_v1_grpc.AdminServiceServicer):
         self._control = control
         self._on_change = on_change
 
-    def Reload(self, _request: object, _context: object) -> admin_v1.ReloadResponse:  # noqa: N802
-        return admin_v1.ReloadResponse(reload=reload_message(self._control.reload()))
+    def Reload(  # noqa: N802
+        self, request: admin_v1.ReloadRequest, _context: object
+    ) -> admin_v1.ReloadResponse:
+        result = self._control.reload(lift_rollback=request.lift_rollback)
+        return admin_v1.ReloadResponse(reload=reload_message(result))
 
     def Rollback(self, _request: object, _context: object) -> admin_v1.RollbackResponse:  # noqa: N802
         return admin_v1.RollbackResponse(reload=reload_message(self._control.rollback()))

@@ -245,6 +245,11 @@ def _service(status: ServiceStatus) -> Iterator[Metric]:
         "When the service was started.",
         value=status.started.timestamp(),
     )
+    yield GaugeMetricFamily(
+        "geolookup_rollback_holds",
+        "1 while a rollback holds back what the files have, else 0.",
+        value=bool(status.held_back),
+    )
     reloads = CounterMetricFamily(
         "geolookup_reloads", "Reloads and rollbacks, by outcome.", labels=("outcome",)
     )

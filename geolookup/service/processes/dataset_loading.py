@@ -12,9 +12,10 @@ from typing import Final
 
 from geolookup.answer.claims import SUBDIVISION_SOURCES
 from geolookup.answer.dataset import EMBEDDED, Dataset
-from geolookup.answer.file_format import check_header
+from geolookup.answer.file_format import check_header, header_digest
 from geolookup.answer.region_sets import RegionSets
 from geolookup.errors import DatasetError, GeoLookupError, RegionSetError
+from geolookup.service.processes.rollback import Hold, Identity, RollbackFolder
 from geolookup.service.processes.sealed_memory import TRANSIENT_ERRORS, SealedCopy, seal_file
 from geolookup.service.rpc.envoy_authz import RuleError, Rules
 from geolookup.service.settings import Settings
@@ -40,14 +41,23 @@ class LoadedDataset:
         file: the sealed copy of the dataset file.
         region_sets: the sealed copy of the file of region sets, if there is one.
         rules: the sealed copy of the rules of Envoy's authorization, if there are any.
-        identity: equal only if every byte of all files is.
+        identity: digests of the parts that are used; equal only if every byte of all is.
+        hold: what a rollback still holds back; the parts that it kept are among those above.
+        signature: content of the dataset's signature file; empty: no key is set.
     """
 
     dataset: Dataset
     file: SealedCopy
     region_sets: SealedCopy | None
     rules: SealedCopy | None
-    identity: tuple[str, ...]
+    identity: Identity
+    hold: Hold
+    signature: bytes
+
+    @property
+    def parts(self) -> tuple[SealedCopy, SealedCopy | None, SealedCopy | None]:
+        """The sealed copies, in the order of `identity`."""
+        return self.file, self.region_sets, self.rules
 
     def close(self) -> None:
         """Close the dataset and the copies. Workers that have opened them keep them."""
@@ -73,13 +83,17 @@ def watched_files(settings: Settings) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def load(settings: Settings, before: LoadedDataset | None = None) -> LoadedDataset:
+def load(
+    settings: Settings, before: LoadedDataset | None = None, hold: Hold | None = None
+) -> LoadedDataset:
     """Read the dataset, the region sets and the rules, seal them, and check the sealed copies.
 
     Args:
         settings: the files, the public keys, the canaries and the limits.
         before: the dataset in service. The change from it must be within the limits;
             the same dataset is not checked again.
+        hold: what a rollback holds back. A part that it withdrew is not used; what it kept is
+            taken from *before*, at a start from the folder of rollbacks.
 
     Raises:
         GeoLookupError: a file can't be read, is damaged or not signed as required, or
@@ -88,7 +102,7 @@ def load(settings: Settings, before: LoadedDataset | None = None) -> LoadedDatas
     """
     name = EMBEDDED if settings.dataset is None else os.fspath(settings.dataset)
     try:
-        return _load(settings, name, before)
+        return _load(settings, name, before, hold or Hold())
     except OSError as error:
         raise TransientError(f"{name}: can't be loaded: {error.strerror}") from None
     except MemoryError:
@@ -100,28 +114,90 @@ def load(settings: Settings, before: LoadedDataset | None = None) -> LoadedDatas
         raise
 
 
-def _load(settings: Settings, name: str, before: LoadedDataset | None) -> LoadedDataset:
+def _load(settings: Settings, name: str, before: LoadedDataset | None, hold: Hold) -> LoadedDataset:
     with contextlib.ExitStack() as undo:
-        file = seal_file(name, _LARGEST, lambda header, size: check_header(header, size, name))
-        undo.callback(file.close)
-        region_sets = _seal_text(settings.region_sets, RegionSetError, undo)
-        rules = _seal_text(settings.authz_rules, RuleError, undo)
+        parts: list[SealedCopy | None] = [
+            _seal_dataset(name, undo),
+            _seal_text(settings.region_sets, RegionSetError, undo),
+            _seal_text(settings.authz_rules, RuleError, undo),
+        ]
+        sealed = tuple(parts)
+        found = [_digest_of(part, number) for number, part in enumerate(parts)]
+        for number, withdrawn in enumerate(hold.withdrawn):
+            if withdrawn and withdrawn == found[number]:
+                parts[number] = _kept(settings, before, hold, number, undo)
+        file, region_sets, rules = parts
+        assert file is not None  # noqa: S101 - there is always a dataset
         dataset = open_sealed(file, region_sets, settings)
         undo.callback(dataset.close)
         # Opening a dataset skips the sections that only explanations need. A service checks
         # them, or damage there would stay hidden until a decision has to be explained.
         dataset.check_sections()
         open_rules(rules, dataset)
-        texts = ("" if sealed is None else _digest(sealed) for sealed in (region_sets, rules))
-        identity = (dataset.id, *texts)
+        digests = [_digest_of(part, number) for number, part in enumerate(parts)]
+        signature = b""
         if settings.public_key is not None:
-            from geolookup.answer import signature  # noqa: PLC0415
-
-            signature.check(name, dataset.id, settings.public_key)
+            if before is not None and file is not sealed[0]:
+                # It was checked. The signature file is about the dataset that was withdrawn.
+                signature = before.signature
+            else:
+                signature = _check_signature(file.name, dataset.id, settings.public_key)
         if before is None or dataset.id != before.dataset.id:
             _check(settings, name, dataset, None if before is None else before.dataset)
         undo.pop_all()
-    return LoadedDataset(dataset, file, region_sets, rules, identity)
+    # Those that are not used any more.
+    for number, part in enumerate(parts):
+        unused = sealed[number]
+        if unused is not None and unused is not part:
+            unused.close()
+    return LoadedDataset(
+        dataset,
+        file,
+        region_sets,
+        rules,
+        (digests[0], digests[1], digests[2]),
+        hold.after_load(found),
+        signature,
+    )
+
+
+def _seal_dataset(name: str, undo: contextlib.ExitStack) -> SealedCopy:
+    file = seal_file(name, _LARGEST, lambda header, size: check_header(header, size, name))
+    undo.callback(file.close)
+    return file
+
+
+def _kept(
+    settings: Settings,
+    before: LoadedDataset | None,
+    hold: Hold,
+    number: int,
+    undo: contextlib.ExitStack,
+) -> SealedCopy:
+    """Return a copy of the part that a rollback kept, for a part that it withdrew."""
+    if before is not None:
+        used = before.parts[number]
+        assert used is not None  # noqa: S101 - a part that is held back has one in its place
+        copy = SealedCopy(os.dup(used.descriptor), used.name, used.size)
+        undo.callback(copy.close)
+        return copy
+    path = RollbackFolder(settings).file(number, hold)
+    if number == 0:
+        kept = _seal_dataset(os.fspath(path), undo)
+    else:
+        kept = seal_file(os.fspath(path), _LARGEST_TEXT)
+        undo.callback(kept.close)
+    if _digest_of(kept, number) != hold.kept[number]:
+        raise DatasetError(f"{path}: not the file that the rollback kept")
+    return kept
+
+
+def _check_signature(name: str, identity: str, public_key: Path) -> bytes:
+    """Check a dataset's signature, and return the content of the signature file."""
+    from geolookup.answer import signature  # noqa: PLC0415
+
+    signature.check(name, identity, public_key)
+    return Path(name + signature.SUFFIX).read_bytes()
 
 
 def open_sealed(
@@ -199,5 +275,10 @@ def _seal_text(
     return sealed
 
 
-def _digest(sealed: SealedCopy) -> str:
-    return hashlib.sha256(sealed.map()).hexdigest()
+def _digest_of(part: SealedCopy | None, number: int) -> str:
+    """Return the id of a dataset, the digest of a text; empty: there is no such file."""
+    if part is None:
+        return ""
+    content = memoryview(part.map())
+    # A dataset's id pins all of its bytes.
+    return header_digest(content).hex() if number == 0 else hashlib.sha256(content).hexdigest()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from geolookup.answer.age import age_warning
 from geolookup.errors import GeoLookupError
@@ -26,6 +26,7 @@ from geolookup.service.processes import dataset_loading, operating_system
 from geolookup.service.processes.dataset_loading import LoadedDataset, TransientError
 from geolookup.service.processes.event_loop import EventLoop
 from geolookup.service.processes.listen_address import HeldListenAddress
+from geolookup.service.processes.rollback import Hold, RollbackFolder
 from geolookup.service.processes.workers import STOP_MARGIN, Broadcast, WorkerPool
 from geolookup.service.rpc import transports
 from geolookup.service.settings import ListenAddress, Settings
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
     from geolookup.service.admin.server import AdminServer
     from geolookup.service.monitoring.metrics import MetricsServer
+
+_T = TypeVar("_T")
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _REPORT_INTERVAL: Final = 1.0
@@ -127,6 +130,8 @@ class Supervisor:
         self._metrics: MetricsServer | None = None
         self._current: LoadedDataset | None = None
         self._previous: LoadedDataset | None = None
+        self._hold = Hold()
+        self._rollback_folder = RollbackFolder(settings)
         self._generation = 0
         # Reloads and rollbacks run one after the other.
         self._waiting: deque[_Change] = deque()
@@ -152,9 +157,7 @@ class Supervisor:
         # The workers load gRPC while the dataset is read.
         self._workers.start()
         self._open_listeners()
-        self._run_in_background(
-            lambda: dataset_loading.load(self._settings), self._deploy, self._fail_to_start
-        )
+        self._run_in_background(self._load_first, self._deploy, self._fail_to_start)
         self._loop.run()
         if self._failure is not None:
             raise self._failure
@@ -203,8 +206,13 @@ class Supervisor:
         if metrics is not None:
             metrics.stop()
 
+    def _load_first(self) -> LoadedDataset:
+        return dataset_loading.load(self._settings, hold=self._rollback_folder.read())
+
     def _deploy(self, loaded: LoadedDataset) -> None:
-        self._current = loaded
+        self._current, self._hold = loaded, loaded.hold
+        if self._hold:
+            log.event("rollback", dataset=loaded.dataset.id, reason=str(self._hold))
         self._workers.deploy(self._generation, loaded)
 
     def _fail_to_start(self, error: BaseException) -> None:
@@ -318,9 +326,9 @@ class Supervisor:
 
     # --- Control: called by threads of the admin and the metrics listener
 
-    def reload(self) -> Reload:
+    def reload(self, *, lift_rollback: bool = False) -> Reload:
         """See `Control.reload`."""
-        return self._request(self._reload)
+        return self._request(lambda change: self._reload(change, lift_rollback=lift_rollback))
 
     def rollback(self) -> Reload:
         """See `Control.rollback`."""
@@ -347,6 +355,7 @@ class Supervisor:
             expired_overrides=() if current is None else current.dataset.expired_overrides(),
             age=None if current is None else current.dataset.age,
             kept_too_long=() if current is None else current.dataset.kept_too_long(),
+            held_back=self._hold.held_back(),
         )
 
     def drain(self) -> None:
@@ -420,7 +429,7 @@ class Supervisor:
         if self._waiting:
             self._change(self._waiting.popleft())
 
-    def _reload(self, change: _Change) -> None:
+    def _reload(self, change: _Change, *, lift_rollback: bool = False) -> None:
         self._watch.mark_read()
         before = self._current
 
@@ -437,26 +446,55 @@ class Supervisor:
         def on_loaded(found: LoadedDataset) -> None:
             if before is not None and found.identity == before.identity:
                 found.close()
-                self._finish(change, self._outcome(Outcome.UNCHANGED))
+                self._finish_held(change, Outcome.UNCHANGED, found.hold)
             else:
-                self._swap(change, found, keep=False)
+                self._swap(change, found, found.hold, keep=False)
 
+        hold = Hold() if lift_rollback else self._hold
         self._run_in_background(
-            lambda: dataset_loading.load(self._settings, before), on_loaded, on_failed
+            lambda: dataset_loading.load(self._settings, before, hold), on_loaded, on_failed
         )
 
     def _roll_back(self, change: _Change) -> None:
-        if self._previous is None:
+        if self._current is None or self._previous is None:
             self._finish(change, self._refused("there is no dataset to return to"))
         else:
-            self._swap(change, self._previous, keep=True)
+            hold = self._hold.after_rollback(self._current.identity, self._previous.identity)
+            self._swap(change, self._previous, hold, keep=True)
 
-    def _swap(self, change: _Change, found: LoadedDataset, *, keep: bool) -> None:
+    def _finish_held(self, change: _Change, outcome: Outcome, hold: Hold) -> None:
+        """Finish a change after which *hold* is held back; keep that for a restart first."""
+        reason = str(hold) if hold and outcome is Outcome.UNCHANGED else ""
+        if hold == self._hold:
+            self._finish(change, self._outcome(outcome, reason))
+            return
+        self._hold = hold
+        kept = self._current
+        assert kept is not None  # noqa: S101 - something was loaded
+
+        def on_written(_: None) -> None:
+            self._finish(change, self._outcome(outcome, reason))
+
+        def on_failed(error: BaseException) -> None:
+            # The rollback holds all the same, for as long as this process runs.
+            why = error.strerror if isinstance(error, OSError) else log.describe(error)
+            problem = f"a restart ends the rollback: {self._rollback_folder.path}: {why}"
+            log.event("rollback", "warning", dataset=kept.dataset.id, reason=problem)
+            self._finish(change, self._outcome(outcome, problem))
+
+        def write() -> None:
+            contents = [b"" if part is None else part.map() for part in kept.parts]
+            self._rollback_folder.write(hold, contents, kept.signature)
+
+        self._run_in_background(write, on_written, on_failed)
+
+    def _swap(self, change: _Change, found: LoadedDataset, hold: Hold, *, keep: bool) -> None:
         """Have all workers open a dataset, and answer from it once all have opened it.
 
         Args:
             change: the reload or rollback.
             found: the dataset.
+            hold: what is held back afterwards.
             keep: whether to keep the dataset open if a worker refuses it.
         """
         self._generation += 1
@@ -481,7 +519,7 @@ class Supervisor:
 
         def on_swapped(_: Broadcast) -> None:
             # A worker that did not swap has ended, and its successor has the new dataset.
-            self._finish(change, self._outcome(Outcome.SWAPPED))
+            self._finish_held(change, Outcome.SWAPPED, hold)
 
         self._workers.load(generation, found, on_loaded)
 
@@ -535,11 +573,11 @@ class Supervisor:
 
     def _run_in_background(
         self,
-        work: Callable[[], LoadedDataset],
-        on_done: Callable[[LoadedDataset], None],
+        work: Callable[[], _T],
+        on_done: Callable[[_T], None],
         on_failed: Callable[[BaseException], None],
     ) -> None:
-        def on_finished(future: Future[LoadedDataset]) -> None:
+        def on_finished(future: Future[_T]) -> None:
             if future.cancelled():
                 return
             error = future.exception()

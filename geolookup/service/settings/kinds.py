@@ -196,6 +196,13 @@ class FilePath(Kind[Path | None]):
         return NONE if value is None else str(value)
 
 
+class FolderPath(FilePath):
+    """A folder's path, or none; see `FilePath`."""
+
+    metavar = "FOLDER"
+    expected = f"a folder's path, or {NONE}"
+
+
 class Listener(Kind[str | None]):
     """A listener's address.
 

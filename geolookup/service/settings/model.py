@@ -20,6 +20,7 @@ from geolookup.service.settings.kinds import (
     Choice,
     Covering,
     FilePath,
+    FolderPath,
     Kind,
     Listener,
     Listeners,
@@ -248,6 +249,13 @@ class Settings:
         FilePath(),
         "TOML file with the rules of Envoy's authorization, which is then answered; none: its"
         " routes have the rules",
+    )
+    rollback_folder: Path | None = _setting(
+        None,
+        _DATA,
+        FolderPath(),
+        "Where the dataset of a rollback is kept, so that it holds after a restart; none: beside"
+        " the dataset, by its name and .rollback",
     )
     watch: float = _setting(
         1.0,

@@ -61,9 +61,9 @@ class MemoryControl:
     """Called by `reload` first."""
     asked: list[str] = field(default_factory=list)
 
-    def reload(self) -> Reload:
+    def reload(self, *, lift_rollback: bool = False) -> Reload:
         self.before()
-        self.asked.append("reload")
+        self.asked.append("reload, lifting" if lift_rollback else "reload")
         return self.outcome
 
     def rollback(self) -> Reload:
@@ -86,6 +86,7 @@ class MemoryControl:
             expired_overrides=[ExpiringOverride(2, date(2026, 6, 1), "office")],
             age=Age(90, 60, "undetermined", True, ("lite",)),
             kept_too_long=[KeptSource("lite", "2026-06-01", 30)],
+            held_back={"dataset": OLD, "region_sets": NEW},
         )
 
     def drain(self) -> None:
@@ -136,7 +137,8 @@ def test_what_the_control_says_arrives_whole(control: MemoryControl, remote: Rem
     assert remote.status() == control.status()
     assert remote.reload() == control.outcome
     assert remote.rollback() == Reload(Outcome.SWAPPED, OLD, NEW)
-    assert control.asked == ["reload", "rollback"]
+    assert remote.reload(lift_rollback=True) == control.outcome
+    assert control.asked == ["reload", "rollback", "reload, lifting"]
 
 
 @pytest.mark.parametrize("outcome", Outcome)

@@ -55,10 +55,11 @@ class FixedControl:
         assert self.held.wait(PATIENCE)
         return self.answer
 
-    def reload(self) -> Reload:
+    def reload(self, *, lift_rollback: bool = False) -> Reload:  # noqa: ARG002 - of Control
         raise AssertionError
 
-    rollback = reload
+    def rollback(self) -> Reload:
+        raise AssertionError
 
     def drain(self) -> None:
         raise AssertionError
