@@ -48,7 +48,7 @@ def extension(name: str, compiler: list[str], linker: list[str]) -> Extension:
     )
 
 
-extensions = [extension(name, [], []) for name in ("_core", "_sweep", "_meter")]
+extensions = [extension(name, [], []) for name in ("_core", "_arrow", "_sweep", "_meter")]
 # Without these the service runs over gRPC's public server, and says so: docs/transports.md.
 nghttp2, openssl = library("libnghttp2 >= 1.52"), library("openssl >= 3")
 if nghttp2 is None:

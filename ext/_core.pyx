@@ -54,6 +54,16 @@ def api():
     return PyCapsule_New(<void *>&gl_core_functions, GL_CORE_API_NAME, NULL)
 
 
+cdef gl_table_lent _no_table
+
+
+def no_table():
+    """Return what other extension modules parse addresses with, as `Table.handle`; it has none."""
+    _no_table.table = NULL
+    _no_table.isa = &gl_isas[_isa_count - 1]
+    return PyCapsule_New(<void *>&_no_table, GL_TABLE_NAME, NULL)
+
+
 def isa_paths():
     """Return the names of the code paths that this processor supports, plainest first."""
     return tuple([gl_isas[i].name.decode() for i in range(_isa_count)])

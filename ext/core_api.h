@@ -18,6 +18,10 @@ typedef struct gl_table_handle gl_table_handle;
 typedef struct gl_results gl_results;
 typedef struct gl_answer gl_answer;
 
+/* Of roster_text.h, for who reads addresses in a form that is none of the core's. */
+struct gl_item;
+struct gl_roster;
+
 typedef struct {
     /* The claim of a lookup's address. */
     unsigned (*claim)(const gl_table_handle *table, const gl_request *request);
@@ -37,6 +41,11 @@ typedef struct {
     size_t (*size)(const gl_answer *answer);
     uint8_t *(*write)(gl_answer *answer, uint8_t *out);
     void (*end)(gl_answer *answer);
+    /* Appends the addresses of items to a roster, which has room for them. */
+    void (*read_items)(const gl_table_handle *table, const struct gl_item *items, size_t n,
+                       struct gl_roster *roster);
+    /* Writes the claims of a roster, in its order; 0 for what is no address. */
+    void (*classify)(const gl_table_handle *table, const struct gl_roster *roster, uint16_t *out);
 } gl_core_api;
 
 #endif

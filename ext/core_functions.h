@@ -74,9 +74,20 @@ static void gl_api_end(gl_answer *answer)
     free(answer);
 }
 
+static void gl_api_read_items(const gl_table_handle *table, const gl_item *items, size_t n,
+                              gl_roster *roster)
+{
+    table->isa->read_items(items, n, roster);
+}
+
+static void gl_api_classify(const gl_table_handle *table, const gl_roster *roster, uint16_t *out)
+{
+    table->isa->classify_roster(table->table, roster, out);
+}
+
 static const gl_core_api gl_core_functions = {
     gl_api_claim,   gl_api_begin, gl_api_step,  gl_api_statuses, gl_api_verdicts,
-    gl_api_reasons, gl_api_size,  gl_api_write, gl_api_end,
+    gl_api_reasons, gl_api_size,  gl_api_write, gl_api_end,  gl_api_read_items, gl_api_classify,
 };
 
 #endif

@@ -37,14 +37,14 @@ GL_INLINE int gl_parse(const char *s, size_t n, uint8_t out[16], int isa)
  * these. */
 enum { GL_PACKED4 = 0xF4, GL_PACKED6 = 0xF6, GL_UNREADABLE = 0xFF };
 
-typedef struct {
+typedef struct gl_item {
     const char *data;
     size_t form;
 } gl_item;
 
 /* A roster that was read: the packed addresses of each family in their order, and the family of
  * each of the `n`: 4, 6, or 0 for what is no address. */
-typedef struct {
+typedef struct gl_roster {
     uint8_t *families, *ipv4, *ipv6;
     size_t n, ipv4_count, ipv6_count;
 } gl_roster;

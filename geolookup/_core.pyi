@@ -96,6 +96,12 @@ def api() -> object:
     ext/core_api.h has them.
     """
 
+def no_table() -> object:
+    """Return what other extension modules parse addresses with, as `Table.handle`.
+
+    It has no table, and so no claims.
+    """
+
 def isa_paths() -> tuple[str, ...]:
     """Return the names of the code paths that this processor supports, plainest first."""
 

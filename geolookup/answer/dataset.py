@@ -12,11 +12,13 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache, partial
+from html import escape
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 
 from geolookup import _core
 from geolookup.answer import age as ages
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
+from geolookup.answer.arrow import column_claims, objects
 from geolookup.answer.claims import (
     SUBDIVISION_SOURCES,
     Network,
@@ -273,6 +275,17 @@ class Dataset(metaclass=_Listed):
     def __dir__(self) -> list[str]:
         return dir(type(self))
 
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(one.name)}</td><td>{escape(str(one.date))}</td>"
+            f"<td>{escape(one.coverage)}</td></tr>"
+            for one in self._sources
+        )
+        return (
+            f"<p>dataset {self._id[:12]}, built {self._built:%Y-%m-%d}</p>"
+            f"<table><tr><th>source</th><th>date</th><th>coverage</th></tr>{rows}</table>"
+        )
+
     # --- one address
 
     def country(self, address: Address) -> str:
@@ -353,7 +366,9 @@ class Dataset(metaclass=_Listed):
 
         Args:
             roster: addresses (see the class) in any mixture. A missing value (None, NaN)
-                is INVALID. Or a mapping of ids to lists of addresses: of participants, about
+                is INVALID. Or a column of Arrow, whatever library has it: text, packed
+                addresses as binary of 4 or 16 bytes, or IPv4 addresses as uint32, uint64 or
+                int64; a null is INVALID here and null in `RosterResult.to_arrow`. Or a mapping of ids to lists of addresses: of participants, about
                 whom the result answers by id. It needs a region set.
             ipv4: 4 bytes an address, in network order.
             ipv6: 16 bytes an address, in network order; IPv4 addresses stand
@@ -385,15 +400,18 @@ class Dataset(metaclass=_Listed):
         # The common forms are not asked whether they are mappings, which takes a while.
         if groups is not None or not (roster is None or type(roster) is list):
             participants = whose(roster, groups, region_set)
+        present = None
         if ipv4 is not None:
             claims = table.classify_ipv4(packed_buffer(ipv4, "ipv4", 4))
         elif ipv6 is not None:
             claims = table.classify_ipv6(packed_buffer(ipv6, "ipv6", 16))
         elif isinstance(roster, Mapping):
             claims, participants = _claims_of_people(table, roster)
+        elif isinstance(roster, (list, tuple)):
+            claims = _claims_of_items(table, roster)
         else:
-            claims = _claims_of_roster(table, roster)
-        result = RosterResult(claims, perspective, participants)
+            claims, present = _claims_of_roster(table, roster)
+        result = RosterResult(claims, perspective, participants, present)
         if record:
             if region_set is None or perspective.policy is None:
                 raise ValueError("record: needs a region set; name one with region_set=")
@@ -877,6 +895,9 @@ class _ClosedTable:
 
     classify_ipv6 = classify_text = classify_people = classify_ipv4
 
+    def handle(self) -> NoReturn:
+        _refuse()
+
 
 def _refuse(*_: object) -> NoReturn:
     raise _closed()
@@ -886,13 +907,24 @@ def _closed() -> DatasetClosedError:
     return DatasetClosedError("the dataset was closed")
 
 
-def _claims_of_roster(table: _core.Table, roster: object) -> bytes:
-    if isinstance(roster, (list, tuple)):
-        try:
-            return table.classify_text(roster)
-        except TypeError:
-            pass  # other forms among them, or no addresses at all
-    return table.classify_text(core_roster(roster))
+def _claims_of_items(table: _core.Table, roster: list[Any] | tuple[Any, ...]) -> bytes:
+    try:
+        return table.classify_text(roster)
+    except TypeError:
+        # Other forms are among them, or no addresses at all.
+        return table.classify_text(core_roster(roster))
+
+
+def _claims_of_roster(table: _core.Table, roster: object) -> tuple[bytes, bytes | None]:
+    """Return the claims, and which are present: see `RosterResult`."""
+    found = column_claims(table, roster)
+    if found is not None:
+        return found
+    column = objects(roster)
+    if column is not None:
+        items, present = column
+        return _claims_of_items(table, items), present
+    return table.classify_text(core_roster(roster)), None
 
 
 def _claims_of_people(

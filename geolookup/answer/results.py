@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from geolookup import _core
@@ -30,6 +31,8 @@ from geolookup.errors import RegionSetError, RosterError, RosterTooLargeError
 if TYPE_CHECKING:
     from pyroaring import BitMap
 
+    from geolookup._arrow import Array
+    from geolookup.answer.arrow import TextColumn
     from geolookup.answer.decision_record import DecisionRecord
     from geolookup.answer.participants import Participants
 
@@ -73,6 +76,19 @@ class Answer:
     reason: Reason | None = None
     region: str = ""
     networks: tuple[Network, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes as values that JSON can hold: names, and lists of names."""
+        return {
+            "country": self.country,
+            "region": self.region,
+            "status": self.status.name,
+            "claimed": list(self.claimed),
+            "verdict": None if self.verdict is None else self.verdict.name,
+            "reason": None if self.reason is None else self.reason.name,
+            "networks": [kind.name for kind in self.networks],
+            "dataset": self.dataset,
+        }
 
 
 T = TypeVar("T")
@@ -157,6 +173,27 @@ class Statuses(_Column[Status]):
 
     def __iter__(self) -> Iterator[Status]:
         return map(_STATUSES.__getitem__, self._raw)
+
+
+class Verdicts(_Column[Verdict]):
+    """The verdicts of a roster in its order: a read-only sequence of `Verdict`. As `Statuses`."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, index: int) -> Verdict: ...
+    @overload
+    def __getitem__(self, index: slice) -> Verdicts: ...
+    def __getitem__(self, index: int | slice) -> Verdict | Verdicts:
+        if isinstance(index, slice):
+            return Verdicts(self._raw[index])
+        return Verdict.numbered(self._raw[index])
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return map(Verdict.numbered, self._raw)
 
 
 class Reasons(_Column[Reason]):
@@ -304,19 +341,32 @@ class RosterResult:
         "_outcomes",
         "_participants",
         "_perspective",
+        "_present",
         "_reasons",
         "_regions",
         "_serialised",
         "_size",
         "_statuses",
+        "_verdicts",
         "record",
     )
     __hash__ = None  # type: ignore[assignment]  # mutable: `record` may be set
 
     def __init__(
-        self, claims: bytes, perspective: Perspective, participants: Participants | None = None
+        self,
+        claims: bytes,
+        perspective: Perspective,
+        participants: Participants | None = None,
+        present: bytes | None = None,
     ) -> None:
         """Make a result of claims as the core returns them; see `Perspective`.
+
+        Args:
+            claims: uint16 of each address.
+            perspective: what they mean.
+            participants: whose the addresses are; None: the roster came without groups.
+            present: 1 byte per address: 0 where the column that it came from has a null;
+                None: nowhere.
 
         Raises:
             RosterTooLargeError: over 4,294,967,295 addresses.
@@ -331,12 +381,14 @@ class RosterResult:
         self._claims = claims
         self._perspective = perspective
         self._participants = participants
+        self._present = present
         self._outcomes: bytes | None = None
         self._countries: bytes | None = None
         self._statuses: bytes | None = None
         self._reasons: bytes | None = None
         self._regions: bytes | None = None
         self._networks: bytes | None = None
+        self._verdicts: bytes | None = None
         self._bitmaps: tuple[BitMap, BitMap, BitMap] | None = None
         self._serialised: tuple[bytes, bytes, bytes] | None = None
 
@@ -358,6 +410,7 @@ class RosterResult:
         region_set: str | None = None,
         policy: Policy | None = None,
         participants: Participants | None = None,
+        present: bytes | None = None,
     ) -> RosterResult:
         """Make a result of columns that came from outside, such as over the network.
 
@@ -381,6 +434,7 @@ class RosterResult:
             region_set: the name or expression that was asked for.
             policy: the policy that was asked for.
             participants: whose positions the sets hold; None: those of addresses.
+            present: see the constructor.
 
         Raises:
             RosterError: columns that contradict each other or themselves. The
@@ -399,6 +453,9 @@ class RosterResult:
             )
         self = cls(b"", Perspective(dataset, b"", b"", region_set=region_set, policy=policy))
         self._size = positions = size
+        if present is not None:
+            _check_column("present", present, size, b"\0\1")
+            self._present = bytes(present)
         if regions is not None:
             _check_column("regions", regions, 6 * size, _CODE_BYTES)
             self._regions = bytes(regions)
@@ -506,6 +563,15 @@ class RosterResult:
         return Reasons(self._reason_column())
 
     @property
+    def verdicts(self) -> Verdicts:
+        """The verdict of each address, or participant.
+
+        Raises:
+            ValueError: no region set was asked for.
+        """
+        return Verdicts(self._verdict_column())
+
+    @property
     def inside(self) -> BitMap:
         """Positions inside the region set.
 
@@ -553,11 +619,7 @@ class RosterResult:
         Raises:
             ValueError: the roster was no mapping.
         """
-        verdicts = [Verdict.OUTSIDE] * len(self._known_ids())
-        for which, verdict in ((0, Verdict.INSIDE), (2, Verdict.UNDETERMINED)):
-            for position in self._verdict_sets()[which]:
-                verdicts[position] = verdict
-        return dict(zip(self._known_ids(), verdicts, strict=True))
+        return dict(zip(self._known_ids(), self.verdicts, strict=True))
 
     def counts(self) -> dict[str, int]:
         """Return the number of addresses for each code that occurs, sorted by code."""
@@ -584,10 +646,9 @@ class RosterResult:
         Raises:
             ValueError: no region set was asked for.
         """
-        outcomes = self._perspective.outcomes
-        if outcomes is None:  # the sets came from outside, or there are none
+        if self._perspective.outcomes is None:  # the sets came from outside, or there are none
             return dict(zip(Verdict, map(len, self._verdict_sets()), strict=True))
-        counted = _core.count8(self._column(outcomes, VERDICT_OF))
+        counted = _core.count8(self._verdict_column())
         return {verdict: counted.get(verdict.number, 0) for verdict in Verdict}
 
     def reason_counts(self) -> dict[Reason, int]:
@@ -642,6 +703,106 @@ class RosterResult:
                 self._serialised = _core.roaring_split(self._of_participants(outcomes))
         return self._serialised
 
+    def to_arrow(self) -> Array:
+        """Return the answers as a record batch: an object with Arrow's C data interface.
+
+        pyarrow, polars, DuckDB, pandas and others take it without a copy, such as by
+        `pyarrow.record_batch(result.to_arrow())`; no Arrow library is needed to make it. The
+        columns are country, status, then with a region set verdict and reason, then region
+        (null where none is known) and networks (names of kinds with commas between them): each
+        a dictionary of texts. What was null in the roster is null in all of them.
+
+        Raises:
+            ValueError: the roster came in groups, whose verdicts are those of participants.
+            RosterError: over 2,147,483,647 addresses.
+        """
+        from geolookup.answer.arrow import record_batch  # noqa: PLC0415
+
+        return record_batch(self._text_columns(), self._size)
+
+    def _text_columns(self) -> list[TextColumn]:
+        from geolookup.answer.arrow import text_columns  # noqa: PLC0415
+
+        if self._participants is not None:
+            raise ValueError(
+                "the roster came in groups, and its verdicts are not those of addresses;"
+                " classify the addresses without groups for a table of them"
+            )
+        has_verdicts = self.region_set is not None
+        return text_columns(
+            countries=self._country_column(),
+            statuses=self._status_column(),
+            verdicts=self._verdict_column() if has_verdicts else None,
+            reasons=self._reasons_or_none() if has_verdicts else None,
+            regions=self._numbered_regions(),
+            networks=self._network_column(),
+            present=self._present,
+        )
+
+    def _numbered_regions(self) -> tuple[tuple[str, ...], bytes]:
+        """Return the regions that occur, and the number of each address's; see `arrow`."""
+        from geolookup.answer.arrow import numbered_regions  # noqa: PLC0415
+
+        if self._regions is None:
+            codes = self._perspective.regions()
+            if codes is None or not self._claims:
+                return (), bytes(2 * self._size)
+            names, numbers = numbered_regions(codes)
+            return names, _core.map16(self._claims, numbers)
+        return numbered_regions(self._regions)
+
+    def to_polars(self) -> Any:
+        """Return `to_arrow` as a polars DataFrame.
+
+        Raises:
+            ImportError: there is no polars.
+            ValueError, RosterError: as `to_arrow`.
+        """
+        import polars  # noqa: PLC0415
+
+        return polars.DataFrame(self.to_arrow())
+
+    def to_pandas(self, index: Any = None) -> Any:
+        """Return the columns of `to_arrow` as a pandas DataFrame of categories.
+
+        It needs no pyarrow.
+
+        Args:
+            index: the frame's index, such as that of the frame the addresses are from; None:
+                numbers from 0 on.
+
+        Raises:
+            ImportError: there is no pandas.
+            ValueError: as `to_arrow`, or *index* has another length.
+        """
+        import numpy  # noqa: PLC0415
+        import pandas  # noqa: PLC0415
+
+        frame = {}
+        for column in self._text_columns():
+            numbers = numpy.frombuffer(column.numbers, _NUMPY_TYPES[column.index])
+            if column.validity is not None:
+                bits = numpy.frombuffer(column.validity, numpy.uint8)
+                known = numpy.unpackbits(bits, count=len(numbers), bitorder="little")
+                numbers = numpy.where(known, numbers.astype(numpy.int16), -1)
+            frame[column.name] = pandas.Categorical.from_codes(numbers, list(column.texts))
+        return pandas.DataFrame(frame, index=index)
+
+    def _repr_html_(self) -> str:
+        rows = [(code, n) for code, n in sorted(self.counts().items(), key=lambda item: -item[1])]
+        table = "".join(f"<tr><td>{code}</td><td>{n:,}</td></tr>" for code, n in rows[:20])
+        more = f"<p>{len(rows) - 20} more codes</p>" if len(rows) > 20 else ""
+        verdicts = ""
+        if self.region_set is not None:
+            verdicts = "<p>{}: {}</p>".format(
+                escape(self.region_set),
+                ", ".join(f"{n:,} {one.name}" for one, n in self.verdict_counts().items()),
+            )
+        return (
+            f"<p>{self.size:,} addresses</p>{verdicts}"
+            f"<table><tr><th>country</th><th>addresses</th></tr>{table}</table>{more}"
+        )
+
     def __reduce__(self) -> tuple[Callable[..., RosterResult], tuple[object, ...]]:
         # Its own columns: the tables over all claims of a dataset have 30 kB.
         columns: dict[str, object] = {
@@ -650,6 +811,7 @@ class RosterResult:
             "statuses": self._status_column(),
             "networks": self._network_column(),
             "dataset": self.dataset,
+            "present": self._present,
         }
         if any(self.regions.tobytes()):
             columns["regions"] = self._region_column()
@@ -724,6 +886,23 @@ class RosterResult:
             )
         return self._networks
 
+    def _verdict_column(self) -> bytes:
+        if self._verdicts is None:
+            outcomes = self._perspective.outcomes
+            if outcomes is not None:
+                self._verdicts = self._column(outcomes, VERDICT_OF)
+            else:
+                inside, _, undetermined = self._verdict_sets()
+                column = bytearray([Verdict.OUTSIDE.number]) * sum(map(len, self._verdict_sets()))
+                for positions, verdict in (
+                    (inside, Verdict.INSIDE),
+                    (undetermined, Verdict.UNDETERMINED),
+                ):
+                    for position in positions:
+                        column[position] = verdict.number
+                self._verdicts = bytes(column)
+        return self._verdicts
+
     def _reason_column(self) -> bytes:
         if self.region_set is None:
             raise ValueError(_NO_VERDICTS)
@@ -777,6 +956,7 @@ class RosterResult:
         return self._bitmaps
 
 
+_NUMPY_TYPES = {"c": "int8", "C": "uint8", "s": "int16"}  # by Arrow's names
 _VERDICTS = ("inside", "outside", "undetermined")
 _NO_VERDICTS = (
     "the result has no verdicts: it was made without a region set; name one with region_set="

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError, Message
 
 from geolookup import _core
 from geolookup.answer.addresses import core_address, core_roster, packed_buffer
+from geolookup.answer.arrow import column_addresses, objects
 from geolookup.answer.claims import (
     Coverage,
     Network,
@@ -217,8 +218,8 @@ def classify(
 ) -> Request[RosterResult]:
     """Return the request for a roster."""
     request = v1.ClassifyRosterRequest()
-    field, participants = _fill(request, roster, ipv4, ipv6, groups, question)
-    read = partial(_roster, question, participants)
+    field, participants, present = _fill(request, roster, ipv4, ipv6, groups, question)
+    read = partial(_roster, question, participants, present)
     return Request(CLASSIFY_ROSTER, request.SerializeToString(), read, field)
 
 
@@ -252,7 +253,7 @@ def stream_request(
 ) -> Request[RosterResult]:
     """Return the request for one roster of a stream; *column* is rosters, ipv4 or ipv6."""
     request = v1.StreamRostersRequest()
-    _, participants = _fill(
+    _, participants, present = _fill(
         request.roster,
         roster if column == "rosters" else None,
         roster if column == "ipv4" else None,
@@ -260,7 +261,7 @@ def stream_request(
         groups,
         question,
     )
-    read = partial(streamed_result, question=question, participants=participants)
+    read = partial(streamed_result, question=question, participants=participants, present=present)
     return Request(STREAM_ROSTERS, request.SerializeToString(), read)
 
 
@@ -319,23 +320,14 @@ def is_complete(answer: Answer) -> bool:
     return answer.status is not Status.DISPUTED
 
 
-_VERDICTS = tuple(Verdict)
-
-
 def _answers(body: bytes, question: Question, size: int) -> list[Answer]:
-    result = _roster(question, None, body)
+    result = _roster(question, None, None, body)
     if result.size != size:
         raise _not_understood()
-    verdicts: list[Verdict | None] = [None] * size
+    verdicts: Sequence[Verdict | None] = [None] * size
     reasons: Sequence[Reason | None] = [None] * size
     if question.region_set is not None:
-        try:
-            sets = (result.inside, result.outside, result.undetermined)
-        except RosterError as error:
-            raise ServiceError(f"the service's answer makes no sense: {error}") from None
-        for verdict, positions in zip(_VERDICTS, sets, strict=True):
-            for position in positions:
-                verdicts[position] = verdict
+        verdicts = result.verdicts
         if result.has_reasons:
             reasons = result.reasons
     columns = zip(
@@ -359,19 +351,24 @@ def _plain_answer(
     return Answer(country, status, (), verdict, dataset, reason, region, networks)
 
 
-def _roster(question: Question, participants: Participants | None, body: bytes) -> RosterResult:
-    return _result(_parse(v1.ClassifyRosterResponse, body), question, participants)
+def _roster(
+    question: Question, participants: Participants | None, present: bytes | None, body: bytes
+) -> RosterResult:
+    return _result(_parse(v1.ClassifyRosterResponse, body), question, participants, present)
 
 
 def streamed_result(
-    body: bytes, question: Question, participants: Participants | None = None
+    body: bytes,
+    question: Question,
+    participants: Participants | None = None,
+    present: bytes | None = None,
 ) -> RosterResult:
     """Return the result in a serialised `StreamRostersResponse`.
 
     Raises:
         ServiceError: it holds none.
     """
-    return _result(_parse(v1.StreamRostersResponse, body).roster, question, participants)
+    return _result(_parse(v1.StreamRostersResponse, body).roster, question, participants, present)
 
 
 def read_streamed(sent: deque[Request[RosterResult]], body: bytes) -> RosterResult:
@@ -523,10 +520,16 @@ def _fill(
     ipv6: Buffer | None,
     groups: Iterable[int] | None,
     question: Question,
-) -> tuple[str, Participants | None]:
-    """Fill a request; return the name of the argument with the addresses, and whose they are."""
+) -> tuple[str, Participants | None, bytes | None]:
+    """Fill a request.
+
+    Returns:
+        The name of the argument with the addresses, whose they are, and which are present: see
+        `RosterResult`.
+    """
     column, addresses = one_of("classify", roster=roster, ipv4=ipv4, ipv6=ipv6)
     participants = whose(addresses, groups, question.region_set)
+    present = None
     request.region_set = question.expression
     request.policy = _number(question.policy)
     request.record = question.record
@@ -544,11 +547,11 @@ def _fill(
         participants = _fill_people(request, People.of(addresses))
         size = participants.addresses
     else:
-        size = _fill_roster(request, addresses)
+        size, present = _fill_roster(request, addresses)
     if participants is not None:
         participants.check(size)
         request.MergeFromString(_core.wire_groups(participants.sizes))
-    return column, participants
+    return column, participants, present
 
 
 def _fill_people(request: v1.ClassifyRosterRequest, people: People) -> Participants:
@@ -562,8 +565,16 @@ def _fill_people(request: v1.ClassifyRosterRequest, people: People) -> Participa
     return people.participants(sizes)
 
 
-def _fill_roster(request: v1.ClassifyRosterRequest, roster: Roster) -> int:
-    """Fill a request with a roster, and return its size."""
+def _fill_roster(request: v1.ClassifyRosterRequest, roster: object) -> tuple[int, bytes | None]:
+    """Fill a request with a roster; return its size, and which addresses are present."""
+    present = None
+    if not isinstance(roster, (list, tuple)):
+        column = column_addresses(roster)
+        if column is not None:
+            packed, families, present = column
+            _fill_parsed(request, _written(packed, families), packed, families)
+            return len(families), present
+        roster, present = objects(roster) or (roster, None)
     if isinstance(roster, (list, tuple)):
         try:
             packed, families = _core.parse_many(roster)
@@ -571,10 +582,19 @@ def _fill_roster(request: v1.ClassifyRosterRequest, roster: Roster) -> int:
             pass  # not all of them are text
         else:
             _fill_parsed(request, roster, packed, families)
-            return len(roster)
+            return len(roster), present
     forms = core_roster(roster)
     _fill_forms(request, forms)
-    return len(forms)
+    return len(forms), present
+
+
+def _written(packed: bytes, families: bytes) -> Iterator[str]:
+    """Yield addresses of 16 bytes as text, for requests whose addresses are not all valid."""
+    for at, family in enumerate(families):
+        if family == 6:
+            yield _text(b"", packed[16 * at : 16 * at + 16])
+        else:
+            yield "{}.{}.{}.{}".format(*packed[16 * at + 12 : 16 * at + 16])
 
 
 def _fill_forms(request: v1.ClassifyRosterRequest, forms: list[str | bytes]) -> None:
@@ -652,7 +672,10 @@ def _number(policy: Policy) -> Any:
 
 
 def _result(
-    response: v1.ClassifyRosterResponse, question: Question, participants: Participants | None
+    response: v1.ClassifyRosterResponse,
+    question: Question,
+    participants: Participants | None,
+    present: bytes | None,
 ) -> RosterResult:
     asked = question.region_set is not None
     if response.participants != (0 if participants is None else len(participants)):
@@ -674,6 +697,7 @@ def _result(
             region_set=question.region_set,
             policy=question.policy if asked else None,
             participants=participants,
+            present=present,
         )
         if question.record:
             result.record = _record(response.record, result, question)

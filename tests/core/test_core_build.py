@@ -15,7 +15,7 @@ from Cython.Compiler.Options import default_options
 
 EXT = Path(__file__).resolve().parents[2] / "ext"
 HEADERS = sorted(EXT.glob("*.h"))
-MODULES = ("_core", "_http2", "_http2_client", "_meter", "_sweep")
+MODULES = ("_arrow", "_core", "_http2", "_http2_client", "_meter", "_sweep")
 
 # With the GIL released, generated code may mark its place and call the headers.
 HARMLESS = {"__Pyx_FastGIL_Remember", "__Pyx_FastGIL_Forget"}

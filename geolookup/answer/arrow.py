@@ -1,0 +1,307 @@
+"""Columns of addresses in, and columns of answers out, by the Arrow C data interface.
+
+No Arrow library is needed. What comes in may be of pyarrow, polars, pandas, DuckDB or whatever
+else has `__arrow_c_array__` or `__arrow_c_stream__`, or a numpy array of text.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final
+
+from geolookup import _core
+from geolookup.answer.claims import NO_COUNTRY, Reason, Status, Verdict, networks_of
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.errors import RosterError
+
+if TYPE_CHECKING:
+    from geolookup import _arrow
+
+_Read = tuple[bytes, bytes | None, bytes | None]
+
+MAX_ROWS: Final = 2**31 - 1
+"""Rows of a batch that each engine takes."""
+
+
+def column_claims(table: _core.Table, roster: object) -> tuple[bytes, bytes | None] | None:
+    """Return the claims of a column of addresses; None: the roster is no column.
+
+    Returns:
+        Claims (uint16), and a byte for each value, 0 for a null and 1 for others; None: there
+        are no nulls.
+
+    Raises:
+        TypeError: a column that holds no addresses, or several columns. The text has no value.
+        RosterError: a column that is not whole.
+    """
+    found = _read(table.handle(), roster, False)
+    return None if found is None else (found[0], found[2])
+
+
+def column_addresses(roster: object) -> tuple[bytes, bytes, bytes | None] | None:
+    """Return the addresses of a column; None: the roster is no column.
+
+    Returns:
+        Packed addresses and their families, as `_core.parse_many`, and as `column_claims` which
+        are present.
+
+    Raises:
+        TypeError, RosterError: as `column_claims`.
+    """
+    found = _read(_core.no_table(), roster, True)
+    if found is None or found[1] is None:
+        return None
+    return found[0], found[1], found[2]
+
+
+def _read(table: object, roster: object, packed: bool) -> _Read | None:
+    if type(roster).__module__.startswith("pandas."):
+        roster = _of_pandas(roster)
+    if hasattr(roster, "__arrow_c_array__") or hasattr(roster, "__arrow_c_stream__"):
+        return _read_by(_of_arrow, table, roster, packed)
+    if _is_text_array(roster):
+        return _read_by(_of_numpy, table, roster, packed)
+    return None
+
+
+def _of_pandas(column: Any) -> object:
+    """Return a column of pandas as what has Arrow's interface, as far as there is such.
+
+    pandas 2 has none for columns but hands out what is of Arrow already, and pandas 3 wants
+    pyarrow for columns of objects, too.
+    """
+    dtype = getattr(column, "dtype", None)
+    if dtype is None:
+        return column
+    if _are_objects(dtype):
+        return None
+    if hasattr(column, "array") and hasattr(column.array, "__arrow_array__"):
+        with suppress(ImportError, NotImplementedError):
+            return column.array.__arrow_array__()
+    return column
+
+
+def _are_objects(dtype: object) -> bool:
+    """Say whether a type of numpy or pandas is that of Python objects, or of str among them."""
+    return str(dtype) == "object" or getattr(dtype, "storage", "") == "python"
+
+
+def _read_by(
+    read: Callable[[object, Any, bool], _Read | None], table: object, roster: object, packed: bool
+) -> _Read | None:
+    # Not before a column comes, since most callers have none.
+    from geolookup._arrow import ColumnError  # noqa: PLC0415
+
+    name = type(roster).__name__
+    try:
+        return read(table, roster, packed)
+    except TypeError as error:
+        raise TypeError(f"roster: a {name} {error}") from None
+    except ColumnError as error:
+        raise RosterError(f"roster: a {name} {error}") from None
+
+
+def _of_arrow(table: object, roster: object, packed: bool) -> _Read:
+    from geolookup import _arrow  # noqa: PLC0415
+
+    return _arrow.read(table, roster, packed)
+
+
+def _of_numpy(table: object, roster: Any, packed: bool) -> _Read | None:
+    from geolookup import _arrow  # noqa: PLC0415
+
+    return _arrow.read_fixed(table, roster, packed)
+
+
+def objects(roster: object) -> tuple[list[Any], bytes | None] | None:
+    """Return the items of a column of Python objects, of numpy or pandas; None: it is none.
+
+    Returns:
+        The items, and `present` as `column_claims` returns it, with an empty text for a null.
+    """
+    column: Any = roster
+    dtype = getattr(roster, "dtype", None)
+    module = type(roster).__module__.partition(".")[0]
+    if dtype is None or module not in ("numpy", "pandas"):
+        return None
+    if not _are_objects(dtype):
+        return None
+    if module == "numpy":
+        return (column.tolist(), None) if column.ndim == 1 else None
+    missing = column.isna()
+    if not missing.any():
+        return column.tolist(), None
+    present = (~missing).astype("uint8")
+    items = column.astype(object).where(~missing, "").tolist()
+    return items, bytes(getattr(present, "to_numpy", lambda: present)().tobytes())
+
+
+def _is_text_array(roster: object) -> bool:
+    """Say whether a roster is a numpy array of texts of a fixed width: of type S or U."""
+    return type(roster).__module__ == "numpy" and getattr(
+        getattr(roster, "dtype", None), "kind", ""
+    ) in ("S", "U")
+
+
+# --- out -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """A column of few texts.
+
+    Attributes:
+        name: its name.
+        numbers: the number of each row's text, of the type of *index*.
+        index: Arrow's name of that type.
+        texts: by number.
+        validity: a bit per row, 0 for a null, the first row's the lowest of the first byte;
+            None: there are no nulls.
+        nulls: how many there are.
+    """
+
+    name: str
+    numbers: bytes
+    index: str
+    texts: tuple[str, ...]
+    validity: bytes | None
+    nulls: int
+
+
+def text_columns(
+    *,
+    countries: bytes,
+    statuses: bytes,
+    verdicts: bytes | None,
+    reasons: bytes | None,
+    regions: tuple[tuple[str, ...], bytes],
+    networks: bytes,
+    present: bytes | None,
+) -> list[TextColumn]:
+    """Return answers as columns of texts.
+
+    Args:
+        countries: 2 ASCII letters per row.
+        statuses: 1 byte per row: the number of its `Status`.
+        verdicts: 1 byte per row: the number of its `Verdict`; None: the column is left out.
+        reasons: 1 byte per row: the number of its `Reason`; None as above.
+        regions: the codes that occur, and 2 bytes per row: the number of its code, from 1 on;
+            0: none is known, which is null.
+        networks: 1 byte per row: a bit for each `Network`.
+        present: 1 byte per row: 0 for one that is null in each column; None: none is.
+    """
+    from geolookup import _arrow  # noqa: PLC0415
+
+    usual = (None, 0) if present is None else _arrow.validity(present, 1)
+    numbers = _core.map16(countries, _country_numbers())
+    columns = [
+        TextColumn("country", numbers, INT16, _CODES, *usual),
+        TextColumn("status", statuses.translate(_BEFORE), INT8, _names(Status), *usual),
+    ]
+    if verdicts is not None:
+        numbers = verdicts.translate(_BEFORE)
+        columns.append(TextColumn("verdict", numbers, INT8, _names(Verdict), *usual))
+    if reasons is not None:
+        columns.append(TextColumn("reason", reasons, INT8, _names(Reason), *usual))
+    codes, numbers = regions
+    known = _arrow.validity(numbers, 2, present)
+    # The first text stands for no code, and is never seen.
+    columns.append(TextColumn("region", numbers, INT16, ("", *codes), *known))
+    kinds, numbers = _numbered_networks(networks)
+    columns.append(TextColumn("networks", numbers, UINT8, kinds, *usual))
+    return columns
+
+
+def _numbered_networks(networks: bytes) -> tuple[tuple[str, ...], bytes]:
+    """Return the combinations of kinds that occur, and the number of each row's."""
+    found = sorted(_core.count8(networks))
+    numbers = bytearray(256)
+    for number, bits in enumerate(found):
+        numbers[bits] = number
+    texts = tuple(",".join(kind.name for kind in networks_of(bits)) for bits in found)
+    return texts, networks.translate(numbers)
+
+
+def record_batch(columns: list[TextColumn], rows: int) -> _arrow.Array:
+    """Return columns as a record batch, each a dictionary of its texts.
+
+    Raises:
+        RosterError: more rows than `MAX_ROWS`.
+    """
+    from geolookup import _arrow  # noqa: PLC0415
+
+    if rows > MAX_ROWS:
+        raise RosterError(f"to_arrow: more than {MAX_ROWS:,} rows; classify them in parts")
+    children = [
+        _arrow.Array(
+            one.index,
+            rows,
+            (one.validity, one.numbers),
+            name=one.name,
+            nulls=one.nulls,
+            dictionary=_texts(one.texts),
+        )
+        for one in columns
+    ]
+    return _arrow.Array("+s", rows, (None,), children=children)
+
+
+# Arrow's names of types.
+INT8: Final = "c"
+UINT8: Final = "C"
+INT16: Final = "s"
+
+_BEFORE: Final = bytes((byte - 1) % 256 for byte in range(256))
+"""For `bytes.translate`: numbers from 1 on become numbers from 0 on."""
+
+
+def _names(kinds: Iterable[Status] | Iterable[Verdict] | Iterable[Reason]) -> tuple[str, ...]:
+    return tuple(kind.name for kind in kinds)
+
+
+_CODES: Final = (*sorted(COUNTRIES), NO_COUNTRY)
+
+_NETWORKS: Final = tuple(",".join(kind.name for kind in networks_of(bits)) for bits in range(256))
+"""By the bits of `Network`: the names of the kinds, with commas between them."""
+
+
+@cache
+def _country_numbers() -> bytes:
+    """Return for each pair of letters, as a uint16, the number of its code in `_CODES`."""
+    numbers = memoryview(bytearray(2 * 0x10000)).cast("H")
+    for at, code in enumerate(_CODES):
+        numbers[int.from_bytes(code.encode(), sys.byteorder)] = at
+    return numbers.tobytes()
+
+
+@lru_cache(16)
+def _texts(values: tuple[str, ...]) -> _arrow.Array:
+    from geolookup import _arrow  # noqa: PLC0415
+
+    encoded = [value.encode() for value in values]
+    offsets = array("i", accumulate(map(len, encoded), initial=0))
+    return _arrow.Array("u", len(encoded), (None, offsets.tobytes(), b"".join(encoded)))
+
+
+@lru_cache(8)
+def numbered_regions(codes: bytes) -> tuple[tuple[str, ...], bytes]:
+    """Return the regions that occur, and 2 bytes for each code: the number of its region.
+
+    Args:
+        codes: 6 bytes each, filled up with zeros.
+
+    Returns:
+        Numbers from 1 on; 0 stands for no region.
+    """
+    numbers: dict[bytes, int] = {bytes(6): 0}
+    found = array("H")
+    for at in range(0, len(codes), 6):
+        found.append(numbers.setdefault(codes[at : at + 6], len(numbers)))
+    del numbers[bytes(6)]
+    return tuple(code.rstrip(b"\0").decode("ascii") for code in numbers), found.tobytes()
