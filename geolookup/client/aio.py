@@ -43,8 +43,9 @@ _T = TypeVar("_T")
 class AsyncClient(BaseClient):
     """`Client` for asyncio: the same verbs, each to be awaited.
 
-    Belongs to the event loop in which it is first used. An asynchronous context
-    manager that closes it at the end. Arguments and errors are those of `Client`.
+    Belongs to the event loop in which it is first used: in another one, its calls
+    are a RuntimeError. An asynchronous context manager that closes it at the end.
+    Arguments and errors are otherwise those of `Client`.
     """
 
     def _begin(self) -> None:
@@ -53,6 +54,7 @@ class AsyncClient(BaseClient):
         # An event loop holds its tasks by weak references only.
         self._tasks: set[asyncio.Task[None]] = set()
         self._made_with = self._settings() if self._native else None
+        self._loop: asyncio.AbstractEventLoop | None = None
         # Not before its first call: they belong to the event loop that they are made in.
         self._opened: grpcio.LoopCalls | native.LoopCalls | None = None
         self._streams: grpcio.LoopCalls | None = None
@@ -169,9 +171,21 @@ class AsyncClient(BaseClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _calls(self) -> grpcio.LoopCalls | native.LoopCalls:
+    def _check(self) -> None:
+        """Raise an error where no call can be made: closed, or in another event loop."""
         if self._closed:
             raise closed()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:
+                raise RuntimeError(
+                    "an AsyncClient belongs to the event loop that first used it, and this is"
+                    " another one: make a client in each"
+                )
+            self._loop = loop
+
+    def _calls(self) -> grpcio.LoopCalls | native.LoopCalls:
+        self._check()
         if self._opened is None:
             if self._made_with is not None:
                 from geolookup.client.transports.native import LoopCalls  # noqa: PLC0415 - may lack
@@ -182,8 +196,7 @@ class AsyncClient(BaseClient):
         return self._opened
 
     def _streaming(self) -> grpcio.LoopCalls:
-        if self._closed:
-            raise closed()
+        self._check()
         if self._streams is None:
             self._streams = grpcio.LoopCalls(
                 self._target, self._credentials, self._options, self._count
@@ -226,6 +239,7 @@ class AsyncClient(BaseClient):
     ) -> Answer:
         lookups = self._lookups
         assert lookups is not None  # noqa: S101
+        self._check()  # before it waits for what another event loop has under way
         key = (question, packed is not None)
         waiter = lookups.enter(key, lambda: _Waiter(packed, limit))
         if waiter is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -60,9 +62,14 @@ class BaseClient:
         self._coalesce = Coalescing() if coalesce is True else coalesce
         self._closed = False
         self._begin()
+        if self._native:
+            _native.add(self)
 
     def _begin(self) -> None:
         raise NotImplementedError
+
+    def _on_fork(self) -> None:
+        """Forget what other threads were about to do, in a process that was forked."""
 
     @property
     def closed(self) -> bool:
@@ -106,3 +113,15 @@ class BaseClient:
         if self._closed:
             return closed()
         return failure.error(self._target, limit, tls=self._credentials is not None, field=field)
+
+
+_native: weakref.WeakSet[BaseClient] = weakref.WeakSet()
+
+
+def _on_fork() -> None:
+    for client in list(_native):
+        client._on_fork()
+
+
+# Those over grpcio are of no use in a process that was forked.
+os.register_at_fork(after_in_child=_on_fork)

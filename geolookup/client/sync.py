@@ -70,9 +70,7 @@ class Client(BaseClient):
     """
 
     def _begin(self) -> None:
-        self._closing = threading.Event()
-        self._lookups = self._coalescer(self._send, threading.Lock())
-        self._opening = threading.Lock()
+        self._share()
         self._streams: grpcio.ThreadCalls | None = None
         self._calls: grpcio.ThreadCalls | native.ThreadCalls
         if self._native:
@@ -81,6 +79,18 @@ class Client(BaseClient):
             self._calls = ThreadCalls(self._settings())
         else:
             self._calls = self._streams = self._over_grpcio()
+
+    def _share(self) -> None:
+        """Make what threads share beside the connections."""
+        self._closing = threading.Event()
+        self._lookups = self._coalescer(self._send, threading.Lock())
+        self._opening = threading.Lock()
+
+    def _on_fork(self) -> None:
+        # Locks may be held, and lookups be waited for, by threads that this process does not have.
+        self._share()
+        if self._closed:
+            self._closing.set()
 
     def _over_grpcio(self) -> grpcio.ThreadCalls:
         return grpcio.ThreadCalls(self._target, self._credentials, self._options, self._count)

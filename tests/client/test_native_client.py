@@ -709,6 +709,33 @@ print(client.country("1.0.1.1"))
     assert done.communicate(timeout=PATIENCE) == ("CN\n{0}\nCN\n", "")
 
 
+def test_forked_process_waits_for_no_lookup_of_the_other_one(ours: Service) -> None:
+    """As workers that a server forks, with a client of their application and its threads."""
+    body = """
+from geolookup.client import Coalescing
+client = Client(client._target, timeout=20, transport="native", coalesce=Coalescing(calls=1))
+stop = threading.Event()
+def ask():
+    while not stop.is_set():
+        client.lookup("1.0.1.1", "CN")
+made = [threading.Thread(target=ask) for _ in range(4)]
+for one in made: one.start()
+children = []
+for _ in range(8):
+    pid = os.fork()
+    if pid == 0:
+        answers = {client.lookup("8.8.8.8", "CN").country for _ in range(5)}
+        os._exit(0 if answers == {"US"} else 1)
+    children.append(pid)
+print({os.waitpid(pid, 0)[1] for pid in children})
+stop.set()
+for one in made: one.join()
+print(len(client._lookups), client.country("1.0.1.1"))
+"""
+    done = script_of(body, ours.target)
+    assert done.communicate(timeout=PATIENCE) == ("{0}\n0 CN\n", "")
+
+
 def test_process_ends_with_calls_under_way_and_a_client_that_is_open() -> None:
     with peers(lambda peer: [peer.frame() for _ in range(10**6)]) as target:
         body = """
@@ -835,6 +862,63 @@ def test_client_of_a_loop_that_is_dropped_leaves_no_descriptor(
             await asyncio.sleep(0.01)
 
     asyncio.run(dropped())
+
+
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_tasks_of_a_group_that_fails_are_cancelled_and_the_client_goes_on(coalesce: bool) -> None:
+    reset = threading.Semaphore(0)
+
+    def script(peer: Peer) -> None:
+        for _ in range(10):
+            peer.request()
+        for _ in range(10):
+            peer.wait_for(http2.RST_STREAM)
+            reset.release()
+        answering(peer)
+
+    async def fail(target: str) -> None:
+        async with AsyncClient(
+            target, timeout=PATIENCE, transport="native", coalesce=coalesce
+        ) as client:
+
+            async def fails() -> None:
+                await asyncio.sleep(0.1)
+                raise LookupError
+
+            with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012 - a block is its point
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(client.country(CHINA)) for _ in range(10)]
+                    group.create_task(fails())
+            assert [type(one) for one in raised.value.exceptions] == [LookupError]
+            assert all(task.cancelled() for task in tasks)
+            for _ in range(10):
+                assert await asyncio.to_thread(reset.acquire, timeout=PATIENCE)
+            assert await client.country(CHINA) == "CN"
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await client.country(CHINA)
+            assert await client.country(CHINA) == "CN"
+
+    with peers(script) as target:
+        asyncio.run(fail(target))
+
+
+@pytest.mark.parametrize("carrier", transports.NAMES)
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_client_of_another_event_loop_is_refused(
+    ours: Service, carrier: str, coalesce: bool
+) -> None:
+    client = AsyncClient(ours.target, transport=carrier, coalesce=coalesce)
+    assert asyncio.run(client.country(CHINA)) == "CN"
+
+    async def again() -> None:
+        with pytest.raises(RuntimeError, match="belongs to the event loop that first used it"):
+            await client.country(CHINA)
+        with pytest.raises(RuntimeError, match="belongs to the event loop that first used it"):
+            async for _ in client.classify_many([[CHINA]]):
+                pass
+
+    asyncio.run(again())
 
 
 def test_certificates_that_openssl_does_not_take_are_refused_before_use(tmp_path: Any) -> None:
