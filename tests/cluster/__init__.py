@@ -1,0 +1,1 @@
+"""The Kubernetes manifests: held to schemas by pytest, to a real API server by `python -m`."""
