@@ -179,6 +179,7 @@ cdef class Meter:
             "sizes_sum": c.sizes_sum,
             "other_region_sets": _outcomes(&c.other_outcomes),
             "handshakes": c.handshakes,
+            "handshake_failures": _numbers(c.handshake_failures, GL_HANDSHAKE_REASONS),
             "transfer_timeouts": c.transfer_timeouts,
             "certificate_reads": _numbers(c.certificate_reads, 2),
             "log_dropped": c.log_dropped,

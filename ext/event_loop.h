@@ -243,13 +243,15 @@ static void gl_flush(gl_connection *c)
 /* Goes on with a TLS handshake; 0: it is not done, or has failed. */
 static int gl_shake_hands(gl_connection *c)
 {
-    int result = gl_tls_handshake(c->tls);
+    unsigned failure = GL_HANDSHAKE_OTHER;
+    int result = gl_tls_handshake(c->tls, &failure);
 
     if (result == GL_TLS_AGAIN || result == GL_TLS_WANTS_WRITE) {
         gl_look_for(c, result == GL_TLS_AGAIN ? EPOLLIN : EPOLLOUT);
         return 0;
     }
     if (result != 0) {
+        gl_add(&c->server->meter->counters.handshake_failures[failure], 1);
         gl_close(c);
         return 0;
     }
@@ -455,6 +457,8 @@ static uint64_t gl_look_at(gl_connection *c)
     if (c->handshaking || !c->settled) {
         one = gl_after(c->made, t->handshake_timeout);
         if (one <= s->now) {
+            if (c->handshaking)
+                gl_add(&s->meter->counters.handshake_failures[GL_HANDSHAKE_TIMED_OUT], 1);
             gl_close(c);
             return GL_NEVER;
         }

@@ -27,8 +27,24 @@ enum {
     GL_NAME_BYTES = 64,
 };
 
+/* Why a TLS handshake failed. HANDSHAKE_FAILURES in geolookup/service/monitoring/counters.py names
+ * them in this order. */
+enum {
+    GL_HANDSHAKE_TIMED_OUT,
+    GL_HANDSHAKE_CLOSED,            /* the client closed the connection */
+    GL_HANDSHAKE_REFUSED,           /* the client refused the service's certificate */
+    GL_HANDSHAKE_NO_CERTIFICATE,    /* the client has none, and needs one */
+    GL_HANDSHAKE_EXPIRED,           /* the client's has ended, or is not valid yet */
+    GL_HANDSHAKE_UNKNOWN_AUTHORITY, /* the client's comes from none of the authorities */
+    GL_HANDSHAKE_BAD_CERTIFICATE,   /* the client's is no good for another reason */
+    GL_HANDSHAKE_NO_HTTP2,          /* the client offers protocols, and HTTP/2 is not among them */
+    GL_HANDSHAKE_NO_TLS,            /* what came is no TLS */
+    GL_HANDSHAKE_OTHER,             /* an old version, no cipher in common, ... */
+    GL_HANDSHAKE_REASONS,
+};
+
 /* Changes with the layout, so that no process reads another release's memory. */
-#define GL_METER_MAGIC UINT64_C(0x334d4c47) /* "GLM3" */
+#define GL_METER_MAGIC UINT64_C(0x344d4c47) /* "GLM4" */
 
 /* Upper bounds, inclusive, of all buckets but the last: 50 us to 10 s, in nanoseconds. */
 static const uint64_t gl_duration_bounds[GL_DURATIONS] = {
@@ -70,6 +86,7 @@ typedef struct {
     uint64_t sizes_sum;
     gl_outcome_counts other_outcomes; /* of region sets without counters of their own */
     uint64_t handshakes;
+    uint64_t handshake_failures[GL_HANDSHAKE_REASONS];
     uint64_t transfer_timeouts;
     uint64_t certificate_reads[2]; /* refused, taken */
     uint64_t log_dropped;          /* lines of the log */

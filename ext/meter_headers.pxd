@@ -7,6 +7,7 @@ cdef extern from "meter.h" nogil:
     enum:
         GL_METHODS
         GL_CODES
+        GL_HANDSHAKE_REASONS
         GL_STATUSES
         GL_DURATIONS
         GL_SIZES
@@ -37,6 +38,7 @@ cdef extern from "meter.h" nogil:
         uint64_t sizes_sum
         gl_outcome_counts other_outcomes
         uint64_t handshakes
+        uint64_t handshake_failures[1]
         uint64_t transfer_timeouts
         uint64_t certificate_reads[2]
         uint64_t log_dropped

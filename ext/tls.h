@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "meter.h"
+
 /* Who may call what: for each method its names, or that all may. */
 enum { GL_ALLOW_METHODS = 10 };
 
@@ -274,14 +276,63 @@ static inline int gl_tls_result(gl_tls *ssl, int result)
     }
 }
 
-/* 0: it is done. */
-static inline int gl_tls_handshake(gl_tls *ssl)
+/* Why a handshake failed: one of GL_HANDSHAKE_*. OpenSSL's errors must still be there. */
+static inline unsigned gl_tls_handshake_failure(const gl_tls *ssl, int result)
 {
-    int result;
+    unsigned long error = ERR_peek_error();
+
+    if (error == 0)
+        return SSL_get_error(ssl, result) == SSL_ERROR_SSL ? GL_HANDSHAKE_OTHER
+                                                           : GL_HANDSHAKE_CLOSED;
+    if (ERR_GET_LIB(error) != ERR_LIB_SSL)
+        return GL_HANDSHAKE_OTHER;
+    if (ERR_GET_REASON(error) > SSL_AD_REASON_OFFSET) /* an alert, which only clients send here */
+        return GL_HANDSHAKE_REFUSED;
+    switch (ERR_GET_REASON(error)) {
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+        return GL_HANDSHAKE_NO_CERTIFICATE;
+    case SSL_R_NO_APPLICATION_PROTOCOL:
+        return GL_HANDSHAKE_NO_HTTP2;
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST:
+    case SSL_R_WRONG_VERSION_NUMBER:
+        return GL_HANDSHAKE_NO_TLS;
+    case SSL_R_UNEXPECTED_EOF_WHILE_READING:
+        return GL_HANDSHAKE_CLOSED;
+    case SSL_R_CERTIFICATE_VERIFY_FAILED:
+        break;
+    default:
+        return GL_HANDSHAKE_OTHER;
+    }
+    switch (SSL_get_verify_result(ssl)) {
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        return GL_HANDSHAKE_EXPIRED;
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_CERT_SIGNATURE_FAILURE: /* another authority of the same name */
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+        return GL_HANDSHAKE_UNKNOWN_AUTHORITY;
+    default:
+        return GL_HANDSHAKE_BAD_CERTIFICATE;
+    }
+}
+
+/* 0: it is done. Where it failed, *failure is why. */
+static inline int gl_tls_handshake(gl_tls *ssl, unsigned *failure)
+{
+    int result, code;
 
     ERR_clear_error();
     result = SSL_do_handshake(ssl);
-    return result == 1 ? 0 : gl_tls_result(ssl, result);
+    if (result == 1)
+        return 0;
+    code = SSL_get_error(ssl, result);
+    if (code != SSL_ERROR_WANT_READ && code != SSL_ERROR_WANT_WRITE)
+        *failure = gl_tls_handshake_failure(ssl, result);
+    return gl_tls_result(ssl, result);
 }
 
 static inline ssize_t gl_tls_read(gl_tls *ssl, uint8_t *out, size_t size)
@@ -415,7 +466,12 @@ static inline gl_tls *gl_tls_new(gl_tls_context *context, int descriptor)
     return NULL;
 }
 static inline void gl_tls_free(gl_tls *tls) { (void)tls; }
-static inline int gl_tls_handshake(gl_tls *tls) { (void)tls; return GL_TLS_FAILED; }
+static inline int gl_tls_handshake(gl_tls *tls, unsigned *failure)
+{
+    (void)tls;
+    *failure = GL_HANDSHAKE_OTHER;
+    return GL_TLS_FAILED;
+}
 static inline ssize_t gl_tls_read(gl_tls *tls, uint8_t *out, size_t size)
 {
     (void)tls;

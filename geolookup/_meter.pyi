@@ -126,6 +126,7 @@ class Reading(TypedDict):
     sizes_sum: int
     other_region_sets: tuple[tuple[int, int, int], tuple[int, ...]]
     handshakes: int
+    handshake_failures: tuple[int, ...]
     transfer_timeouts: int
     certificate_reads: tuple[int, int]
     log_dropped: int

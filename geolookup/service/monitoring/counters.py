@@ -47,6 +47,20 @@ DURATION_BOUNDS: Final = _meter.DURATION_BOUNDS
 SIZE_BOUNDS: Final = _meter.SIZE_BOUNDS
 """Upper bounds of the buckets of roster sizes, in addresses; the last bucket has none."""
 
+HANDSHAKE_FAILURES: Final = (
+    "timed_out",
+    "closed",
+    "refused_by_client",
+    "no_certificate",
+    "expired",
+    "unknown_authority",
+    "bad_certificate",
+    "no_http2",
+    "no_tls",
+    "other",
+)
+"""Why TLS handshakes failed; a reason's number, of meter.h, is its index."""
+
 OTHER: Final = "other"
 """The name for all region sets without counters of their own. No region set has it."""
 
@@ -137,6 +151,7 @@ class Totals:
         verdicts: inside, outside and undetermined, by region set.
         reasons: the undetermined ones by number of the reason, by region set.
         handshakes: TLS handshakes that clients began.
+        handshake_failures: those that failed, by `HANDSHAKE_FAILURES`.
         transfer_timeouts: calls that `transfer_timeout` has ended.
         certificate_reads: readings of certificates that failed, and that succeeded.
         certificate_end: when the first certificate in use ends, as Unix time; 0: none.
@@ -157,6 +172,7 @@ class Totals:
     verdicts: dict[str, list[int]] = field(default_factory=lambda: {OTHER: [0, 0, 0]})
     reasons: dict[str, list[int]] = field(default_factory=lambda: {OTHER: [0] * len(Reason)})
     handshakes: int = 0
+    handshake_failures: list[int] = field(default_factory=lambda: [0] * len(HANDSHAKE_FAILURES))
     transfer_timeouts: int = 0
     certificate_reads: list[int] = field(default_factory=lambda: [0, 0])
     certificate_end: int = 0
@@ -176,6 +192,7 @@ def total(all_counters: Iterable[_meter.Meter]) -> Totals:
             (totals.addresses, reading["addresses"]),
             (totals.sizes, reading["sizes"]),
             (totals.certificate_reads, reading["certificate_reads"]),
+            (totals.handshake_failures, reading["handshake_failures"]),
             *zip(totals.calls, reading["calls"], strict=True),
             *zip(totals.durations, reading["durations"], strict=True),
         ):

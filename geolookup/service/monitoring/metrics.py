@@ -158,6 +158,14 @@ def _tls(totals: Totals) -> Iterator[Metric]:
         "TLS handshakes that clients began.",
         value=totals.handshakes,
     )
+    failures = CounterMetricFamily(
+        "geolookup_tls_handshake_failures",
+        "TLS handshakes that failed, by reason; the transport threads does not know them.",
+        labels=("reason",),
+    )
+    for reason, count in zip(counters.HANDSHAKE_FAILURES, totals.handshake_failures, strict=True):
+        failures.add_metric((reason,), count)
+    yield failures
     reads = CounterMetricFamily(
         "geolookup_tls_certificate_reads",
         "Readings of the certificate by workers, by outcome.",
