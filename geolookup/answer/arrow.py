@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -61,13 +61,17 @@ def column_addresses(roster: object) -> tuple[bytes, bytes, bytes | None] | None
 
 
 def _read(table: object, roster: object, packed: bool) -> _Read | None:
-    if type(roster).__module__.startswith("pandas."):
+    if _library(roster) == "pandas":
         roster = _of_pandas(roster)
     if hasattr(roster, "__arrow_c_array__") or hasattr(roster, "__arrow_c_stream__"):
         return _read_by(_of_arrow, table, roster, packed)
     if _is_text_array(roster):
         return _read_by(_of_numpy, table, roster, packed)
     return None
+
+
+def _library(value: object) -> str:
+    return type(value).__module__.partition(".")[0]
 
 
 def _of_pandas(column: Any) -> object:
@@ -127,7 +131,7 @@ def objects(roster: object) -> tuple[list[Any], bytes | None] | None:
     """
     column: Any = roster
     dtype = getattr(roster, "dtype", None)
-    module = type(roster).__module__.partition(".")[0]
+    module = _library(roster)
     if dtype is None or module not in ("numpy", "pandas"):
         return None
     if not _are_objects(dtype):
@@ -144,12 +148,18 @@ def objects(roster: object) -> tuple[list[Any], bytes | None] | None:
 
 def _is_text_array(roster: object) -> bool:
     """Say whether a roster is a numpy array of texts of a fixed width: of type S or U."""
-    return type(roster).__module__ == "numpy" and getattr(
-        getattr(roster, "dtype", None), "kind", ""
-    ) in ("S", "U")
+    return _library(roster) == "numpy" and getattr(getattr(roster, "dtype", None), "kind", "") in (
+        "S",
+        "U",
+    )
 
 
 # --- out -------------------------------------------------------------------------------
+
+
+Validity = tuple[bytes | None, int]
+"""A bit per row, 0 for a null, the first row's the lowest of the first byte, and how many nulls
+there are; None for the bits: there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,114 +168,112 @@ class TextColumn:
 
     Attributes:
         name: its name.
-        numbers: the number of each row's text, of the type of *index*.
-        index: Arrow's name of that type.
+        index: Arrow's name of the type of the numbers.
+        numbers: the number of each row's text.
         texts: by number.
-        validity: a bit per row, 0 for a null, the first row's the lowest of the first byte;
-            None: there are no nulls.
-        nulls: how many there are.
+        validity: which rows are null.
     """
 
     name: str
-    numbers: bytes
     index: str
+    numbers: bytes
     texts: tuple[str, ...]
-    validity: bytes | None
-    nulls: int
+    validity: Validity
+
+    def array(self, *, numbers: bool = False) -> _arrow.Array:
+        """Return it as a dictionary array, or only its numbers.
+
+        Raises:
+            RosterError: more rows than `MAX_ROWS`.
+        """
+        from geolookup import _arrow  # noqa: PLC0415
+
+        rows = len(self.numbers) // WIDTHS[self.index]
+        if rows > MAX_ROWS:
+            raise RosterError(f"to_arrow: more than {MAX_ROWS:,} rows; classify them in parts")
+        bits, nulls = self.validity
+        return _arrow.Array(
+            self.index,
+            rows,
+            (bits, self.numbers),
+            name=self.name,
+            nulls=nulls,
+            dictionary=None if numbers else _texts(self.texts),
+        )
 
 
-def text_columns(
-    *,
-    countries: bytes,
-    statuses: bytes,
-    verdicts: bytes | None,
-    reasons: bytes | None,
-    regions: tuple[tuple[str, ...], bytes],
-    networks: bytes,
-    present: bytes | None,
-) -> list[TextColumn]:
-    """Return answers as columns of texts.
+def validity(present: bytes | None) -> Validity:
+    """Return which rows are null, given 1 byte per row, 0 for a null; None: none is."""
+    from geolookup import _arrow  # noqa: PLC0415
+
+    return (None, 0) if present is None else _arrow.validity(present, 1)
+
+
+def country_column(countries: bytes, present: Validity) -> TextColumn:
+    """Return the column of 2 ASCII letters per row, whose texts are `COUNTRY_CODES`."""
+    numbers = _core.map16(countries, _country_numbers())
+    return TextColumn("country", UINT16, numbers, COUNTRY_CODES, present)
+
+
+def named_column(
+    name: str,
+    numbers: bytes,
+    kinds: type[Status] | type[Verdict] | type[Reason],
+    present: Validity,
+) -> TextColumn:
+    """Return the column of 1 byte per row, whose texts are the names of *kinds* in their order."""
+    texts = tuple(kind.name for kind in kinds)
+    if next(iter(kinds)).number:
+        numbers = numbers.translate(_BEFORE)
+    return TextColumn(name, UINT8, numbers, texts, present)
+
+
+def region_column(codes: tuple[str, ...], numbers: bytes, present: bytes | None) -> TextColumn:
+    """Return the column of regions, null where none is known.
 
     Args:
-        countries: 2 ASCII letters per row.
-        statuses: 1 byte per row: the number of its `Status`.
-        verdicts: 1 byte per row: the number of its `Verdict`; None: the column is left out.
-        reasons: 1 byte per row: the number of its `Reason`; None as above.
-        regions: the codes that occur, and 2 bytes per row: the number of its code, from 1 on;
-            0: none is known, which is null.
-        networks: 1 byte per row: a bit for each `Network`.
-        present: 1 byte per row: 0 for one that is null in each column; None: none is.
+        codes: those that occur.
+        numbers: 2 bytes per row: the number of its code, from 1 on; 0: none.
+        present: see `validity`.
     """
     from geolookup import _arrow  # noqa: PLC0415
 
-    usual = (None, 0) if present is None else _arrow.validity(present, 1)
-    numbers = _core.map16(countries, _country_numbers())
-    columns = [
-        TextColumn("country", numbers, INT16, _CODES, *usual),
-        TextColumn("status", statuses.translate(_BEFORE), INT8, _names(Status), *usual),
-    ]
-    if verdicts is not None:
-        numbers = verdicts.translate(_BEFORE)
-        columns.append(TextColumn("verdict", numbers, INT8, _names(Verdict), *usual))
-    if reasons is not None:
-        columns.append(TextColumn("reason", reasons, INT8, _names(Reason), *usual))
-    codes, numbers = regions
     known = _arrow.validity(numbers, 2, present)
     # The first text stands for no code, and is never seen.
-    columns.append(TextColumn("region", numbers, INT16, ("", *codes), *known))
-    kinds, numbers = _numbered_networks(networks)
-    columns.append(TextColumn("networks", numbers, UINT8, kinds, *usual))
-    return columns
+    return TextColumn("region", UINT16, numbers, ("", *codes), known)
 
 
-def _numbered_networks(networks: bytes) -> tuple[tuple[str, ...], bytes]:
-    """Return the combinations of kinds that occur, and the number of each row's."""
+def network_column(networks: bytes, present: Validity) -> TextColumn:
+    """Return the column of 1 byte per row, a bit for each `Network`.
+
+    Its texts are the combinations that occur: names with commas between them.
+    """
     found = sorted(_core.count8(networks))
     numbers = bytearray(256)
     for number, bits in enumerate(found):
         numbers[bits] = number
     texts = tuple(",".join(kind.name for kind in networks_of(bits)) for bits in found)
-    return texts, networks.translate(numbers)
+    return TextColumn("networks", UINT8, networks.translate(numbers), texts, present)
 
 
 def record_batch(columns: list[TextColumn], rows: int) -> _arrow.Array:
-    """Return columns as a record batch, each a dictionary of its texts.
-
-    Raises:
-        RosterError: more rows than `MAX_ROWS`.
-    """
+    """Return columns as a record batch. Raises RosterError as `TextColumn.array`."""
     from geolookup import _arrow  # noqa: PLC0415
 
-    if rows > MAX_ROWS:
-        raise RosterError(f"to_arrow: more than {MAX_ROWS:,} rows; classify them in parts")
-    children = [
-        _arrow.Array(
-            one.index,
-            rows,
-            (one.validity, one.numbers),
-            name=one.name,
-            nulls=one.nulls,
-            dictionary=_texts(one.texts),
-        )
-        for one in columns
-    ]
-    return _arrow.Array("+s", rows, (None,), children=children)
+    return _arrow.Array("+s", rows, (None,), children=[one.array() for one in columns])
 
 
-# Arrow's names of types.
-INT8: Final = "c"
+# Arrow's names of types, and their bytes.
 UINT8: Final = "C"
-INT16: Final = "s"
+UINT16: Final = "S"
+WIDTHS: Final = {UINT8: 1, UINT16: 2}
 
 _BEFORE: Final = bytes((byte - 1) % 256 for byte in range(256))
 """For `bytes.translate`: numbers from 1 on become numbers from 0 on."""
 
 
-def _names(kinds: Iterable[Status] | Iterable[Verdict] | Iterable[Reason]) -> tuple[str, ...]:
-    return tuple(kind.name for kind in kinds)
-
-
-_CODES: Final = (*sorted(COUNTRIES), NO_COUNTRY)
+COUNTRY_CODES: Final = (*sorted(COUNTRIES), NO_COUNTRY)
+"""The texts of each column of countries, in this order."""
 
 _NETWORKS: Final = tuple(",".join(kind.name for kind in networks_of(bits)) for bits in range(256))
 """By the bits of `Network`: the names of the kinds, with commas between them."""
@@ -273,9 +281,9 @@ _NETWORKS: Final = tuple(",".join(kind.name for kind in networks_of(bits)) for b
 
 @cache
 def _country_numbers() -> bytes:
-    """Return for each pair of letters, as a uint16, the number of its code in `_CODES`."""
+    """Return for each pair of letters, as a uint16, the number of its code in `COUNTRY_CODES`."""
     numbers = memoryview(bytearray(2 * 0x10000)).cast("H")
-    for at, code in enumerate(_CODES):
+    for at, code in enumerate(COUNTRY_CODES):
         numbers[int.from_bytes(code.encode(), sys.byteorder)] = at
     return numbers.tobytes()
 

@@ -368,8 +368,9 @@ class Dataset(metaclass=_Listed):
             roster: addresses (see the class) in any mixture. A missing value (None, NaN)
                 is INVALID. Or a column of Arrow, whatever library has it: text, packed
                 addresses as binary of 4 or 16 bytes, or IPv4 addresses as uint32, uint64 or
-                int64; a null is INVALID here and null in `RosterResult.to_arrow`. Or a mapping of ids to lists of addresses: of participants, about
-                whom the result answers by id. It needs a region set.
+                int64; a null is INVALID here and null in `RosterResult.to_arrow`. Or a
+                mapping of ids to lists of addresses: of participants, about whom the result
+                answers by id. It needs a region set.
             ipv4: 4 bytes an address, in network order.
             ipv6: 16 bytes an address, in network order; IPv4 addresses stand
                 there in IPv4-mapped form.
@@ -405,10 +406,10 @@ class Dataset(metaclass=_Listed):
             claims = table.classify_ipv4(packed_buffer(ipv4, "ipv4", 4))
         elif ipv6 is not None:
             claims = table.classify_ipv6(packed_buffer(ipv6, "ipv6", 16))
-        elif isinstance(roster, Mapping):
-            claims, participants = _claims_of_people(table, roster)
         elif isinstance(roster, (list, tuple)):
             claims = _claims_of_items(table, roster)
+        elif isinstance(roster, Mapping):
+            claims, participants = _claims_of_people(table, roster)
         else:
             claims, present = _claims_of_roster(table, roster)
         result = RosterResult(claims, perspective, participants, present)

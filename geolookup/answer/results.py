@@ -721,23 +721,38 @@ class RosterResult:
         return record_batch(self._text_columns(), self._size)
 
     def _text_columns(self) -> list[TextColumn]:
-        from geolookup.answer.arrow import text_columns  # noqa: PLC0415
+        names = ["country", "status"]
+        if self.region_set is not None:
+            names.append("verdict")
+            if self.has_reasons:
+                names.append("reason")
+        return [self.text_column(name) for name in (*names, "region", "networks")]
+
+    def text_column(self, name: str) -> TextColumn:
+        """Return one column of `to_arrow` by its name, for geolookup's own modules.
+
+        Raises:
+            ValueError: as `to_arrow`, or there are no verdicts.
+        """
+        from geolookup.answer import arrow  # noqa: PLC0415
 
         if self._participants is not None:
             raise ValueError(
                 "the roster came in groups, and its verdicts are not those of addresses;"
                 " classify the addresses without groups for a table of them"
             )
-        has_verdicts = self.region_set is not None
-        return text_columns(
-            countries=self._country_column(),
-            statuses=self._status_column(),
-            verdicts=self._verdict_column() if has_verdicts else None,
-            reasons=self._reasons_or_none() if has_verdicts else None,
-            regions=self._numbered_regions(),
-            networks=self._network_column(),
-            present=self._present,
-        )
+        if name == "region":
+            return arrow.region_column(*self._numbered_regions(), self._present)
+        present = arrow.validity(self._present)
+        if name == "country":
+            return arrow.country_column(self._country_column(), present)
+        if name == "networks":
+            return arrow.network_column(self._network_column(), present)
+        if name == "status":
+            return arrow.named_column(name, self._status_column(), Status, present)
+        if name == "verdict":
+            return arrow.named_column(name, self._verdict_column(), Verdict, present)
+        return arrow.named_column(name, self._reason_column(), Reason, present)
 
     def _numbered_regions(self) -> tuple[tuple[str, ...], bytes]:
         """Return the regions that occur, and the number of each address's; see `arrow`."""
@@ -780,11 +795,13 @@ class RosterResult:
 
         frame = {}
         for column in self._text_columns():
-            numbers = numpy.frombuffer(column.numbers, _NUMPY_TYPES[column.index])
-            if column.validity is not None:
-                bits = numpy.frombuffer(column.validity, numpy.uint8)
-                known = numpy.unpackbits(bits, count=len(numbers), bitorder="little")
-                numbers = numpy.where(known, numbers.astype(numpy.int16), -1)
+            numbers = numpy.frombuffer(column.numbers, _NUMPY_TYPES[column.index]).astype("int32")
+            bits, _ = column.validity
+            if bits is not None:
+                known = numpy.unpackbits(
+                    numpy.frombuffer(bits, numpy.uint8), count=len(numbers), bitorder="little"
+                )
+                numbers = numpy.where(known, numbers, -1)
             frame[column.name] = pandas.Categorical.from_codes(numbers, list(column.texts))
         return pandas.DataFrame(frame, index=index)
 
@@ -956,7 +973,7 @@ class RosterResult:
         return self._bitmaps
 
 
-_NUMPY_TYPES = {"c": "int8", "C": "uint8", "s": "int16"}  # by Arrow's names
+_NUMPY_TYPES = {"C": "uint8", "S": "uint16"}  # by Arrow's names
 _VERDICTS = ("inside", "outside", "undetermined")
 _NO_VERDICTS = (
     "the result has no verdicts: it was made without a region set; name one with region_set="
