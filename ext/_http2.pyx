@@ -200,6 +200,7 @@ cdef extern from "event_loop.h" nogil:
         gl_server_settings settings
         gl_method *methods
         size_t method_count
+        gl_slots *other_slots
         const gl_core_api *core
         gl_meter *meter
         gl_allow allow
@@ -578,6 +579,8 @@ cdef class Server:
             method.refused = PyBytes_AS_STRING(refused)
             if slots is not None:
                 method.slots = <gl_slots *>PyCapsule_GetPointer(slots, GL_SLOTS_NAME)
+                if s.other_slots == NULL or kind == GL_ROSTER:
+                    s.other_slots = method.slots
             s.method_count += 1
         for number, names in allow.items():
             i = number

@@ -168,6 +168,7 @@ static inline void gl_call_over(gl_call *call)
         else
             gl_slots_give_back(call->method->slots);
     }
+    c->unslotted -= call->unslotted;
     /* Else when its job is done: resets would bound no queue. */
     if (call->slots != NULL && call->job == NULL)
         gl_slots_give_back(call->slots);
@@ -775,6 +776,29 @@ static inline void gl_health(gl_call *call, const uint8_t *data, size_t size)
 
 /* --- messages */
 
+/* Has a call that found no slot take one after all, or ends it; 0: it ended. */
+static inline int gl_settle_slot(gl_call *call)
+{
+    call->connection->unslotted -= call->unslotted;
+    call->unslotted = 0;
+    if (call->slots != NULL || call->ending || call->ended_here)
+        return 1;
+    if (!gl_slots_take(call->method->slots)) {
+        gl_shed(call, call->method);
+        return 0;
+    }
+    call->slots = call->method->slots;
+    return 1;
+}
+
+/* The same of all calls of a connection, when what came in a turn was read. */
+static inline void gl_settle_slots(gl_connection *c)
+{
+    for (gl_call *call = c->calls; call != NULL && c->unslotted > 0; call = call->next)
+        if (call->unslotted)
+            gl_settle_slot(call);
+}
+
 /* Gives a message to Python. */
 static inline void gl_to_python(gl_call *call, gl_job_kind kind, const uint8_t *data,
                                 size_t size, uint8_t *owned)
@@ -849,6 +873,10 @@ static void gl_message(gl_call *call, int compressed, const uint8_t *data, size_
                 return;
             goto in_place;
         }
+        if (call->unslotted && !gl_settle_slot(call)) {
+            free(owned);
+            return;
+        }
         gl_to_python(call, GL_JOB_UNARY, data, size, owned);
         return;
     case GL_ROSTERS:
@@ -868,8 +896,11 @@ static void gl_message(gl_call *call, int compressed, const uint8_t *data, size_
     }
 in_place:
     /* What is sent with the rest of this turn holds no slot; what is not will: see gl_flush. */
-    if (call->slots != NULL && call->out_bytes <= GL_LARGE) {
-        gl_slots_give_back(call->slots);
+    if ((call->slots != NULL || call->unslotted) && call->out_bytes <= GL_LARGE) {
+        if (call->slots != NULL)
+            gl_slots_give_back(call->slots);
+        c->unslotted -= call->unslotted;
+        call->unslotted = 0;
         call->slots = NULL;
         call->in_place = 1;
         c->answered++;
@@ -1168,8 +1199,8 @@ static inline void gl_admit(gl_call *call)
         call->grpc = 0;
         call->method = NULL;
         /* It is answered when it is whole; until then it takes a slot as others do. */
-        if (gl_slots_take(s->methods[0].slots))
-            call->slots = s->methods[0].slots;
+        if (gl_slots_take(s->other_slots))
+            call->slots = s->other_slots;
         else
             gl_answer_other(call);
     } else if (call->metadata_bytes > s->settings.metadata_bytes) {
@@ -1186,11 +1217,16 @@ static inline void gl_admit(gl_call *call)
         gl_end(call, GL_UNIMPLEMENTED, "grpc-encoding: this one is not read here");
     } else {
         if (method->slots != NULL && method->kind != GL_HEALTH_WATCH) {
-            if (!gl_slots_take(method->slots)) {
+            if (gl_slots_take(method->slots)) {
+                call->slots = method->slots;
+            } else if (method->kind == GL_LOOKUP || method->kind == GL_AUTHORIZATION) {
+                /* Its message is perhaps here already, behind the headers of others. */
+                call->unslotted = 1;
+                call->connection->unslotted++;
+            } else {
                 gl_shed(call, method);
                 return;
             }
-            call->slots = method->slots;
         }
         if (call->deadline)
             gl_set_deadline(call, call->accepted + call->deadline);

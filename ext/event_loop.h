@@ -178,6 +178,8 @@ static void gl_flush(gl_connection *c)
 
     if (c->closed || c->closing == 2 || c->handshaking)
         return;
+    if (c->unslotted > 0)
+        gl_settle_slots(c);
     for (unsigned round = 0;; round++) {
         ssize_t fill, n;
         int pumped = 0;

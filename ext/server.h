@@ -85,6 +85,7 @@ struct gl_call {
     uint8_t ended_here; /* the end is on its way */
     uint8_t reset;      /* by us */
     uint8_t in_place;   /* answered, and its slot given back before that was sent */
+    uint8_t unslotted;  /* it found no slot, and is shed if it is not answered in this turn */
     uint8_t counted;    /* as in flight, here */
     uint8_t python;     /* a stream that Python knows */
     uint8_t in_pump;
@@ -144,6 +145,7 @@ struct gl_connection {
     uint8_t pinged;
     uint8_t unread;   /* OpenSSL may hold bytes that epoll does not know of */
     unsigned open;      /* calls */
+    unsigned unslotted; /* of these without a slot: see gl_settle_slots */
     unsigned answered;  /* of these answered in place, whose slots were given back */
     int32_t last_stream; /* that its client has opened */
     int32_t finished[GL_FINISHED]; /* the last streams whose client has ended them */
@@ -161,7 +163,8 @@ struct gl_connection {
 struct gl_server {
     gl_server_settings settings;
     gl_method *methods;
-    size_t method_count; /* of which the first has the slots of unary calls */
+    size_t method_count;
+    gl_slots *other_slots; /* for requests that are no calls */
     gl_method private_method; /* a lookup that holds no slot, which any load leaves answered */
     gl_meter *private_meter;
     const gl_core_api *core;

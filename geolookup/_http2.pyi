@@ -65,8 +65,8 @@ class Server:
         settings: the fields of gl_server_settings (ext/server.h).
         methods: for each its path, the meter's number, how it is answered, whether its calls last
             as long as the client likes, the handle of its `_meter.Slots` or None, and what a call
-            is told that finds none, and one that is not permitted. The first has the slots of
-            unary calls.
+            is told that finds none, and one that is not permitted. Requests that are no calls
+            take the slots of the method that classifies rosters, or else of the first.
         allow: by the meter's number the names that may call a method; without an entry all may.
 
     Raises:

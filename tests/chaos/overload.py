@@ -6,6 +6,7 @@ h2load asks, and some more callers, whose calls are timed one by one.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from chaos.crowd import CALLS, Timed
 from chaos.outcome import LASTING, Fault, Outcome
@@ -36,6 +37,12 @@ told to wait, so as to be accepted often enough; and not none: of calls that fol
 without a pause hardly one meets what happens to a machine now and then."""
 _RECOVERY: Final = 1.0
 """Seconds after the end of the load within which calls are accepted again."""
+_JOINS: Final = 1_000
+"""Lookups a second beside rosters, ..."""
+_ROSTERS: Final = 64
+"""... rosters at once, ..."""
+_JOIN_P99: Final = 0.005
+"""... and seconds in which 99 of 100 lookups are answered, where the machine has two cores free."""
 _ACCEPTED, _SHED = "0", "8"
 """gRPC's codes, as a response has them."""
 _TOLD: Final = "the service at TARGET is overloaded"
@@ -194,6 +201,50 @@ def _overloaded(name: str, *options: str) -> Callable[[float], Outcome]:
     return run
 
 
+def _beside(service: Controlled, seconds: float, what: str, number: int) -> subprocess.Popen[str]:
+    command = _client(sys.executable, "-m", "chaos.beside")
+    told = (str(service.port), str(seconds), what, str(number))
+    return subprocess.Popen([*command, *told], cwd=TESTS, stdout=subprocess.PIPE, text=True)
+
+
+def _done(process: subprocess.Popen[str]) -> Any:
+    said, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    return json.loads(said)
+
+
+def _joins_beside_rosters(seconds: float) -> Outcome:
+    outcome = Outcome()
+    if importlib.util.find_spec("geolookup._http2_client") is None:
+        outcome.measured["not done"] = "geolookup was built without libnghttp2"
+        return outcome
+    with controlled("--workers", "1", "--max-calls", "16", honest=_joining) as service:
+        pids = service.pids()
+        _keep_to(_cores()[0], pids)
+        alone = _done(_beside(service, max(0.5, seconds / 4), "joins", _JOINS))
+        rosters = _beside(service, max(1.0, seconds * 3 / 4), "rosters", _ROSTERS)
+        seconds_until(lambda: _counts(service, CALLS["roster"][0])[1] > 0)
+        beside = _done(_beside(service, max(0.5, seconds / 2), "joins", _JOINS))
+        loaded = _done(rosters)
+        outcome.require(service.pids() == pids, "no process ends")
+    outcome.measure("joins alone", alone["took"])
+    outcome.measure("joins beside rosters", beside["took"])
+    outcome.measure("rosters", loaded["took"])
+    outcome.measured["rosters refused"] = f"{loaded['ended'].get(_SHED, 0):,}"
+    refused = {code: count for code, count in beside["ended"].items() if code != _ACCEPTED}
+    outcome.require(bool(beside["took"]), "joins are answered")
+    outcome.require(bool(loaded["took"]), "rosters are answered")
+    # A shorter run shares a busy machine with other tests: its client makes up for a pause of
+    # seconds at once.
+    outcome.measured["joins refused"] = str(refused or "none")
+    if seconds >= LASTING:
+        outcome.require(not refused, "no join is refused")
+        outcome.require(_p99(beside["took"]) <= _JOIN_P99, f"p99 of joins: {_JOIN_P99:g} s")
+    outcome.require(loaded["hinted"] == loaded["ended"].get(_SHED, 0), "the rest gets a hint")
+    return outcome
+
+
 _REQUIRED: Final = (
     "the rest gets RESOURCE_EXHAUSTED with a hint when to come again; calls are accepted within"
     f" {_RECOVERY:g} s after the load, no process ends"
@@ -212,5 +263,12 @@ FAULTS: Final = (
         " worker with a limit of 16",
         _REQUIRED,
         _overloaded("lookup", "--max-calls", "16"),
+    ),
+    Fault(
+        "joins beside rosters",
+        f"{_JOINS:,} lookups a second beside {_ROSTERS} rosters of a million at once, to a worker"
+        " with a limit of 16",
+        "no lookup is refused, no process ends",
+        _joins_beside_rosters,
     ),
 )

@@ -149,6 +149,7 @@ static gl_server *new_server(void)
         s->methods[s->method_count++] =
             (gl_method){strdup(methods[i].path), 2,      (unsigned)i, methods[i].kind, i > 4,
                         methods[i].slots,        "shed", "refused"};
+    s->other_slots = &calls;
     s->settings = (gl_server_settings){
         .message_bytes = 200000, .roster = 20000, .metadata_bytes = 1024, .streams = 20,
         .connections = 2,        .handshake_timeout = 60000, .transfer_timeout = 60000, .idle = 60000, .keepalive = 60000,

@@ -36,6 +36,9 @@ _CANCELLED: Final = 1
 _DEADLINE_PASSED: Final = RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
 _CANCELLED_BY_CLIENT: Final = RequestError(Code.CANCELLED, "the client has cancelled the call")
 
+JOINS: Final = (Method.LOOKUP, Method.AUTHORIZATION_CHECK)
+"""The methods that are called when someone joins a meeting: each about one address."""
+
 Handler = Callable[..., bytes]
 Metadata = Iterable[tuple[str, "str | bytes"]]
 
@@ -66,6 +69,8 @@ class Calls:
         """Called with each new snapshot."""
         self.counters = counters
         self.unary_slots = Slots(settings.max_calls, "calls")
+        # Of their own: no roster may keep anyone from joining.
+        self.join_slots = Slots(settings.max_calls, "calls")
         self.stream_slots = Slots(settings.max_streams, "streams")
         self._settings = settings
         self._limits = settings.limits
@@ -90,6 +95,10 @@ class Calls:
             self._add_authorization()
         self.unary = tuple(self._handlers)
         """The unary methods, but for the standard services'."""
+
+    def slots_of(self, method: Method) -> Slots:
+        """Return the slots of a unary method's calls: lookups and Envoy's checks have their own."""
+        return self.join_slots if method in JOINS else self.unary_slots
 
     @property
     def snapshot(self) -> Snapshot:

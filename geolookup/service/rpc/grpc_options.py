@@ -99,7 +99,7 @@ def channel_options(settings: Settings, *, share_port: bool) -> list[tuple[str, 
         # limit makes it wait in the client.
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(_PING_INTERVAL)),
         ("grpc.http2.max_ping_strikes", _PING_STRIKES),
-        ("grpc.max_concurrent_streams", 4 * (settings.max_calls + settings.max_streams)),
+        ("grpc.max_concurrent_streams", 4 * (2 * settings.max_calls + settings.max_streams)),
         # It would keep the peers' addresses in memory; the admin listener serves it.
         ("grpc.enable_channelz", int(settings.channelz)),
     ]

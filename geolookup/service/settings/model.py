@@ -340,7 +340,8 @@ class Settings:
         256,
         _REQUESTS,
         WholeNumber(1, 65_536),
-        "Unary calls under way in a worker; one more is refused",
+        "Unary calls under way in a worker, lookups and Envoy's checks apart from all others; one"
+        " more is refused",
     )
     max_streams: int = _setting(
         64,

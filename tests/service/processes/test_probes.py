@@ -81,8 +81,8 @@ def test_lookup_is_answered_and_not_counted(asked: Asked) -> None:
 
 
 def test_lookup_is_answered_when_all_slots_are_taken(asked: Asked) -> None:
-    assert asked.calls.unary_slots.take()
-    assert not asked.calls.unary_slots.take()
+    assert asked.calls.join_slots.take()
+    assert not asked.calls.join_slots.take()
     asked.until(lambda: asked.probe.answered is not None)
 
 

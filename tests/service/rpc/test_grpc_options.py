@@ -460,13 +460,13 @@ def test_streams_have_a_limit_above_that_on_calls() -> None:
         serving(max_calls=2, max_streams=1) as running,
         Connection(running.port) as connection,
     ):
-        assert connection.their_settings[http2.MAX_CONCURRENT_STREAMS] == 12
-        for number in range(12):
+        assert connection.their_settings[http2.MAX_CONCURRENT_STREAMS] == 20
+        for number in range(20):
             connection.call(2 * number + 1, WAIT, b"")
-        for _ in range(12):
+        for _ in range(20):
             assert running.begun.acquire(timeout=PATIENCE)
-        connection.call(25, WAIT, b"")
-        assert connection.expect(http2.RST_STREAM, 25).error_code == http2.REFUSED_STREAM
+        connection.call(41, WAIT, b"")
+        assert connection.expect(http2.RST_STREAM, 41).error_code == http2.REFUSED_STREAM
         assert not running.begun.acquire(blocking=False)
 
 

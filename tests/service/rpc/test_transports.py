@@ -131,8 +131,9 @@ def admitted(server: Server, limit: int) -> int:
 def taken(server: Server) -> tuple[int, int]:
     """Return how many slots of calls and of streams are taken."""
     calls: Calls = server._calls
+    most = server_settings(server).max_calls
     return (
-        server_settings(server).max_calls - calls.unary_slots.free,
+        2 * most - calls.unary_slots.free - calls.join_slots.free,
         server_settings(server).max_streams - calls.stream_slots.free,
     )
 
@@ -159,7 +160,8 @@ def hint_of(error: grpc.RpcError) -> int:
 def test_calls_within_the_limit_are_admitted_and_others_get_a_retry_hint(dataset: Dataset) -> None:
     with serving_here(dataset, max_calls=3) as server, channel_to(server) as channel:
         held = [Held(channel) for _ in range(3)]
-        assert within_patience(lambda: taken(server) == (3, 0))
+        others = [Held(channel, "Explain") for _ in range(3)]
+        assert within_patience(lambda: taken(server) == (6, 0))
         for method in ("Lookup", "ClassifyRoster", "Explain"):
             with pytest.raises(grpc.RpcError) as refused:
                 channel.unary_unary(f"/{SERVICE}/{method}")(b"", timeout=PATIENCE)
@@ -168,6 +170,8 @@ def test_calls_within_the_limit_are_admitted_and_others_get_a_retry_hint(dataset
             assert 50 <= hint_of(refused.value) <= 150
         checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert checked.status == health_pb2.HealthCheckResponse.SERVING
+        for one in others:
+            one.go_on()
         for one in held:
             one.go_on()
             assert v1.LookupResponse.FromString(one.call.result()).country == "CN"
@@ -279,6 +283,61 @@ def test_a_refusal_comes_before_the_message(dataset: Dataset) -> None:
         first.go_on()
         assert first.call.result()
         second.go_on()
+
+
+def test_rosters_that_take_all_slots_keep_no_lookup_out(dataset: Dataset) -> None:
+    with serving_here(dataset, max_calls=2, threads=2) as server, channel_to(server) as channel:
+        rosters = [Held(channel, "ClassifyRoster") for _ in range(2)]
+        assert within_patience(lambda: taken(server) == (2, 0))
+        third = Held(channel, "Explain")
+        assert third.call.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        # Nor is any kept waiting: the threads of calls are all taken.
+        for _ in range(20):
+            assert channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
+        checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert checked.status == health_pb2.HealthCheckResponse.SERVING
+        for one in (*rosters, third):
+            one.go_on()
+
+
+@pytest.mark.transports("native")
+@needs_native
+def test_lookups_whose_headers_come_before_all_messages_are_answered(dataset: Dataset) -> None:
+    """As libnghttp2 sends calls that were begun together."""
+    path, body = f"/{SERVICE}/Lookup", http2.message(LOOKUP)
+    streams = range(1, 101, 2)
+    with (
+        serving_here(dataset, transport="native", max_calls=2) as server,
+        http2.Connection(server.address.port) as connection,
+    ):
+        headers = http2.block(http2.request(path))
+        connection.raw(
+            b"".join(
+                http2.frame(http2.HEADERS, http2.END_HEADERS, stream, headers) for stream in streams
+            )
+            + b"".join(
+                http2.frame(http2.DATA, http2.END_STREAM, stream, body) for stream in streams
+            )
+        )
+        for stream in streams:
+            connection.rest(stream)
+        assert {connection.fields[stream]["grpc-status"] for stream in streams} == {"0"}
+        assert within_patience(lambda: taken(server) == (0, 0))
+        # Without their messages they take slots, and no more than there are.
+        connection.raw(
+            b"".join(
+                http2.frame(http2.HEADERS, http2.END_HEADERS, stream, headers)
+                for stream in range(101, 201, 2)
+            )
+        )
+        ended: set[int] = set()
+        while len(ended) < 48:
+            found = connection.receive()
+            assert found is not None
+            if http2.ends(found, found.stream_id):
+                ended.add(found.stream_id)
+        assert {connection.fields[stream]["grpc-status"] for stream in ended} == {"8"}
+        assert within_patience(lambda: taken(server) == (2, 0))
 
 
 def test_health_watches_take_the_slots_of_streams_and_give_back_no_other(dataset: Dataset) -> None:

@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 1_024
 """Connections that the system makes before the loop has accepted them."""
 
+_ROSTER_NICENESS: Final = 10
+"""Of threads for large rosters, as nice(2) counts: a tenth of the loop's share where both want a
+core."""
+
 _METHODS: Final = tuple(Method)
 _NATIVE: Final = {
     Method.LOOKUP: _http2.LOOKUP,
@@ -116,7 +120,7 @@ class NativeTransport:
         cores = max(1, available_cores() // settings.workers)
         workers = [
             # Rosters are work for a core: with more of them at a time each would take longer.
-            *[("geolookup-roster", self._server.work)] * min(settings.threads, cores),
+            *[("geolookup-roster", self._work_on_rosters)] * min(settings.threads, cores),
             # The rest may wait for a disk.
             *[("geolookup-work", self._work)] * settings.threads,
         ]
@@ -238,6 +242,12 @@ class NativeTransport:
         """Look at the certificates' files now and then, also while nobody connects."""
         while not self._over.wait(self._settings.watch):
             certificates.reload()
+
+    def _work_on_rosters(self) -> None:
+        # The loop, which answers joins, does not wait for a core that a roster has.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ROSTER_NICENESS)
+        self._server.work()
 
     def _work(self) -> None:
         while True:
@@ -424,7 +434,7 @@ def _server_settings(settings: Settings, *, metadata: bool) -> dict[str, object]
         "metadata_bytes": settings.max_metadata,
         # Above what is admitted: what is over that limit is refused at once with a hint, and
         # must not wait in the client, which this limit would make it do.
-        "streams": 4 * (settings.max_calls + settings.max_streams),
+        "streams": 4 * (2 * settings.max_calls + settings.max_streams),
         "connections": settings.max_connections,
         "handshake_timeout": _milliseconds(settings.handshake_timeout),
         "transfer_timeout": _milliseconds(settings.transfer_timeout),
@@ -470,7 +480,10 @@ def _methods(calls: Calls, more: Mapping[str, tuple[int, Handler]]) -> list[_Met
     rosters = _http2.PYTHON_STREAM if calls.traced else _http2.ROSTERS
     reflection = Method.SERVER_REFLECTION_INFO
     return [
-        *(row(method, native.get(method, _http2.PYTHON), unary) for method in calls.unary),
+        *(
+            row(method, native.get(method, _http2.PYTHON), calls.slots_of(method))
+            for method in calls.unary
+        ),
         row(Method.STREAM_ROSTERS, rosters, streams),
         row(Method.CHECK, _http2.HEALTH_CHECK, None),
         row(Method.WATCH, _http2.HEALTH_WATCH, streams, is_long_lived=True),

@@ -26,7 +26,7 @@ from geolookup.service.grpc_threads import (
 )
 from geolookup.service.methods import GEOLOOKUP, Method
 from geolookup.service.rpc.admission import RETRY_HINT, Slots
-from geolookup.service.rpc.calls import Calls
+from geolookup.service.rpc.calls import JOINS, Calls
 from geolookup.service.rpc.grpc_options import channel_options
 from geolookup.service.rpc.reflection import Reflection
 from geolookup.service.rpc.request import RequestError
@@ -69,9 +69,10 @@ class ThreadTransport:
             CallPool(settings.threads, "geolookup-call", calls.unary_slots),
             options=[*channel_options(settings, share_port=share_port)],
         )
+        joins = CallPool(settings.threads, "geolookup-join", calls.join_slots)
         streams = CallPool(settings.max_streams, "geolookup-stream", calls.stream_slots)
         self._pauses = Pauses()
-        routes = _routes(calls, self._health, self._long_lived_calls, streams, self._pauses)
+        routes = _routes(calls, self._health, self._long_lived_calls, joins, streams, self._pauses)
         self._server.add_generic_rpc_handlers((_Admission(calls, routes),))
         private = (
             None
@@ -152,13 +153,14 @@ def _routes(
     calls: Calls,
     health: HealthService,
     long_lived: LongLivedCalls,
+    joins: CallPool,
     streams: CallPool,
     pauses: Pauses,
 ) -> dict[Method, _Route]:
     routes = {
         method: _Route(
-            calls.unary_slots,
-            _unary(calls, method),
+            calls.slots_of(method),
+            _unary(calls, method, joins if method in JOINS else None),
             # As if the request were a stream: the refusal does not wait for it.
             grpc.stream_unary_rpc_method_handler,
         )
@@ -212,7 +214,7 @@ def _routes(
 # parse, and a response is serialised once.
 
 
-def _unary(calls: Calls, method: Method) -> Callable[[int], _Handler]:
+def _unary(calls: Calls, method: Method, pool: CallPool | None) -> Callable[[int], _Handler]:
     def handler(accepted: int) -> _Handler:
         def answer(body: bytes, context: grpc.ServicerContext) -> bytes:
             try:
@@ -228,7 +230,7 @@ def _unary(calls: Calls, method: Method) -> Callable[[int], _Handler]:
                 refusal = _refusal(error)
             _abort(context, refusal)
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        return grpc.unary_unary_rpc_method_handler(answer if pool is None else pool.assign(answer))
 
     return handler
 
