@@ -177,6 +177,7 @@ cdef extern from "event_loop.h" nogil:
         uint64_t metadata_bytes
         uint32_t streams
         uint64_t connections
+        uint64_t memory
         uint64_t handshake_timeout
         uint64_t transfer_timeout
         uint64_t idle

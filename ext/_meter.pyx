@@ -136,6 +136,18 @@ cdef class Meter:
         """Count a line of the log that was dropped."""
         gl_add(&self.m.counters.log_dropped, 1)
 
+    def take_memory(self, uint64_t size, uint64_t budget, /):
+        """Take bytes for a request and its answer; False: others have too many of the budget."""
+        return gl_meter_take_memory(self.m, size, budget)
+
+    def give_back_memory(self, uint64_t size, /):
+        """Give back what `take_memory` took."""
+        gl_add(&self.m.memory, -size)
+
+    def memory_freed(self, uint64_t least, /):
+        """Return whether nothing is taken now, and *least* was since this was last true."""
+        return gl_meter_memory_freed(self.m, least)
+
     def absorb(self, Meter other not None, /):
         """Add another meter's counters to this one's; not what is true only now."""
         if other.m == self.m:
@@ -146,6 +158,8 @@ cdef class Meter:
         """Set the calls in flight, of a worker that has ended, to zero."""
         for method in range(GL_METHODS):
             gl_store(&self.m.in_flight[method], 0)
+        gl_store(&self.m.memory, 0)
+        gl_store(&self.m.connections, 0)
 
     def read(self):
         """Return all numbers, each read whole, by the names of the layout."""
@@ -183,6 +197,10 @@ cdef class Meter:
             "transfer_timeouts": c.transfer_timeouts,
             "certificate_reads": _numbers(c.certificate_reads, 2),
             "log_dropped": c.log_dropped,
+            "memory": m.memory,
+            "connections": m.connections,
+            "connections_made": c.connections_made,
+            "connections_closed": _numbers(c.connections_closed, 2),
             "region_sets": region_sets,
         }
 

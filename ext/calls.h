@@ -11,6 +11,7 @@
 static void gl_message(gl_call *call, int compressed, const uint8_t *data, size_t size,
                        uint8_t *owned);
 static void gl_pump(gl_call *call);
+static void gl_again(gl_connection *c);
 
 /* --- counting */
 
@@ -156,6 +157,37 @@ static inline int gl_gone_code(const gl_call *call)
                                                                    : GL_CANCELLED;
 }
 
+/* Notes that a call's large message begins to come. */
+static inline void gl_begin_receiving(gl_call *call)
+{
+    gl_server *s = call->connection->server;
+
+    if (call->receiving)
+        return;
+    call->receiving = 1;
+    call->older = s->youngest;
+    call->younger = NULL;
+    if (s->youngest != NULL)
+        s->youngest->younger = call;
+    s->youngest = call;
+}
+
+/* Notes that it has come, or never will. */
+static inline void gl_end_receiving(gl_call *call)
+{
+    gl_server *s = call->connection->server;
+
+    if (!call->receiving)
+        return;
+    call->receiving = 0;
+    if (call->younger != NULL)
+        call->younger->older = call->older;
+    else
+        s->youngest = call->older;
+    if (call->older != NULL)
+        call->older->younger = call->younger;
+}
+
 /* Whatever the call has goes back. libnghttp2 has closed its stream, or is about to go. */
 static inline void gl_call_over(gl_call *call)
 {
@@ -169,6 +201,7 @@ static inline void gl_call_over(gl_call *call)
             gl_slots_give_back(call->method->slots);
     }
     c->unslotted -= call->unslotted;
+    gl_end_receiving(call);
     /* Else when its job is done: resets would bound no queue. */
     if (call->slots != NULL && call->job == NULL)
         gl_slots_give_back(call->slots);
@@ -183,7 +216,7 @@ static inline void gl_call_over(gl_call *call)
         call->job->slots = call->slots;
         gl_job_cancel(call->job, gl_gone_code(call));
     } else {
-        s->large -= call->charged;
+        gl_recharge(s, &call->charged, 0);
         if (call->python)
             gl_end_in_python(s, call->method->number, call->method->path, call->serial,
                              call->ended_here ? 0 : gl_gone_code(call));
@@ -387,12 +420,18 @@ static inline void gl_set_retry(gl_call *call, const gl_method *method)
     snprintf(call->retry, sizeof call->retry, "%u", wait);
 }
 
-/* Ends a call because there is no slot, or no memory, for it. */
-static inline void gl_shed(gl_call *call, const gl_method *method)
+/* Ends a call because of the load. */
+static inline void gl_shed_with(gl_call *call, const gl_method *method, const char *text)
 {
     gl_add(&call->connection->server->meter->counters.shed[method->number], 1);
     gl_set_retry(call, method);
-    gl_end(call, GL_RESOURCE_EXHAUSTED, method->shed);
+    gl_end(call, GL_RESOURCE_EXHAUSTED, text);
+}
+
+/* Ends a call because there is no slot for it. */
+static inline void gl_shed(gl_call *call, const gl_method *method)
+{
+    gl_shed_with(call, method, method->shed);
 }
 
 /* Ends a call that can never be answered as it is: a client that makes calls again which end with
@@ -916,23 +955,37 @@ static inline uint64_t gl_largest_message(const gl_call *call)
     return health && most > GL_HEALTH_REQUEST ? GL_HEALTH_REQUEST : most;
 }
 
+/* Ends a call because there is no memory for the rest of its message, or for its answer. */
+static inline void gl_shed_for_memory(gl_call *call)
+{
+    if (call->counted)
+        gl_count_end(call, GL_RESOURCE_EXHAUSTED);
+    gl_shed_with(call, call->method, "memory: over memory_budget, with what others sent");
+    gl_end_receiving(call);
+    gl_recharge(call->connection->server, &call->charged, 0);
+    free(call->body);
+    call->body = NULL;
+    call->have_prefix = 0;
+}
+
 /* Charges a call with what a message of these bytes takes, as far as it has come, and its answer.
- * 0: there is no room for it, and the call ends instead. */
+ * 0: there is no room for it, and the call ends instead.
+ *
+ * The message that began to come last makes room for the others: if each ended that finds none,
+ * of many that come at once none would ever be whole. */
 static inline int gl_charge(gl_call *call, uint64_t bytes)
 {
     gl_server *s = call->connection->server;
-    uint64_t charge = 2 * bytes, others = s->large - call->charged;
+    uint64_t charge = 2 * bytes;
 
-    if (others > 0 && others + charge > GL_LARGE_MEMORY) {
-        if (call->counted)
-            gl_count_end(call, GL_RESOURCE_EXHAUSTED);
-        gl_shed(call, call->method);
-        s->large -= call->charged;
-        call->charged = 0;
-        return 0;
+    while (s->large > call->charged && s->large - call->charged + charge > s->settings.memory) {
+        gl_call *last = call->receiving ? s->youngest : call;
+        gl_shed_for_memory(last);
+        if (last == call)
+            return 0;
+        gl_again(last->connection);
     }
-    s->large += charge - call->charged;
-    call->charged = charge;
+    gl_recharge(s, &call->charged, charge);
     return 1;
 }
 
@@ -954,8 +1007,11 @@ static inline int gl_begin_message(gl_call *call)
     }
     call->have = 0;
     call->size = size;
-    s->large -= call->charged; /* of the message before */
-    call->charged = 0;
+    gl_recharge(s, &call->charged, 0); /* of the message before */
+    if (size > GL_LARGE && s->large > 0 && s->large + 2 * GL_LARGE > s->settings.memory) {
+        gl_shed_for_memory(call); /* before any of it comes */
+        return 0;
+    }
     /* The system gives memory to what is written: see gl_charge. */
     call->body = malloc(size ? size : 1);
     if (call->body == NULL) {
@@ -1024,15 +1080,16 @@ static inline size_t gl_feed(gl_call *call, const uint8_t *data, size_t size, in
         n = call->size - call->have;
         if (n > size - at)
             n = size - at;
-        if (call->size > GL_LARGE && !gl_charge(call, call->have + n)) {
-            free(call->body);
-            call->body = NULL;
-            break;
+        if (call->size > GL_LARGE) {
+            gl_begin_receiving(call);
+            if (!gl_charge(call, call->have + n))
+                break;
         }
         memcpy(call->body + call->have, data + at, n);
         call->have += n;
         at += n;
         if (call->have == call->size) {
+            gl_end_receiving(call);
             call->have_prefix = 0;
             call->whole = unary;
             if (!unary || (last && at == size))
@@ -1095,8 +1152,7 @@ static void gl_pump(gl_call *call)
     free(call->owned);
     call->owned = NULL;
     call->out_bytes = call->sent = 0;
-    call->connection->server->large -= call->charged; /* request and answer are gone */
-    call->charged = 0;
+    gl_recharge(call->connection->server, &call->charged, 0); /* request and answer are gone */
     if (call->more) {
         call->more = 0;
         gl_to_python(call, GL_JOB_MORE, NULL, 0, NULL);
@@ -1274,7 +1330,7 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
         job->route = NULL;
     }
     if (call == NULL) {
-        s->large -= job->charged;
+        gl_recharge(s, &job->charged, 0);
         if (job->slots != NULL)
             gl_slots_give_back(job->slots);
         if (job->python)
@@ -1315,6 +1371,9 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
         } else {
             uint8_t *answer = job->answer;
             job->answer = NULL;
+            /* Its request is freed: while it waits for its client it takes what it has. */
+            if (job->answer_bytes < call->charged)
+                gl_recharge(s, &call->charged, job->answer_bytes);
             call->ending |= job->finished != 0;
             if (call->counted && gl_is_unary(call))
                 gl_count_end(call, GL_OK);

@@ -100,8 +100,4 @@ enum {
 #define GL_LARGE 65536
 #endif
 
-/* Bytes that all messages above GL_LARGE and their answers may take together, so that what
- * max_calls allows does not come to gigabytes. Of a message of this size one is still taken. */
-#define GL_LARGE_MEMORY ((uint64_t)512 << 20)
-
 #endif

@@ -49,7 +49,7 @@ typedef struct gl_job {
     size_t size;
     int wrapped; /* a StreamRostersRequest */
     int python;  /* of a stream that Python knows */
-    uint64_t charged; /* of GL_LARGE_MEMORY */
+    uint64_t charged; /* of the budget of memory */
     gl_slots *slots;  /* of which it holds one, when its call is over */
     uint8_t *metadata, *identities;
     size_t metadata_bytes, identities_bytes;

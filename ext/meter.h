@@ -90,12 +90,17 @@ typedef struct {
     uint64_t transfer_timeouts;
     uint64_t certificate_reads[2]; /* refused, taken */
     uint64_t log_dropped;          /* lines of the log */
+    uint64_t connections_made;
+    uint64_t connections_closed[2]; /* for want of room: at once; before they made a call */
 } gl_counters;
 
 typedef struct {
     uint64_t magic;
     uint64_t in_flight[GL_METHODS]; /* differences: begun less ended */
     uint64_t certificate_end;       /* Unix time; 0: no certificate */
+    uint64_t memory;      /* bytes of large requests and their answers that are under way */
+    uint64_t memory_peak; /* the most since it was last looked at */
+    uint64_t connections; /* open */
     uint64_t certificate_stale;     /* whether the newest reading was refused */
     gl_counters counters;
     gl_region_set region_sets[GL_NAMES];
@@ -233,6 +238,38 @@ static inline void gl_meter_absorb(gl_meter *m, const gl_meter *other)
         for (size_t i = 0; i < sizeof set->outcomes / 8; i++)
             gl_add(&sums[i], gl_load(&from[i]));
     }
+}
+
+/* Notes the bytes that are under way. */
+static inline void gl_meter_set_memory(gl_meter *m, uint64_t bytes)
+{
+    gl_store(&m->memory, bytes);
+    if (bytes > gl_load(&m->memory_peak))
+        gl_store(&m->memory_peak, bytes);
+}
+
+/* Takes bytes of a budget, unless others have so many that it is exceeded; 0: they have. */
+static inline int gl_meter_take_memory(gl_meter *m, uint64_t bytes, uint64_t budget)
+{
+    uint64_t taken = gl_load(&m->memory);
+
+    do
+        if (taken > 0 && taken + bytes > budget)
+            return 0;
+    while (!__atomic_compare_exchange_n(&m->memory, &taken, taken + bytes, 1, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED));
+    if (taken + bytes > gl_load(&m->memory_peak))
+        gl_store(&m->memory_peak, taken + bytes);
+    return 1;
+}
+
+/* Whether none is under way, and at least so much was since the last time. */
+static inline int gl_meter_memory_freed(gl_meter *m, uint64_t least)
+{
+    if (gl_load(&m->memory) > 0 || gl_load(&m->memory_peak) < least)
+        return 0;
+    gl_store(&m->memory_peak, 0);
+    return 1;
 }
 
 /* A copy of everything, each number read whole; a set whose name is not whole has none. */

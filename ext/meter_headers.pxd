@@ -42,10 +42,15 @@ cdef extern from "meter.h" nogil:
         uint64_t transfer_timeouts
         uint64_t certificate_reads[2]
         uint64_t log_dropped
+        uint64_t connections_made
+        uint64_t connections_closed[2]
 
     ctypedef struct gl_meter:
         uint64_t in_flight[10]
         uint64_t certificate_end
+        uint64_t memory
+        uint64_t memory_peak
+        uint64_t connections
         uint64_t certificate_stale
         gl_counters counters
         gl_region_set region_sets[256]
@@ -59,6 +64,8 @@ cdef extern from "meter.h" nogil:
     void gl_meter_add_outcomes(gl_meter *m, unsigned number, const uint64_t *verdicts,
                                const uint64_t *reasons)
     unsigned gl_meter_number(gl_meter *m, const uint64_t *name, unsigned limit)
+    bint gl_meter_take_memory(gl_meter *m, uint64_t bytes, uint64_t budget)
+    bint gl_meter_memory_freed(gl_meter *m, uint64_t least)
     void gl_meter_absorb(gl_meter *m, const gl_meter *other)
     void gl_meter_read(const gl_meter *m, gl_meter *copy)
 

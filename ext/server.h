@@ -46,6 +46,9 @@ typedef struct {
     uint64_t metadata_bytes;
     uint32_t streams; /* of one connection at a time */
     uint64_t connections;
+    /* Bytes that all messages above GL_LARGE and their answers may take together, so that what
+     * max_calls allows does not come to gigabytes. One alone may take more. */
+    uint64_t memory;
     uint64_t handshake_timeout, transfer_timeout, idle, keepalive, age, grace;
     uint32_t policies; /* a bit for each number of a policy */
     int unanimous;     /* the number that 0 stands for */
@@ -98,7 +101,9 @@ struct gl_call {
     uint64_t since; /* when its request, a message of it began, or some of an answer was taken */
     uint64_t metadata_bytes;
     uint64_t position, serial;
-    uint64_t charged;   /* of GL_LARGE_MEMORY */
+    gl_call *older, *younger; /* of those whose large message is coming */
+    uint8_t receiving;  /* whether it is one of them */
+    uint64_t charged;   /* of the budget of memory */
     gl_snapshot *snapshot; /* a stream's */
     gl_job *job;        /* that is out */
     /* The message that is being read. */
@@ -181,11 +186,12 @@ struct gl_server {
     gl_connection *connections, *again, *gone;
     uint64_t connection_count;
     gl_call *timed;
+    gl_call *youngest; /* whose large message is coming */
     gl_call *spare; /* calls to use again */
     unsigned spare_count;
     uint64_t now, next_deadline, next_look;
     uint64_t serial, random;
-    uint64_t large; /* of GL_LARGE_MEMORY that is taken */
+    uint64_t large; /* of the budget of memory that is taken */
     uint64_t out;   /* jobs that are in threads' hands */
     gl_snapshot *snapshot;
     gl_tls_context *context;
@@ -233,6 +239,16 @@ static inline void gl_wake(gl_server *s)
     ssize_t written = write(s->wake, &one, sizeof one);
 
     (void)written; /* full: it is awake anyway */
+}
+
+/* Notes that a call's share of the budget of memory changes. Others read it. */
+static inline void gl_recharge(gl_server *s, uint64_t *charged, uint64_t charge)
+{
+    if (*charged == charge)
+        return;
+    s->large += charge - *charged;
+    *charged = charge;
+    gl_meter_set_memory(s->meter, s->large);
 }
 
 /* Lets go of a snapshot; the last one to do so has Python free it. Any thread may. */

@@ -98,6 +98,18 @@ class Meter:
     def log_dropped(self) -> None:
         """Count a line of the log that was dropped."""
 
+    def take_memory(self, size: int, budget: int, /) -> bool:
+        """Take bytes for a request and its answer; False: others have too many of the budget.
+
+        One is always admitted where there is no other, however large.
+        """
+
+    def give_back_memory(self, size: int, /) -> None:
+        """Give back what `take_memory` took."""
+
+    def memory_freed(self, least: int, /) -> bool:
+        """Return whether nothing is taken now, and *least* bytes were since it last said so."""
+
     def absorb(self, other: Meter, /) -> None:
         """Add another meter's counters to this one's; not what is true only now."""
 
@@ -130,6 +142,10 @@ class Reading(TypedDict):
     transfer_timeouts: int
     certificate_reads: tuple[int, int]
     log_dropped: int
+    memory: int
+    connections: int
+    connections_made: int
+    connections_closed: tuple[int, int]
     region_sets: dict[str, tuple[tuple[int, int, int], tuple[int, ...]]]
 
 @disjoint_base

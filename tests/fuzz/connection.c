@@ -152,7 +152,7 @@ static gl_server *new_server(void)
     s->other_slots = &calls;
     s->settings = (gl_server_settings){
         .message_bytes = 200000, .roster = 20000, .metadata_bytes = 1024, .streams = 20,
-        .connections = 2,        .handshake_timeout = 60000, .transfer_timeout = 60000, .idle = 60000, .keepalive = 60000,
+        .memory = 1 << 20,       .connections = 2,        .handshake_timeout = 60000, .transfer_timeout = 60000, .idle = 60000, .keepalive = 60000,
         .policies = 15,          .unanimous = 1,  .compression = 1, .metadata = 1,
         .service = "service"};
     s->snapshot = new_snapshot();
@@ -260,7 +260,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < 20; i++)
         turn(s);
     CHECK(s->connection_count == 0 && s->connections == NULL && s->gone == NULL);
-    CHECK(s->out == 0 && s->large == 0 && s->timed == NULL && s->again == NULL);
+    CHECK(s->out == 0 && s->large == 0 && s->youngest == NULL && s->timed == NULL && s->again == NULL);
     CHECK(calls.free == CALLS && streams.free == STREAMS);
     CHECK(s->snapshot->users == 1);
     for (unsigned m = 0; m < GL_METHODS; m++)

@@ -157,6 +157,10 @@ class Totals:
         certificate_end: when the first certificate in use ends, as Unix time; 0: none.
         certificate_stale: workers that keep an old certificate, since the new one is bad.
         log_dropped: lines of the log that were dropped.
+        memory: bytes of large requests and their answers that are under way.
+        connections: that are open.
+        connections_made: that were accepted.
+        connections_closed: for want of room: at once, and before they made a call.
     """
 
     in_flight: list[int] = field(default_factory=lambda: [0] * len(Method))
@@ -178,6 +182,10 @@ class Totals:
     certificate_end: int = 0
     certificate_stale: int = 0
     log_dropped: int = 0
+    memory: int = 0
+    connections: int = 0
+    connections_made: int = 0
+    connections_closed: list[int] = field(default_factory=lambda: [0, 0])
 
 
 def total(all_counters: Iterable[_meter.Meter]) -> Totals:
@@ -208,6 +216,10 @@ def total(all_counters: Iterable[_meter.Meter]) -> Totals:
         totals.transfer_timeouts += reading["transfer_timeouts"]
         totals.certificate_stale += reading["certificate_stale"]
         totals.log_dropped += reading["log_dropped"]
+        totals.memory += reading["memory"]
+        totals.connections += reading["connections"]
+        totals.connections_made += reading["connections_made"]
+        _add(totals.connections_closed, reading["connections_closed"])
         ends = [end for end in (totals.certificate_end, reading["certificate_end"]) if end]
         totals.certificate_end = min(ends, default=0)
     return totals

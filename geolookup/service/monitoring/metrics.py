@@ -114,6 +114,11 @@ def _calls(totals: Totals) -> Iterator[Metric]:
         in_flight.add_metric((label,), max(0, totals.in_flight[method]))
         shed.add_metric((label,), totals.shed[method])
     yield from (calls, durations, in_flight, shed)
+    yield GaugeMetricFamily(
+        "geolookup_memory_under_way_bytes",
+        "What large requests under way and their answers take of memory_budget.",
+        value=totals.memory,
+    )
     yield CounterMetricFamily(
         "geolookup_transfer_timeouts",
         "Calls ended because their client stopped sending or reading for transfer_timeout.",

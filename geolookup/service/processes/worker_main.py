@@ -49,6 +49,10 @@ from geolookup.service.rpc.handlers import Snapshot  # noqa: E402
 from geolookup.service.settings import ListenAddress, ListenError, Settings  # noqa: E402
 
 _FAILED = 1
+_MEMORY_INTERVAL = 2.0
+"""Seconds between looks at whether memory can be given back."""
+_LEAST_FREED = 1 << 20
+"""Bytes for which that is done."""
 
 
 def main(descriptor: int, supervisor: int) -> None:
@@ -112,6 +116,7 @@ class _Worker:
         )
         if not self._settings.core_dumps:
             operating_system.forbid_core_dumps()
+        operating_system.bound_allocator()
         self._supervisor = socket.socket(fileno=os.dup(prepare.supervisor))
         packet.close()
         # Now, since a standby has time for it, and clients wait for a worker that starts.
@@ -241,9 +246,16 @@ class _Worker:
             self._loop.stop()
             return False
         self._calls = calls
+        self._loop.call_later(_MEMORY_INTERVAL, self._check_memory)
         self._transport.health(self._serving)
         operating_system.return_free_memory()  # reading a dataset takes twice what it leaves
         return True
+
+    def _check_memory(self) -> None:
+        """Give memory back to the system when large requests are over."""
+        if self._counters.memory_freed(_LEAST_FREED):
+            operating_system.return_free_memory()
+        self._loop.call_later(_MEMORY_INTERVAL, self._check_memory)
 
     def _stop(self, grace: float) -> None:
         if self._transport is None:

@@ -36,6 +36,12 @@ _CANCELLED: Final = 1
 _DEADLINE_PASSED: Final = RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
 _CANCELLED_BY_CLIENT: Final = RequestError(Code.CANCELLED, "the client has cancelled the call")
 
+_NO_MEMORY: Final = ShedError(
+    Code.RESOURCE_EXHAUSTED, "memory: over memory_budget, with what others sent"
+)
+_SMALL_REQUEST: Final = 65_536
+"""Bytes of the largest request that is not reckoned, as GL_LARGE."""
+
 JOINS: Final = (Method.LOOKUP, Method.AUTHORIZATION_CHECK)
 """The methods that are called when someone joins a meeting: each about one address."""
 
@@ -95,6 +101,22 @@ class Calls:
             self._add_authorization()
         self.unary = tuple(self._handlers)
         """The unary methods, but for the standard services'."""
+
+    def take_memory(self, size: int) -> int:
+        """Take memory of the budget for a request of so many bytes, and for its answer.
+
+        For transports without a budget of their own. What it returns is given back by
+        `Counters.give_back_memory`.
+
+        Raises:
+            ShedError: others have too much.
+        """
+        if size <= _SMALL_REQUEST:
+            return 0
+        memory = 2 * size
+        if not self.counters.take_memory(memory, self._settings.worker_memory):
+            raise _NO_MEMORY.copy()
+        return memory
 
     def slots_of(self, method: Method) -> Slots:
         """Return the slots of a unary method's calls: lookups and Envoy's checks have their own."""

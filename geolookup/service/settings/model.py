@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 
 from geolookup.answer.age import MAX_DAYS, STALE, WARN_DAYS, Stale
 from geolookup.answer.claims import SUBDIVISION_SOURCES, Network
+from geolookup.machine import memory_limit
 from geolookup.service.methods import Method
 from geolookup.service.settings.cores import available_cores
 from geolookup.service.settings.kinds import (
@@ -153,6 +154,15 @@ class RosterLimits:
 def _default_lame_duck() -> float:
     return 5.0 if os.getpid() == 1 else 0.0
 
+
+def _default_memory_budget() -> int:
+    most = available_cores() * _LARGEST_SHARE
+    return max(_SMALLEST_BUDGET, int(min(memory_limit() / 4, most)))
+
+
+_LARGEST_SHARE: Final = 512 << 20
+"""Bytes for each core; a worker with more would take longer for them than clients wait."""
+_SMALLEST_BUDGET: Final = 16 << 20
 
 _LISTEN = "Listeners"
 _DATA = "Data"
@@ -349,6 +359,16 @@ class Settings:
         WholeNumber(1, 65_536),
         "Streams open in a worker, reflection included; one more is refused",
     )
+    memory_budget: int = _setting(
+        512 << 20,
+        _REQUESTS,
+        WholeNumber(1 << 20, 1 << 46, metavar="BYTES"),
+        "Memory for large requests under way and their answers, shared out among the workers; what"
+        " is over it is refused",
+        at_start=_default_memory_budget,
+        default_text="a quarter of the memory that the service may use, at most 512 MiB for each"
+        " core",
+    )
     max_metadata: int = _setting(
         16_384,
         _REQUESTS,
@@ -478,6 +498,11 @@ class Settings:
         Seconds(0, _LONGEST),
         "Time that calls in flight have to finish when the service stops",
     )
+
+    @property
+    def worker_memory(self) -> int:
+        """The bytes of `memory_budget` that each worker has."""
+        return self.memory_budget // self.workers
 
     @property
     def age_limit(self) -> tuple[int | None, Stale | None]:

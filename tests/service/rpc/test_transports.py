@@ -817,10 +817,12 @@ def test_announced_messages_take_memory_only_as_they_come(
     dataset: Dataset,
     transport: str,  # noqa: ARG001
 ) -> None:
-    """All large messages of a worker may take 512 MiB, with their answers."""
-    announced = struct.pack(">BI", 0, 40_000_000)
+    """All large messages of a worker may take its budget, with their answers."""
+    announced = struct.pack(">BI", 0, 4_000_000)
     with (
-        serving_here(dataset, transport="native", transfer_timeout=0) as server,
+        serving_here(
+            dataset, transport="native", transfer_timeout=0, memory_budget=52 << 20
+        ) as server,
         channel_to(server) as channel,
         half_sent(server, f"/{SERVICE}/ClassifyRoster", 20, announced),
     ):
@@ -828,14 +830,51 @@ def test_announced_messages_take_memory_only_as_they_come(
         ask = channel.unary_unary(f"/{SERVICE}/ClassifyRoster")
         assert v1.ClassifyRosterResponse.FromString(ask(LARGE, timeout=PATIENCE)).size == 100_000
         with http2.Connection(server.address.port, patience=2 * PATIENCE) as connection:
-            for stream in range(1, 15, 2):  # each but the last one is half of 78 MB
+            for stream in range(1, 15, 2):  # each but the last one is charged 7.8 MB
                 connection.open(stream, f"/{SERVICE}/ClassifyRoster")
-                connection.data(stream, announced + bytes(39_000_000), end=False)
+                connection.data(stream, announced + bytes(3_900_000), end=False)
             connection.rest(13)
             assert connection.fields[13]["grpc-status"] == "8"
+            assert "memory_budget" in connection.fields[13]["grpc-message"]
+            assert counters.total([server.counters]).memory == 6 * 2 * 3_900_000
             assert int(connection.fields[13]["grpc-retry-pushback-ms"]) > 0
             assert within_patience(lambda: taken(server) == (26, 0))
         assert within_patience(lambda: taken(server) == (20, 0))
+        assert within_patience(lambda: counters.total([server.counters]).memory == 0)
+        assert server.counters.memory_freed(6 * 2 * 3_900_000)
+        assert not server.counters.memory_freed(1), "that was said"
+
+
+@pytest.mark.transports("threads")
+def test_requests_over_the_memory_budget_are_refused_with_a_hint(dataset: Dataset) -> None:
+    budget = 1 << 20
+    roster = v1.StreamRostersRequest(roster=v1.ClassifyRosterRequest.FromString(LARGE))
+    body = roster.SerializeToString()
+    with (
+        serving_here(dataset, transport="threads", memory_budget=budget) as server,
+        channel_to(server) as channel,
+    ):
+        ask = channel.unary_unary(f"/{SERVICE}/ClassifyRoster")
+        stream = channel.stream_stream(f"/{SERVICE}/StreamRosters")
+        assert ask(LARGE, timeout=PATIENCE)
+        assert len(list(stream(iter([body, body]), timeout=PATIENCE))) == 2
+        assert within_patience(lambda: counters.total([server.counters]).memory == 0)
+        assert server.counters.take_memory(budget // 2, budget)
+        for call in (
+            lambda: ask(LARGE, timeout=PATIENCE),
+            lambda: list(stream(iter([body]), timeout=PATIENCE)),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                call()
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "memory_budget" in str(refused.value.details())
+            assert hint_of(refused.value) > 0
+        # A request that is not large takes none.
+        assert channel.unary_unary(f"/{SERVICE}/Lookup")(LOOKUP, timeout=PATIENCE)
+        server.counters.give_back_memory(budget // 2)
+        assert ask(LARGE, timeout=PATIENCE)
+        assert within_patience(lambda: counters.total([server.counters]).memory == 0)
+        assert sum(counters.total([server.counters]).shed) == 2
 
 
 @pytest.mark.transports("native")

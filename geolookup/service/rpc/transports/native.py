@@ -436,6 +436,7 @@ def _server_settings(settings: Settings, *, metadata: bool) -> dict[str, object]
         # must not wait in the client, which this limit would make it do.
         "streams": 4 * (2 * settings.max_calls + settings.max_streams),
         "connections": settings.max_connections,
+        "memory": settings.worker_memory,
         "handshake_timeout": _milliseconds(settings.handshake_timeout),
         "transfer_timeout": _milliseconds(settings.transfer_timeout),
         "idle": _milliseconds(settings.max_connection_idle),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import grpc
@@ -25,7 +26,7 @@ from geolookup.service.grpc_threads import (
     Pauses,
 )
 from geolookup.service.methods import GEOLOOKUP, Method
-from geolookup.service.rpc.admission import RETRY_HINT, Slots
+from geolookup.service.rpc.admission import RETRY_HINT, ShedError, Slots
 from geolookup.service.rpc.calls import JOINS, Calls
 from geolookup.service.rpc.grpc_options import channel_options
 from geolookup.service.rpc.reflection import Reflection
@@ -215,10 +216,15 @@ def _routes(
 
 
 def _unary(calls: Calls, method: Method, pool: CallPool | None) -> Callable[[int], _Handler]:
+    give_back = calls.counters.give_back_memory
+
     def handler(accepted: int) -> _Handler:
         def answer(body: bytes, context: grpc.ServicerContext) -> bytes:
             try:
                 check_port(context)
+                memory = calls.take_memory(len(body))
+                if memory and not context.add_callback(partial(give_back, memory)):
+                    give_back(memory)
                 call = calls.begin(
                     method,
                     accepted=accepted,
@@ -227,6 +233,8 @@ def _unary(calls: Calls, method: Method, pool: CallPool | None) -> Callable[[int
                 )
                 return call.answer(body, context.auth_context)
             except RequestError as error:
+                if isinstance(error, ShedError):
+                    _note_shed(calls, method, context)
                 refusal = _refusal(error)
             _abort(context, refusal)
 
@@ -236,6 +244,8 @@ def _unary(calls: Calls, method: Method, pool: CallPool | None) -> Callable[[int
 
 
 def _rosters(calls: Calls, accepted: int, pauses: Pauses) -> Behaviour:
+    give_back = calls.counters.give_back_memory
+
     def answer(bodies: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         check_port(context)
         with calls.begin_stream(
@@ -248,7 +258,15 @@ def _rosters(calls: Calls, accepted: int, pauses: Pauses) -> Behaviour:
             # One roster at a time: a client that is ahead waits in HTTP/2's flow
             # control, and one that reads slowly delays only itself.
             while (body := pauses.wait(context, lambda: _next(bodies))) is not None:
-                yield stream.answer(body)
+                try:
+                    memory = calls.take_memory(len(body))
+                except ShedError:
+                    _note_shed(calls, Method.STREAM_ROSTERS, context)
+                    raise
+                try:
+                    yield stream.answer(body)
+                finally:
+                    give_back(memory)
             if not context.is_active():
                 stream.cancel()
 
@@ -331,6 +349,14 @@ def _shed_with(slots: Slots) -> Behaviour:
         _abort(context, refusal)
 
     return refuse
+
+
+def _note_shed(calls: Calls, method: Method, context: grpc.ServicerContext) -> None:
+    """Count a call that is refused when its request has come, and say when to come again."""
+    slots = calls.stream_slots if method is Method.STREAM_ROSTERS else calls.slots_of(method)
+    calls.counters.shed(method)
+    milliseconds = slots.shed(time.monotonic_ns())
+    context.set_trailing_metadata(((RETRY_HINT, str(milliseconds)),))
 
 
 def _deadline(context: grpc.ServicerContext) -> float | None:
