@@ -67,7 +67,11 @@ static void gl_close(gl_connection *c)
         s->connections = c->next;
     if (c->next != NULL)
         c->next->previous = c->previous;
-    s->connection_count -= !c->private;
+    gl_end_uncalled(c);
+    if (!c->private) {
+        s->connection_count--;
+        gl_store(&s->meter->connections, s->connection_count);
+    }
     if (s->paused) {
         s->paused = 0;
         for (unsigned i = 0; i < s->listener_count; i++) {
@@ -354,7 +358,12 @@ static void gl_add_connection(gl_server *s, int descriptor, int private)
     if (s->connections != NULL)
         s->connections->previous = c;
     s->connections = c;
-    s->connection_count += !private;
+    if (!private) {
+        s->connection_count++;
+        gl_store(&s->meter->connections, s->connection_count);
+        gl_add(&s->meter->counters.connections_made, 1);
+        gl_begin_uncalled(c);
+    }
     if ((c->handshaking && c->tls == NULL) || !gl_session_new(c) ||
         epoll_ctl(s->epoll, EPOLL_CTL_ADD, descriptor, &event) != 0) {
         gl_close(c);
@@ -364,10 +373,23 @@ static void gl_add_connection(gl_server *s, int descriptor, int private)
     gl_flush(c); /* our settings */
 }
 
+/* Makes room for a connection: closes the one that has waited longest for its first call. 0: each
+ * has made one. */
+static int gl_make_room(gl_server *s)
+{
+    if (s->uncalled_longest == NULL)
+        return 0;
+    gl_add(&s->meter->counters.connections_closed[1], 1);
+    gl_close(s->uncalled_longest);
+    return 1;
+}
+
 static void gl_accept(gl_server *s, int listener)
 {
     for (unsigned i = 0; i < GL_ACCEPTS; i++) {
         int descriptor = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (descriptor < 0 && (errno == EMFILE || errno == ENFILE) && gl_make_room(s))
+            continue;
         if (descriptor < 0) {
             /* Without a descriptor the connection stays where it is: look again when one of
              * ours has ended, or something is due. */
@@ -379,9 +401,10 @@ static void gl_accept(gl_server *s, int listener)
             }
             return;
         }
-        if (s->connection_count >= s->settings.connections)
+        if (s->connection_count >= s->settings.connections && !gl_make_room(s)) {
+            gl_add(&s->meter->counters.connections_closed[0], 1);
             close(descriptor);
-        else
+        } else
             gl_add_connection(s, descriptor, 0);
     }
 }

@@ -42,6 +42,37 @@ static inline void gl_expel(gl_connection *c, uint32_t error, const char *text)
                           (const uint8_t *)text, strlen(text));
 }
 
+/* Notes that a connection is to make its first call. */
+static inline void gl_begin_uncalled(gl_connection *c)
+{
+    gl_server *s = c->server;
+
+    c->longer = s->uncalled_last;
+    if (s->uncalled_last != NULL)
+        s->uncalled_last->shorter = c;
+    else
+        s->uncalled_longest = c;
+    s->uncalled_last = c;
+}
+
+/* Notes that it has, or ends. */
+static inline void gl_end_uncalled(gl_connection *c)
+{
+    gl_server *s = c->server;
+
+    if (c->longer == NULL && s->uncalled_longest != c)
+        return;
+    if (c->longer != NULL)
+        c->longer->shorter = c->shorter;
+    else
+        s->uncalled_longest = c->shorter;
+    if (c->shorter != NULL)
+        c->shorter->longer = c->longer;
+    else
+        s->uncalled_last = c->longer;
+    c->longer = c->shorter = NULL;
+}
+
 /* Counts a frame that carries no work. */
 static inline void gl_spend(gl_connection *c)
 {
@@ -167,6 +198,8 @@ static int gl_on_begin_headers(nghttp2_session *session, const nghttp2_frame *fr
         return 0;
     if (c->closing)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (c->last_stream == 0)
+        gl_end_uncalled(c);
     c->last_stream = frame->hd.stream_id;
     call = gl_call_new(c, frame->hd.stream_id);
     if (call == NULL)

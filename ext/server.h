@@ -144,6 +144,7 @@ struct gl_connection {
     uint8_t large;    /* a large message is being read */
     uint8_t retiring; /* 1: the client knows that it ends; 2: nothing new is taken */
     uint8_t closing;  /* nothing more is sent after what is pending; 2: only read */
+    gl_connection *longer, *shorter; /* of those that wait for their first call */
     uint8_t private;  /* the supervisor's: it has calls of `private_method` alone */
     uint8_t probing;  /* a probe was not answered yet */
     uint8_t strikes;
@@ -184,6 +185,7 @@ struct gl_server {
     unsigned listener_count;
     int paused; /* no descriptor is free for another connection */
     gl_connection *connections, *again, *gone;
+    gl_connection *uncalled_longest, *uncalled_last; /* that have made no call yet */
     uint64_t connection_count;
     gl_call *timed;
     gl_call *youngest; /* whose large message is coming */

@@ -46,6 +46,7 @@ Event = Literal[
     "spare_start",  # a standby was started
     "spare_exit",  # a standby ended before it was needed
     "spare_wait",  # a standby that ended too often waits before its restart
+    "few_descriptors",  # the limit on open files is too low for the connections
     "transport",  # another transport than the setting's is used
     "log_dropped",  # lines were dropped, since the log was not read or its disk was full
     "call_failed",  # a handler raised an unexpected exception

@@ -115,6 +115,25 @@ def _calls(totals: Totals) -> Iterator[Metric]:
         shed.add_metric((label,), totals.shed[method])
     yield from (calls, durations, in_flight, shed)
     yield GaugeMetricFamily(
+        "geolookup_connections",
+        "Connections of clients that are open; native only.",
+        value=totals.connections,
+    )
+    yield CounterMetricFamily(
+        "geolookup_connections_accepted",
+        "Connections of clients that were accepted; native only.",
+        value=totals.connections_made,
+    )
+    closed = CounterMetricFamily(
+        "geolookup_connections_closed_for_room",
+        "Connections that were closed for want of room: at once (refused), or to make room for"
+        " others, since they had made no call (uncalled); native only.",
+        labels=("which",),
+    )
+    for which, count in zip(("refused", "uncalled"), totals.connections_closed, strict=True):
+        closed.add_metric((which,), count)
+    yield closed
+    yield GaugeMetricFamily(
         "geolookup_memory_under_way_bytes",
         "What large requests under way and their answers take of memory_budget.",
         value=totals.memory,

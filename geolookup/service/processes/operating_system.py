@@ -11,6 +11,8 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
 
+from geolookup.errors import ServiceError
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -127,6 +129,38 @@ class Signals:
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
     """Replace the default action; the wake-up descriptor reports the signal."""
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's limit on open files to what it may be, and return it.
+
+    Processes that it starts have the same. -1: there is no limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # A container may forbid it.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return -1 if soft == resource.RLIM_INFINITY else soft
+
+
+@contextmanager
+def clear_thread_errors() -> Iterator[None]:
+    """Make a ServiceError of what happens where the system starts no thread.
+
+    Raises:
+        ServiceError: it starts none.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        raise ServiceError(
+            "the system starts no more threads: see the limit on processes (ulimit -u, a"
+            " container's pids.max) and on memory, or lower the setting threads"
+        ) from None
 
 
 def bound_allocator() -> None:

@@ -42,6 +42,8 @@ _T = TypeVar("_T")
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _REPORT_INTERVAL: Final = 1.0
 """Seconds between checks for refused calls."""
+_OTHER_DESCRIPTORS: Final = 64
+"""Open files of a worker beside its connections: listeners, datasets, the log, and some more."""
 _STALLED: Final = 5.0
 """Seconds without a turn of the event loop from which on the supervisor knows nothing."""
 _AGE_INTERVAL: Final = 60.0
@@ -81,16 +83,30 @@ def serve(settings: Settings, *, unknown_variables: Sequence[str] = ()) -> None:
     for name in unknown_variables:
         reason = f"no setting has the variable {name}; it is ignored"
         log.event("unknown_variable", "warning", reason=reason)
+    _check_descriptors(settings)
     if not settings.core_dumps:
         operating_system.forbid_core_dumps()
     with operating_system.Signals(*_STOP, signal.SIGHUP) as signals, EventLoop() as loop:
         supervisor = Supervisor(settings, loop)
         loop.add_reader(signals.fileno(), lambda: supervisor.on_signals(signals.read()))
         try:
-            supervisor.run()
+            with operating_system.clear_thread_errors():
+                supervisor.run()
         finally:
             supervisor.close()
     log.event("exit")
+
+
+def _check_descriptors(settings: Settings) -> None:
+    limit = operating_system.raise_descriptor_limit()
+    needed = settings.max_connections + _OTHER_DESCRIPTORS
+    if 0 <= limit < needed:
+        log.event(
+            "few_descriptors",
+            "warning",
+            reason=f"max_connections needs {needed} open files in each worker, and the limit"
+            f" (ulimit -n) is {limit}",
+        )
 
 
 class Supervisor:

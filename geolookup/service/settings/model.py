@@ -388,7 +388,8 @@ class Settings:
         4_096,
         _CONNECTIONS,
         WholeNumber(1, 1_000_000),
-        "Connections to a worker; one more is closed at once. Each takes a file descriptor",
+        "Connections to a worker. One more takes the place of one that has made no call, or is"
+        " closed at once. Each takes a file descriptor",
     )
     max_connection_age: float = _setting(
         0.0,

@@ -68,8 +68,8 @@ class FixedControl:
 
 
 def a_status(dataset: Dataset) -> ServiceStatus:
-    serving = WorkerStatus(0, os.getpid(), "serving", dataset.id, STARTED, 0, 0)
-    waiting = replace(serving, number=1, pid=0, state="waiting", restarts=3)
+    serving = WorkerStatus(0, os.getpid(), "serving", dataset.id, STARTED, 0, 0, STARTED, 0.001)
+    waiting = replace(serving, number=1, pid=0, state="waiting", restarts=3, answered=None)
     return ServiceStatus(
         serving=True,
         dataset=dataset.id,

@@ -34,6 +34,28 @@ def run(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProce
     )
 
 
+# descriptors
+
+DESCRIPTORS = """
+import resource, sys
+from geolookup.service import Settings, log
+from geolookup.service.processes import supervisor
+soft, hard = map(int, sys.argv[1:3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+log.install("text", "info")
+supervisor._check_descriptors(Settings(max_connections=100))
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+"""
+
+
+@pytest.mark.parametrize(("hard", "warns"), [(164, False), (163, True)])
+def test_limit_on_open_files_is_raised_and_too_few_are_logged(hard: int, warns: bool) -> None:
+    done = run(DESCRIPTORS, "64", str(hard))
+    assert done.returncode == 0, done.stderr
+    reason = "max_connections needs 164 open files in each worker"
+    assert (reason in done.stderr) is warns
+
+
 # core dumps
 
 CRASH = """

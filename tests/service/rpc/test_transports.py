@@ -29,6 +29,7 @@ from servers import PATIENCE, needs_native, no_thread_starts, serving_here, stub
 
 import geolookup
 from geolookup import Dataset
+from geolookup.errors import ServiceError
 from geolookup.service import RosterLimits, Server, Settings
 from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
@@ -258,6 +259,54 @@ def test_calls_are_answered_where_no_thread_can_be_started(
             connection.call(stream, path, body)
             assert connection.expect(http2.HEADERS, stream).data
     assert counted(server, Method.LOOKUP) == {"OK": 3}
+
+
+def test_system_that_starts_no_thread_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, dataset: Dataset
+) -> None:
+    with (
+        no_thread_starts(monkeypatch),
+        pytest.raises(ServiceError, match=r"the system starts no more threads: .*ulimit -u"),
+        serving_here(dataset),
+    ):
+        raise AssertionError
+
+
+@pytest.mark.transports("native")
+@needs_native
+def test_connections_that_made_no_call_make_room_for_others(dataset: Dataset) -> None:
+    with (
+        serving_here(dataset, transport="native", max_connections=3) as server,
+        contextlib.ExitStack() as stack,
+    ):
+
+        def connect() -> http2.Connection:
+            return stack.enter_context(http2.Connection(server.address.port))
+
+        def closed() -> list[int]:
+            return counters.total([server.counters]).connections_closed
+
+        def call(connection: http2.Connection, stream: int) -> None:
+            connection.call(stream, f"/{SERVICE}/Lookup", LOOKUP)
+            assert connection.rest(stream)
+
+        first, second, third = connect(), connect(), connect()
+        assert counters.total([server.counters]).connections == 3
+        call(second, 1)
+        fourth = connect()
+        list(first.frames())  # until it is closed: it has waited longest
+        assert closed() == [0, 1]
+        call(third, 1)
+        call(fourth, 1)
+        with pytest.raises(ConnectionError):
+            connect()
+        assert closed() == [1, 1]
+        for connection in (second, third, fourth):
+            call(connection, 3)
+        third.close()
+        assert within_patience(lambda: counters.total([server.counters]).connections == 2)
+        call(connect(), 1)
+        assert counters.total([server.counters]).connections_made == 5
 
 
 def test_what_is_too_large_is_not_to_come_again(dataset: Dataset, transport: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -128,12 +129,41 @@ def test_allow_names_every_rpc() -> None:
 
 def test_defaults_are_sound_and_safe() -> None:
     settings = read().settings
-    assert settings == dataclasses.replace(Settings(), workers=cores.available_cores())
+    assert settings == dataclasses.replace(
+        Settings(),
+        workers=cores.available_cores(),
+        memory_budget=model._default_memory_budget(),
+        lame_duck=0.0 if os.getpid() != 1 else 5.0,
+    )
     listeners = (settings.listen, settings.admin, settings.metrics)
     assert all(ListenAddress.parse(text).is_local for text in listeners if text)
     assert settings.insecure == ()
     for dangerous in ("compression", "channelz", "core_dumps"):
         assert getattr(settings, dangerous) is False
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores", "budget"),
+    [
+        (math.inf, 2, 1 << 30),
+        (512 << 20, 2, 128 << 20),
+        (4 << 30, 1, 512 << 20),
+        (1 << 20, 1, 16 << 20),
+    ],
+)
+def test_memory_budget_follows_the_limit_of_the_container(
+    monkeypatch: pytest.MonkeyPatch, limit: float, cores: int, budget: int
+) -> None:
+    monkeypatch.setattr(model, "memory_limit", lambda: limit)
+    monkeypatch.setattr(model, "available_cores", lambda: cores)
+    assert model._default_memory_budget() == budget
+    assert Settings(memory_budget=budget, workers=4).worker_memory == budget // 4
+
+
+def test_container_has_a_lame_duck(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read().settings.lame_duck == 0.0
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert read().settings.lame_duck == 5.0
 
 
 def test_the_command_loads_no_grpc_before_it_serves() -> None:

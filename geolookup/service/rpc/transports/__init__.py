@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
 from geolookup.service import log
+from geolookup.service.processes.operating_system import clear_thread_errors
 from geolookup.service.rpc.transports import build
 
 if TYPE_CHECKING:
@@ -76,13 +77,15 @@ def open_transport(
     Raises:
         ListenError: the address can't be listened on.
         SettingsError: the TLS certificate can't be used, or gRPC can't keep a limit.
+        ServiceError: the system starts no more threads.
     """
     name, reason = chosen(settings)
     if reason is not None:
         log.event("transport", "warning", transport=name, reason=reason)
-    return _TRANSPORTS[name]()(
-        settings, calls, listen, share_port=share_port, supervisor=supervisor
-    )
+    with clear_thread_errors():
+        return _TRANSPORTS[name]()(
+            settings, calls, listen, share_port=share_port, supervisor=supervisor
+        )
 
 
 def chosen(settings: Settings) -> tuple[str, str | None]:

@@ -137,9 +137,14 @@ class NativeTransport:
                     daemon=True,
                 )
             )
-        for thread in self._threads:
-            thread.start()
-        threading.Thread(target=self._run, name="geolookup-loop", daemon=True).start()
+        try:
+            for thread in self._threads:
+                thread.start()
+            threading.Thread(target=self._run, name="geolookup-loop", daemon=True).start()
+        except RuntimeError:
+            self._server.stop(0)
+            self._server.run()  # which ends those that have started
+            raise
 
     def health(self, serving: bool) -> None:
         """See `Transport.health`. Any thread may call it."""
