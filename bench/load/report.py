@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bench.load.ceiling import Ceiling
 from bench.load.comparison import Comparison
 from bench.load.knee import Knee
 from bench.load.latencies import SHOWN
@@ -80,15 +81,27 @@ def sentences(study: Study) -> list[str]:
     ]
     said.append(f"{study.blend}; {study.processes} client process(es)")
     said.append(", ".join(f"{key} {value}" for key, value in study.machine.items()))
-    ceilings = {run.plan.scenario: run.ceiling for run in study.runs if run.ceiling is not None}
-    said += [
-        f"the generator's own ceiling for {scenario}: {ceiling.rate:,.0f} calls/s, counted from "
-        f"{ceiling.measured:,.0f} to services of its own, a process {ceiling.busiest:.0%} busy"
-        for scenario, ceiling in ceilings.items()
-    ]
+    by_scenario: dict[str, Run] = {}
+    for run in study.runs:
+        if run.ceiling is not None:
+            best = by_scenario.setdefault(run.plan.scenario, run)
+            if best.margin is None or (run.margin is not None and run.margin < best.margin):
+                by_scenario[run.plan.scenario] = run
+    said += [_ceiling(run, run.ceiling) for run in by_scenario.values() if run.ceiling]
     if (knee := study.knee) is not None:
         said.append(_found(knee))
     return said
+
+
+def _ceiling(run: Run, ceiling: Ceiling) -> str:
+    text = (
+        f"the generator's own ceiling for {run.plan.scenario}: {ceiling.rate:,.0f} calls/s, "
+        f"counted from {ceiling.measured:,.0f} to services of its own, "
+        f"a process {ceiling.busiest:.0%} busy"
+    )
+    if run.margin is None:
+        return text
+    return f"{text}; {run.margin:.1f} times what a core of the service answers"
 
 
 def cautions(study: Study) -> list[str]:

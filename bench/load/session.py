@@ -56,6 +56,13 @@ class Run:
         """Microseconds of the service's processor time for an address; None: not known."""
         return self._cpu_per(self.result.addresses)
 
+    @property
+    def margin(self) -> float | None:
+        """The ceiling in cores of the service that answer as many calls; None: not known."""
+        if self.ceiling is None or self.cpu_per_call is None:
+            return None
+        return self.ceiling.rate * self.cpu_per_call / 1e6
+
     def _cpu_per(self, count: int) -> float | None:
         return None if self.spent is None or not count else self.spent.cpu / count * 1e6
 

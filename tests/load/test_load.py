@@ -595,6 +595,24 @@ def test_figure_limited_by_the_generator_is_warned_of(run: Run, said: str | None
     )
 
 
+def test_report_has_the_ceiling_in_cores_of_the_service() -> None:
+    # 100 calls a second keep half a core busy: 200 a whole one. A call costs the service 10 ms.
+    run = replace(
+        measured(CLOSED, *[1.0] * 100),
+        ceiling=Ceiling(100, 0.5),
+        spent=Spent(cpu=1.0, addresses=100),
+    )
+    dearer = replace(run, spent=Spent(cpu=2.0, addresses=100))
+    assert (run.margin, dearer.margin) == (2.0, 4.0)
+    assert replace(run, spent=None).margin is None
+    assert replace(run, ceiling=None).margin is None
+    study = Study(machine={}, targets=[], blend="", processes=1, runs=[dearer, run])
+    (told,) = [
+        one for one in report.sentences(study) if "own ceiling for joins: 200 calls/s" in one
+    ]
+    assert told.endswith("; 2.0 times what a core of the service answers")
+
+
 def test_processor_time_of_a_restarted_worker_counts_from_zero() -> None:
     before = Reading({"0": 10.0, "1": 5.0}, 100.0)
     assert metrics.spent(before, Reading({"0": 11.0, "1": 5.5}, 160.0)) == Spent(1.5, 60.0)
