@@ -29,6 +29,9 @@ _SETTLED: Final = 2.0
 """Seconds for which files that don't match must stay unchanged before they are an error, since
 certificate and key are written one after the other."""
 
+_ENDING: Final = 7 * 86_400
+"""Seconds before a certificate's end from which its end is logged; as the alert has it."""
+
 _in_use: weakref.WeakSet[Certificates] = weakref.WeakSet()
 """All certificates of this process; gRPC's credentials keep them alive."""
 
@@ -93,6 +96,7 @@ class Certificates:
         self._known = self._file_states()
         self._certificate = load(settings)
         self._rejected: _Rejected | None = None
+        self._reported_end = ""
         self._checked = clock()
         self.on_change: Callable[[Certificate], None] | None = None
         """Called with each new certificate, while other checks wait. It raises ValueError for
@@ -138,6 +142,7 @@ class Certificates:
             states = self._file_states()
             if states == self._known:
                 self._rejected = None
+                self._report_end()
                 return False
             try:
                 certificate = load(self._settings)
@@ -153,6 +158,7 @@ class Certificates:
                 return False
             self._known, self._rejected = states, None
             self._certificate = certificate
+            self._reported_end = ""
             self._count(taken=True)
             log.event("certificate", outcome="taken", not_after=self._expiry())
             return True
@@ -172,6 +178,17 @@ class Certificates:
             log.event(
                 "certificate", "error", outcome="refused", reason=reason, not_after=self._expiry()
             )
+
+    def _report_end(self) -> None:
+        """Log that the certificate in use ends soon, or has ended; each once."""
+        left = self._certificate.not_after - time.time()
+        outcome = "ended" if left <= 0 else "ending" if left <= _ENDING else ""
+        if outcome == self._reported_end:
+            return
+        self._reported_end = outcome
+        if outcome:
+            level: log.Level = "error" if outcome == "ended" else "warning"
+            log.event("certificate", level, outcome=outcome, not_after=self._expiry())
 
     def _expiry(self) -> str:
         """Return when the certificate in use expires, by RFC 3339."""

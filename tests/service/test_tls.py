@@ -441,6 +441,30 @@ def test_a_new_certificate_is_used_without_a_restart(
     assert vars(record)["fields"]["outcome"] == "taken"
 
 
+def test_end_of_a_certificate_is_logged_before_and_after_each_once(
+    files: Files, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "geolookup")
+    files.write(files.authority.issue_cert("localhost", not_after=TODAY + 30 * DAY))
+    certificates = tls.Certificates(Settings(**files.settings))
+    end = certificates.certificate.not_after
+
+    def outcomes_at(now: float) -> list[str]:
+        caplog.clear()
+        with monkeypatch.context() as later:
+            later.setattr(time, "time", lambda: now)
+            certificates.reload()
+            certificates.reload()
+        return [vars(record)["fields"]["outcome"] for record in caplog.records]
+
+    assert outcomes_at(end - 7 * 86_400 - 1) == []
+    assert outcomes_at(end - 7 * 86_400) == ["ending"]
+    assert outcomes_at(end - 1) == []
+    assert outcomes_at(end) == ["ended"]
+    files.write(files.authority.issue_cert("localhost", not_after=TODAY + 30 * DAY))
+    assert outcomes_at(time.time()) == ["taken"]
+
+
 def test_new_authorities_count_for_new_connections(
     files: Files, watched: Watched, caller: trustme.LeafCert
 ) -> None:
