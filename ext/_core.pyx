@@ -13,7 +13,7 @@ from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
 from cpython.list cimport PyList_Check, PyList_New, PyList_SET_ITEM
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_INCREF, PyObject
-from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
@@ -155,17 +155,46 @@ cdef int _borrow(lists, _Borrowed *borrowed) except -1:
     They are good until the interpreter runs other code. The caller frees both arrays, also after
     an error.
     """
-    cdef PyObject **objects
-    cdef size_t i, size, at = 0
     if not (PyList_Check(lists) or PyTuple_Check(lists)):
         raise TypeError(f"lists: expected list or tuple, not {type(lists).__name__}")
-    objects = PySequence_Fast_ITEMS(lists)
-    borrowed.lists = PySequence_Fast_GET_SIZE(lists)
+    return _borrow_items(
+        PySequence_Fast_ITEMS(lists), PySequence_Fast_GET_SIZE(lists), borrowed)
+
+
+cdef tuple _borrow_values(dict mapping, _Borrowed *borrowed):
+    """As _borrow, of the lists that are a dict's values; returns its keys."""
+    cdef PyObject *key
+    cdef PyObject *value
+    cdef Py_ssize_t n = len(mapping), at = 0, place = 0
+    cdef tuple keys = PyTuple_New(n)
+    cdef PyObject **objects = <PyObject **>malloc(n * sizeof(PyObject *) + 1)
+    if objects == NULL:
+        raise MemoryError
+    try:
+        _check_unchanged(mapping, n)
+        while PyDict_Next(mapping, &place, &key, &value):
+            Py_INCREF(<object>key)
+            PyTuple_SET_ITEM(keys, at, <object>key)
+            objects[at] = value
+            at += 1
+        _borrow_items(objects, n, borrowed)
+    finally:
+        free(objects)
+    return keys
+
+
+cdef int _borrow_items(PyObject **objects, size_t n, _Borrowed *borrowed) except -1:
+    """As _borrow, of borrowed references to the lists."""
+    cdef size_t i, size, at = 0
+    borrowed.lists = n
     borrowed.n = 0
-    borrowed.sizes = <uint32_t *>malloc(4 * borrowed.lists + 1)
+    borrowed.sizes = <uint32_t *>malloc(4 * n + 1)
     if borrowed.sizes == NULL:
         raise MemoryError
-    for i in range(borrowed.lists):
+    # The lists and their arrays lie anywhere in memory: hence they are fetched ahead.
+    for i in range(n):
+        if i + 16 < n:
+            gl_prefetch(objects[i + 16])
         if not (PyList_Check(<object>objects[i]) or PyTuple_Check(<object>objects[i])):
             raise TypeError(
                 f"lists: expected list or tuple at position {i}, "
@@ -178,13 +207,24 @@ cdef int _borrow(lists, _Borrowed *borrowed) except -1:
     borrowed.items = <PyObject **>malloc(borrowed.n * sizeof(PyObject *) + 1)
     if borrowed.items == NULL:
         raise MemoryError
-    for i in range(borrowed.lists):
+    for i in range(n):
+        if i + 16 < n:
+            gl_prefetch(objects[i + 16])
+        if i + 8 < n:
+            gl_prefetch(PySequence_Fast_ITEMS(<object>objects[i + 8]))
         size = borrowed.sizes[i]
         if size:  # an empty list has no array, and memcpy must not see NULL
             memcpy(
                 borrowed.items + at, PySequence_Fast_ITEMS(<object>objects[i]),
                 size * sizeof(PyObject *))
         at += size
+    return 0
+
+
+cdef int _check_unchanged(dict mapping, Py_ssize_t n) except -1:
+    """Check a dict after memory was made, perhaps by a garbage collection, which runs finalisers."""
+    if len(mapping) != n:
+        raise RuntimeError("mapping: it changed meanwhile")
     return 0
 
 
@@ -366,14 +406,15 @@ cdef class Table:
         finally:
             free(roster.families)
 
-    def classify_people(self, lists, /):
-        """Return the claims of all addresses in lists, and uint32: how many each list has."""
+    def classify_people(self, dict mapping not None, /):
+        """Return the keys of a dict, the claims of all addresses in the lists that are its values,
+        and uint32: how many each list has."""
         cdef gl_roster roster = gl_roster(NULL, NULL, NULL, 0, 0, 0)
         cdef _Borrowed borrowed = _Borrowed(NULL, 0, NULL, 0)
         try:
-            _borrow(lists, &borrowed)
+            keys = _borrow_values(mapping, &borrowed)
             _read_items(self.isa, borrowed.items, borrowed.n, True, &roster)
-            return self._classify_read(&roster), _sizes_of(&borrowed)
+            return keys, self._classify_read(&roster), _sizes_of(&borrowed)
         finally:
             free(borrowed.items)
             free(borrowed.sizes)
@@ -729,9 +770,7 @@ def keys_and_values(dict mapping not None, /):
     cdef PyObject *value
     cdef Py_ssize_t n = len(mapping), at = 0, place = 0
     cdef list keys = PyList_New(n), values = PyList_New(n)
-    # Memory for the lists may have been made by a garbage collection, which runs finalisers.
-    if len(mapping) != n:
-        raise RuntimeError("mapping: it changed meanwhile")
+    _check_unchanged(mapping, n)
     while PyDict_Next(mapping, &place, &key, &value):
         Py_INCREF(<object>key)
         PyList_SET_ITEM(keys, at, <object>key)

@@ -83,11 +83,11 @@ class Table:
         TypeError names the position of an item of another type.
         """
 
-    def classify_people(self, lists: Sequence[Sequence[str | bytes]], /) -> tuple[bytes, bytes]:
-        """Return what classify_text does of all addresses in lists, and the lists' sizes.
+    def classify_people(self, mapping: dict[Any, Any], /) -> tuple[tuple[Any, ...], bytes, bytes]:
+        """Return a dict's keys, classify_text of all addresses in its lists, and their sizes.
 
-        Sizes are uint32 in native byte order. TypeError: one is no list or tuple, or as of
-        classify_text, where the position is one among all addresses.
+        All as of one moment. Sizes are uint32 in native byte order. TypeError: a value is no list
+        or tuple, or as of classify_text, where the position is one among all addresses.
         """
 
 def api() -> object:
@@ -124,7 +124,10 @@ def parse_many(addresses: Sequence[str], /, *, isa: str | None = None) -> tuple[
 def parse_people(
     lists: Sequence[Sequence[str]], /, *, isa: str | None = None
 ) -> tuple[bytes, bytes, bytes]:
-    """Return what parse_many does of all texts in lists, and their sizes as classify_people."""
+    """Return what parse_many does of all texts in lists, and their sizes as classify_people.
+
+    TypeError: one is no list or tuple, or as of parse_many, where the position is one among all.
+    """
 
 def map8(claims: bytes, column: bytes, /) -> bytes:
     """Return column[claim] (1 byte) for each claim. ValueError: a claim beyond the column."""

@@ -50,7 +50,7 @@ from geolookup.answer.file_format import (
     read_networks,
 )
 from geolookup.answer.intervals import Family, joined, ranges_of
-from geolookup.answer.participants import Participants, People, paired, whose
+from geolookup.answer.participants import claims_of_people, paired, whose
 from geolookup.answer.region_sets import RegionSet, RegionSets
 from geolookup.answer.results import Answer, Perspective, RosterResult
 from geolookup.atomic import replacing
@@ -409,7 +409,7 @@ class Dataset(metaclass=_Listed):
         elif isinstance(roster, (list, tuple)):
             claims = _claims_of_items(table, roster)
         elif isinstance(roster, Mapping):
-            claims, participants = _claims_of_people(table, roster)
+            claims, participants = claims_of_people(table, roster)
         else:
             claims, present = _claims_of_roster(table, roster)
         result = RosterResult(claims, perspective, participants, present)
@@ -926,18 +926,6 @@ def _claims_of_roster(table: _core.Table, roster: object) -> tuple[bytes, bytes 
         items, present = column
         return _claims_of_items(table, items), present
     return table.classify_text(core_roster(roster)), None
-
-
-def _claims_of_people(
-    table: _core.Table, mapping: Mapping[Any, object]
-) -> tuple[bytes, Participants]:
-    people = People.of(mapping)
-    try:
-        claims, sizes = table.classify_people(people.lists)
-    except TypeError:
-        forms, participants = people.forms()  # as of _claims_of_roster
-        return table.classify_text(forms), participants
-    return claims, people.participants(sizes)
 
 
 def _cached_perspectives(

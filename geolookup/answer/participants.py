@@ -86,21 +86,12 @@ class People:
     @classmethod
     def of(cls, mapping: Mapping[Any, object]) -> Self:
         """Return the participants of a mapping of ids to lists of addresses."""
-        ids, lists = _core.keys_and_values(mapping if type(mapping) is dict else dict(mapping))
+        ids, lists = _core.keys_and_values(_dict(mapping))
         return cls(tuple(ids), lists)
 
     def participants(self, sizes: bytes) -> Participants:
-        """Return whose the addresses are, one list's after the other's.
-
-        Raises:
-            RosterError: a list is empty.
-        """
-        addresses, empty = _core.group_total(sizes)
-        if empty >= 0:
-            raise RosterError(
-                f"{_place(empty)} has no address; leave out those whose addresses are not known"
-            )
-        return Participants(sizes, addresses, self.ids)
+        """Return whose the addresses are; see `participants_of`."""
+        return participants_of(self.ids, sizes)
 
     def forms(self) -> tuple[list[str | bytes], Participants]:
         """Return all addresses as the core reads them, and whose they are; see `core_roster`.
@@ -117,6 +108,41 @@ class People:
         participants = self.participants(_core.group_sizes(sizes))
         place = partial(_address_place, sizes)
         return core_roster(list(chain.from_iterable(lists)), place), participants
+
+
+def participants_of(ids: tuple[Any, ...], sizes: bytes) -> Participants:
+    """Return whose the addresses are, one list's after the other's.
+
+    Args:
+        ids: of the participants.
+        sizes: uint32, how many addresses the list of each has.
+
+    Raises:
+        RosterError: a list is empty.
+    """
+    addresses, empty = _core.group_total(sizes)
+    if empty >= 0:
+        raise RosterError(
+            f"{_place(empty)} has no address; leave out those whose addresses are not known"
+        )
+    return Participants(sizes, addresses, ids)
+
+
+def claims_of_people(
+    table: _core.Table, mapping: Mapping[Any, object]
+) -> tuple[bytes, Participants]:
+    """Return the claims of all addresses in a mapping of ids to lists, and whose they are.
+
+    Raises:
+        TypeError, RosterError: as `People.forms`.
+    """
+    people: dict[Any, Any] = _dict(mapping)
+    try:
+        ids, claims, sizes = table.classify_people(people)
+    except TypeError:
+        forms, participants = People.of(people).forms()  # other forms, or no lists
+        return table.classify_text(forms), participants
+    return claims, participants_of(ids, sizes)
 
 
 def whose(roster: object, groups: object, region_set: object) -> Participants | None:
@@ -175,6 +201,10 @@ def _address_place(sizes: Sequence[int], position: int) -> str:
     participant = bisect_right(ends, position)
     first = ends[participant - 1] if participant else 0
     return f"{_place(participant)}, address {position - first}"
+
+
+def _dict(mapping: Mapping[Any, object]) -> dict[Any, object]:
+    return mapping if type(mapping) is dict else dict(mapping)
 
 
 def _place(position: int) -> str:
