@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ from servers import PATIENCE, ROOT, Service, serving, serving_here
 
 import geolookup
 from geolookup import Dataset, Reason
+from geolookup.answer.dataset import encode
+from geolookup.build.compiler import compile as compile_sources
+from geolookup.build.readers import SourceRanges, code_number
+from geolookup.build.sources import Source
 from geolookup.service import RosterLimits
 from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
@@ -256,6 +261,36 @@ def test_takedown_reaches_participants_with_all_addresses_inside(
     inside = dataset.classify(people, region_set="CN").ids_inside
     assert done.stdout.split() == inside
     assert 10 < len(inside) < 190
+
+
+def crimean() -> Dataset:
+    """Return a dataset of two sources: 1.0.0.0/24 is UA-43, and 1.0.1.0/24 so for one alone."""
+    sources = []
+    for name, places in (("a", ("UA-43", "UA-43")), ("b", ("UA-43", "UA"))):
+        ranges = SourceRanges()
+        for at, place in enumerate(places):
+            ranges.ipv4.append(0x01000000 + 256 * at, 0x010000FF + 256 * at, code_number(place))
+        made = Source(name=name, licence="none", date=date(2026, 1, 1), depth="subdivision")
+        sources.append((made, ranges))
+    return Dataset.from_buffer(encode(compile_sources(sources)))
+
+
+def test_answers_name_the_places_below_the_country(folder: Path, client: Run) -> None:
+    if folder.name not in ("go", "node"):
+        pytest.skip("the other examples show countries alone")
+    with crimean() as places, serving_here(places) as server:
+        target = str(server.address)
+        done = client(target, "join", "UA/43", given="1.0.0.1\n1.0.1.1\n8.8.8.8\n")
+        assert done.returncode == 0, done.stderr
+        assert [line.split()[2:] for line in done.stdout.splitlines()] == [
+            ["VERDICT_INSIDE", "REASON_UNSPECIFIED", "UA-43"],
+            ["VERDICT_UNDETERMINED", "REASON_SUBDIVISION_UNKNOWN", "UA-43"],
+            ["VERDICT_UNDETERMINED", "REASON_UNASSIGNED"],
+        ]
+        roster = "anna 1.0.0.1 1.0.0.2\nbob 1.0.1.1\ncyd 8.8.8.8\n"
+        done = client(target, "takedown", "UA/43", given=roster)
+    assert (done.returncode, done.stdout) == (0, "anna\n")
+    assert "3 addresses in: UA-43" in done.stderr.splitlines()
 
 
 def test_refusal_is_reported_without_an_address(client: Run, service: Service) -> None:

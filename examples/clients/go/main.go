@@ -4,9 +4,11 @@
 //	client TARGET takedown REGION_SET < participants
 //
 // join reads an address a line and prints country, status, verdict and reason of
-// each. takedown reads lines of an id and its addresses, and prints the ids of those
-// who are inside, and on standard error why others have no verdict. Addresses
-// come by standard input, because command lines can be seen by others.
+// each, and its region, such as UA-43, where that is known. takedown reads lines of an
+// id and its addresses, and prints the ids of those who are inside, and on standard
+// error why others have no verdict, and the addresses of each region. REGION_SET may
+// name parts of countries, such as UA/43. Addresses come by standard input, because
+// command lines can be seen by others.
 // SERVICE_CA is a file of the authorities that sign the service's certificate;
 // without it there is no TLS.
 package main
@@ -109,8 +111,8 @@ func join(service geolookupv1.GeoLookupServiceClient, regionSet string, in io.Re
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(out, answer.Country, answer.Status, answer.Verdict, answer.Reason)
-		if err != nil {
+		line := fmt.Sprintln(answer.Country, answer.Status, answer.Verdict, answer.Reason, answer.Region)
+		if _, err = fmt.Fprintln(out, strings.TrimSpace(line)); err != nil {
 			return err
 		}
 	}
@@ -130,6 +132,7 @@ func takedown(service geolookupv1.GeoLookupServiceClient, regionSet string, in i
 		Addresses:  &geolookupv1.ClassifyRosterRequest_Ipv6{Ipv6: packed},
 		RegionSet:  regionSet,
 		GroupSizes: sizes,
+		Regions:    true,
 	})
 	if err != nil {
 		return err
@@ -140,6 +143,9 @@ func takedown(service geolookupv1.GeoLookupServiceClient, regionSet string, in i
 	}
 	for _, why := range answer.ReasonCounts {
 		fmt.Fprintln(os.Stderr, why.Count, "undetermined:", why.Reason)
+	}
+	for region, count := range regionCounts(answer.Regions) {
+		fmt.Fprintln(os.Stderr, count, "addresses in:", region)
 	}
 	inside := roaring.New()
 	if _, err := inside.FromBuffer(answer.Inside); err != nil {
@@ -158,6 +164,18 @@ func takedown(service geolookupv1.GeoLookupServiceClient, regionSet string, in i
 		}
 	}
 	return nil
+}
+
+// regionCounts returns how often each region occurs. The column has six bytes an address: the code,
+// filled up with zeros, and none where no region is known. It is empty where no address has one.
+func regionCounts(column []byte) map[string]int {
+	counts := map[string]int{}
+	for ; len(column) >= 6; column = column[6:] {
+		if region := strings.TrimRight(string(column[:6]), "\x00"); region != "" {
+			counts[region]++
+		}
+	}
+	return counts
 }
 
 // readRoster returns the ids, the addresses packed at 16 bytes each, and how many each participant

@@ -4,9 +4,11 @@
 //   node client.js TARGET takedown REGION_SET < participants
 //
 // join reads an address a line and prints country, status, verdict and reason of
-// each. takedown reads lines of an id and its addresses, and prints the ids of those
-// who are inside, and on standard error why others have no verdict. Addresses
-// come by standard input, because command lines can be seen by others.
+// each, and its region, such as UA-43, where that is known. takedown reads lines of an
+// id and its addresses, and prints the ids of those who are inside, and on standard
+// error why others have no verdict, and the addresses of each region. REGION_SET may
+// name parts of countries, such as UA/43. Addresses come by standard input, because
+// command lines can be seen by others.
 // SERVICE_CA is a file of the authorities that sign the service's certificate;
 // without it there is no TLS.
 
@@ -71,7 +73,8 @@ function call(service, method, request) {
 async function join(service, regionSet) {
   for await (const line of createInterface({ input: process.stdin })) {
     const answer = await call(service, "Lookup", { text: line.trim(), regionSet });
-    console.log(answer.country, answer.status, answer.verdict, answer.reason);
+    const { country, status, verdict, reason, region } = answer;
+    console.log([country, status, verdict, reason, region].join(" ").trim());
   }
 }
 
@@ -85,7 +88,8 @@ async function takedown(service, regionSet) {
   });
   const addresses = people.flatMap((person) => person.addresses);
   const groupSizes = people.map((person) => person.addresses.length);
-  const answer = await call(service, "ClassifyRoster", { text: { addresses }, regionSet, groupSizes });
+  const roster = { text: { addresses }, regionSet, groupSizes, regions: true };
+  const answer = await call(service, "ClassifyRoster", roster);
   // A service that is older than group_sizes answers about addresses, and has 0 here.
   const { participants } = answer;
   if (participants !== people.length) {
@@ -94,12 +98,26 @@ async function takedown(service, regionSet) {
   for (const { reason, count } of answer.reasonCounts) {
     console.error(count, "undetermined:", reason);
   }
+  for (const [region, count] of regionCounts(answer.regions)) {
+    console.error(count, "addresses in:", region);
+  }
   const inside = RoaringBitmap32.deserialize("portable", answer.inside);
   for (const position of inside) {
     if (position >= people.length) throw new Error("inside: a position beyond the roster");
     console.log(people[position].id);
   }
   inside.dispose();
+}
+
+// The column has six bytes an address: the code, filled up with zeros, and none where no region is
+// known. It is empty where no address has one.
+function regionCounts(column) {
+  const counts = new Map();
+  for (let at = 0; at < column.length; at += 6) {
+    const region = column.toString("ascii", at, at + 6).replace(/\0+$/, "");
+    if (region) counts.set(region, (counts.get(region) ?? 0) + 1);
+  }
+  return counts;
 }
 
 const actions = { join, takedown };
