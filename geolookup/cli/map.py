@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from geolookup.answer.claims import SUBDIVISION_SOURCES
 from geolookup.answer.dataset import open as open_dataset
+from geolookup.answer.subdivisions import subdivisions
 from geolookup.cli.country_code import read_country_code
 from geolookup.cli.options import region_set_option, region_sets_option
 from geolookup.cli.output_file import STANDARD_OUTPUT, written
@@ -30,6 +32,20 @@ if TYPE_CHECKING:
 )
 @region_set_option("Show a region set, such as EEA-NO, in the same way.")
 @region_sets_option
+@click.option(
+    "--subdivisions",
+    "divided",
+    metavar="CODE",
+    callback=lambda _, param, given: given and _divided_country(given, param),
+    help="Show the subdivisions of one country, the largest in colours.",
+)
+@click.option(
+    "--subdivision-sources",
+    type=click.IntRange(1, 255),
+    metavar="N",
+    help="Independent sources that must tell in which part of a country an address is; 2"
+    " by default.",
+)
 @click.option("--disputed", is_flag=True, help="Show what the sources agree about.")
 @click.option("--diff", "old", metavar="OLD", help="Show what is different from this dataset.")
 @click.option(
@@ -54,6 +70,8 @@ def draw_map(
     code: str | None,
     region_set: str | None,
     region_sets: str | None,
+    divided: str | None,
+    subdivision_sources: int | None,
     disputed: bool,
     old: str | None,
     resolution: str,
@@ -69,19 +87,28 @@ def draw_map(
     Examples:
       geolookup map -o countries.png
       geolookup map countries.geolookup --code HK --resolution 20 -o hk.png
+      geolookup map cities.geolookup --subdivisions US -o states.png
       geolookup map new.geolookup --diff old.geolookup -o changes.svg
     """
-    if sum((code is not None, region_set is not None, disputed, old is not None)) > 1:
+    if sum((code is not None, region_set is not None, bool(divided), disputed, bool(old))) > 1:
         raise click.UsageError(
-            "--code, --region-set, --disputed and --diff are different pictures; choose one"
+            "--code, --region-set, --subdivisions, --disputed and --diff are different pictures;"
+            " choose one"
         )
+    needed = SUBDIVISION_SOURCES if subdivision_sources is None else subdivision_sources
     if region_sets is not None and region_set is None:
         raise click.UsageError("--region-sets is for --region-set")
     image_format = picture_format(
         output, "--output", [file, old, region_sets], standard_output="png"
     )
     with ExitStack() as opened:
-        dataset = opened.enter_context(open_dataset(file, region_sets=region_sets))
+        dataset = opened.enter_context(
+            open_dataset(file, region_sets=region_sets, subdivision_sources=needed)
+        )
+        if divided is not None and not dataset.has_subdivisions:
+            raise click.UsageError(
+                '--subdivisions: the dataset has none; a source needs depth = "subdivision"'
+            )
         before = None if old is None else opened.enter_context(open_dataset(old))
         found = None
         if region_set is not None:
@@ -91,17 +118,31 @@ def draw_map(
         with written_picture(output) as picture:
             from geolookup.pictures import drawing  # noqa: PLC0415
 
-            subject = _subject(dataset, found, disputed, before)
+            subject = _subject(dataset, found, divided, disputed, before)
             drawing.draw(subject, picture, image_format, prefix_length=int(resolution))
     if str(output) != STANDARD_OUTPUT:
         click.echo(f"{written(output)}\ndataset {dataset.id}")
 
 
+def _divided_country(text: str, param: click.Parameter) -> str:
+    """Return the code of a country with subdivisions."""
+    code = read_country_code(text, param)
+    if code not in subdivisions().children:
+        raise click.BadParameter(f"{code} has no subdivisions in ISO 3166-2", param=param)
+    return code
+
+
 def _subject(
-    dataset: Dataset, region_set: RegionSet | None, disputed: bool, old: Dataset | None
+    dataset: Dataset,
+    region_set: RegionSet | None,
+    divided: str | None,
+    disputed: bool,
+    old: Dataset | None,
 ) -> Subject:
     from geolookup.pictures import subjects  # noqa: PLC0415
 
+    if divided is not None:
+        return subjects.country_subdivisions(dataset, divided)
     if region_set is not None:
         return subjects.one_region_set(dataset, region_set)
     if old is not None:

@@ -25,6 +25,7 @@ from geolookup.answer.claims import (
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.region_sets import RegionSet
+from geolookup.answer.subdivisions import subdivisions
 from geolookup.pictures.cells import Intervals, claim_intervals
 
 LARGEST_CODES: Final = 10
@@ -36,6 +37,7 @@ UNASSIGNED: Final = "#ffffff"
 SPECIAL: Final = "#e6e2d8"
 ELSEWHERE: Final = "#b9bec4"
 UNCERTAIN: Final = "#1d1f22"
+OTHER_PARTS: Final = "#7b8794"
 PALE: Final = "#d9dde1"
 """What a picture is not about."""
 
@@ -186,6 +188,63 @@ def one_region_set(dataset: Dataset, region_set: RegionSet) -> Subject:
 
     title = f"{name}, {COUNTRIES[name]}" if name in COUNTRIES else name
     return _of_dataset(dataset, title, categories, category, "Disagreements", row)
+
+
+def country_subdivisions(dataset: Dataset, country: str) -> Subject:
+    """Return the picture of a country's subdivisions, the largest in colours.
+
+    An address is in a subdivision where `Policy.UNANIMOUS` says so.
+
+    Args:
+        dataset: with subdivisions.
+        country: the code of one that has some.
+    """
+    places = subdivisions().children[country]
+    covering = network_bits(dataset.covering) if dataset.network_lists else 0
+    intervals, claims = claim_intervals(dataset), tuple(dataset.claims)
+    place_of = np.full(len(claims), -1, dtype=np.int64)
+    for number, place in enumerate(places):
+        seen = dataset.region_sets.resolve(place.replace("-", "/"))
+        outcomes = dataset.claims.outcomes(
+            seen.codes, Policy.UNANIMOUS, seen.partly, dataset.subdivision_sources, covering
+        )
+        verdicts = np.frombuffer(outcomes, dtype=np.uint8) & 3
+        place_of[verdicts == Verdict.INSIDE.number] = number
+    sizes = Counter[str]()
+    for number, size in zip(place_of.tolist(), _totals(intervals, len(claims)), strict=True):
+        if number >= 0 and size:
+            sizes[places[number]] += size
+    largest = sorted(sizes, key=lambda place: (-sizes[place], place))[:LARGEST_CODES]
+    others = len(largest)
+    categories = (
+        *(Category(place, CODE_COLOURS[i], focus=True) for i, place in enumerate(largest)),
+        Category(f"{len(sizes) - others} other subdivisions", OTHER_PARTS, focus=True),
+        Category(f"{country}: the part is unknown or disputed", UNCERTAIN, focus=True),
+        Category("elsewhere", PALE),
+        Category("no source speaks", UNASSIGNED),
+        Category("special-purpose", SPECIAL, striped=True),
+    )
+    position = {place: i for i, place in enumerate(largest)}
+
+    def category(claim: Claim, number: int) -> int:
+        if number >= 0:
+            return position.get(places[number], others)
+        if country in {claim.country, *claim.claimed}:
+            return others + 1
+        if claim.status is Status.SPECIAL_PURPOSE:
+            return others + 4
+        return others + (3 if claim.country == NO_COUNTRY else 2)
+
+    numbers = np.array(list(map(category, claims, place_of.tolist())), np.uint32)
+    rest = Counter({place: n for place, n in sizes.items() if place not in position})
+    return Subject(
+        title=f"Subdivisions of {COUNTRIES[country]}",
+        categories=categories,
+        intervals=Intervals(intervals.first, numbers[intervals.value]),
+        pairs=("Largest of the other subdivisions", _most(rest)),
+        datasets=(_described(dataset),),
+        attributions=dataset.attributions,
+    )
 
 
 def agreement(dataset: Dataset) -> Subject:

@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -27,11 +28,44 @@ from matplotlib import image as images  # noqa: E402 - after the check that it i
 from geolookup import Dataset, Reason, Status  # noqa: E402
 from geolookup.answer.claims import MAX_CLAIMS, Claim  # noqa: E402
 from geolookup.answer.dataset import encode  # noqa: E402
+from geolookup.answer.subdivisions import subdivisions  # noqa: E402
+from geolookup.build.compiler import compile as compile_sources  # noqa: E402
+from geolookup.build.readers import SourceRanges, code_number  # noqa: E402
+from geolookup.build.sources import Source  # noqa: E402
 from geolookup.pictures import drawing, subjects  # noqa: E402
 from geolookup.pictures.cells import Intervals, curve, tally  # noqa: E402
 from geolookup.pictures.subjects import Subject  # noqa: E402
 
 SPACE = 2**32
+
+
+@pytest.fixture(scope="module")
+def states_image() -> bytes:
+    """What two sources say of 1.0.0.0/24 and its neighbours, one /24 after the other."""
+    said = [
+        *[("US-CA", "US-CA")] * 3, *[("US-NY", "US-NY")] * 2, ("US-CA", "US-NY"), ("US-CA", "US"),
+        ("US", "US"), ("US-CA", "CA-ON"), ("CA-ON", "CA-ON"),
+    ]  # fmt: skip
+    said += [(place, place) for place in subdivisions().children["US"][:14]]
+    sources = []
+    for number in range(2):
+        ranges = SourceRanges()
+        for at, places in enumerate(said):
+            first = 0x01000000 + 256 * at
+            ranges.ipv4.append(first, first + 255, code_number(places[number]))
+        name = f"source {number}"
+        made = Source(
+            name=name, licence="none", date=date(2026, 1, 1), depth="subdivision",
+            coverage="partial" if number else "full",
+        )  # fmt: skip
+        sources.append((made, ranges))
+    return encode(compile_sources(sources))
+
+
+@pytest.fixture(scope="module")
+def states(states_image: bytes) -> Iterator[Dataset]:
+    with Dataset.from_buffer(states_image) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +163,30 @@ def test_one_country_is_shown_as_far_as_the_sources_agree(small: Dataset) -> Non
     assert totals["CN: unconfirmed"] == 2**24
     assert subject.pairs[1] == (("CN or HK", 2**24), ("CN or US", 2**24))
     assert sum(totals.values()) == SPACE
+
+
+def test_subdivisions_are_shown_where_the_sources_agree(states: Dataset) -> None:
+    subject = subjects.country_subdivisions(states, "US")
+    totals = by_category(subject)
+    first = subdivisions().children["US"][:14]
+    assert totals["US-CA"] == 256 * (3 + ("US-CA" in first))
+    assert totals["US-NY"] == 256 * (2 + ("US-NY" in first))
+    assert totals["US: the part is unknown or disputed"] == 256 * 4
+    shown = sum(total for label, total in totals.items() if label.startswith("US-"))
+    others = len({*first, "US-CA", "US-NY"}) - subjects.LARGEST_CODES
+    assert totals[f"{others} other subdivisions"] == 256 * (5 + 14) - shown
+    assert sum(total for _, total in subject.pairs[1]) == 256 * (5 + 14) - shown
+    assert totals["elsewhere"] == 256
+    assert sum(totals.values()) == SPACE
+    assert subject.title == "Subdivisions of United States"
+
+
+def test_neighbours_of_a_country_are_elsewhere_in_its_picture(states: Dataset) -> None:
+    totals = by_category(subjects.country_subdivisions(states, "CA"))
+    assert totals["CA-ON"] == 256
+    assert totals["CA: the part is unknown or disputed"] == 256  # one source says US-CA
+    assert totals["0 other subdivisions"] == 0
+    assert totals["elsewhere"] == 256 * (5 + 3 + 14)
 
 
 def test_agreement_counts_the_statuses(small: Dataset) -> None:
@@ -281,9 +339,10 @@ def seen(colour: str, vision: str) -> Any:
 
 @pytest.mark.parametrize("vision", VISIONS)
 def test_colours_are_distinct_in_each_colour_vision(
-    small: Dataset, dataset: Dataset, networks: Dataset, vision: str
+    *, small: Dataset, dataset: Dataset, networks: Dataset, states: Dataset, vision: str
 ) -> None:
     for subject in (
+        subjects.country_subdivisions(states, "US"),
         subjects.codes(dataset),
         subjects.one_region_set(small, small.region_sets.resolve("CN")),
         subjects.one_region_set(networks, small.region_sets.resolve("CN")),
@@ -405,6 +464,27 @@ def test_command_refuses_invalid_options(
     assert exit_code("map", small_file, *options) == 2
     assert said in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.geolookup"]
+
+
+@pytest.mark.usefixtures("coarse")
+def test_command_draws_subdivisions(
+    states_image: bytes, small_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "states.geolookup", tmp_path / "map.png"
+    path.write_bytes(states_image)
+    assert exit_code("map", path, "--subdivisions", "us", "-o", out) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    two = out.read_bytes()
+    options = ("--subdivisions", "US", "--subdivision-sources", "1")
+    assert exit_code("map", path, *options, "-o", out) == 0
+    assert out.read_bytes() != two
+    capsys.readouterr()
+    for file, code, text in (
+        (small_file, "US", "the dataset has none"),
+        (path, "HK", "HK has no subdivisions"),
+    ):
+        assert exit_code("map", file, "--subdivisions", code, "-o", out) == 2
+        assert text in capsys.readouterr().err
 
 
 def test_command_names_the_extra_when_matplotlib_is_missing(
