@@ -553,8 +553,11 @@ class Dataset(metaclass=_Listed):
         from geolookup.answer.decision_record import DecisionRecord  # noqa: PLC0415
 
         if isinstance(region_set, RegionSet):
-            region_set = region_set.expression
-        resolved = self._region_sets.resolve(region_set)
+            # Not by its expression, which may be longer than those that may be asked for.
+            resolved = RegionSet(region_set.expression, region_set.codes)
+            region_set = resolved.name
+        else:
+            resolved = self._region_sets.resolve(region_set)
         return DecisionRecord(
             time=(time or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0),
             dataset=self._id,

@@ -19,7 +19,6 @@ from typing import Any, Final, TypeVar
 
 from geolookup.answer.claims import Network, Policy, Reason, Status
 from geolookup.answer.country_codes import COUNTRIES
-from geolookup.answer.region_sets import MAX_EXPRESSION
 from geolookup.answer.subdivisions import subdivisions
 from geolookup.atomic import naming, replacing
 from geolookup.errors import GeoLookupError
@@ -42,6 +41,8 @@ _MAX_SIZE = 2**32 - 1
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _HEX = re.compile(r"[0-9a-f]{64}")
 _EXPRESSION = re.compile(r"[A-Z0-9_/+-]+")
+_LONGEST_EXPRESSION = 40_000
+"""Characters; all subdivisions, one by one, have 35,000. What may be asked for is shorter."""
 _WHITE = re.compile(r"[ \t\r\n\ufeff]*")
 
 _UNDETERMINED = (Status.UNASSIGNED, Status.SPECIAL_PURPOSE, Status.INVALID)
@@ -354,7 +355,7 @@ def _check(record: DecisionRecord) -> None:
             raise RecordError(f"{name}: expected whole seconds, from 1970 on")
     if not _HEX.fullmatch(record.dataset):
         raise RecordError("dataset: not 64 hexadecimal digits")
-    if len(record.region_set) > MAX_EXPRESSION or not _EXPRESSION.fullmatch(record.region_set):
+    if len(record.region_set) > _LONGEST_EXPRESSION or not _EXPRESSION.fullmatch(record.region_set):
         raise RecordError("region_set: not an expression of names joined by + and -")
     # The version is an operator's own text; half a character in it can't be written.
     if not _encodable(record.region_set_version):

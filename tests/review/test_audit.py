@@ -16,7 +16,8 @@ import geolookup.answer.dataset
 from geolookup import Dataset, Policy, RegionSet
 from geolookup.answer import decision_record
 from geolookup.answer.decision_record import DecisionRecord
-from geolookup.answer.region_sets import RegionSets
+from geolookup.answer.region_sets import MAX_EXPRESSION, RegionSets
+from geolookup.answer.subdivisions import subdivisions
 from geolookup.cli import command
 
 ROSTER = ["1.0.1.1", "8.8.8.8", "43.102.0.1", "10.0.0.1", "1.2.3", "2001:200::1"]
@@ -234,3 +235,18 @@ def test_replay_uses_the_codes_of_the_record(dataset: Dataset) -> None:
     own = RegionSet("DACH", frozenset({"DE", "AT", "CH"}))
     by_codes = dataset.classify(ROSTER, region_set=own).verdict_counts()
     assert by_codes == dataset.classify(ROSTER, region_set="AT+CH+DE").verdict_counts()
+
+
+def test_region_set_of_very_many_parts_is_recorded_and_audited(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """Its expression is longer than one that may be asked for."""
+    listed = subdivisions().children.values()
+    own = RegionSet("PARTS", frozenset(place for places in listed for place in places[1:]))
+    assert len(own.expression) > MAX_EXPRESSION
+    one = dataset.classify(ROSTER, region_set=own, record=True).record
+    assert one is not None
+    assert (one.region_set, set(one.codes)) == (own.expression, own.codes)
+    assert outcomes(kept(tmp_path, one))[1]["region set"] == "holds"
+    other = replace(one, codes=one.codes[1:])
+    assert outcomes(kept(tmp_path, other))[1]["region set"] != "holds"
