@@ -1173,6 +1173,12 @@ cdef class RosterAnswer:
             return None
         return tuple([self.answer.by_reason[i] for i in range(GL_REASONS)])
 
+    @property
+    def network_counts(self):
+        """Addresses of each kind of network; all 0 where the dataset has no lists."""
+        self._check_complete()
+        return tuple([self.answer.by_network[i] for i in range(GL_NETWORK_KINDS)])
+
     def finish(self, bytes rest not None, bint wrapped=False, /):
         """Return the response, serialised."""
         cdef gl_answer *a = &self.answer

@@ -152,6 +152,7 @@ cdef extern from "event_loop.h" nogil:
         size_t claims
         bint has_regions
         const uint8_t *statuses
+        const uint8_t *networks
         const uint8_t *heads
         const uint32_t *begin
         const uint8_t *tail
@@ -607,7 +608,7 @@ cdef class Server:
 
     def set_snapshot(self, owner not None, *, table, results, bytes statuses not None,
                      bytes heads not None, bytes begin not None, bytes tail not None,
-                     bytes named not None, bint has_regions=False, int64_t stale_from=0, tuple authorization=None,
+                     bytes named not None, bytes networks=None, bint has_regions=False, int64_t stale_from=0, tuple authorization=None,
                      list perspectives=[]):
         """Answer calls that come from now on from this dataset."""
         cdef gl_snapshot *snapshot
@@ -616,6 +617,8 @@ cdef class Server:
         cdef size_t claims = PyBytes_GET_SIZE(statuses)
         if <size_t>PyBytes_GET_SIZE(begin) != 4 * (claims + 1):
             raise ValueError("begin: not one number for each claim and one more")
+        if networks is not None and <size_t>PyBytes_GET_SIZE(networks) != claims:
+            raise ValueError("networks: not one byte for each claim")
         if (<const uint32_t *>PyBytes_AS_STRING(begin))[claims] != <size_t>PyBytes_GET_SIZE(heads):
             raise ValueError("begin: does not end where heads does")
         snapshot = <gl_snapshot *>calloc(1, sizeof(gl_snapshot))
@@ -636,7 +639,7 @@ cdef class Server:
             gl_job_free(snapshot.last_job)
             gl_snapshot_free(snapshot)
             raise
-        kept = (owner, table, results, statuses, heads, begin, tail, named, authorization)
+        kept = (owner, table, results, statuses, networks, heads, begin, tail, named, authorization)
         snapshot.users = 1
         snapshot.table = <const gl_table_handle *>PyCapsule_GetPointer(
             table.handle(), GL_TABLE_NAME)
@@ -644,6 +647,8 @@ cdef class Server:
         snapshot.claims = claims
         snapshot.has_regions = has_regions
         snapshot.statuses = <const uint8_t *>PyBytes_AS_STRING(statuses)
+        if networks is not None:
+            snapshot.networks = <const uint8_t *>PyBytes_AS_STRING(networks)
         snapshot.heads = <const uint8_t *>PyBytes_AS_STRING(heads)
         snapshot.begin = <const uint32_t *>PyBytes_AS_STRING(begin)
         snapshot.tail = <const uint8_t *>PyBytes_AS_STRING(tail)

@@ -81,34 +81,43 @@ cdef class Meter:
         gl_add(&self.m.counters.shed[method], 1)
 
     def address(
-        self, unsigned int status, unsigned int region_set=0, unsigned int outcome=0, /
+        self, unsigned int status, unsigned int region_set=0, unsigned int outcome=0,
+        unsigned int networks=0, /
     ):
-        """Count one address by its status, and its outcome."""
+        """Count one address by its status, its outcome, and the kinds of its network."""
         _check(status - 1, GL_STATUSES - 1, "status")
         _check(region_set, GL_NAMES + 1, "region_set")
         _check(outcome, GL_REASONS << 2, "outcome")
+        _check(networks, 1 << GL_NETWORK_KINDS, "networks")
         if outcome:
             _check(gl_outcome_verdict(outcome) - 1, 3, "outcome")
         gl_add(&self.m.counters.addresses[status], 1)
         if outcome:
             gl_meter_add_outcome(self.m, region_set, outcome)
+        if networks:
+            gl_meter_add_kinds(gl_meter_networks(self.m, outcome != 0, region_set), networks)
 
     def roster(
         self, tuple statuses not None, unsigned int region_set=0, tuple verdicts=None,
-        tuple reasons=None, /
+        tuple reasons=None, tuple networks=None, /
     ):
-        """Count a roster: its size, its addresses by status, and their verdicts and reasons."""
+        """Count a roster: its size, its addresses by status and by kind of network, and verdicts."""
         cdef uint64_t counts[GL_STATUSES]
+        cdef uint64_t kinds[GL_NETWORK_KINDS]
         cdef uint64_t split[3]
         cdef uint64_t why[GL_REASONS]
         _read(statuses, "statuses", counts, GL_STATUSES)
         if counts[0]:
             raise ValueError("statuses: addresses without a status")
         _check(region_set, GL_NAMES + 1, "region_set")
+        if networks is not None:
+            _read(networks, "networks", kinds, GL_NETWORK_KINDS)
         if verdicts is not None:
             _read(verdicts, "verdicts", split, 3)
             _read(reasons or (0,) * GL_REASONS, "reasons", why, GL_REASONS)
             gl_meter_add_outcomes(self.m, region_set, split, why)
+        if networks is not None:
+            gl_meter_add_networks(gl_meter_networks(self.m, verdicts is not None, region_set), kinds)
         gl_meter_add_roster(self.m, counts)
 
     def number(self, bytes name not None, unsigned int limit, /):
@@ -169,6 +178,7 @@ cdef class Meter:
         cdef bytes name
         gl_meter_read(self.m, m)
         region_sets = {}
+        networks = {}
         for i in range(GL_NAMES):
             if m.region_sets[i].state:
                 name = (<char *>m.region_sets[i].name)[:GL_NAME_BYTES]
@@ -179,6 +189,10 @@ cdef class Meter:
                         tuple([a + b for a, b in zip(*both)])
                         for both in zip(region_sets[text], numbers)])
                 region_sets[text] = numbers
+                kinds = _numbers(m.region_sets[i].outcomes.networks, GL_NETWORK_KINDS)
+                if text in networks:
+                    kinds = tuple([a + b for a, b in zip(kinds, networks[text])])
+                networks[text] = kinds
         return {
             "in_flight": tuple([<int64_t>m.in_flight[i] for i in range(GL_METHODS)]),
             "certificate_end": m.certificate_end,
@@ -202,6 +216,9 @@ cdef class Meter:
             "connections_made": c.connections_made,
             "connections_closed": _numbers(c.connections_closed, 2),
             "region_sets": region_sets,
+            "networks": _numbers(c.networks, GL_NETWORK_KINDS),
+            "other_networks": _numbers(c.other_outcomes.networks, GL_NETWORK_KINDS),
+            "networks_of_region_sets": networks,
         }
 
 

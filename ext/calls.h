@@ -494,6 +494,15 @@ static inline int gl_find_perspective(const gl_server *s, gl_snapshot *snapshot,
     return *found != NULL;
 }
 
+/* Counts an address by the kinds of its network, as seen from a region set or from none. */
+static inline void gl_add_kinds(gl_server *s, const gl_snapshot *snapshot, unsigned claim,
+                                int is_seen, unsigned number)
+{
+    if (snapshot->networks != NULL && snapshot->networks[claim])
+        gl_meter_add_kinds(gl_meter_networks(s->meter, is_seen, number),
+                           snapshot->networks[claim]);
+}
+
 /* Answers a lookup in place; 0: Python must. */
 static inline int gl_lookup(gl_call *call, const uint8_t *data, size_t size)
 {
@@ -519,6 +528,7 @@ static inline int gl_lookup(gl_call *call, const uint8_t *data, size_t size)
     gl_add(&call->connection->meter->counters.addresses[status], 1);
     if (outcome)
         gl_meter_add_outcome(s->meter, perspective->number, outcome);
+    gl_add_kinds(s, snapshot, claim, outcome != 0, outcome ? perspective->number : 0);
     gl_reply(call, message, bytes);
     return 1;
 }
@@ -565,6 +575,7 @@ static inline int gl_authorize(gl_call *call, const uint8_t *data, size_t size)
     for (int i = 0; i < evaluated; i++) {
         gl_add(&s->meter->counters.addresses[status], 1);
         gl_meter_add_outcome(s->meter, applied[i]->number, outcomes[i]);
+        gl_add_kinds(s, snapshot, claim, 1, applied[i]->number);
     }
     gl_reply(call, message, bytes);
     return 1;
@@ -614,6 +625,9 @@ static inline int gl_classify(gl_server *s, const gl_snapshot *snapshot,
     if (perspective != NULL)
         gl_meter_add_outcomes(s->meter, perspective->number, s->core->verdicts(a),
                               s->core->reasons(a));
+    gl_meter_add_networks(gl_meter_networks(s->meter, perspective != NULL,
+                                            perspective == NULL ? 0 : perspective->number),
+                          s->core->networks(a));
     gl_meter_add_roster(s->meter, s->core->statuses(a));
     s->core->end(a);
     return GL_OK;

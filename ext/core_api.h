@@ -37,6 +37,8 @@ typedef struct {
     const uint64_t *(*statuses)(const gl_answer *answer);
     const uint64_t *(*verdicts)(const gl_answer *answer);
     const uint64_t *(*reasons)(const gl_answer *answer);
+    /* Addresses by kind of network, GL_NETWORK_KINDS numbers. */
+    const uint64_t *(*networks)(const gl_answer *answer);
     /* Bytes of the ClassifyRosterResponse without what names its dataset, and these bytes; to be written once. */
     size_t (*size)(const gl_answer *answer);
     uint8_t *(*write)(gl_answer *answer, uint8_t *out);

@@ -58,6 +58,11 @@ static const uint64_t *gl_api_reasons(const gl_answer *answer)
     return answer->by_reason;
 }
 
+static const uint64_t *gl_api_networks(const gl_answer *answer)
+{
+    return answer->by_network;
+}
+
 static size_t gl_api_size(const gl_answer *answer)
 {
     return gl_answer_bytes(answer);
@@ -86,8 +91,9 @@ static void gl_api_classify(const gl_table_handle *table, const gl_roster *roste
 }
 
 static const gl_core_api gl_core_functions = {
-    gl_api_claim,   gl_api_begin, gl_api_step,  gl_api_statuses, gl_api_verdicts,
-    gl_api_reasons, gl_api_size,  gl_api_write, gl_api_end,  gl_api_read_items, gl_api_classify,
+    gl_api_claim,   gl_api_begin,    gl_api_step,       gl_api_statuses, gl_api_verdicts,
+    gl_api_reasons, gl_api_networks, gl_api_size,       gl_api_write,    gl_api_end,
+    gl_api_read_items, gl_api_classify,
 };
 
 #endif

@@ -170,6 +170,7 @@ cdef extern from "wire.h" nogil:
 cdef extern from "outcome.h" nogil:
     enum:
         GL_REASONS
+        GL_NETWORK_KINDS
 
 
 cdef extern from "roster_answer.h" nogil:
@@ -191,6 +192,7 @@ cdef extern from "roster_answer.h" nogil:
         uint64_t *by_status
         uint64_t *by_verdict
         uint64_t *by_reason
+        uint64_t *by_network
 
     enum:
         GL_STATUSES

@@ -63,10 +63,12 @@ static const uint64_t gl_size_bounds[GL_SIZES] = {
     10000, 20000, 50000, 100000, 200000, 500000, 1000000,
 };
 
-/* Addresses seen from a region set, by verdict (INSIDE first), and the undetermined by reason. */
+/* Addresses seen from a region set, by verdict (INSIDE first), and the undetermined by reason; and
+ * addresses by each kind of their networks. */
 typedef struct {
     uint64_t verdicts[3];
     uint64_t reasons[GL_REASONS];
+    uint64_t networks[GL_NETWORK_KINDS];
 } gl_outcome_counts;
 
 typedef struct {
@@ -85,6 +87,7 @@ typedef struct {
     uint64_t sizes[GL_SIZES + 1];
     uint64_t sizes_sum;
     gl_outcome_counts other_outcomes; /* of region sets without counters of their own */
+    uint64_t networks[GL_NETWORK_KINDS]; /* of addresses that were seen from no region set */
     uint64_t handshakes;
     uint64_t handshake_failures[GL_HANDSHAKE_REASONS];
     uint64_t transfer_timeouts;
@@ -194,6 +197,27 @@ static inline void gl_meter_add_outcomes(gl_meter *m, unsigned number, const uin
     for (unsigned reason = 1; reason < GL_REASONS; reason++)
         if (reasons[reason])
             gl_add(&counts->reasons[reason], reasons[reason]);
+}
+
+/* Where addresses seen from a region set are counted by kind of network; or from none. */
+static inline uint64_t *gl_meter_networks(gl_meter *m, int is_seen, unsigned number)
+{
+    return is_seen ? gl_meter_outcomes(m, number)->networks : m->counters.networks;
+}
+
+/* Counts an address by the kinds of its network, a bit each. */
+static inline void gl_meter_add_kinds(uint64_t *networks, unsigned kinds)
+{
+    for (; kinds; kinds &= kinds - 1)
+        gl_add(&networks[__builtin_ctz(kinds)], 1);
+}
+
+/* Counts addresses by kind of network. */
+static inline void gl_meter_add_networks(uint64_t *networks, const uint64_t *counts)
+{
+    for (unsigned i = 0; i < GL_NETWORK_KINDS; i++)
+        if (counts[i])
+            gl_add(&networks[i], counts[i]);
 }
 
 /* The number of a name (padded with zeros). A name without one gets a free one of the first

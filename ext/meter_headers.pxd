@@ -14,6 +14,7 @@ cdef extern from "meter.h" nogil:
         GL_NAMES
         GL_SIMPLE_NAMES
         GL_NAME_BYTES
+        GL_NETWORK_KINDS
 
     const uint64_t gl_duration_bounds[]
     const uint64_t gl_size_bounds[]
@@ -21,6 +22,7 @@ cdef extern from "meter.h" nogil:
     ctypedef struct gl_outcome_counts:
         uint64_t verdicts[3]
         uint64_t reasons[10]
+        uint64_t networks[8]
 
     # Only what is used here; meter.h has the layout.
     ctypedef struct gl_region_set:
@@ -37,6 +39,7 @@ cdef extern from "meter.h" nogil:
         uint64_t sizes[20]
         uint64_t sizes_sum
         gl_outcome_counts other_outcomes
+        uint64_t networks[8]
         uint64_t handshakes
         uint64_t handshake_failures[1]
         uint64_t transfer_timeouts
@@ -63,6 +66,9 @@ cdef extern from "meter.h" nogil:
     void gl_meter_add_outcome(gl_meter *m, unsigned number, unsigned outcome)
     void gl_meter_add_outcomes(gl_meter *m, unsigned number, const uint64_t *verdicts,
                                const uint64_t *reasons)
+    uint64_t *gl_meter_networks(gl_meter *m, bint is_seen, unsigned number)
+    void gl_meter_add_kinds(uint64_t *networks, unsigned kinds)
+    void gl_meter_add_networks(uint64_t *networks, const uint64_t *counts)
     unsigned gl_meter_number(gl_meter *m, const uint64_t *name, unsigned limit)
     bint gl_meter_take_memory(gl_meter *m, uint64_t bytes, uint64_t budget)
     bint gl_meter_memory_freed(gl_meter *m, uint64_t least)

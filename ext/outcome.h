@@ -9,6 +9,9 @@
 /* Numbers of a Reason are below this. */
 #define GL_REASONS 10
 
+/* Kinds of networks, each a bit of a byte: the number of a Network less one. */
+#define GL_NETWORK_KINDS 8
+
 static inline unsigned gl_outcome_verdict(unsigned outcome)
 {
     return outcome & 3;

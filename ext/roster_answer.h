@@ -34,8 +34,6 @@ typedef struct gl_results {
     uint8_t *networks; /* by claim, a bit for each Network; NULL: the dataset has no lists */
 } gl_results;
 
-#define GL_NETWORKS 8
-
 static inline gl_result gl_make_result(uint16_t letters, unsigned status, unsigned number)
 {
     return letters | status << 16 | number << 19;
@@ -128,7 +126,7 @@ typedef struct gl_answer {
     uint64_t by_status[GL_STATUSES]; /* addresses */
     uint64_t by_verdict[3]; /* positions: inside, outside, undetermined */
     uint64_t by_reason[GL_REASONS]; /* undetermined positions */
-    uint64_t by_network[GL_NETWORKS]; /* addresses, each as often as it has kinds */
+    uint64_t by_network[GL_NETWORK_KINDS]; /* addresses, each as often as it has kinds */
     size_t bitmap_bytes[3];
     gl_container *containers[3];
     uint64_t *words[3];
@@ -273,7 +271,7 @@ static inline void gl_answer_total(gl_answer *a)
         uint64_t by_bits[256] = {0};
         gl_count8(a->networks, a->n, by_bits);
         for (unsigned bits = 1; bits < 256; bits++)
-            for (unsigned i = 0; i < GL_NETWORKS; i++)
+            for (unsigned i = 0; i < GL_NETWORK_KINDS; i++)
                 a->by_network[i] += bits >> i & 1 ? by_bits[bits] : 0;
     }
 }
@@ -335,7 +333,7 @@ static inline size_t gl_answer_bytes(const gl_answer *a)
         bytes += gl_number_bytes(a->positions);
     if (a->results->networks != NULL && a->n > 0)
         bytes += gl_field_bytes(a->n);
-    for (unsigned i = 0; a->results->networks != NULL && i < GL_NETWORKS; i++)
+    for (unsigned i = 0; a->results->networks != NULL && i < GL_NETWORK_KINDS; i++)
         if (a->by_network[i] > 0)
             bytes += gl_field_bytes(gl_reason_count_bytes(a->by_network[i]));
     return bytes;
@@ -381,7 +379,7 @@ static inline uint8_t *gl_answer_write(const gl_answer *a, uint8_t *out)
     }
     if (a->results->networks != NULL && a->n > 0)
         out = gl_put_column(out, 14, a->networks, a->n);
-    for (unsigned i = 0; a->results->networks != NULL && i < GL_NETWORKS; i++) {
+    for (unsigned i = 0; a->results->networks != NULL && i < GL_NETWORK_KINDS; i++) {
         uint64_t count = a->by_network[i];
         if (count > 0) {
             out = gl_put_field(out, 15, gl_reason_count_bytes(count));

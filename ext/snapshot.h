@@ -38,6 +38,7 @@ typedef struct gl_snapshot {
     size_t claims;
     int has_regions; /* whether claims have subdivisions: Python answers requests for them */
     const uint8_t *statuses; /* by claim */
+    const uint8_t *networks; /* by claim, a bit for each kind; NULL: no lists of networks */
     /* Of a LookupResponse what stands before the verdict: by claim, from begin[claim] to
      * begin[claim + 1]; and what stands behind it. */
     const uint8_t *heads;

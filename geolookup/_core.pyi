@@ -391,6 +391,13 @@ class RosterAnswer:
     def reasons(self) -> tuple[int, ...] | None:
         """The undetermined of each reason, by its number; None and errors as `verdicts`."""
 
+    @property
+    def network_counts(self) -> tuple[int, ...]:
+        """Addresses of each kind of network; all 0 where there are no lists of networks.
+
+        RuntimeError: a step is missing.
+        """
+
     def finish(self, rest: bytes, wrapped: bool = False, /) -> bytes:
         """Return the response, a serialised ClassifyRosterResponse. May be called once.
 

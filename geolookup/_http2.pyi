@@ -100,6 +100,7 @@ class Server:
         begin: bytes,
         tail: bytes,
         named: bytes,
+        networks: bytes | None = None,
         has_regions: bool = False,
         stale_from: int = 0,
         authorization: _Authorization | None = None,
@@ -116,6 +117,7 @@ class Server:
             begin: where each begins, and the end: uint32, of this machine.
             tail: of a LookupResponse what stands behind its verdict.
             named: of a ClassifyRosterResponse what stands behind its bitmaps.
+            networks: one byte for each claim, a bit for each kind; None: there are no lists.
             has_regions: whether Python is to answer rosters that ask for the column of regions.
             stale_from: seconds since 1970, UTC, from which the verdicts apply that were learnt
                 as stale, and no others; 0: never.

@@ -48,13 +48,16 @@ class Meter:
     def shed(self, method: int, /) -> None:
         """Count a call that was refused because of the load. It is not begun, and not ended."""
 
-    def address(self, status: int, region_set: int = 0, outcome: int = 0, /) -> None:
+    def address(
+        self, status: int, region_set: int = 0, outcome: int = 0, networks: int = 0, /
+    ) -> None:
         """Count one address.
 
         Args:
             status: why it got its answer.
             region_set: the number of what was asked for, as of `number`.
             outcome: the answer to that, in the form of outcome.h; 0: nothing was asked.
+            networks: a bit for each kind of its network, as `claims.network_bits`.
         """
 
     def roster(
@@ -63,6 +66,7 @@ class Meter:
         region_set: int = 0,
         verdicts: tuple[int, int, int] | None = None,
         reasons: tuple[int, ...] | None = None,
+        networks: tuple[int, ...] | None = None,
         /,
     ) -> None:
         """Count a roster. ValueError, and nothing is counted: an argument is none of these.
@@ -75,6 +79,7 @@ class Meter:
                 nothing was asked.
             reasons: how many of the undetermined have each reason, by its number; None: not
                 known.
+            networks: how many addresses have each kind of network, 8 numbers; None: not known.
         """
 
     def number(self, name: bytes, limit: int, /) -> int:
@@ -123,7 +128,9 @@ class Meter:
 class Reading(TypedDict):
     """All numbers of a meter. Tuples are indexed by method, code, status or bucket.
 
-    A region set has the addresses by verdict, and the undetermined ones by reason.
+    A region set has the addresses by verdict, and the undetermined ones by reason; and in
+    `networks_of_region_sets` the addresses by kind of network. `networks` counts those that
+    were seen from no region set.
     """
 
     in_flight: tuple[int, ...]
@@ -147,6 +154,9 @@ class Reading(TypedDict):
     connections_made: int
     connections_closed: tuple[int, int]
     region_sets: dict[str, tuple[tuple[int, int, int], tuple[int, ...]]]
+    networks: tuple[int, ...]
+    other_networks: tuple[int, ...]
+    networks_of_region_sets: dict[str, tuple[int, ...]]
 
 @disjoint_base
 class Slots:

@@ -154,6 +154,42 @@ def test_a_roster_is_counted_by_reason(reasons: list[int]) -> None:
         one.roster((0,) * 8, 0, (0, 0, 0), (1, 2, 3))
 
 
+@given(st.lists(st.integers(0, 2_000_000), min_size=8, max_size=8), st.integers(0, 255))
+def test_addresses_are_counted_by_kind_of_network(kinds: list[int], bits: int) -> None:
+    one = Counters()
+    seen = one.region_set("EU")
+    outcome = encode_outcome(Verdict.UNDETERMINED, Reason.COVERED)
+    one.roster((0, 1, *[0] * 6), seen, (0, 0, 1), None, tuple(kinds))
+    one.roster((0, 1, *[0] * 6), 0, None, None, tuple(kinds))
+    one.roster((0, 1, *[0] * 6), one.region_set("x" * 65), (0, 0, 1), None, tuple(kinds))
+    one.address(Status.ASSIGNED.number, seen, outcome, bits)
+    one.address(Status.ASSIGNED.number, 0, 0, bits)
+    expected = [n + (bits >> at & 1) for at, n in enumerate(kinds)]
+    other = Counters()
+    other.absorb(one)
+    for counted in (one, other):
+        read = counted.read()
+        assert list(read["networks_of_region_sets"]["EU"]) == expected
+        assert list(read["networks"]) == expected
+        assert list(read["other_networks"]) == kinds
+    sums = counters.total([one, other]).networks
+    assert sums == {
+        "": [2 * n for n in expected],
+        "EU": [2 * n for n in expected],
+        counters.OTHER: [2 * n for n in kinds],
+    }
+
+
+@pytest.mark.parametrize("wrong", [(), (1,) * 7, (0, 0, 0, 0, 0, 0, 0, -1)])
+def test_impossible_counts_of_networks_are_refused(wrong: tuple[int, ...]) -> None:
+    one = Counters()
+    with pytest.raises((ValueError, OverflowError)):
+        one.roster((0, 3, *[0] * 6), 0, (3, 0, 0), None, wrong)
+    with pytest.raises(ValueError, match="networks: out of range"):
+        one.address(Status.ASSIGNED.number, 0, 1, 256)
+    assert one.read() == Counters().read()
+
+
 @given(st.lists(st.integers(0, 2_000_000), min_size=3, max_size=3))
 def test_a_roster_is_counted_by_verdict(verdicts: tuple[int, int, int]) -> None:
     one = Counters()

@@ -35,7 +35,7 @@ from pyroaring import BitMap
 from roster_requests import MALFORMED, PLAIN, STREAMED, UNUSUAL, field, sized, varint, wrapped
 
 from geolookup import Dataset, DatasetClosedError, _core
-from geolookup.answer.claims import Reason, Status, Verdict
+from geolookup.answer.claims import Network, Reason, Status, Verdict
 from geolookup.answer.dataset import encode
 from geolookup.service import RosterLimits
 from geolookup.service.rpc import handlers
@@ -761,7 +761,8 @@ def test_deadline_is_checked_between_pieces(form: str) -> None:
         statuses[Status.UNASSIGNED] = size
         reasons = [0] * len(Reason)
         reasons[Reason.UNASSIGNED] = size
-        assert call.answers == [(tuple(statuses), "CN", (0, 0, size), tuple(reasons))]
+        kinds = (0,) * len(Network)
+        assert call.answers == [(tuple(statuses), "CN", (0, 0, size), tuple(reasons), kinds)]
 
 
 def test_roster_of_a_cancelled_call_stops_at_the_next_piece() -> None:

@@ -14,7 +14,7 @@ enum { CLAIMS = 4, CALLS = 5, STREAMS = 3 };
 
 struct gl_answer {
     size_t n;
-    uint64_t statuses[GL_STATUSES], verdicts[3], reasons[GL_REASONS];
+    uint64_t statuses[GL_STATUSES], verdicts[3], reasons[GL_REASONS], networks[GL_NETWORK_KINDS];
 };
 
 static unsigned find_claim(const gl_table_handle *table, const gl_request *request)
@@ -57,6 +57,11 @@ static const uint64_t *reasons(const gl_answer *answer)
     return answer->reasons;
 }
 
+static const uint64_t *networks(const gl_answer *answer)
+{
+    return answer->networks;
+}
+
 static size_t size_of(const gl_answer *answer)
 {
     return 2 * answer->n;
@@ -74,7 +79,7 @@ static void end(gl_answer *answer)
 }
 
 static const gl_core_api core = {find_claim, begin,   step,      statuses, verdicts,
-                                 reasons,    size_of, write_all, end};
+                                 reasons,    networks, size_of,  write_all, end};
 
 static gl_meter meter;
 static gl_slots calls = {.free = CALLS}, streams = {.free = STREAMS};

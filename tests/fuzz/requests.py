@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from pyroaring import BitMap
 
 from geolookup import Dataset, RosterResult, _core
-from geolookup.answer.claims import Policy, Reason, Status
+from geolookup.answer.claims import Network, Policy, Reason, Status, network_bits
 from geolookup.answer.dataset import encode
 from geolookup.errors import RegionSetError
 from geolookup.service import RosterLimits
@@ -59,8 +59,8 @@ class Noted(Call):
     def check_active(self) -> None:
         self.asked += 1
 
-    def record_lookup(self, status: int, region_set: str, outcome: int) -> None:
-        self.answers.append((status, region_set, outcome))
+    def record_lookup(self, status: int, region_set: str, outcome: int, networks: int) -> None:
+        self.answers.append((status, region_set, outcome, networks))
 
     def record_roster(
         self,
@@ -68,8 +68,9 @@ class Noted(Call):
         region_set: str,
         verdicts: tuple[int, int, int] | None,
         reasons: tuple[int, ...] | None,
+        networks: tuple[int, ...],
     ) -> None:
-        self.answers.append((statuses, region_set, verdicts, reasons))
+        self.answers.append((statuses, region_set, verdicts, reasons, networks))
 
 
 @functools.cache
@@ -241,7 +242,8 @@ def _looked_up(
         raise RequestError(Code.INVALID_ARGUMENT, text) from None
     verdict: Any = 0 if answer.verdict is None else answer.verdict.number
     reason: Any = 0 if answer.reason is None else answer.reason.number
-    call.record_lookup(answer.status.number, request.region_set, verdict + 4 * reason)
+    networks = network_bits(answer.networks)
+    call.record_lookup(answer.status.number, request.region_set, verdict + 4 * reason, networks)
     return v1.LookupResponse(
         country=answer.country,
         status=answer.status.number,
@@ -334,7 +336,9 @@ def _answer(
         _answer_about_addresses(request, result, response)
     verdicts, reasons = _counted(response) if request.region_set else (None, None)
     counts = {status: result.status_counts().get(status, 0) for status in Status}
-    call.record_roster((0, *counts.values()), request.region_set, verdicts, reasons)
+    kinds = result.network_counts()
+    networks = tuple(kinds.get(kind, 0) for kind in Network)
+    call.record_roster((0, *counts.values()), request.region_set, verdicts, reasons, networks)
     return response
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.readers import SourceRanges
 from geolookup.build.sources import NetworkList, Source
 from geolookup.client import Client
+from geolookup.service.monitoring import counters
 from geolookup.v1 import geolookup_pb2 as v1
 
 DAY = date(2026, 11, 1)
@@ -85,6 +86,39 @@ def test_same_question_with_and_without_networks_has_answers_of_its_own(target: 
             assert list(client.classify(ADDRESSES, region_set="CN").inside) == [1, 2]
             ignored = client.classify(ADDRESSES, region_set="CN", networks="IGNORE")
             assert list(ignored.inside) == [0, 1, 2, 3]
+
+
+def test_kinds_are_counted_by_region_set(transport: str, dataset: Dataset) -> None:  # noqa: ARG001
+    with serving_here(dataset) as server, Client(str(server.address)) as client:
+
+        def grown(ask: Callable[[], object]) -> dict[str, dict[str, int]]:
+            before = counters.total([server.counters]).networks
+            ask()
+            after = counters.total([server.counters]).networks
+            found = {}
+            for name, counts in after.items():
+                old = before.get(name, [0] * len(Network))
+                pairs = zip(Network, counts, old, strict=True)
+                named = {kind.name: new - was for kind, new, was in pairs if new != was}
+                found |= {name: named} if named else {}
+            return found
+
+        both = {"VPN": 1, "HOSTING": 1}
+        for _ in range(3):  # from Python, from what it taught the loop, and again
+            assert grown(lambda: client.lookup("1.0.0.1", "CN")) == {"CN": {"VPN": 1}}
+            assert grown(lambda: client.lookup("1.0.0.1", "CN", networks="IGNORE")) == {
+                "CN": {"VPN": 1}
+            }
+            assert grown(lambda: client.lookup("2001:200::1", "CN")) == {"CN": both}
+            assert grown(lambda: client.lookup("2001:200::1")) == {"": both}
+            assert grown(lambda: client.lookup("1.0.2.1", "CN")) == {}
+            assert grown(lambda: client.explain("1.0.1.1")) == {"": {"HOSTING": 1}}
+            twice = {"VPN": 2, "HOSTING": 2}
+            assert grown(lambda: client.classify(ADDRESSES, region_set="CN")) == {"CN": twice}
+            assert grown(lambda: client.classify(ADDRESSES)) == {"": twice}
+            assert grown(
+                lambda: list(client.classify_many([ADDRESSES] * 2, region_set="CN+HK"))
+            ) == {"CN+HK": {"VPN": 4, "HOSTING": 4}}
 
 
 def test_record_says_that_networks_were_ignored(target: str, dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from geolookup import _meter
-from geolookup.answer.claims import Reason
+from geolookup.answer.claims import Network, Reason
 from geolookup.service.methods import Method
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class Totals:
         sizes_sum: addresses in rosters.
         verdicts: inside, outside and undetermined, by region set.
         reasons: the undetermined ones by number of the reason, by region set.
+        networks: addresses by kind of their network, by region set; "": seen from none.
         handshakes: TLS handshakes that clients began.
         handshake_failures: those that failed, by `HANDSHAKE_FAILURES`.
         transfer_timeouts: calls that `transfer_timeout` has ended.
@@ -175,6 +176,9 @@ class Totals:
     sizes_sum: int = 0
     verdicts: dict[str, list[int]] = field(default_factory=lambda: {OTHER: [0, 0, 0]})
     reasons: dict[str, list[int]] = field(default_factory=lambda: {OTHER: [0] * len(Reason)})
+    networks: dict[str, list[int]] = field(
+        default_factory=lambda: {"": [0] * len(Network), OTHER: [0] * len(Network)}
+    )
     handshakes: int = 0
     handshake_failures: list[int] = field(default_factory=lambda: [0] * len(HANDSHAKE_FAILURES))
     transfer_timeouts: int = 0
@@ -211,6 +215,12 @@ def total(all_counters: Iterable[_meter.Meter]) -> Totals:
         ]:
             _add(totals.verdicts.setdefault(name, [0, 0, 0]), verdicts)
             _add(totals.reasons.setdefault(name, [0] * len(Reason)), reasons)
+        for name, networks in [
+            ("", reading["networks"]),
+            (OTHER, reading["other_networks"]),
+            *reading["networks_of_region_sets"].items(),
+        ]:
+            _add(totals.networks.setdefault(name, [0] * len(Network)), networks)
         totals.sizes_sum += reading["sizes_sum"]
         totals.handshakes += reading["handshakes"]
         totals.transfer_timeouts += reading["transfer_timeouts"]

@@ -26,7 +26,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from geolookup.answer.claims import Reason, Status, Verdict
+from geolookup.answer.claims import Network, Reason, Status, Verdict
 from geolookup.service import log
 from geolookup.service.admin.control import Outcome, WorkerState
 from geolookup.service.methods import Method
@@ -173,7 +173,16 @@ def _answers(totals: Totals) -> Iterator[Metric]:
         for reason, count in zip(Reason, counts, strict=True):
             if reason is not Reason.DECIDED:
                 reasons.add_metric((region_set, reason.name), count)
-    yield from (sizes, addresses, verdicts, reasons)
+    networks = CounterMetricFamily(
+        "geolookup_networks",
+        "Addresses answered, by kind of their network, each as often as it has kinds, and by"
+        " region set; without one it is empty.",
+        labels=("region_set", "network"),
+    )
+    for region_set, counts in totals.networks.items():
+        for network, count in zip(Network, counts, strict=True):
+            networks.add_metric((region_set, network.name), count)
+    yield from (sizes, addresses, verdicts, reasons, networks)
 
 
 def _tls(totals: Totals) -> Iterator[Metric]:

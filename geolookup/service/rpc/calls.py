@@ -304,11 +304,11 @@ class ActiveCall(Call):
             gone = _CANCELLED_BY_CLIENT if code == _CANCELLED else _DEADLINE_PASSED
             raise gone.copy()
 
-    def record_lookup(self, status: int, region_set: str, outcome: int) -> None:
+    def record_lookup(self, status: int, region_set: str, outcome: int, networks: int) -> None:
         """See `Call.record_lookup`."""
         self._addresses = 1
         number = self._counters.region_set(region_set) if outcome else 0
-        self._counters.address(status, number, outcome)
+        self._counters.address(status, number, outcome, networks)
 
     def record_roster(
         self,
@@ -316,12 +316,13 @@ class ActiveCall(Call):
         region_set: str,
         verdicts: tuple[int, int, int] | None,
         reasons: tuple[int, ...] | None,
+        networks: tuple[int, ...],
     ) -> None:
         """See `Call.record_roster`."""
         if self._span is not None:
             self._addresses = (self._addresses or 0) + sum(statuses)
         number = 0 if verdicts is None else self._counters.region_set(region_set)
-        self._counters.roster(statuses, number, verdicts, reasons)
+        self._counters.roster(statuses, number, verdicts, reasons, networks)
 
 
 def _code(error: BaseException) -> int:

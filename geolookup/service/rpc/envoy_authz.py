@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
-from geolookup.answer.claims import Policy, Verdict, encode_outcome
+from geolookup.answer.claims import Policy, Verdict, encode_outcome, network_bits
 from geolookup.errors import GeoLookupError, MissingExtraError, RegionSetError
 from geolookup.service.rpc.request import NULL_CALL, Call, Code, RequestError
 from geolookup.tomlfile import Table, parse, read
@@ -290,7 +290,8 @@ def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NULL_CALL) -
         assert verdict is not None  # noqa: S101 - a rule has a region set
         assert reason is not None  # noqa: S101
         outcome = encode_outcome(verdict, reason)
-        call.record_lookup(answer.status.number, rule.region_set, outcome)
+        networks = network_bits(answer.networks)
+        call.record_lookup(answer.status.number, rule.region_set, outcome, networks)
         if not rule.mode.passes(verdict):
             _refuse(response, rule)
             break

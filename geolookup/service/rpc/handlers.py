@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from geolookup import _core
-from geolookup.answer.claims import Policy, Reason, Status, encode_outcome
+from geolookup.answer.claims import Policy, Reason, Status, encode_outcome, network_bits
 from geolookup.answer.decision_record import to_mapping
 from geolookup.errors import RegionSetError
 from geolookup.service.rpc.request import NULL_CALL, Call, Code, RequestError
@@ -57,14 +57,15 @@ def _find(dataset: Dataset, body: bytes) -> _Reply | None:
     return reply
 
 
-_Reply = tuple[bytes, int, str, int]
+_Reply = tuple[bytes, int, str, int, int]
 """A serialised `LookupResponse`, and the arguments of `Call.record_lookup`."""
 
 
 def lookup(snapshot: Snapshot, body: bytes, _limits: RosterLimits, call: Call = NULL_CALL) -> bytes:
     """Answer a `LookupRequest`."""
-    response, status, region_set, outcome = snapshot.find(body) or _lookup(snapshot, body)
-    call.record_lookup(status, region_set, outcome)
+    found = snapshot.find(body) or _lookup(snapshot, body)
+    response, status, region_set, outcome, networks = found
+    call.record_lookup(status, region_set, outcome, networks)
     return response
 
 
@@ -83,6 +84,7 @@ def _lookup(snapshot: Snapshot, body: bytes) -> _Reply:
         answer.status.number,
         region_set,
         outcome_of(answer),
+        network_bits(answer.networks),
     )
     replies.keep(body, reply)
     return reply
@@ -120,7 +122,7 @@ def explain(
     """Answer an `ExplainRequest`."""
     request = _parse(v1.ExplainRequest, body)
     why = snapshot.dataset.explain(_address(request))
-    call.record_lookup(why.status.number, "", 0)
+    call.record_lookup(why.status.number, "", 0, network_bits(why.networks))
     response = v1.ExplainResponse(
         country=why.country,
         status=why.status.number,  # type: ignore[arg-type]  # any number of the enum
@@ -336,7 +338,7 @@ def _classify(
         rest += v1.ClassifyRosterResponse(record=record_message(record)).SerializeToString()
     if roster.regions and snapshot.dataset.has_subdivisions:
         rest += v1.ClassifyRosterResponse(regions=_regions(snapshot, answer)).SerializeToString()
-    call.record_roster(statuses, region_set, verdicts, reasons)
+    call.record_roster(statuses, region_set, verdicts, reasons, answer.network_counts)
     return answer.finish(rest, streamed)
 
 

@@ -57,13 +57,14 @@ class Call:
             RequestError: the call is cancelled, or its deadline has passed.
         """
 
-    def record_lookup(self, status: int, region_set: str, outcome: int) -> None:
+    def record_lookup(self, status: int, region_set: str, outcome: int, networks: int) -> None:
         """Record the answer to one address.
 
         Args:
             status: of the address.
             region_set: of the request, or empty.
             outcome: see `claims.encode_outcome`; 0 without a region set.
+            networks: the bits of the kinds of its network.
         """
 
     def record_roster(
@@ -72,6 +73,7 @@ class Call:
         region_set: str,
         verdicts: tuple[int, int, int] | None,
         reasons: tuple[int, ...] | None,
+        networks: tuple[int, ...],
     ) -> None:
         """Record the answer to a roster.
 
@@ -81,6 +83,7 @@ class Call:
             verdicts: number of addresses inside, outside and undetermined; None: without a
                 region set.
             reasons: number of undetermined addresses by reason; None as above.
+            networks: number of addresses by kind of network.
         """
 
 

@@ -96,8 +96,9 @@ def all_counters() -> list[Counters]:
     one.end(Method.LOOKUP, CODES.index("OK"), 60_000)
     one.begin(Method.CLASSIFY_ROSTER)
     one.roster(
-        (0, 2, 0, 0, 0, 0, 0, 1), one.region_set("CN+HK"), (1, 1, 1), (0, 0, 0, 0, 0, 1, *[0] * 4)
-    )
+        (0, 2, 0, 0, 0, 0, 0, 1), one.region_set("CN+HK"), (1, 1, 1), (0, 0, 0, 0, 0, 1, *[0] * 4),
+        (0, 2, *[0] * 6),
+    )  # fmt: skip
     one.end(Method.CLASSIFY_ROSTER, CODES.index("OK"), 2_000_000)
     one.begin(Method.WATCH)
     one.shed(Method.LOOKUP)
@@ -193,6 +194,9 @@ def test_answers_are_counted_by_status_and_by_verdict(
     assert found["geolookup_undetermined_total"][("INVALID", "CN+HK")] == 1
     assert found["geolookup_undetermined_total"][("DISPUTED", "CN+HK")] == 0
     assert ("DECIDED", "CN+HK") not in found["geolookup_undetermined_total"]
+    assert found["geolookup_networks_total"][("VPN", "CN+HK")] == 2
+    assert found["geolookup_networks_total"][("MOBILE", "CN+HK")] == 0
+    assert found["geolookup_networks_total"][("HOSTING", "")] == 0
     assert found["geolookup_roster_addresses_sum"][()] == 3
     assert found["geolookup_roster_addresses_bucket"][("2.0",)] == 0
     assert found["geolookup_roster_addresses_bucket"][("5.0",)] == 1

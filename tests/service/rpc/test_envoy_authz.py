@@ -494,10 +494,10 @@ class Recorded(Call):
     """Keeps what a handler records of lookups."""
 
     def __init__(self) -> None:
-        self.lookups: list[tuple[int, str, int]] = []
+        self.lookups: list[tuple[int, str, int, int]] = []
 
-    def record_lookup(self, status: int, region_set: str, outcome: int) -> None:
-        self.lookups.append((status, region_set, outcome))
+    def record_lookup(self, status: int, region_set: str, outcome: int, networks: int) -> None:
+        self.lookups.append((status, region_set, outcome, networks))
 
 
 def grown(before: Any, after: Any, like: Any) -> Any:
@@ -552,10 +552,10 @@ def test_loop_and_handler_answer_and_count_alike(
         assert asked(dataset, body, *rules) == external_auth_pb2.CheckResponse.FromString(said)
     after = counters.total([asked.server.counters])
     alone = Counters()
-    for status, region_set, outcome in call.lookups * 2:
-        alone.address(status, alone.region_set(region_set), outcome)
+    for status, region_set, outcome, networks in call.lookups * 2:
+        alone.address(status, alone.region_set(region_set), outcome, networks)
     recorded = counters.total([alone])
-    for name in ("addresses", "verdicts", "reasons"):
+    for name in ("addresses", "verdicts", "reasons", "networks"):
         expected = getattr(recorded, name)
         assert grown(getattr(before, name), getattr(after, name), expected) == expected
     row = Method.AUTHORIZATION_CHECK

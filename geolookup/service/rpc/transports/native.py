@@ -205,6 +205,7 @@ class NativeTransport:
                 begin=begin,
                 tail=v1.LookupResponse(dataset=snapshot.dataset.id).SerializeToString(),
                 named=snapshot.named,
+                networks=claims.network_bytes,
                 has_regions=snapshot.dataset.has_subdivisions,
                 stale_from=snapshot.dataset.withholds_from or 0,
                 authorization=authorization,
