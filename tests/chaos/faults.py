@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from chaos import clocks, network, overload, processes, reloading
+from chaos import clocks, memory, network, overload, processes, reloading
 from chaos.outcome import Fault
 
 FAULTS: Final[tuple[Fault, ...]] = (
@@ -12,6 +12,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     *reloading.FAULTS,
     *clocks.FAULTS,
     *overload.FAULTS,
+    *memory.FAULTS,
     *network.FAULTS,
 )
 """In the order in which they are run."""

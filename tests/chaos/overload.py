@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from chaos.crowd import CALLS, Timed
 from chaos.outcome import LASTING, Fault, Outcome
-from chaos.subject import TESTS, Caller, Controlled, controlled, seconds_until
+from chaos.subject import TESTS, Caller, Controlled, Subject, controlled, seconds_until
 
 _TIMES: Final = 10
 """How many times the calls that the service takes are offered to it."""
@@ -201,13 +201,15 @@ def _overloaded(name: str, *options: str) -> Callable[[float], Outcome]:
     return run
 
 
-def _beside(service: Controlled, seconds: float, what: str, number: int) -> subprocess.Popen[str]:
+def beside(service: Subject, seconds: float, what: str, number: int) -> subprocess.Popen[str]:
+    """Start a client of `chaos.beside`."""
     command = _client(sys.executable, "-m", "chaos.beside")
     told = (str(service.port), str(seconds), what, str(number))
     return subprocess.Popen([*command, *told], cwd=TESTS, stdout=subprocess.PIPE, text=True)
 
 
-def _done(process: subprocess.Popen[str]) -> Any:
+def done(process: subprocess.Popen[str]) -> Any:
+    """Wait for it, and return what it says."""
     said, _ = process.communicate()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args)
@@ -222,25 +224,25 @@ def _joins_beside_rosters(seconds: float) -> Outcome:
     with controlled("--workers", "1", "--max-calls", "16", honest=_joining) as service:
         pids = service.pids()
         _keep_to(_cores()[0], pids)
-        alone = _done(_beside(service, max(0.5, seconds / 4), "joins", _JOINS))
-        rosters = _beside(service, max(1.0, seconds * 3 / 4), "rosters", _ROSTERS)
+        alone = done(beside(service, max(0.5, seconds / 4), "joins", _JOINS))
+        rosters = beside(service, max(1.0, seconds * 3 / 4), "rosters", _ROSTERS)
         seconds_until(lambda: _counts(service, CALLS["roster"][0])[1] > 0)
-        beside = _done(_beside(service, max(0.5, seconds / 2), "joins", _JOINS))
-        loaded = _done(rosters)
+        beside_them = done(beside(service, max(0.5, seconds / 2), "joins", _JOINS))
+        loaded = done(rosters)
         outcome.require(service.pids() == pids, "no process ends")
     outcome.measure("joins alone", alone["took"])
-    outcome.measure("joins beside rosters", beside["took"])
+    outcome.measure("joins beside rosters", beside_them["took"])
     outcome.measure("rosters", loaded["took"])
     outcome.measured["rosters refused"] = f"{loaded['ended'].get(_SHED, 0):,}"
-    refused = {code: count for code, count in beside["ended"].items() if code != _ACCEPTED}
-    outcome.require(bool(beside["took"]), "joins are answered")
+    refused = {code: count for code, count in beside_them["ended"].items() if code != _ACCEPTED}
+    outcome.require(bool(beside_them["took"]), "joins are answered")
     outcome.require(bool(loaded["took"]), "rosters are answered")
     # A shorter run shares a busy machine with other tests: its client makes up for a pause of
     # seconds at once.
     outcome.measured["joins refused"] = str(refused or "none")
     if seconds >= LASTING:
         outcome.require(not refused, "no join is refused")
-        outcome.require(_p99(beside["took"]) <= _JOIN_P99, f"p99 of joins: {_JOIN_P99:g} s")
+        outcome.require(_p99(beside_them["took"]) <= _JOIN_P99, f"p99 of joins: {_JOIN_P99:g} s")
     outcome.require(loaded["hinted"] == loaded["ended"].get(_SHED, 0), "the rest gets a hint")
     return outcome
 
