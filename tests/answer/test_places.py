@@ -14,7 +14,7 @@ from datetime import date
 
 import pytest
 
-from geolookup import Dataset
+from geolookup import Dataset, Verdict
 from geolookup.answer import file_format
 from geolookup.answer.claims import COVERAGES, Coverage, Depth, Mute, Policy, combine
 from geolookup.answer.dataset import encode
@@ -402,6 +402,33 @@ def test_fewer_subdivisions_are_held_where_claims_are_too_many(
             if "/" not in name:
                 assert (one.inside, one.outside) == (other.inside, other.outside)
     assert held[0] > held[1] > held[2]
+
+
+@pytest.mark.parametrize("depth", ["country", "subdivision"])
+def test_first_source_decides_wherever_what_is_left_out_can_not_matter(
+    monkeypatch: pytest.MonkeyPatch, depth: Depth
+) -> None:
+    """What a claim stands for that holds fewer subdivisions has one verdict, or it has none."""
+    voters = [Voter("full", "subdivision", "a"), Voter("full", depth, "b")]
+    places = ("UA", "UA-43", "UA-30", "RU", "RU-MOW", "RU-SPE")
+    rows = list(itertools.product(*(statements(voter.depth, places) for voter in voters)))
+    exact = Dataset.from_buffer(compiled(voters, rows))
+    monkeypatch.setattr(compiler, "MAX_CLAIMS", len(exact.claims) - 1)
+    fewer = Dataset.from_buffer(compiled(voters, rows))
+    packed = b"".join(address.to_bytes(4) for address in range(len(rows)))
+    claims = memoryview(fewer.core[0].classify_ipv4(packed)).cast("H").tolist()
+    for name in ("UA/43", "UA-UA/43", "UA/43+RU", "RU/MOW", "RU-RU/MOW+UA"):
+        before, after = (
+            list(opened.classify({at: [f"0.0.0.{at}"] for at in range(len(rows))},
+                                 region_set=name, policy="PRIMARY").by_id().values())
+            for opened in (exact, fewer)
+        )  # fmt: skip
+        for claim in set(claims):
+            here = [at for at, number in enumerate(claims) if number == claim]
+            verdicts = {before[at] for at in here}
+            assert {after[at] for at in here} == (
+                verdicts if len(verdicts) == 1 else {Verdict.UNDETERMINED}
+            ), (name, [rows[at] for at in here])
 
 
 @pytest.mark.parametrize("policy", ["UNANIMOUS", "MAJORITY", "PRIMARY"])
