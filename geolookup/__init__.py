@@ -10,6 +10,7 @@ BitMap([0])
 
 from geolookup import _moved
 from geolookup.answer.claims import Network, Policy, Reason, Status, Verdict
+from geolookup.answer.client_address import AddressSource, ClientAddress, FoundAddress
 from geolookup.answer.dataset import Dataset, open  # noqa: A004 - geolookup.open() is what one looks for
 from geolookup.answer.region_sets import RegionSet
 from geolookup.answer.results import Answer, RosterResult
@@ -28,10 +29,13 @@ from geolookup.errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddressSource",
     "Answer",
+    "ClientAddress",
     "Dataset",
     "DatasetClosedError",
     "DatasetError",
+    "FoundAddress",
     "GeoLookupError",
     "Network",
     "Policy",

@@ -37,7 +37,7 @@ PARTS = (
     ("tomlfile", "answer.subdivisions"),
     ("answer.claims", "answer.country_codes", "answer.intervals", "answer.signature", "answer.age"),
     ("answer.region_sets", "answer.embedded_ipv4", "answer.addresses", "answer.evidence"),
-    ("answer.arrow",),
+    ("answer.arrow", "answer.client_address"),
     ("answer.explanation", "answer.decision_record", "answer.participants"),
     ("answer.results",),
     ("answer.file_format",),
@@ -275,7 +275,7 @@ def test_a_worker_of_the_native_transport_does_not_load_what_only_others_need() 
 PUBLIC = {
     "geolookup": {
         "Answer", "Dataset", "DatasetClosedError", "DatasetError", "GeoLookupError", "Policy",
-        "Network", "Reason",
+        "AddressSource", "ClientAddress", "FoundAddress", "Network", "Reason",
         "RegionSet", "RegionSetError", "RosterError", "RosterResult", "RosterTooLargeError",
         "ServiceError", "ServiceUnavailableError", "SourceError", "Status", "Verdict",
         "__version__", "open",
