@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +18,7 @@ from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
 from geolookup.client.coalescing import Batch, Waiter
 from geolookup.client.failures import EXPIRED, Failure, closed
 from geolookup.client.stream_timeout import StreamTimeout
+from geolookup.client.streams import Unanswered
 from geolookup.client.transports import grpcio
 from geolookup.client.transports.grpcio import is_cancelled
 from geolookup.errors import GeoLookupError
@@ -35,9 +35,14 @@ if TYPE_CHECKING:
     from geolookup.answer.participants import ById
     from geolookup.answer.region_sets import RegionSet, RegionSets
     from geolookup.answer.results import Answer, RosterResult
+    from geolookup.client.retry import Attempts
     from geolookup.client.transports import native
 
 _T = TypeVar("_T")
+
+_WROTE_TOO_LATE = "Internal error from Core"
+_FORGOTTEN = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "", 0.05)
+_BROKEN_OFF = Failure(grpc.StatusCode.UNAVAILABLE, "")
 
 
 class AsyncClient(BaseClient):
@@ -295,58 +300,166 @@ class AsyncClient(BaseClient):
         limit: float,
         ahead: int,
     ) -> AsyncIterator[RosterResult]:
-        slots = asyncio.Semaphore(ahead)
-        failed: list[Exception] = []
-        sent: deque[wire.Request[RosterResult]] = deque()
-        timeout = StreamTimeout(limit)
-        expired = False
-
-        async def bodies() -> AsyncIterator[bytes]:
-            # gRPC runs this in a task, and would log an error raised in it.
-            try:
-                while await slots.acquire():
-                    request = await anext(requests, None)
-                    if request is None:
-                        return
-                    sent.append(request)
-                    timeout.on_send()
-                    yield request.body
-            except Exception as error:
-                failed.append(error)
-            finally:
-                timeout.on_send()
-
-        async def watch() -> None:
-            nonlocal expired
-            while remaining := timeout.remaining():
-                await asyncio.sleep(remaining)
-            expired = True
-            call.cancel()
-
-        problem: Exception | None = None
-        call = self._streaming().stream_rosters(bodies())
-        watching = asyncio.create_task(watch())
+        rosters = _Rosters(requests)
+        attempts: Attempts | None = None
         try:
-            timeout.on_wait()
-            while isinstance(body := await call.read(), bytes):  # and not grpc.aio.EOF
-                timeout.on_receive()
-                slots.release()
-                yield wire.read_streamed(sent, body)
-                timeout.on_wait()
-        except grpc.aio.AioRpcError as error:
-            failure = EXPIRED if expired else Failure.of(error)
-            problem = self._problem(failure, limit, column)
-        except asyncio.CancelledError:
-            if not (expired or self._closed) or is_cancelled():
-                raise
-            problem = self._problem(EXPIRED, limit) if expired else closed()
+            while True:
+                stream = _Stream(rosters, limit, ahead, attempts)
+                before = rosters.answered
+                failure: Failure | None = None
+                stream.begin(self._streaming())
+                try:
+                    while (body := await stream.read()) is not None:
+                        result = wire.read_streamed(rosters.take(), body)
+                        self._budget.refill()
+                        yield rosters.check(result)
+                        stream.timeout.on_wait()
+                except grpc.aio.AioRpcError as error:
+                    failure = EXPIRED if stream.expired else _failure(error)
+                except asyncio.CancelledError:
+                    if not (stream.expired or self._closed) or is_cancelled():
+                        raise
+                    failure = EXPIRED
+                finally:
+                    stream.end()
+                if failure is None:
+                    if rosters.failed:
+                        raise rosters.failed
+                    return
+                if attempts is None or rosters.answered > before:
+                    # The wait for the next result began before: for as long as one was due.
+                    attempts = self._attempts(monotonic() + stream.timeout.remaining())
+                outcome = self._outcome(failure, attempts, limit, column)
+                if isinstance(outcome, GeoLookupError):
+                    if failure is _FORGOTTEN:
+                        outcome = self._problem(_BROKEN_OFF, limit, column)
+                    raise rosters.failed or outcome
+                await self._pause(outcome)
         finally:
-            watching.cancel()
-            call.cancel()
-        if failed:
-            raise failed[0]
-        if problem:
-            raise problem
+            await rosters.drop()
+
+
+def _failure(error: grpc.aio.AioRpcError) -> Failure:
+    """Return how a stream failed.
+
+    A message that is sent at the moment in which a stream ends has gRPC forget why it ended. It may
+    have been shed: it is asked for again until its time is over, or another attempt says more.
+    """
+    if error.code() is grpc.StatusCode.INTERNAL and error.details() == _WROTE_TOO_LATE:
+        return _FORGOTTEN
+    return Failure.of(error)
+
+
+class _Rosters(Unanswered):
+    """The rosters of a stream, from the caller's iterator: in a task of its own.
+
+    gRPC cancels what it takes messages from when a stream ends, and the iterator is to outlive it.
+    """
+
+    def __init__(self, requests: AsyncIterator[wire.Request[RosterResult]]) -> None:
+        super().__init__()
+        self._given = requests
+        self._taking: asyncio.Task[None] | None = None
+
+    async def numbered(self, number: int) -> wire.Request[RosterResult] | None:
+        """Return the roster with a number, which may be the next one; None: there is none."""
+        while (request := self.get(number)) is None and not self.is_whole:
+            if self._taking is None:
+                self._taking = asyncio.create_task(self._next())
+            await asyncio.wait({self._taking})
+        return request
+
+    async def drop(self) -> None:
+        """Take no more."""
+        if self._taking is not None:
+            self._taking.cancel()
+            await asyncio.wait({self._taking})
+
+    async def _next(self) -> None:
+        try:
+            request = await anext(self._given, None)
+        except Exception as error:
+            self.end(error)
+        else:
+            if request is None:
+                self.end()
+            else:
+                self.add(request)
+        self._taking = None
+
+
+class _Stream:
+    """One attempt at a stream, which begins with the first roster that has no result.
+
+    Attributes:
+        timeout: how long its reader waits.
+        expired: whether that was too long.
+    """
+
+    def __init__(
+        self, rosters: _Rosters, limit: float, ahead: int, attempts: Attempts | None
+    ) -> None:
+        self.timeout = StreamTimeout(limit)
+        self.expired = False
+        self._rosters = rosters
+        self._first = rosters.answered
+        self._attempts = attempts
+        self._slots = asyncio.Semaphore(ahead)
+        self._call: Any = None
+        self._watching: asyncio.Task[None] | None = None
+
+    def begin(self, calls: grpcio.LoopCalls) -> None:
+        """Begin it."""
+        self._call = calls.stream_rosters(self._bodies())
+        self._watching = asyncio.create_task(self._watch())
+        self.timeout.on_wait()
+
+    async def read(self) -> bytes | None:
+        """Return the next answer; None: there are no more.
+
+        Raises:
+            grpc.aio.AioRpcError, asyncio.CancelledError: it failed.
+        """
+        body = await self._call.read()
+        if not isinstance(body, bytes):  # grpc.aio.EOF
+            return None
+        self.timeout.on_receive()
+        self._slots.release()
+        return body
+
+    def end(self) -> None:
+        """Cancel it, if it has not ended."""
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _bodies(self) -> AsyncIterator[bytes]:
+        # gRPC runs this in a task, and would log an error raised in it.
+        number = self._first
+        try:
+            while await self._slots.acquire():
+                request = await self._rosters.numbered(number)
+                if request is None:
+                    return
+                number += 1
+                self.timeout.on_send()
+                yield request.body
+        finally:
+            self.timeout.on_send()
+
+    def _remaining(self) -> float:
+        remaining = self.timeout.remaining()
+        is_first = self._rosters.answered == self._first
+        if self._attempts is not None and is_first and self.timeout.is_running:
+            return min(remaining, max(self._attempts.remaining(), 0.0))
+        return remaining
+
+    async def _watch(self) -> None:
+        while remaining := self._remaining():
+            await asyncio.sleep(remaining)
+        self.expired = True
+        self._call.cancel()
 
 
 class _Waiter(Waiter):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Retry:
     """How calls that the service does not answer are made again, within their time limit.
 
-    All calls but streams are: they change nothing in the service. The service's own hint
+    They change nothing in the service. A stream is made again with the rosters that have no
+    result, which it sends anew. The service's own hint
     when to come back, or not to (``grpc-retry-pushback-ms``), goes before the waits here. A
     call that the service shed for its load is made again until its time is over, first after
     the time that the hint names; its attempts are not counted.

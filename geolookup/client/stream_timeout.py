@@ -40,6 +40,11 @@ class StreamTimeout:
         self._waiting_since = None
         self._received += 1
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the reader waits for an answer that is due."""
+        return self._waiting_since is not None and self._sent != self._received
+
     def remaining(self) -> float:
         """Return the seconds that must pass before an answer can be too late; 0: it is."""
         waiting_since = self._waiting_since

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +18,7 @@ from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
 from geolookup.client.coalescing import Batch, Waiter
 from geolookup.client.failures import EXPIRED, Failure, closed
 from geolookup.client.stream_timeout import StreamTimeout
+from geolookup.client.streams import Unanswered
 from geolookup.client.transports import grpcio
 from geolookup.errors import GeoLookupError, ServiceError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from geolookup.answer.participants import ById
     from geolookup.answer.region_sets import RegionSet, RegionSets
     from geolookup.answer.results import Answer, RosterResult
+    from geolookup.client.retry import Attempts
     from geolookup.client.transports import native
 
 _T = TypeVar("_T")
@@ -363,56 +364,134 @@ class Client(BaseClient):
         limit: float,
         ahead: int,
     ) -> Iterator[RosterResult]:
-        slots = threading.Semaphore(ahead)
-        ended = threading.Event()
-        failed: list[Exception] = []
-        sent: deque[wire.Request[RosterResult]] = deque()
-        timeout = StreamTimeout(limit)
-
-        def bodies() -> Iterator[bytes]:
-            # gRPC runs this in a thread, and would log an error raised in it.
+        rosters = _Rosters(requests)
+        attempts: Attempts | None = None
+        while True:
+            stream = _Stream(rosters, limit, ahead, attempts)
+            before = rosters.answered
+            failure: Failure | None = None
             try:
-                while slots.acquire() and not ended.is_set():
-                    request = next(requests, None)
-                    if request is None:
-                        return
-                    sent.append(request)
-                    timeout.on_send()
-                    yield request.body
-            except Exception as error:
-                failed.append(error)
+                for body in stream.run(self._streaming()):
+                    result = wire.read_streamed(rosters.take(), body)
+                    self._budget.refill()
+                    yield rosters.check(result)
+                    stream.timeout.on_wait()
+            except grpc.RpcError as error:
+                failure = EXPIRED if stream.expired.is_set() else Failure.of(error)
             finally:
-                timeout.on_send()
+                stream.end()
+            if failure is None:
+                if rosters.failed:
+                    raise rosters.failed
+                return
+            if attempts is None or rosters.answered > before:
+                # The wait for the next result began before: for as long as one was due.
+                attempts = self._attempts(monotonic() + stream.timeout.remaining())
+            outcome = self._outcome(failure, attempts, limit, column)
+            if isinstance(outcome, GeoLookupError):
+                raise rosters.failed or outcome
+            self._closing.wait(outcome)
+            if self._closed:
+                raise closed()
 
-        def watch() -> None:
-            while not ended.wait(timeout.remaining()):
-                if not timeout.remaining():
-                    expired.set()
-                    call.cancel()
-                    return
 
-        expired = threading.Event()
-        problem: Exception | None = None
-        call = self._streaming().stream_rosters(bodies())
-        threading.Thread(target=watch, name="geolookup-stream-timeout", daemon=True).start()
+class _Rosters(Unanswered):
+    """The rosters of a stream, from the caller's iterator: in one thread at a time."""
+
+    def __init__(self, requests: Iterator[wire.Request[RosterResult]]) -> None:
+        super().__init__()
+        self._given = requests
+        self._taking = threading.Lock()
+
+    def numbered(self, number: int) -> wire.Request[RosterResult] | None:
+        """Return the roster with a number, which may be the next one; None: there is none."""
+        request = self.get(number)
+        if request is not None:
+            return request
+        with self._taking:  # the thread of a stream that has ended may be in it
+            request = self.get(number)
+            if request is not None or self.is_whole:
+                return request
+            try:
+                request = next(self._given, None)
+            except Exception as error:
+                self.end(error)
+                return None
+            if request is None:
+                self.end()
+            else:
+                self.add(request)
+            return request
+
+
+class _Stream:
+    """One attempt at a stream, which begins with the first roster that has no result.
+
+    Attributes:
+        timeout: how long its reader waits.
+        expired: set when that was too long.
+    """
+
+    def __init__(
+        self, rosters: _Rosters, limit: float, ahead: int, attempts: Attempts | None
+    ) -> None:
+        self.timeout = StreamTimeout(limit)
+        self.expired = threading.Event()
+        self._rosters = rosters
+        self._first = rosters.answered
+        self._attempts = attempts
+        self._slots = threading.Semaphore(ahead)
+        self._ended = threading.Event()
+        self._call: Any = None
+
+    def run(self, calls: grpcio.ThreadCalls) -> Iterator[bytes]:
+        """Yield the answers.
+
+        Raises:
+            grpc.RpcError: it failed.
+        """
+        self._call = calls.stream_rosters(self._bodies())
+        threading.Thread(target=self._watch, name="geolookup-stream-timeout", daemon=True).start()
+        self.timeout.on_wait()
+        for body in self._call:
+            self.timeout.on_receive()
+            self._slots.release()
+            yield body
+
+    def end(self) -> None:
+        """Cancel it, if it has not ended."""
+        self._ended.set()
+        self._slots.release()
+        if self._call is not None:
+            self._call.cancel()
+
+    def _bodies(self) -> Iterator[bytes]:
+        # gRPC runs this in a thread, and would log an error raised in it.
+        number = self._first
         try:
-            timeout.on_wait()
-            for body in call:
-                timeout.on_receive()
-                slots.release()
-                yield wire.read_streamed(sent, body)
-                timeout.on_wait()
-        except grpc.RpcError as error:
-            failure = EXPIRED if expired.is_set() else Failure.of(error)
-            problem = self._problem(failure, limit, column)
+            while self._slots.acquire() and not self._ended.is_set():
+                request = self._rosters.numbered(number)
+                if request is None or self._ended.is_set():
+                    return
+                number += 1
+                self.timeout.on_send()
+                yield request.body
         finally:
-            ended.set()
-            slots.release()
-            call.cancel()
-        if failed:
-            raise failed[0]
-        if problem:
-            raise problem
+            self.timeout.on_send()
+
+    def _remaining(self) -> float:
+        remaining = self.timeout.remaining()
+        is_first = self._rosters.answered == self._first
+        if self._attempts is not None and is_first and self.timeout.is_running:
+            return min(remaining, max(self._attempts.remaining(), 0.0))
+        return remaining
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._remaining()):
+            if not self._remaining():
+                self.expired.set()
+                self._call.cancel()
+                return
 
 
 class _Waiter(Waiter):

@@ -10,7 +10,6 @@ than text, and what is no address never leaves the process.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -371,15 +370,19 @@ def streamed_result(
     return _result(_parse(v1.StreamRostersResponse, body).roster, question, participants, present)
 
 
-def read_streamed(sent: deque[Request[RosterResult]], body: bytes) -> RosterResult:
-    """Return the result in the next answer of a stream, and forget its request.
+def read_streamed(request: Request[RosterResult] | None, body: bytes) -> RosterResult:
+    """Return the result in an answer of a stream.
+
+    Args:
+        request: what it answers; None: nothing is left to be answered.
+        body: the answer.
 
     Raises:
-        ServiceError: it holds none, or no request is left.
+        ServiceError: it holds none, or nothing was left.
     """
-    if not sent:
+    if request is None:
         raise _not_understood()
-    return sent.popleft().read(body)
+    return request.read(body)
 
 
 _FORMS = {

@@ -219,16 +219,6 @@ def test_closing_ends_the_wait_of_a_shed_task() -> None:
             asyncio.run(close(target, coalesce))
 
 
-def test_stream_is_not_retried() -> None:
-    with (
-        counting(ending(grpc.StatusCode.UNAVAILABLE)) as (target, service),
-        Client(target, timeout=PATIENCE) as client,
-    ):
-        with pytest.raises(ServiceUnavailableError):
-            list(client.classify_many([["1.0.1.1"]]))
-        assert service.attempts == 1
-
-
 BAD = {
     "one attempt": ({"attempts": 1}, "attempts"),
     "more than gRPC makes": ({"attempts": 6}, "attempts"),
