@@ -6,7 +6,6 @@ docs/dataset-format.md describes it, and `geolookup.build.evidence_section` writ
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -113,6 +112,8 @@ class Evidence:
             name: the file's name, for error texts.
             places: the dataset's subdivisions.
         """
+        import ipaddress  # noqa: PLC0415 - answers don't need it, and import this module
+
         self._name = name
         try:
             size = int.from_bytes(section[:8], "little")

@@ -480,8 +480,9 @@ def test_packed_roster_of_another_type_is_refused(small: Dataset, field: str) ->
             small.classify(**{field: wrong})
     with pytest.raises(RosterError, match=f"^{field}: the buffer is not C-contiguous"):
         small.classify(**{field: memoryview(bytes(64))[::2]})
+    text = array("w" if sys.version_info >= (3, 13) else "u", "1.0.1.1 2.0.0.1 ")
     with pytest.raises(RosterError, match=f"^{field}: the buffer holds text"):
-        small.classify(**{field: array("u", "1.0.1.1 2.0.0.1 ")})
+        small.classify(**{field: text})
 
 
 def test_numpy_array_is_read_by_its_dtype(small: Dataset) -> None:

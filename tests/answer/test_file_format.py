@@ -670,7 +670,7 @@ def test_unreadable_path_is_a_dataset_error(tmp_path: Path) -> None:
         with pytest.raises(DatasetError) as caught:
             geolookup.open(path)
         assert str(caught.value).startswith(f"{path}: {text}")
-    with pytest.raises(DatasetError, match="can't be read: embedded null byte"):
+    with pytest.raises(DatasetError, match=r"can't be read: .*embedded null"):
         geolookup.open("a\0b")
 
 
