@@ -80,7 +80,8 @@ def main() -> int:
     try:
         clang = building.find_clang()
         print(f"builds with {clang} in {out / 'build'}", flush=True)
-        built = building.build_all(clang, out / "build")
+        levels = building.LASTING if arguments.seconds >= 60 else building.QUICK
+        built = building.build_all(clang, out / "build", levels)
     except building.MissingToolError as missing:
         print(f"{missing}: the targets in C are skipped, and the modules have no sanitizers")
     except subprocess.CalledProcessError as error:
