@@ -112,7 +112,10 @@ def run_service(*, print_config: bool, as_json: bool, **given: Any) -> None:
     # gRPC takes longer to import than all else together.
     from geolookup import service  # noqa: PLC0415
 
-    service.serve(configuration.settings, unknown_variables=configuration.unknown_variables)
+    try:
+        service.serve(configuration.settings, unknown_variables=configuration.unknown_variables)
+    finally:
+        log.flush()  # before an error is written, which is to be the last line
 
 
 @click.command(

@@ -118,7 +118,7 @@ _TYPES: Final = {
 }
 _LONGEST: Final = 1_000
 """Characters of a value. A line then is one write to a pipe, which mixes with no other's."""
-_FLUSH: Final = 0.5
+_FLUSH: Final = 1.0
 """Seconds that the lines of a process that ends, or has started, may take to be read."""
 _PLAIN = re.compile(r"[\w.:/+@,-]+", re.ASCII)
 

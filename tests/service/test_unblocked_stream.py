@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -285,6 +286,24 @@ def test_service_started_with_closed_streams_serves(
             process.kill()
 
 
+def test_error_at_the_start_is_the_last_line_of_the_log(dataset: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = subprocess.run(
+            [
+                *(*COMMAND, "--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--admin", "none"),
+                *("--metrics", "none", "--workers", "1", "--dataset", str(dataset)),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    first, *_, last = ended.stderr.splitlines()
+    assert ": start " in first
+    assert last.startswith("geolookup: listen: ")
+
+
 def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -293,10 +312,10 @@ def test_service_whose_standard_output_is_not_read_serves(
     pipe: Pipe, dataset: Path, tmp_path: Path
 ) -> None:
     pipe[1].write(b"x" * 4_096)
-    socket = tmp_path / "socket"
+    address = tmp_path / "socket"
     with subprocess.Popen(
         [
-            *(*COMMAND, "--listen", f"unix:{socket}", "--admin", "none", "--metrics", "none"),
+            *(*COMMAND, "--listen", f"unix:{address}", "--admin", "none", "--metrics", "none"),
             *("--workers", "1", "--no-spare-worker", "--dataset", str(dataset)),
         ],
         cwd=ROOT,
