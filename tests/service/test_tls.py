@@ -25,13 +25,15 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from servers import PATIENCE
+from servers import PATIENCE, serving_here, stub_of
 
+import geolookup
 from geolookup.service import tls
 from geolookup.service.certificate_files import Certificate
 from geolookup.service.monitoring.counters import Counters
 from geolookup.service.rpc.grpc_options import channel_options
 from geolookup.service.settings import Settings, SettingsError
+from geolookup.v1 import geolookup_pb2 as v1
 
 METHOD = "/test.Service/Who"
 DAY = datetime.timedelta(days=1)
@@ -475,6 +477,35 @@ def test_new_authorities_count_for_new_connections(
         assert refused(channel) is grpc.StatusCode.UNAVAILABLE
     with connected(watched.target, files.authority, others.issue_cert("other.example")) as channel:
         assert ask(channel) == {"other.example"}
+
+
+@pytest.mark.usefixtures("transport")
+def test_connection_of_a_withdrawn_authority_ends_with_its_age(
+    files: Files, caller: trustme.LeafCert
+) -> None:
+    others = trustme.CA()
+    request = v1.LookupRequest(text="1.0.1.1")
+    with (
+        geolookup.open() as dataset,
+        serving_here(dataset, **files.mutual, max_connection_age=1, watch=0.1) as server,
+        connected(f"localhost:{server.address.port}", files.authority, caller) as channel,
+    ):
+        lookup = stub_of(channel).Lookup
+        assert lookup(request, timeout=PATIENCE).country == "CN"
+        files.replace("clients", others.cert_pem.bytes())
+        codes = set()
+        end = time.monotonic() + PATIENCE
+        while not codes:
+            assert time.monotonic() < end
+            try:
+                lookup(request, timeout=PATIENCE)
+                time.sleep(0.05)
+            except grpc.RpcError as error:
+                codes.add(error.code())
+        # For good: the next handshake is refused.
+        with pytest.raises(grpc.RpcError) as ended:
+            lookup(request, timeout=PATIENCE)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("name", BAD)
