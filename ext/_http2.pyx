@@ -139,6 +139,7 @@ cdef extern from "event_loop.h" nogil:
         int more
         char *text
         uint8_t *answer
+        uint8_t *memory
         size_t answer_bytes
         gl_fields headers
         gl_fields trailers
@@ -518,7 +519,8 @@ cdef class Job:
         if self.job.kind != GL_JOB_UNPACK:
             room = GL_PREFIX
         self.job.answer_bytes = PyBytes_GET_SIZE(message)
-        self.job.answer = <uint8_t *>malloc(room + self.job.answer_bytes + 1)
+        self.job.memory = <uint8_t *>malloc(room + self.job.answer_bytes + 1)
+        self.job.answer = self.job.memory
         if self.job.answer == NULL:
             raise MemoryError
         memcpy(self.job.answer + room, PyBytes_AS_STRING(message), self.job.answer_bytes)

@@ -248,7 +248,10 @@ static inline void gl_call_over(gl_call *call)
         nghttp2_session_consume_connection(c->session, call->ahead_bytes);
     free(call->body);
     free(call->ahead);
-    free(call->owned);
+    if (call->owned != NULL && call->lent == s->output.number)
+        s->output.over[s->output.over_count++] = call->owned; /* it has a piece: there is room */
+    else
+        free(call->owned);
     free(call->text);
     free(call->metadata);
     free(call->headers.at);
@@ -313,13 +316,19 @@ static ssize_t gl_read_answer(nghttp2_session *session, int32_t stream, uint8_t 
                               void *unused)
 {
     gl_call *call = source->ptr;
+    const gl_output *o = &call->connection->server->output;
     size_t n = call->out_bytes - call->sent;
 
     (void)unused;
     if (n > length)
         n = length;
-    if (n > 0) {
+    /* Without room for it the frame is copied, and ends the write: see gl_fill_output. */
+    if (n >= GL_UNCOPIED && call->connection->tls == NULL && call->owned != NULL &&
+        o->bytes + n <= GL_OUTPUT && o->piece_count + 2 < GL_PIECES)
+        *flags |= NGHTTP2_DATA_FLAG_NO_COPY; /* gl_on_send_data is next */
+    else if (n > 0)
         memcpy(out, call->out + call->sent, n);
+    if (n > 0) {
         call->sent += n;
         call->since = call->connection->server->now;
     }
@@ -348,6 +357,39 @@ static ssize_t gl_read_answer(nghttp2_session *session, int32_t stream, uint8_t 
         call->connection->pump = call;
     }
     return n > 0 ? (ssize_t)n : NGHTTP2_ERR_DEFERRED;
+}
+
+/* Adds bytes to what is about to be written. */
+static inline void gl_add_copied(gl_output *o, const uint8_t *data, size_t size)
+{
+    uint8_t *at = o->copied + o->copied_bytes;
+    struct iovec *last = o->pieces + o->piece_count - 1;
+
+    memcpy(at, data, size);
+    if (o->piece_count > 0 && (uint8_t *)last->iov_base + last->iov_len == at)
+        last->iov_len += size;
+    else
+        o->pieces[o->piece_count++] = (struct iovec){at, size};
+    o->copied_bytes += size;
+    o->bytes += size;
+}
+
+/* Adds a frame of an answer that gl_read_answer did not copy. */
+static int gl_on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
+                           size_t length, nghttp2_data_source *source, void *data)
+{
+    gl_call *call = source->ptr;
+    gl_output *o = &call->connection->server->output;
+
+    (void)session;
+    (void)frame;
+    (void)data;
+    gl_add_copied(o, head, GL_FRAME_HEAD);
+    o->pieces[o->piece_count++] =
+        (struct iovec){(uint8_t *)(uintptr_t)(call->out + call->sent - length), length};
+    o->bytes += length;
+    call->lent = o->number;
+    return 0;
 }
 
 /* Has what stands in `out` sent, after the headers if they were not yet. */
@@ -451,13 +493,13 @@ static inline void gl_reset(gl_call *call, uint32_t code)
     }
 }
 
-/* Sends a message that stands after room for its prefix; it is freed when it was sent, if it is
- * not the call's own. */
-static inline void gl_reply(gl_call *call, uint8_t *message, size_t size)
+/* Sends a message that stands after room for its prefix. `memory`, which it lies in, is freed when
+ * it was sent; NULL: it is the call's own. */
+static inline void gl_reply(gl_call *call, uint8_t *message, size_t size, uint8_t *memory)
 {
     gl_put_prefix(message, size);
     free(call->owned);
-    call->owned = message == call->small ? NULL : message;
+    call->owned = memory;
     call->out = message;
     call->out_bytes = GL_PREFIX + size;
     if (call->method->kind != GL_HEALTH_WATCH)
@@ -529,7 +571,7 @@ static inline int gl_lookup(gl_call *call, const uint8_t *data, size_t size)
     if (outcome)
         gl_meter_add_outcome(s->meter, perspective->number, outcome);
     gl_add_kinds(s, snapshot, claim, outcome != 0, outcome ? perspective->number : 0);
-    gl_reply(call, message, bytes);
+    gl_reply(call, message, bytes, message == call->small ? NULL : message);
     return 1;
 }
 
@@ -577,25 +619,30 @@ static inline int gl_authorize(gl_call *call, const uint8_t *data, size_t size)
         gl_meter_add_outcome(s->meter, applied[i]->number, outcomes[i]);
         gl_add_kinds(s, snapshot, claim, 1, applied[i]->number);
     }
-    gl_reply(call, message, bytes);
+    gl_reply(call, message, bytes, message == call->small ? NULL : message);
     return 1;
 }
 
 /* --- rosters */
 
+/* Bytes before a response: those of the prefix, and of the field that wraps it in a stream. */
+enum { GL_BEFORE_RESPONSE = GL_PREFIX + 11 };
+
 /* Classifies a roster and writes its answer after room for the prefix. Returns a status code;
- * the answer is the caller's to free. `job` is NULL in the loop, which does not wait. */
+ * `memory`, which the answer lies in, is the caller's to free. `job` is NULL in the loop, which
+ * does not wait. */
 static inline int gl_classify(gl_server *s, const gl_snapshot *snapshot,
                               const gl_perspective *perspective, const gl_request *request,
-                              size_t n, int wrapped, const gl_job *job, uint8_t **answer,
-                              size_t *bytes)
+                              size_t n, int wrapped, const gl_job *job, uint8_t **memory,
+                              uint8_t **answer, size_t *bytes)
 {
     const uint8_t *outcomes = perspective == NULL ? NULL : perspective->outcomes;
-    gl_answer *a = s->core->begin(snapshot->table, snapshot->results, outcomes, request, n);
-    size_t inner, total;
-    uint8_t *out;
+    gl_answer *a = s->core->begin(snapshot->table, snapshot->results, outcomes, request, n,
+                                  GL_BEFORE_RESPONSE, snapshot->named_bytes);
+    size_t inner, head, at;
+    uint8_t *out, *fitting;
 
-    *answer = NULL;
+    *memory = NULL;
     if (a == NULL)
         return GL_RESOURCE_EXHAUSTED;
     while (s->core->step(a)) {
@@ -609,19 +656,16 @@ static inline int gl_classify(gl_server *s, const gl_snapshot *snapshot,
             return code;
         }
     }
-    inner = s->core->size(a) + snapshot->named_bytes;
-    total = wrapped ? gl_field_bytes(inner) : inner;
-    out = *answer = malloc(GL_PREFIX + total);
-    if (out == NULL || total > GL_MAX_MESSAGE) {
+    out = s->core->write(a, &inner);
+    memcpy(out + inner, snapshot->named, snapshot->named_bytes);
+    inner += snapshot->named_bytes;
+    head = wrapped ? gl_field_bytes(inner) - inner : 0;
+    if (head + inner > GL_MAX_MESSAGE) {
         s->core->end(a);
         return GL_RESOURCE_EXHAUSTED;
     }
-    out += GL_PREFIX;
     if (wrapped)
-        out = gl_put_field(out, 1, inner);
-    out = s->core->write(a, out);
-    memcpy(out, snapshot->named, snapshot->named_bytes);
-    *bytes = total;
+        gl_put_field(out - head, 1, inner);
     if (perspective != NULL)
         gl_meter_add_outcomes(s->meter, perspective->number, s->core->verdicts(a),
                               s->core->reasons(a));
@@ -629,7 +673,15 @@ static inline int gl_classify(gl_server *s, const gl_snapshot *snapshot,
                                             perspective == NULL ? 0 : perspective->number),
                           s->core->networks(a));
     gl_meter_add_roster(s->meter, s->core->statuses(a));
+    *memory = s->core->take(a);
     s->core->end(a);
+    /* Bitmaps had the most room that they could need. */
+    at = (size_t)(out - head - GL_PREFIX - *memory);
+    fitting = realloc(*memory, at + GL_PREFIX + head + inner);
+    if (fitting != NULL)
+        *memory = fitting;
+    *answer = *memory + at;
+    *bytes = head + inner;
     return GL_OK;
 }
 
@@ -688,7 +740,7 @@ static inline int gl_roster(gl_call *call, const uint8_t *data, size_t size, uin
     gl_snapshot *snapshot = call->snapshot ? call->snapshot : s->snapshot;
     gl_perspective *perspective;
     gl_request request;
-    uint8_t *answer;
+    uint8_t *memory, *answer;
     size_t n, bytes;
 
     if (large) {
@@ -713,18 +765,18 @@ static inline int gl_roster(gl_call *call, const uint8_t *data, size_t size, uin
     n = gl_count_addresses(s, &request);
     if (n == SIZE_MAX || !gl_find_perspective(s, snapshot, &request, &perspective))
         return 0;
-    code = gl_classify(s, snapshot, perspective, &request, n, wrapped, NULL, &answer, &bytes);
+    code = gl_classify(s, snapshot, perspective, &request, n, wrapped, NULL, &memory, &answer,
+                       &bytes);
     free(owned);
     if (!wrapped)
         gl_count_begin(call);
     if (code != GL_OK) {
-        free(answer);
         gl_fail(call, code);
         return 1;
     }
     if (!wrapped)
         gl_count_end(call, GL_OK);
-    gl_reply(call, answer, bytes);
+    gl_reply(call, answer, bytes, memory);
     return 1;
 }
 
@@ -748,7 +800,7 @@ static inline int gl_work(gl_server *s, gl_job *job)
         return 0;
     }
     job->code = gl_classify(s, job->snapshot, job->perspective, &request, n, job->wrapped, job,
-                            &job->answer, &job->answer_bytes);
+                            &job->memory, &job->answer, &job->answer_bytes);
     /* The request may be as large as the answer, which may wait for its client. */
     free(job->body);
     job->body = NULL;
@@ -778,7 +830,7 @@ static inline void gl_watch(gl_call *call)
         call->state = state;
         call->small[GL_PREFIX] = GL_TAG_VARINT(1);
         call->small[GL_PREFIX + 1] = state;
-        gl_reply(call, call->small, 2);
+        gl_reply(call, call->small, 2, NULL);
     } else if (s->stopping) {
         call->counted ? gl_count_end(call, GL_OK) : (void)0;
         gl_end(call, GL_CANCELLED, "the service stops");
@@ -810,7 +862,7 @@ static inline void gl_health(gl_call *call, const uint8_t *data, size_t size)
         gl_count_end(call, GL_OK);
         call->small[GL_PREFIX] = GL_TAG_VARINT(1);
         call->small[GL_PREFIX + 1] = gl_is_serving(s) ? GL_SERVING : GL_NOT_SERVING;
-        gl_reply(call, call->small, 2);
+        gl_reply(call, call->small, 2, NULL);
         return;
     }
     if (!permitted) {
@@ -1361,11 +1413,11 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
         gl_take_fields(&call->headers, &job->headers);
         gl_take_fields(&call->trailers, &job->trailers);
         if (job->kind == GL_JOB_UNPACK && code == GL_OK) {
-            uint8_t *body = job->answer;
+            uint8_t *body = job->memory;
             /* What came was smaller than what it holds. Without room for it that is freed with
              * the job. */
             if (gl_charge(call, job->answer_bytes > GL_LARGE ? job->answer_bytes : 0)) {
-                job->answer = NULL;
+                job->memory = NULL;
                 gl_message(call, 0, body, job->answer_bytes, body);
             }
         } else if (code != GL_OK) {
@@ -1383,15 +1435,15 @@ static inline void gl_job_done(gl_server *s, gl_job *job)
             else
                 gl_pump(call);
         } else {
-            uint8_t *answer = job->answer;
-            job->answer = NULL;
+            uint8_t *memory = job->memory;
+            job->memory = NULL;
             /* Its request is freed: while it waits for its client it takes what it has. */
             if (job->answer_bytes < call->charged)
                 gl_recharge(s, &call->charged, job->answer_bytes);
             call->ending |= job->finished != 0;
             if (call->counted && gl_is_unary(call))
                 gl_count_end(call, GL_OK);
-            gl_reply(call, answer, job->answer_bytes);
+            gl_reply(call, job->answer, job->answer_bytes, memory);
         }
     }
     gl_snapshot_drop(s, job->snapshot);

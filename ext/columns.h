@@ -33,10 +33,20 @@ static inline size_t gl_find_unknown_claim(const uint16_t *claims, size_t n, siz
     return n;
 }
 
+/* Eight at a time are one store, which is a quarter quicker. */
 static inline void gl_map8(const uint16_t *claims, size_t n, const uint8_t *column, uint8_t *out)
 {
-    GL_UNROLL
-    for (size_t i = 0; i < n; i++)
+    size_t i = 0;
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    for (; i + 8 <= n; i += 8) {
+        uint64_t word = 0;
+        for (unsigned k = 0; k < 8; k++)
+            word |= (uint64_t)column[claims[i + k]] << 8 * k;
+        memcpy(out + i, &word, 8);
+    }
+#endif
+    for (; i < n; i++)
         out[i] = column[claims[i]];
 }
 
@@ -53,6 +63,71 @@ static inline void gl_map48(const uint16_t *claims, size_t n, const char *column
 {
     for (size_t i = 0; i < n; i++)
         memcpy(out + 6 * i, column + 6 * (size_t)claims[i], 6);
+}
+
+/* The result of a lookup: a country's two letters, a status, and the number of this pair. There
+ * are a tenth as many results as claims, so they are what is counted; the numbers of addresses of
+ * each country and each status follow from it. */
+typedef uint32_t gl_result;
+
+/* Numbers of a Status are below this. */
+#define GL_STATUSES 8
+
+static inline gl_result gl_make_result(uint16_t letters, unsigned status, unsigned number)
+{
+    return letters | status << 16 | number << 19;
+}
+
+static inline uint16_t gl_result_letters(gl_result result)
+{
+    return (uint16_t)result;
+}
+
+static inline unsigned gl_result_status(gl_result result)
+{
+    return result >> 16 & (GL_STATUSES - 1);
+}
+
+static inline unsigned gl_result_number(gl_result result)
+{
+    return result >> 19;
+}
+
+/* Results that are taken at a time: see gl_put_results. */
+#define GL_RESULTS 256
+
+/* Writes letters and statuses of claims, and counts their results. A batch of results is read and
+ * counted, and then split: the second loop is one of vectors. There are two tallies because a
+ * roster often repeats a result, and each addition would wait for the one before. */
+GL_INLINE void gl_put_results(const gl_result *restrict by_claim, const uint16_t *restrict claims,
+                              size_t n, uint16_t *restrict countries, uint8_t *restrict statuses,
+                              uint32_t *restrict even, uint32_t *restrict odd, int isa)
+{
+    gl_result batch[GL_RESULTS];
+
+    (void)isa;
+    while (n > 0) {
+        unsigned m = n < GL_RESULTS ? (unsigned)n : GL_RESULTS, i = 0;
+        GL_UNROLL
+        for (; i + 2 <= m; i += 2) {
+            batch[i] = by_claim[claims[i]];
+            batch[i + 1] = by_claim[claims[i + 1]];
+            even[gl_result_number(batch[i])]++;
+            odd[gl_result_number(batch[i + 1])]++;
+        }
+        if (i < m) {
+            batch[i] = by_claim[claims[i]];
+            even[gl_result_number(batch[i])]++;
+        }
+        for (i = 0; i < m; i++)
+            countries[i] = gl_result_letters(batch[i]);
+        for (i = 0; i < m; i++)
+            statuses[i] = (uint8_t)gl_result_status(batch[i]);
+        claims += m;
+        countries += m;
+        statuses += m;
+        n -= m;
+    }
 }
 
 /* Adds to counts[value]. Each value has four counters, because a column often repeats a value

@@ -27,9 +27,11 @@ typedef struct {
     unsigned (*claim)(const gl_table_handle *table, const gl_request *request);
     /* Begins the answer to a request whose addresses have whole lengths, and whose groups, if there
      * are some, add up to them (gl_are_groups_of); `outcomes` has a byte for each claim, or is NULL
-     * where no region set was asked for. NULL: there is no memory. */
+     * where no region set was asked for. Around its response there is to be room for `before` and
+     * `after` bytes. NULL: there is no memory. */
     gl_answer *(*begin)(const gl_table_handle *table, const gl_results *results,
-                        const uint8_t *outcomes, const gl_request *request, size_t n);
+                        const uint8_t *outcomes, const gl_request *request, size_t n,
+                        size_t before, size_t after);
     /* Classifies the next piece, a millisecond at most; 0: that was the last one. */
     int (*step)(gl_answer *answer);
     /* After the last step: addresses of each status; addresses, or participants of a roster in
@@ -39,9 +41,11 @@ typedef struct {
     const uint64_t *(*reasons)(const gl_answer *answer);
     /* Addresses by kind of network, GL_NETWORK_KINDS numbers. */
     const uint64_t *(*networks)(const gl_answer *answer);
-    /* Bytes of the ClassifyRosterResponse without what names its dataset, and these bytes; to be written once. */
-    size_t (*size)(const gl_answer *answer);
-    uint8_t *(*write)(gl_answer *answer, uint8_t *out);
+    /* Writes the ClassifyRosterResponse without what names its dataset, once: where it begins, and
+     * its bytes. */
+    uint8_t *(*write)(gl_answer *answer, size_t *bytes);
+    /* The memory that has the response in it, which is the caller's to free from now on. */
+    uint8_t *(*take)(gl_answer *answer);
     void (*end)(gl_answer *answer);
     /* Appends the addresses of items to a roster, which has room for them. */
     void (*read_items)(const gl_table_handle *table, const struct gl_item *items, size_t n,

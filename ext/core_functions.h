@@ -19,21 +19,40 @@ static unsigned gl_api_claim(const gl_table_handle *table, const gl_request *req
     return table->isa->claim_packed(table->table, request->addresses, request->bytes);
 }
 
-static gl_answer *gl_api_begin(const gl_table_handle *table, const gl_results *results,
-                               const uint8_t *outcomes, const gl_request *request, size_t n)
-{
-    gl_answer *answer = calloc(1, sizeof *answer);
+/* An answer, and the memory of its response. */
+typedef struct {
+    gl_answer answer;
+    uint8_t *memory;
+} gl_api_answer;
 
-    if (answer == NULL)
-        return NULL;
-    answer->isa = table->isa;
-    answer->table = table->table;
-    answer->results = results;
-    answer->outcome = outcomes;
-    if (gl_answer_begin(answer, request, n))
-        return answer;
+static void gl_api_end(gl_answer *answer)
+{
+    free(((gl_api_answer *)answer)->memory);
     free(answer->memory);
     free(answer);
+}
+
+static gl_answer *gl_api_begin(const gl_table_handle *table, const gl_results *results,
+                               const uint8_t *outcomes, const gl_request *request, size_t n,
+                               size_t before, size_t after)
+{
+    gl_api_answer *a = calloc(1, sizeof *a);
+    size_t room = gl_answer_room(results, request, n);
+
+    if (a == NULL)
+        return NULL;
+    before += (before + gl_answer_head(n)) % 2; /* the column of countries is aligned */
+    a->answer.isa = table->isa;
+    a->answer.table = table->table;
+    a->answer.results = results;
+    a->answer.outcome = outcomes;
+    a->memory = malloc(before + room + after);
+    if (a->memory != NULL) {
+        a->answer.response = a->memory + before;
+        if (gl_answer_begin(&a->answer, request, n))
+            return &a->answer;
+    }
+    gl_api_end(&a->answer);
     return NULL;
 }
 
@@ -63,20 +82,18 @@ static const uint64_t *gl_api_networks(const gl_answer *answer)
     return answer->by_network;
 }
 
-static size_t gl_api_size(const gl_answer *answer)
+static uint8_t *gl_api_write(gl_answer *answer, size_t *bytes)
 {
-    return gl_answer_bytes(answer);
+    *bytes = (size_t)(gl_answer_write(answer, answer->response) - answer->response);
+    return answer->response;
 }
 
-static uint8_t *gl_api_write(gl_answer *answer, uint8_t *out)
+static uint8_t *gl_api_take(gl_answer *answer)
 {
-    return gl_answer_write(answer, out);
-}
+    uint8_t *memory = ((gl_api_answer *)answer)->memory;
 
-static void gl_api_end(gl_answer *answer)
-{
-    free(answer->memory);
-    free(answer);
+    ((gl_api_answer *)answer)->memory = NULL;
+    return memory;
 }
 
 static void gl_api_read_items(const gl_table_handle *table, const gl_item *items, size_t n,
@@ -92,7 +109,7 @@ static void gl_api_classify(const gl_table_handle *table, const gl_roster *roste
 
 static const gl_core_api gl_core_functions = {
     gl_api_claim,   gl_api_begin,    gl_api_step,       gl_api_statuses, gl_api_verdicts,
-    gl_api_reasons, gl_api_networks, gl_api_size,       gl_api_write,    gl_api_end,
+    gl_api_reasons, gl_api_networks, gl_api_write,      gl_api_take,     gl_api_end,
     gl_api_read_items, gl_api_classify,
 };
 

@@ -26,6 +26,10 @@
        (t, packed, n, out, isa), __VA_ARGS__)                                                  \
     DO(void, , classify_roster, (const gl_table *t, const gl_roster *roster, uint16_t *out),   \
        (t, roster, out, isa), __VA_ARGS__)                                                     \
+    DO(void, , put_results,                                                                    \
+       (const gl_result *by_claim, const uint16_t *claims, size_t n, uint16_t *countries,      \
+        uint8_t *statuses, uint32_t *even, uint32_t *odd),                                     \
+       (by_claim, claims, n, countries, statuses, even, odd, isa), __VA_ARGS__)                \
     DO(size_t, return, count_selected, (const gl_selection *s), (s, isa), __VA_ARGS__)         \
     DO(void, , select, (const gl_selection *s, uint32_t *out), (s, out, isa), __VA_ARGS__)     \
     DO(size_t, return, roaring_measure,                                                        \

@@ -154,13 +154,49 @@ static int gl_write_pending(gl_connection *c)
     return 1;
 }
 
+/* Takes from the output what was written of it. */
+static void gl_drop_written(gl_output *o, size_t written)
+{
+    while (written > 0) {
+        struct iovec *first = o->pieces + o->first_piece;
+        size_t n = written < first->iov_len ? written : first->iov_len;
+        first->iov_base = (uint8_t *)first->iov_base + n;
+        first->iov_len -= n;
+        o->bytes -= n;
+        written -= n;
+        if (first->iov_len == 0)
+            o->first_piece++;
+    }
+}
+
+/* Writes the output, as far as the socket takes it; 0: it closed the connection. */
+static int gl_write_output(gl_connection *c)
+{
+    gl_output *o = &c->server->output;
+
+    while (o->bytes > 0) {
+        struct msghdr message = {.msg_iov = o->pieces + o->first_piece,
+                                 .msg_iovlen = o->piece_count - o->first_piece};
+        ssize_t n = sendmsg(c->descriptor, &message, MSG_NOSIGNAL);
+        if (n > 0) {
+            gl_drop_written(o, (size_t)n);
+            c->heard = c->server->now; /* its other end is there */
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+            break;
+        } else {
+            gl_close(c);
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Has libnghttp2 write frames; returns their bytes, or -1 after it closed the connection. */
 static ssize_t gl_fill_output(gl_connection *c)
 {
-    uint8_t *output = c->server->output;
-    size_t fill = 0;
+    gl_output *o = &c->server->output;
 
-    while (fill < GL_OUTPUT) {
+    while (o->bytes < GL_OUTPUT) {
         const uint8_t *data;
         ssize_t n = nghttp2_session_mem_send(c->session, &data);
         if (n == 0)
@@ -169,23 +205,72 @@ static ssize_t gl_fill_output(gl_connection *c)
             gl_close(c);
             return -1;
         }
-        memcpy(output + fill, data, (size_t)n);
-        fill += (size_t)n;
+        gl_add_copied(o, data, (size_t)n);
     }
-    return (ssize_t)fill;
+    return (ssize_t)o->bytes;
+}
+
+/* Keeps what the socket did not take of the output; 0: it closed the connection. */
+static int gl_keep_pending(gl_connection *c)
+{
+    const gl_output *o = &c->server->output;
+    uint8_t *at = malloc(o->bytes);
+
+    if (at == NULL) {
+        gl_close(c);
+        return 0;
+    }
+    c->pending = at;
+    c->pending_at = 0;
+    c->pending_bytes = o->bytes;
+    for (unsigned i = o->first_piece; i < o->piece_count; i++) {
+        memcpy(at, o->pieces[i].iov_base, o->pieces[i].iov_len);
+        at += o->pieces[i].iov_len;
+    }
+    return 1;
+}
+
+/* Begins another write: nothing refers to the answers of the last one any more. */
+static void gl_next_output(gl_output *o)
+{
+    while (o->over_count > 0)
+        free(o->over[--o->over_count]);
+    o->number++;
+    o->bytes = o->copied_bytes = 0;
+    o->piece_count = o->first_piece = 0;
+}
+
+/* Sends frames, or keeps them as pending; returns their bytes, or -1 after it closed the
+ * connection. */
+static ssize_t gl_send_frames(gl_connection *c)
+{
+    gl_output *o = &c->server->output;
+    ssize_t fill = gl_fill_output(c);
+
+    if (fill > 0 && c->tls == NULL && !gl_write_output(c))
+        fill = -1;
+    if (fill > 0 && c->tls != NULL) {
+        ssize_t n = gl_write(c, o->copied, o->copied_bytes); /* nothing is uncopied */
+        if (n < 0)
+            fill = -1;
+        else
+            gl_drop_written(o, (size_t)n);
+    }
+    if (fill > 0 && o->bytes > 0 && !gl_keep_pending(c))
+        fill = -1;
+    gl_next_output(o);
+    return fill;
 }
 
 /* Sends what there is to send, and goes on with what waited for that. */
 static void gl_flush(gl_connection *c)
 {
-    gl_server *s = c->server;
-
     if (c->closed || c->closing == 2 || c->handshaking)
         return;
     if (c->unslotted > 0)
         gl_settle_slots(c);
     for (unsigned round = 0;; round++) {
-        ssize_t fill, n;
+        ssize_t fill;
         int pumped = 0;
         if (!gl_write_pending(c))
             break;
@@ -193,7 +278,7 @@ static void gl_flush(gl_connection *c)
             gl_again(c);
             break;
         }
-        fill = gl_fill_output(c);
+        fill = gl_send_frames(c);
         if (fill < 0)
             return;
         while (c->pump != NULL && !c->closing) {
@@ -205,19 +290,6 @@ static void gl_flush(gl_connection *c)
         }
         if (fill == 0 && !pumped)
             break;
-        n = fill > 0 ? gl_write(c, s->output, (size_t)fill) : 0;
-        if (n < 0)
-            return;
-        if (n < fill) {
-            c->pending_at = 0;
-            c->pending_bytes = (size_t)(fill - n);
-            c->pending = malloc(c->pending_bytes);
-            if (c->pending == NULL) {
-                gl_close(c);
-                return;
-            }
-            memcpy(c->pending, s->output + n, c->pending_bytes);
-        }
     }
     if (c->closed)
         return;
@@ -874,7 +946,7 @@ static void gl_server_free(gl_server *s)
         free(s->allow.names[m]);
     }
     free(s->input);
-    free(s->output);
+    free(s->output.copied);
     gl_jobs_destroy(&s->rosters);
     gl_jobs_destroy(&s->rare);
     gl_jobs_destroy(&s->done);
@@ -905,8 +977,9 @@ static gl_server *gl_server_new(void)
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     s->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     s->input = malloc(GL_LARGE_TURN);
-    s->output = malloc(2 * GL_OUTPUT);
-    if (s->epoll < 0 || s->wake < 0 || s->input == NULL || s->output == NULL ||
+    s->output.copied = malloc(2 * GL_OUTPUT);
+    s->output.number = 1; /* 0: never */
+    if (s->epoll < 0 || s->wake < 0 || s->input == NULL || s->output.copied == NULL ||
         s->private_meter == NULL ||
         !gl_http2_open(s) || epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->wake, &event) != 0) {
         int error = errno;

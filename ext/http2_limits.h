@@ -40,6 +40,8 @@ enum {
     GL_LARGE_TURN = 262144,
     /* Bytes that are written to a connection in a turn. More waits in libnghttp2. */
     GL_OUTPUT = 131072,
+    /* Pieces of a write: see GL_UNCOPIED. */
+    GL_PIECES = 128,
     /* Connections that are accepted in a turn. */
     GL_ACCEPTS = 64,
     /* Events that are taken from the system in a turn. */
@@ -98,6 +100,12 @@ enum {
  * has another. */
 #ifndef GL_LARGE
 #define GL_LARGE 65536
+#endif
+
+/* Bytes of an answer in a frame from which on they are not copied before they are written: a piece
+ * costs as much as to copy a thousand. The same. */
+#ifndef GL_UNCOPIED
+#define GL_UNCOPIED 4096
 #endif
 
 #endif

@@ -299,6 +299,10 @@ static int gl_on_data(nghttp2_session *session, uint8_t flags, int32_t stream,
                 return NGHTTP2_ERR_CALLBACK_FAILURE;
         }
     }
+    /* A message that fits the window needs no update of it, which would be a write of its own. */
+    if (call != NULL && call->method != NULL && gl_is_unary(call) &&
+        call->size <= GL_STREAM_WINDOW - GL_PREFIX)
+        return nghttp2_session_consume_connection(session, taken);
     return nghttp2_session_consume(session, stream, taken);
 }
 
@@ -401,6 +405,7 @@ static inline int gl_http2_open(gl_server *s)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, gl_on_frame_sent);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, gl_on_stream_close);
     nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, gl_frame_size);
+    nghttp2_session_callbacks_set_send_data_callback(callbacks, gl_on_send_data);
     nghttp2_option_set_no_auto_window_update(option, 1);
     /* It would keep as many as may be open, 300 kB for each connection. DATA on a closed stream
      * is ignored therefore, and not refused. */

@@ -60,7 +60,8 @@ typedef struct gl_job {
     int finished; /* the call ends with it, though it is a stream */
     int more;     /* it is asked for another answer when this one was taken */
     char *text;
-    uint8_t *answer;
+    uint8_t *answer; /* in `memory` */
+    uint8_t *memory;
     size_t answer_bytes;
     gl_fields headers, trailers;
 } gl_job;
@@ -84,7 +85,7 @@ static inline void gl_job_free(gl_job *job)
     free(job->metadata);
     free(job->identities);
     free(job->text);
-    free(job->answer);
+    free(job->memory);
     free(job->headers.at);
     free(job->trailers.at);
     free(job);

@@ -12,19 +12,11 @@
 #include "participants.h"
 #include "wire.h"
 
-/* Numbers of a Status are below this. */
-#define GL_STATUSES 8
-
 /* Addresses in a step: texts take a millisecond. */
 #define GL_STEP_ADDRESSES 65536
 
 /* Addresses that are classified and counted at a time, while they are in the cache. */
 #define GL_COLUMN_CHUNK GL_MARKS
-
-/* The result of a lookup: a country's two letters, a status, and the number of this pair. There
- * are a tenth as many results as claims, so they are what is counted; the numbers of addresses of
- * each country and each status follow from it. */
-typedef uint32_t gl_result;
 
 typedef struct gl_results {
     gl_result *by_claim;
@@ -34,25 +26,6 @@ typedef struct gl_results {
     uint8_t *networks; /* by claim, a bit for each Network; NULL: the dataset has no lists */
 } gl_results;
 
-static inline gl_result gl_make_result(uint16_t letters, unsigned status, unsigned number)
-{
-    return letters | status << 16 | number << 19;
-}
-
-static inline uint16_t gl_result_letters(gl_result result)
-{
-    return (uint16_t)result;
-}
-
-static inline unsigned gl_result_status(gl_result result)
-{
-    return result >> 16 & (GL_STATUSES - 1);
-}
-
-static inline unsigned gl_result_number(gl_result result)
-{
-    return result >> 19;
-}
 
 /* Index of a pair among all that there could be, in alphabetical order. */
 static inline unsigned gl_result_index(uint16_t letters, unsigned status)
@@ -112,6 +85,7 @@ typedef struct gl_answer {
     size_t n, done;
     size_t positions; /* participants, if the roster comes in groups; else addresses */
     void *memory;
+    uint8_t *response; /* where it will be written, with room for gl_answer_room; NULL: elsewhere */
     uint16_t *claims; /* NULL: they are not kept */
     uint16_t *countries; /* the columns, one item for each address: two letters, ... */
     uint8_t *statuses;
@@ -132,6 +106,12 @@ typedef struct gl_answer {
     uint64_t *words[3];
 } gl_answer;
 
+/* Bytes before the column of countries, whose items are of two bytes. */
+static inline size_t gl_answer_head(size_t n)
+{
+    return n > 0 ? gl_number_bytes(n) + gl_field_bytes(2 * n) - 2 * n : 0;
+}
+
 /* Begins the answer to a request of `n` whole addresses, to which its groups add up. `results` and
  * `outcome` have all claims of `table`; without `outcome`, groups mean nothing. Returns 0 when there is no memory; free(a->memory) is due in either case. */
 static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_t n)
@@ -143,10 +123,10 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     size_t bitmaps = a->outcome != NULL ? 3 : 0;
     size_t words = bitmaps * GL_CONTAINER_WORDS * sizeof(uint64_t);
     size_t tally = 2 * a->results->count * sizeof(uint32_t);
-    size_t kept = a->keeps_claims ? n : 0;
+    size_t kept = a->keeps_claims ? n : 0, own = a->response == NULL ? n : 0;
     /* The widest items first, so that all are aligned. */
     uint8_t *next = malloc(words + bitmaps * containers * sizeof(gl_container) + tally + sizes +
-                           (n + kept) * sizeof(uint16_t) + n + (bitmaps ? positions : 0) +
+                           (own + kept) * sizeof(uint16_t) + own + (bitmaps ? positions : 0) +
                            (a->results->networks != NULL ? n : 0) + 1);
 
     a->memory = next;
@@ -170,10 +150,16 @@ static inline int gl_answer_begin(gl_answer *a, const gl_request *request, size_
     a->participants.sizes = (const uint32_t *)next;
     if (grouped)
         gl_unpack_groups(request, (uint32_t *)next);
-    a->countries = (uint16_t *)(next + sizes);
-    a->claims = kept ? a->countries + n : NULL;
-    a->statuses = (uint8_t *)(a->countries + n + kept);
-    a->outcomes = a->participants.out = a->statuses + n;
+    next += sizes;
+    a->claims = kept ? (uint16_t *)next : NULL;
+    next += kept * sizeof(uint16_t);
+    a->countries = (uint16_t *)next;
+    a->statuses = next + own * sizeof(uint16_t);
+    a->outcomes = a->participants.out = a->statuses + own;
+    if (a->response != NULL) { /* where they stay: to copy them would take as long as to write them */
+        a->countries = (uint16_t *)(a->response + gl_answer_head(n));
+        a->statuses = (uint8_t *)(a->countries + n) + (n > 0 ? gl_field_bytes(n) - n : 0);
+    }
     a->networks = a->outcomes + (bitmaps ? positions : 0);
     return 1;
 }
@@ -196,16 +182,9 @@ static inline void gl_answer_classify_texts(gl_answer *a, size_t n, uint16_t *ou
     a->isa->classify_roster(a->table, &roster, out);
 }
 
-/* Writes the columns for the claims of the next addresses, and counts them. There are two tallies
- * because a roster often repeats a result, and each addition would wait for the one before. */
-static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *restrict claims, size_t n)
+/* Writes the columns for the claims of the next addresses, and counts them. */
+static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *claims, size_t n)
 {
-    const gl_result *restrict by_claim = a->results->by_claim;
-    uint16_t *restrict countries = a->countries + a->done;
-    uint8_t *restrict statuses = a->statuses + a->done;
-    uint32_t *restrict even = a->tally[0], *restrict odd = a->tally[1];
-    size_t i = 0;
-
     if (a->claims != NULL)
         memcpy(a->claims + a->done, claims, n * sizeof *claims);
     if (a->grouped)
@@ -214,22 +193,8 @@ static inline void gl_answer_add_columns(gl_answer *a, const uint16_t *restrict 
         gl_map8(claims, n, a->outcome, a->outcomes + a->done);
     if (a->results->networks != NULL)
         gl_map8(claims, n, a->results->networks, a->networks + a->done);
-    GL_UNROLL
-    for (; i + 2 <= n; i += 2) {
-        gl_result one = by_claim[claims[i]], two = by_claim[claims[i + 1]];
-        countries[i] = gl_result_letters(one);
-        countries[i + 1] = gl_result_letters(two);
-        statuses[i] = (uint8_t)gl_result_status(one);
-        statuses[i + 1] = (uint8_t)gl_result_status(two);
-        even[gl_result_number(one)]++;
-        odd[gl_result_number(two)]++;
-    }
-    if (i < n) {
-        gl_result last = by_claim[claims[i]];
-        countries[i] = gl_result_letters(last);
-        statuses[i] = (uint8_t)gl_result_status(last);
-        even[gl_result_number(last)]++;
-    }
+    a->isa->put_results(a->results->by_claim, claims, n, a->countries + a->done,
+                        a->statuses + a->done, a->tally[0], a->tally[1]);
 }
 
 static inline gl_selection gl_answer_selection(const gl_answer *a, unsigned verdict)
@@ -339,10 +304,31 @@ static inline size_t gl_answer_bytes(const gl_answer *a)
     return bytes;
 }
 
+/* Bytes of the response at most, whatever its addresses are: for gl_answer.response. */
+static inline size_t gl_answer_room(const gl_results *results, const gl_request *request, size_t n)
+{
+    size_t positions = request->groups != NULL ? request->participants : n;
+    size_t containers = (positions + GL_CONTAINER - 1) / GL_CONTAINER;
+    size_t most = n < results->count ? n : results->count, bytes;
+
+    /* Each container as positions or bits, whichever is smaller, and what stands before it. */
+    bytes = 2 * positions < containers * GL_BITSET_BYTES ? 2 * positions
+                                                         : containers * GL_BITSET_BYTES;
+    bytes = gl_field_bytes(gl_roaring_header(containers, 0) + containers + bytes) * 3;
+    bytes += gl_answer_head(n) + 2 * n + gl_field_bytes(n);
+    bytes += most * gl_field_bytes(gl_entry_bytes((uint32_t)n));
+    bytes += gl_field_bytes(positions) + GL_REASONS * gl_field_bytes(gl_reason_count_bytes(positions));
+    bytes += gl_number_bytes(positions);
+    if (results->networks != NULL)
+        bytes += gl_field_bytes(n) + GL_NETWORK_KINDS * gl_field_bytes(gl_reason_count_bytes(n));
+    return bytes;
+}
+
 static inline uint8_t *gl_put_column(uint8_t *out, unsigned field, const void *column, size_t bytes)
 {
     out = gl_put_field(out, field, bytes);
-    memcpy(out, column, bytes);
+    if (out != column)
+        memcpy(out, column, bytes);
     return out + bytes;
 }
 

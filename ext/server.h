@@ -14,6 +14,8 @@
 #include "slots.h"
 #include "tls.h"
 
+#include <sys/uio.h>
+
 enum { GL_LISTENERS = 16 };
 
 /* How a method is answered. */
@@ -119,6 +121,7 @@ struct gl_call {
     const uint8_t *out;
     size_t out_bytes, sent;
     uint8_t *owned; /* where it is not `small` or static */
+    uint64_t lent; /* the last write that had pieces of it: gl_output.number */
     char *text;     /* of the status */
     gl_fields headers, trailers; /* of a handler's own */
     uint8_t *metadata; /* for Python: name, 0, value, 0, ... as sizes and bytes */
@@ -166,6 +169,20 @@ struct gl_connection {
     size_t identities_bytes;
 };
 
+/* What is about to be written to a connection: bytes of libnghttp2, which are copied, and pieces of
+ * large answers, which are not. */
+typedef struct {
+    uint8_t *copied; /* room for 2 * GL_OUTPUT */
+    size_t copied_bytes;
+    size_t bytes; /* of all pieces, as far as they are not written */
+    struct iovec pieces[GL_PIECES];
+    unsigned piece_count, first_piece; /* the ones before it are written */
+    uint64_t number; /* of this write */
+    /* Answers with pieces in this write whose calls are over. */
+    uint8_t *over[GL_PIECES];
+    unsigned over_count;
+} gl_output;
+
 struct gl_server {
     gl_server_settings settings;
     gl_method *methods;
@@ -200,7 +217,8 @@ struct gl_server {
     int serving;
     int stopping;
     uint64_t stop_at, cut_off_at, next_pause;
-    uint8_t *input, *output;
+    uint8_t *input;
+    gl_output output;
 
     /* Shared. The queues have their own locks; `lock` guards what stands behind it. */
     gl_job_queue rosters, rare, done;

@@ -6,6 +6,7 @@
  * it; bit 1, its answers are not read before the end; the rest, in pieces of how many bytes.
  */
 #define GL_LARGE 100 /* so that short inputs have large rosters */
+#define GL_UNCOPIED 64 /* and large answers */
 
 #include "check.h"
 #include "event_loop.h"
@@ -13,7 +14,8 @@
 enum { CLAIMS = 4, CALLS = 5, STREAMS = 3 };
 
 struct gl_answer {
-    size_t n;
+    size_t n, before;
+    uint8_t *memory;
     uint64_t statuses[GL_STATUSES], verdicts[3], reasons[GL_REASONS], networks[GL_NETWORK_KINDS];
 };
 
@@ -24,13 +26,16 @@ static unsigned find_claim(const gl_table_handle *table, const gl_request *reque
 }
 
 static gl_answer *begin(const gl_table_handle *table, const gl_results *results,
-                        const uint8_t *outcomes, const gl_request *request, size_t n)
+                        const uint8_t *outcomes, const gl_request *request, size_t n,
+                        size_t before, size_t after)
 {
     gl_answer *answer = calloc(1, sizeof *answer);
 
     (void)table;
     (void)results;
     (void)request;
+    answer->before = before;
+    answer->memory = malloc(before + 2 * n + after);
     answer->n = answer->statuses[1] = n;
     answer->verdicts[1] = outcomes != NULL ? n : 0;
     return answer;
@@ -62,24 +67,28 @@ static const uint64_t *networks(const gl_answer *answer)
     return answer->networks;
 }
 
-static size_t size_of(const gl_answer *answer)
+static uint8_t *write_all(gl_answer *answer, size_t *bytes)
 {
-    return 2 * answer->n;
+    *bytes = 2 * answer->n;
+    return memset(answer->memory + answer->before, 'x', *bytes);
 }
 
-static uint8_t *write_all(gl_answer *answer, uint8_t *out)
+static uint8_t *take(gl_answer *answer)
 {
-    memset(out, 'x', 2 * answer->n);
-    return out + 2 * answer->n;
+    uint8_t *memory = answer->memory;
+
+    answer->memory = NULL;
+    return memory;
 }
 
 static void end(gl_answer *answer)
 {
+    free(answer->memory);
     free(answer);
 }
 
 static const gl_core_api core = {find_claim, begin,   step,      statuses, verdicts,
-                                 reasons,    networks, size_of,  write_all, end};
+                                 reasons,    networks, write_all, take,    end,      NULL,     NULL};
 
 static gl_meter meter;
 static gl_slots calls = {.free = CALLS}, streams = {.free = STREAMS};

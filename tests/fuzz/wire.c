@@ -399,6 +399,21 @@ static void check_answer(const gl_request *request, int asked)
         uint8_t *out = malloc(bytes_of);
         CHECK(out != NULL && gl_answer_write(&answer, out) == out + bytes_of);
         check_response((bytes){out, out + bytes_of}, claims, n, of, positions, request, asked);
+        /* Written where it is sent from, it is the same, and fits. */
+        gl_answer placed = {.isa = gl_isas + i, .table = &table, .results = &results,
+                            .outcome = asked ? outcomes : NULL};
+        size_t pad = gl_answer_head(n) % 2, room = gl_answer_room(&results, request, n);
+        uint8_t *place = malloc(pad + room);
+        CHECK(place != NULL);
+        placed.response = place + pad;
+        CHECK(gl_answer_begin(&placed, request, n));
+        do
+            gl_answer_step(&placed);
+        while (placed.done < n);
+        CHECK(gl_answer_write(&placed, place + pad) == place + pad + bytes_of);
+        CHECK(memcmp(place + pad, out, bytes_of) == 0);
+        free(placed.memory);
+        free(place);
         /* The bitmaps, too, are the same on each path. */
         CHECK(right == NULL || (size == bytes_of && memcmp(right, out, size) == 0));
         free(right);
