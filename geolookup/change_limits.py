@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
+from geolookup.answer.claims import Network
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.errors import GeoLookupError
 
@@ -28,8 +29,8 @@ class ChangeLimits:
     """What is accepted of a new dataset.
 
     Attributes:
-        max_change: by code, `EVERY_CODE` or `DISPUTED`: the largest change, as a share
-            of what there was. What has no limit may change as it likes.
+        max_change: by code, `EVERY_CODE`, `DISPUTED` or kind of networks: the largest change,
+            as a share of what there was. What has no limit may change as it likes.
         min_coverage: the least share of the IPv4 space that has a country; None: the
             default of who asks.
     """
@@ -67,12 +68,12 @@ def read_part(text: str) -> Fraction:
 
 
 def read_limited(text: str) -> str:
-    """Return what a limit is about: a country's code, ``*`` or ``DISPUTED``.
+    """Return what a limit is about: a country's code, ``*``, ``DISPUTED`` or a kind of networks.
 
     Raises:
         LimitError: it is none of these.
     """
-    if text in (EVERY_CODE, DISPUTED) or text in COUNTRIES:
+    if text in (EVERY_CODE, DISPUTED) or text in COUNTRIES or text in Network.__members__:
         return text
     nearest = DISPUTED if text.upper() == DISPUTED else nearest_code(text)
     hint = f"; did you mean {nearest}?" if nearest else ""

@@ -13,7 +13,7 @@ from geolookup.answer.claims import NO_COUNTRY
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.answer.intervals import address_text
 from geolookup.cli.options import json_option, public_key_option
-from geolookup.cli.output import Progress, per_cent, table
+from geolookup.cli.output import Progress, per_cent, printable, table
 from geolookup.errors import GeoLookupError
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ _JSON_UNITS = {4: "address", 6: "/48"}
     metavar="CODE=SHARE",
     multiple=True,
     help="Exit with 1 if the code changed by more, such as CN=0.5%; '*' is each code without a "
-    "limit of its own, DISPUTED what became or ceased to be disputed. May be given again.",
+    "limit of its own, DISPUTED what became or ceased to be disputed, VPN networks of that kind. "
+    "May be given again.",
 )
 @click.option(
     "--manifest",
@@ -73,7 +74,7 @@ def show_difference(
       geolookup diff countries.geolookup new.geolookup --max-change CN=0.5% --max-change '*=5%'
       geolookup diff countries.geolookup new.geolookup --manifest geolookup.toml --json
 
-    With --json: old, new, ipv4, ipv6, exceeded (the limits that are).
+    With --json: old, new, ipv4, ipv6, network_lists, exceeded (the limits that are).
     """
     limits = {**_limits_of(manifest), **read_limits(max_change)}
     # Only this command needs it.
@@ -121,6 +122,10 @@ def _blocks(found: Difference) -> Iterator[str]:
             yield _codes(one, codes)
         if one.largest:
             yield _ranges(one)
+        if one.networks:
+            yield _networks(one)
+    if found.lists:
+        yield _lists(found)
     yield table([["old", found.old], ["new", found.new]])
 
 
@@ -194,6 +199,22 @@ def _ranges(one: FamilyDifference) -> str:
     return table(rows, right=(3,))
 
 
+def _networks(one: FamilyDifference) -> str:
+    rows = [["NETWORKS", "BEFORE", "GAINED", "LOST", "CHANGE"]]
+    for kind, found in one.networks.items():
+        amounts = (_shown(one, weight) for weight in (found.before, found.gained, found.lost))
+        rows.append([kind.name, *amounts, _percent(found.change)])
+    return table(rows, right=range(1, 5))
+
+
+def _lists(found: Difference) -> str:
+    rows = [["LIST OF NETWORKS", "RANGES BEFORE", "NOW"]]
+    for one in found.lists:
+        counts = ("none" if n is None else f"{n:,}" for n in (one.before, one.after))
+        rows.append([printable(one.name), *counts])
+    return table(rows, right=(1, 2))
+
+
 def _percent(change: Fraction | None) -> str:
     if change is None:
         return "new"
@@ -221,6 +242,9 @@ def _record(found: Difference, limits: Mapping[str, Fraction]) -> dict[str, Any]
         "old": found.old,
         "new": found.new,
         **{f"ipv{one.family}": _family_record(one) for one in found.families},
+        "network_lists": [
+            {"name": one.name, "before": one.before, "after": one.after} for one in found.lists
+        ],
         "exceeded": [
             {
                 "family": one.family,
@@ -269,6 +293,15 @@ def _family_record(one: FamilyDifference) -> dict[str, Any]:
             for code in _changed(one)
         },
         "largest": [moved(what) for what in one.largest],
+        "networks": {
+            kind.name: {
+                "before": weight(what.before),
+                "gained": weight(what.gained),
+                "lost": weight(what.lost),
+                "change": None if what.change is None else float(what.change),
+            }
+            for kind, what in one.networks.items()
+        },
     }
 
 

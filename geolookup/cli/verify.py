@@ -137,8 +137,12 @@ def _record(found: Verification) -> dict[str, Any]:
             {
                 "line": one.canary.line,
                 "expected": one.canary.expected,
+                "expected_networks": None
+                if one.canary.networks is None
+                else [kind.name for kind in one.canary.networks],
                 "country": one.country,
                 "status": one.status.name,
+                "networks": [kind.name for kind in one.networks],
             }
             for one in found.mismatched
         ],

@@ -7,6 +7,9 @@ in the old dataset, and the same throughout in the new one.
 
 IPv6 addresses that carry an IPv4 address are not counted where both datasets answer by
 that IPv4 address.
+
+Kinds of networks are compared by themselves: there a piece is a range whose kinds are the same
+throughout in either dataset.
 """
 
 from __future__ import annotations
@@ -15,12 +18,12 @@ import heapq
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import Final, NamedTuple, Self
 
-from geolookup.answer.claims import NO_COUNTRY, Status
+from geolookup.answer.claims import NO_COUNTRY, Network, Status
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.intervals import BITS, FAMILIES, Family
 from geolookup.change_limits import DISPUTED, EVERY_CODE
@@ -122,6 +125,43 @@ class CodeChange:
         return _share(self.gained.prefixes + self.lost.prefixes, self.before.prefixes)
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkChange:
+    """The changes of a kind of networks.
+
+    Attributes:
+        kind: the kind.
+        before: what was of this kind.
+        gained: what is of this kind now and was not.
+        lost: what was and is no longer.
+    """
+
+    kind: Network
+    before: Weight
+    gained: Weight
+    lost: Weight
+
+    @property
+    def change(self) -> Fraction | None:
+        """Addresses gained and lost, as a share of those before; None: there were none."""
+        return _share(self.gained.addresses + self.lost.addresses, self.before.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class ListChange:
+    """A list of networks in either dataset.
+
+    Attributes:
+        name: its name.
+        before: number of its ranges in the old dataset; None: it is not there.
+        after: the same of the new one.
+    """
+
+    name: str
+    before: int | None
+    after: int | None
+
+
 class MovedRange(NamedTuple):
     """A range whose addresses all changed from one country to the same other one.
 
@@ -146,11 +186,13 @@ class FamilyDifference:
         family: 4 or 6.
         pieces: by old and new state, how much changed from one to the other.
         largest: the largest ranges that moved, the largest first.
+        networks: the changes by kind of network, of the kinds that either dataset has.
     """
 
     family: Family
     pieces: Mapping[tuple[State, State], Weight]
     largest: tuple[MovedRange, ...]
+    networks: Mapping[Network, NetworkChange] = field(default_factory=dict)
 
     @cached_property
     def answered_before(self) -> Weight:
@@ -227,7 +269,7 @@ class ExceededLimit:
 
     Attributes:
         family: 4 or 6.
-        about: the code, or ``DISPUTED``.
+        about: the code, ``DISPUTED``, or the kind of networks.
         change: the change by addresses, as a share of what there was; None: there was
             nothing before.
         limit: the largest change that is allowed.
@@ -251,11 +293,13 @@ class Difference:
         old: id of the old dataset.
         new: id of the new one.
         families: IPv4 and IPv6.
+        lists: the lists of networks that either has, by name.
     """
 
     old: str
     new: str
     families: tuple[FamilyDifference, ...]
+    lists: tuple[ListChange, ...] = ()
 
     def exceeded(self, max_change: Mapping[str, Fraction]) -> tuple[ExceededLimit, ...]:
         """Return the limits that a change in either family exceeds, by addresses.
@@ -296,7 +340,7 @@ def compare(old: Dataset, new: Dataset, *, progress: Progress | None = None) -> 
                 progress(done + count, sum(totals))
 
         families.append(_compare_family(old, new, family, on_progress))
-    return Difference(old.id, new.id, tuple(families))
+    return Difference(old.id, new.id, tuple(families), _lists(old, new))
 
 
 def percent(share: Fraction) -> str:
@@ -318,12 +362,9 @@ def _compare_family(
     moves: list[tuple[int, int, int, int]] = []  # (size, -first, old, new), a heap
     moving: list[int] = [0, 0, 0, 0]  # first, end, old state, new state
     for first, end, pair in _pieces(old, new, family, (before, after, count), on_progress):
-        # The largest prefix begins or ends at the highest bit in which the ends differ;
-        # below and above it, each bit that is set is one prefix.
-        bit = (first ^ end).bit_length() - 1
-        middle = end >> bit << bit
-        addresses[pair] += end - first
-        prefixes[pair] += (middle - first).bit_count() + (end - middle).bit_count()
+        weight = _weight(first, end)
+        addresses[pair] += weight.addresses
+        prefixes[pair] += weight.prefixes
         was, is_ = divmod(pair, count)
         if was != is_ and codes[was] != codes[is_]:
             if moving[1] == first and (codes[moving[2]], codes[moving[3]]) == (
@@ -346,6 +387,50 @@ def _compare_family(
             MovedRange(-first, -first + size - 1, codes[was], codes[is_])
             for size, first, was, is_ in sorted(moves, reverse=True)
         ),
+        _networks(old, new, family),
+    )
+
+
+def _networks(old: Dataset, new: Dataset, family: Family) -> dict[Network, NetworkChange]:
+    """Return the changes by kind of network."""
+    if not old.network_lists and not new.network_lists:
+        return {}
+    before, after = (
+        [claim.networks & 0xFF for claim in one.claims] + [0] * (0x10000 - len(one.claims))
+        for one in (old, new)
+    )
+    weights = defaultdict[int, Weight](Weight)
+    for first, end, pair in _pieces(old, new, family, (before, after, 256), lambda _: None):
+        if pair:
+            weights[pair] += _weight(first, end)
+    found = {}
+    for kind in Network:
+        was = {pair: weight for pair, weight in weights.items() if pair >> 8 & kind.bit}
+        lost = [weight for pair, weight in was.items() if not pair & kind.bit]
+        gained = [weight for pair, weight in weights.items() if pair & kind.bit and pair not in was]
+        if was or gained:
+            found[kind] = NetworkChange(
+                kind,
+                before=sum(was.values(), Weight()),
+                gained=sum(gained, Weight()),
+                lost=sum(lost, Weight()),
+            )
+    return found
+
+
+def _weight(first: int, end: int) -> Weight:
+    """Return the weight of a piece from *first* up to *end*."""
+    # The largest prefix begins or ends at the highest bit in which the ends differ;
+    # below and above it, each bit that is set is one prefix.
+    bit = (first ^ end).bit_length() - 1
+    middle = end >> bit << bit
+    return Weight(end - first, (middle - first).bit_count() + (end - middle).bit_count())
+
+
+def _lists(old: Dataset, new: Dataset) -> tuple[ListChange, ...]:
+    before, after = ({one.name: one.ranges for one in each.network_lists} for each in (old, new))
+    return tuple(
+        ListChange(name, before.get(name), after.get(name)) for name in sorted({*before, *after})
     )
 
 
@@ -431,6 +516,12 @@ def _exceeded(one: FamilyDifference, max_change: Mapping[str, Fraction]) -> Iter
             continue
         if changed and (change is None or change > limit):
             yield ExceededLimit(one.family, code, change, limit)
+    for kind, moved in one.networks.items():
+        if kind.name not in max_change:
+            continue
+        change, limit = moved.change, max_change[kind.name]
+        if change is None or change > limit:
+            yield ExceededLimit(one.family, kind.name, change, limit)
     if DISPUTED in max_change:
         change, limit = one.disputed_change, max_change[DISPUTED]
         if change is None or change > limit:

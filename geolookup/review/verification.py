@@ -16,7 +16,7 @@ from typing import Final
 from geolookup import tomlfile
 from geolookup._core import parse
 from geolookup.answer.age import Age, KeptSource
-from geolookup.answer.claims import MAX_CLAIMS, NO_COUNTRY, Status
+from geolookup.answer.claims import MAX_CLAIMS, NO_COUNTRY, Network, Status
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.dataset import Dataset
 from geolookup.answer.embedded_ipv4 import EMBEDDED_NAT64_64
@@ -44,19 +44,33 @@ class Canary:
         location: file and line, such as ``canaries.csv:3``, which error texts name.
         line: the line alone, from 1; its position where a TOML file's lines are not known.
         address: the address, packed.
-        expected: a country's code; ``ZZ``: none; or the name of a status.
+        expected: a country's code; ``ZZ``: none; the name of a status; or empty: any answer.
+        networks: kinds that its network has, perhaps among others; empty: it has none; None:
+            it may have any.
     """
 
     location: str
     line: int
     address: bytes = field(repr=False)
     expected: str
+    networks: tuple[Network, ...] | None = None
 
     def accepts(self, answer: Answer) -> bool:
         """Say whether an answer is as expected. A code is accepted whether disputed or not."""
+        if self.networks is not None and (
+            not set(self.networks).issubset(answer.networks)
+            if self.networks
+            else answer.networks != ()
+        ):
+            return False
         if self.expected in _STATUSES:
             return answer.status.name == self.expected
-        return answer.country == self.expected
+        return self.expected in ("", answer.country)
+
+    def __str__(self) -> str:
+        """Return what is expected."""
+        kinds = [] if self.networks is None else [_shown(self.networks)]
+        return ", ".join([*filter(None, [self.expected]), *kinds])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +81,23 @@ class Mismatch:
         canary: the canary.
         country: the country in the answer.
         status: the status in the answer.
+        networks: the kinds of its network.
     """
 
     canary: Canary
     country: str
     status: Status
+    networks: tuple[Network, ...] = ()
 
     def __str__(self) -> str:
         found = f"{self.country} ({self.status.name})"
-        return f"{self.canary.location}: expected {self.canary.expected}, found {found}"
+        if self.canary.networks is not None:
+            found += f", {_shown(self.networks)}"
+        return f"{self.canary.location}: expected {self.canary}, found {found}"
+
+
+def _shown(networks: Sequence[Network]) -> str:
+    return " ".join(kind.name for kind in networks) or "no kind of network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +209,7 @@ def verify(
     for canary in canaries:
         answer = dataset.lookup(canary.address)
         if not canary.accepts(answer):
-            mismatched.append(Mismatch(canary, answer.country, answer.status))
+            mismatched.append(Mismatch(canary, answer.country, answer.status, answer.networks))
     return Verification(
         dataset=dataset.id,
         sections=sections,
@@ -245,9 +267,11 @@ def _coverage(dataset: Dataset, family: Family, on_progress: Callable[[int], Non
 def read_canaries(path: str | os.PathLike[str]) -> tuple[Canary, ...]:
     """Read a file of canaries: TOML if its name ends with ``.toml``, and CSV otherwise.
 
-    A line of CSV is ``address,code``; empty lines and those that begin with ``#`` say
-    nothing, and the first may be a header. In TOML each is a table ``[[canary]]`` with
-    ``address`` and ``code``, and a ``comment`` if you like.
+    A line of CSV is ``address,code`` or ``address,code,networks``; empty lines and those that
+    begin with ``#`` say nothing, and the first may be a header. In TOML each is a table
+    ``[[canary]]`` with ``address``, ``code`` and ``networks``, and a ``comment`` if you like.
+    Networks are kinds, in CSV with spaces between them, or ``none``; with them the code may be
+    missing.
 
     Raises:
         SourceError: it can't be read, holds no canary, or one that makes no sense. The
@@ -262,10 +286,15 @@ def read_canaries(path: str | os.PathLike[str]) -> tuple[Canary, ...]:
     return canaries
 
 
-def _canary(location: str, line: int, address: str, expected: str) -> Canary:
+def _canary(
+    location: str, line: int, address: str, expected: str, networks: Sequence[str] | None
+) -> Canary:
     packed = None if "%" in address else parse(address)
     if packed is None:
         raise SourceError(f"{location}: address: not an address")
+    kinds = None if networks is None else _kinds(location, networks)
+    if not expected and kinds is not None:
+        return Canary(location, line, packed, "", kinds)
     if expected not in COUNTRIES and expected != NO_COUNTRY and expected not in _STATUSES:
         nearest = nearest_code(expected)
         hint = f"; did you mean {nearest}?" if nearest else ""
@@ -273,10 +302,20 @@ def _canary(location: str, line: int, address: str, expected: str) -> Canary:
             f"{location}: code: expected a country's code in capitals, {NO_COUNTRY}, or one of"
             f" {', '.join(_STATUSES)}{hint}"
         )
-    return Canary(location, line, packed, expected)
+    return Canary(location, line, packed, expected, kinds)
 
 
-_Row = tuple[str, int, str, str]
+def _kinds(location: str, names: Sequence[str]) -> tuple[Network, ...]:
+    if list(names) == ["none"]:
+        return ()
+    if not names or not set(names) <= set(Network.__members__):
+        raise SourceError(
+            f"{location}: networks: expected none, or of {', '.join(Network.__members__)}"
+        )
+    return tuple(kind for kind in Network if kind.name in names)
+
+
+_Row = tuple[str, int, str, str, Sequence[str] | None]
 
 
 def _csv_rows(name: str, raw: bytes) -> Iterator[_Row]:
@@ -286,19 +325,22 @@ def _csv_rows(name: str, raw: bytes) -> Iterator[_Row]:
         if not line.strip() or line.startswith("#"):
             continue
         fields = [text.strip() for text in next(csv.reader([line]))]
-        if header and [text.lower() for text in fields[:2]] == ["address", "code"]:
+        names = [text.lower() for text in fields]
+        if header and names in (["address", "code"], ["address", "code", "networks"]):
             header = False
             continue
         header = False
         location = f"{name}:{number}"
-        if len(fields) != 2:
+        if len(fields) not in (2, 3):
             raise SourceError(f"{location}: expected address,code")
-        yield location, number, fields[0], fields[1]
+        # Of some canaries in a file the networks may be empty.
+        networks = fields[2].split() if len(fields) == 3 and fields[2] else None
+        yield location, number, fields[0], fields[1], networks
 
 
 def _toml_rows(name: str, raw: bytes) -> Iterator[_Row]:
     table = tomlfile.parse(raw, name, ("canary",), SourceError)
-    canaries = list(table.tables("canary", ("address", "code", "comment")))
+    canaries = list(table.tables("canary", ("address", "code", "networks", "comment")))
     # The library keeps no lines. Only a text of several lines could have such a line.
     header = re.compile(rb"\s*\[\[\s*canary\s*\]\]")
     lines = [n for n, line in enumerate(raw.splitlines(), start=1) if header.match(line)]
@@ -306,4 +348,6 @@ def _toml_rows(name: str, raw: bytes) -> Iterator[_Row]:
     for position, canary in enumerate(canaries, start=1):
         line = lines[position - 1] if known else position
         location = f"{name}:{line}" if known else f"{name}: canary {position}"
-        yield location, line, canary.value("address", str), canary.value("code", str)
+        networks = canary.texts("networks") or ("none",) if canary.has("networks") else None
+        code = canary.value("code", str) if networks is None else canary.value("code", str, "")
+        yield location, line, canary.value("address", str), code, networks

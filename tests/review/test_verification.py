@@ -275,8 +275,10 @@ def test_mismatched_canary_is_named_by_its_line(
     assert found["mismatched"][0] == {
         "line": 2,
         "expected": "US",
+        "expected_networks": None,
         "country": "CN",
         "status": "ASSIGNED",
+        "networks": [],
     }
     assert not [hidden for hidden in (HIDDEN4, HIDDEN6) if hidden in out + err]
 
@@ -299,7 +301,7 @@ def test_canaries_in_toml_are_named_by_their_lines_too(
     ("name", "content", "what"),
     [
         ("c.csv", f"{HIDDEN4}\n", "c.csv:1: expected address,code"),
-        ("c.csv", f"1.0.0.1,CN\n{HIDDEN4},CN,more\n", "c.csv:2: expected address,code"),
+        ("c.csv", f"1.0.0.1,CN\n{HIDDEN4},CN,more\n", "c.csv:2: networks: expected none"),
         ("c.csv", f"{HIDDEN4}:80,CN\n", "c.csv:1: address: not an address"),
         ("c.csv", f"{HIDDEN4}/24,CN\n", "c.csv:1: address: not an address"),
         ("c.csv", f"{HIDDEN6}%eth0,CN\n", "c.csv:1: address: not an address"),
