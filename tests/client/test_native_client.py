@@ -32,13 +32,11 @@ from servers import PATIENCE, Service, needs_native, no_thread_starts, serving
 from geolookup import ServiceError, ServiceUnavailableError
 from geolookup.client import AsyncClient, Client, tls_credentials, transports
 from geolookup.client.failures import Failure
-from geolookup.client.transports import native
-from geolookup.client.transports.connecting import Connection
 from geolookup.client.transports.endpoint import read_endpoint
 from geolookup.v1 import geolookup_pb2 as v1
 
-pytestmark = pytest.mark.skipif(
-    transports.missing() is not None, reason=f"{transports.missing()}: there is nothing to test"
+native = pytest.importorskip(
+    "geolookup.client.transports.native", reason="geolookup was built without libnghttp2"
 )
 TRANSPORTS = ("native",)
 CHINA = "1.0.1.1"
@@ -627,13 +625,17 @@ def test_option_that_no_connection_can_have_is_refused_at_once(option: str, valu
 
 
 def test_socket_of_a_connection_that_cannot_be_made_is_closed() -> None:
+    from geolookup import _http2_client  # noqa: PLC0415 - may lack
+
     ours, theirs = socket.socketpair()
     with theirs:
         for named in ("name", "authority", "agent"):
             texts = {"name": "a", "authority": "a", "agent": "a", named: "\ud800"}
             descriptor = os.dup(ours.fileno())
             with pytest.raises(UnicodeEncodeError):
-                Connection(descriptor, context=None, keepalive=0, keepalive_answer=0, **texts)
+                _http2_client.Connection(
+                    descriptor, context=None, keepalive=0, keepalive_answer=0, **texts
+                )
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(descriptor)
         ours.close()
