@@ -66,6 +66,14 @@ static inline int gl_is_ascii(const uint8_t *s, size_t n)
 static inline int gl_is_utf8(const uint8_t *s, size_t n)
 {
     for (size_t i = 0; i < n;) {
+        uint64_t eight; /* mostly ASCII */
+        if (n - i >= sizeof eight) {
+            memcpy(&eight, s + i, sizeof eight);
+            if ((eight & 0x8080808080808080) == 0) {
+                i += sizeof eight;
+                continue;
+            }
+        }
         unsigned first = s[i++], low = 0x80, high = 0xBF;
         size_t more = 1 + (first >= 0xE0) + (first >= 0xF0);
         if (first < 0x80)
