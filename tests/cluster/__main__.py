@@ -37,7 +37,7 @@ from cluster.render import ALL, BASE, CHART, KUSTOMIZE, MONITORING, ROOT, VARIAN
 
 KUBERNETES = "v1.34.4"
 HELM = "helm.sh/helm/v4/cmd/helm@v4.3.2"
-KUSTOMIZE_TOOL = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.3"
+KUSTOMIZE_TOOL = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.2"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 """Its module has the definitions of ServiceMonitor and PrometheusRule."""
 _VERSION = "k8s.io/component-base/version"

@@ -144,6 +144,7 @@ def test_service_takes_the_settings_of_the_chart(rendering: Rendering, tmp_path:
     assert settings.listen == f"0.0.0.0:{ports['grpc']}"
     assert settings.metrics == f"0.0.0.0:{ports['metrics']}"
     assert settings.workers == values(rendering)["workers"]
+    assert settings.memory_budget == values(rendering)["memoryBudgetMiB"] * 2**20
     assert settings.lame_duck == values(rendering)["stop"]["lameDuck"]
     assert settings.grace == values(rendering)["stop"]["grace"]
     assert (settings.tls_certificate is None) == ("listen" in settings.insecure)
@@ -191,10 +192,9 @@ def test_memory_holds_three_datasets_and_all_requests(rendering: Rendering) -> N
         assert resources == given["resources"]
         return
     memory = int(resources["limits"]["memory"].removesuffix("Mi"))
-    processes = given["workers"] + 2  # supervisor and standby
-    needed = (
-        3 * given["dataset"]["sizeMiB"] + 64 * processes + given["workers"] * given["requestMiB"]
-    )
+    processes = given["workers"] + 1  # with the standby
+    # docs/reliability.md: 65 MB for the supervisor and 30 for each other process, and some more.
+    needed = 3 * given["dataset"]["sizeMiB"] + 96 + 40 * processes + given["memoryBudgetMiB"]
     assert memory == needed
 
 

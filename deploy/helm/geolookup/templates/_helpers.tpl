@@ -56,11 +56,11 @@ capabilities:
 
 {{/*
 Three copies of the dataset: the one in use, the one before it, which a rollback returns to, and
-the one that a reload reads. 64 MiB for each process: the supervisor, the workers, and the standby.
+the one that a reload reads. 96 MiB for the supervisor, 40 for each worker and the standby.
 */}}
 {{- define "geolookup.memoryMiB" -}}
 {{- $workers := int .Values.workers }}
-{{- add (mul 3 (int .Values.dataset.sizeMiB)) (mul 64 (add $workers 2)) (mul $workers (int .Values.requestMiB)) }}
+{{- add (mul 3 (int .Values.dataset.sizeMiB)) 96 (mul 40 (add $workers 1)) (int .Values.memoryBudgetMiB) }}
 {{- end }}
 
 {{- define "geolookup.resources" -}}
@@ -84,6 +84,7 @@ metrics = "0.0.0.0:9464"
 admin = "127.0.0.1:50052"
 insecure = [{{ if not .Values.tls.secretName }}"listen", {{ end }}"metrics"]
 workers = {{ .Values.workers }}
+memory_budget = {{ mul (int .Values.memoryBudgetMiB) 1048576 }}
 lame_duck = {{ .Values.stop.lameDuck }}
 grace = {{ .Values.stop.grace }}
 {{- if ne .Values.dataset.kind "embedded" }}
