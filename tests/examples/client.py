@@ -40,11 +40,11 @@ def join(client: Client, region_set: str) -> None:
 
 
 def takedown(client: Client, region_set: str) -> None:
-    people = [line.split() for line in sys.stdin]
-    answer = client.classify([address for _, address in people], region_set=region_set)
+    people = {name: addresses for name, *addresses in map(str.split, sys.stdin)}
+    answer = client.classify(people, region_set=region_set)
     for reason, count in answer.reason_counts().items():
         sys.stderr.write(f"{count} undetermined: REASON_{reason}\n")
-    sys.stdout.write("".join(f"{people[position][0]}\n" for position in answer.inside))
+    sys.stdout.write("".join(f"{name}\n" for name in answer.ids_inside))
 
 
 if __name__ == "__main__":

@@ -40,9 +40,12 @@ const (
 	// (an answer about 1.2 million addresses), and makes no call again whose request has more
 	// than 256 KiB (of 16,000 addresses).
 	largest = 64 << 20
-	// retries makes calls again that no worker has answered, and those that were shed for the
-	// service's load: after as many milliseconds as the service says (grpc-retry-pushback-ms).
-	retries = `{
+	// serviceConfig spreads calls over all addresses of the target's name, such as the pods of a
+	// headless Service. It makes calls again that no worker has answered, and those that were shed
+	// for the service's load: after as many milliseconds as the service says
+	// (grpc-retry-pushback-ms).
+	serviceConfig = `{
+		"loadBalancingConfig": [{"round_robin": {}}],
 		"methodConfig": [{
 			"name": [{"service": "geolookup.v1.GeoLookupService"}],
 			"retryPolicy": {
@@ -75,7 +78,7 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	connection, err := grpc.NewClient(
 		target,
 		grpc.WithTransportCredentials(transport),
-		grpc.WithDefaultServiceConfig(retries),
+		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(largest), grpc.MaxRetryRPCBufferSize(largest),
 		),

@@ -27,10 +27,11 @@ const TIMEOUT_MS = 10_000;
 // addresses), and makes no call again whose request has more than 1 MiB.
 const LARGEST = 64 * 1024 * 1024;
 
-// Calls that no worker has answered are made again, and those that were shed for the service's
-// load: after as many milliseconds as the service says (grpc-retry-pushback-ms).
-const RETRIES = {
-  loadBalancingConfig: [],
+// Calls are spread over all addresses of the target's name, such as the pods of a headless Service.
+// Those that no worker has answered are made again, and those that were shed for the service's load:
+// after as many milliseconds as the service says (grpc-retry-pushback-ms).
+const SERVICE_CONFIG = {
+  loadBalancingConfig: [{ round_robin: {} }],
   methodConfig: [
     {
       name: [{ service: "geolookup.v1.GeoLookupService" }],
@@ -57,7 +58,7 @@ function connect(target) {
     ? grpc.credentials.createSsl(readFileSync(authorities))
     : grpc.credentials.createInsecure();
   return new GeoLookupService(target, credentials, {
-    "grpc.service_config": JSON.stringify(RETRIES),
+    "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
     "grpc.max_receive_message_length": LARGEST,
     "grpc.max_send_message_length": LARGEST,
     "grpc.retry_buffer_size": LARGEST,

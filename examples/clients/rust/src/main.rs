@@ -4,7 +4,7 @@
 //!     client TARGET takedown REGION_SET < participants
 //!
 //! join reads an address a line and prints country, status, verdict and reason of each. takedown
-//! reads lines of an id and an address, and prints the ids of those who are inside, and on
+//! reads lines of an id and its addresses, and prints the ids of those who are inside, and on
 //! standard error why others have no verdict. Addresses come by standard input, because command
 //! lines can be seen by others. SERVICE_CA is a file of the authorities that sign the service's
 //! certificate; without it there is no TLS.
@@ -139,10 +139,11 @@ async fn join(service: Client, region_set: &str) -> Outcome<()> {
 /// Asks for a whole roster and prints the ids of those inside. The ids stay here: the service
 /// sees addresses in an order, and answers with positions.
 async fn takedown(service: Client, region_set: &str) -> Outcome<()> {
-    let (ids, packed) = read_roster(io::stdin().lock())?;
+    let (ids, packed, group_sizes) = read_roster(io::stdin().lock())?;
     let message = v1::ClassifyRosterRequest {
         addresses: Some(Addresses::Ipv6(packed.into())),
         region_set: region_set.to_owned(),
+        group_sizes,
         ..Default::default()
     };
     let answer = with_retries(|left| {
@@ -151,8 +152,14 @@ async fn takedown(service: Client, region_set: &str) -> Outcome<()> {
     })
     .await
     .map_err(told)?;
-    if answer.size as usize != ids.len() {
-        return Err(format!("asked about {}, answered about {}", ids.len(), answer.size).into());
+    // A service that is older than group_sizes answers about addresses, and has 0 here.
+    if answer.participants as usize != ids.len() {
+        return Err(format!(
+            "asked about {} participants, answered about {}",
+            ids.len(),
+            answer.participants
+        )
+        .into());
     }
     for why in &answer.reason_counts {
         eprintln!("{} undetermined: {}", why.count, why.reason().as_str_name());
@@ -171,22 +178,29 @@ fn told(status: Status) -> Box<dyn Error> {
     format!("{:?}: {}", status.code(), status.message()).into()
 }
 
-/// Returns the ids, and the addresses packed at 16 bytes each: IPv4 addresses stand among them in
-/// IPv4-mapped form.
-fn read_roster(input: impl BufRead) -> Outcome<(Vec<String>, Vec<u8>)> {
-    let (mut ids, mut packed) = (Vec::new(), Vec::new());
+/// Returns the ids, the addresses packed at 16 bytes each, and how many each participant has: IPv4
+/// addresses stand among them in IPv4-mapped form.
+fn read_roster(input: impl BufRead) -> Outcome<(Vec<String>, Vec<u8>, Vec<u32>)> {
+    let (mut ids, mut packed, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
     for (number, line) in input.lines().enumerate() {
         let line = line?;
-        let [id, text] = line.split_whitespace().collect::<Vec<_>>()[..] else {
-            return Err(format!("line {}: expected an id and an address", number + 1).into());
-        };
-        // The parser's own error is not passed on: it might repeat the text.
-        packed.extend(match text.parse() {
-            Ok(IpAddr::V4(address)) => address.to_ipv6_mapped().octets(),
-            Ok(IpAddr::V6(address)) => address.octets(),
-            Err(_) => return Err(format!("line {}: not an address", number + 1).into()),
-        });
+        let mut fields = line.split_whitespace();
+        let id = fields.next().unwrap_or_default();
+        let mut size = 0;
+        for text in fields {
+            // The parser's own error is not passed on: it might repeat the text.
+            packed.extend(match text.parse() {
+                Ok(IpAddr::V4(address)) => address.to_ipv6_mapped().octets(),
+                Ok(IpAddr::V6(address)) => address.octets(),
+                Err(_) => return Err(format!("line {}: not an address", number + 1).into()),
+            });
+            size += 1;
+        }
+        if size == 0 {
+            return Err(format!("line {}: expected an id and addresses", number + 1).into());
+        }
         ids.push(id.to_owned());
+        sizes.push(size);
     }
-    Ok((ids, packed))
+    Ok((ids, packed, sizes))
 }

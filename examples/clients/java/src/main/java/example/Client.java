@@ -40,7 +40,7 @@ import org.roaringbitmap.RoaringBitmap;
  * </pre>
  *
  * join reads an address a line and prints country, status, verdict and reason of each. takedown
- * reads lines of an id and an address, and prints the ids of those who are inside, and on standard
+ * reads lines of an id and its addresses, and prints the ids of those who are inside, and on standard
  * error why others have no verdict. Addresses come by standard input, because command lines can be
  * seen by others. SERVICE_CA is a file of the authorities that sign the service's certificate;
  * without it there is no TLS.
@@ -65,11 +65,14 @@ public final class Client {
   private static final int LARGEST = 64 << 20;
 
   /**
-   * Calls that no worker has answered are made again, and those that were shed for the service's
-   * load: after as many milliseconds as the service says (grpc-retry-pushback-ms).
+   * Calls are spread over all addresses of the target's name, such as the pods of a headless
+   * Service. Those that no worker has answered are made again, and those that were shed for the
+   * service's load: after as many milliseconds as the service says (grpc-retry-pushback-ms).
    */
-  private static final Map<String, Object> RETRIES =
+  private static final Map<String, Object> SERVICE_CONFIG =
       Map.of(
+          "loadBalancingConfig",
+          List.of(Map.of("round_robin", Map.of())),
           "methodConfig",
           List.of(
               Map.of(
@@ -114,7 +117,7 @@ public final class Client {
             ? InsecureChannelCredentials.create()
             : TlsChannelCredentials.newBuilder().trustManager(new File(authorities)).build();
     return Grpc.newChannelBuilder(target, credentials)
-        .defaultServiceConfig(RETRIES)
+        .defaultServiceConfig(SERVICE_CONFIG)
         .maxInboundMessageSize(LARGEST)
         .retryBufferSize(LARGEST)
         .perRpcBufferLimit(LARGEST)
@@ -162,12 +165,13 @@ public final class Client {
   private static void takedown(Channel channel, String regionSet, BufferedReader in)
       throws IOException {
     List<String> ids = new ArrayList<>();
-    ByteString packed = readRoster(in, ids);
-    ClassifyRosterRequest request =
-        ClassifyRosterRequest.newBuilder().setIpv6(packed).setRegionSet(regionSet).build();
-    ClassifyRosterResponse answer = call(channel, CLASSIFY_ROSTER, request);
-    if (answer.getSize() != ids.size()) {
-      throw new IOException("asked about " + ids.size() + ", answered about " + answer.getSize());
+    ClassifyRosterRequest.Builder request = readRoster(in, ids).setRegionSet(regionSet);
+    ClassifyRosterResponse answer = call(channel, CLASSIFY_ROSTER, request.build());
+    // A service that is older than group_sizes answers about addresses, and has 0 here.
+    int participants = answer.getParticipants();
+    if (participants != ids.size()) {
+      throw new IOException(
+          "asked about " + ids.size() + " participants, answered about " + participants);
     }
     for (ReasonCount why : answer.getReasonCountsList()) {
       System.err.println(why.getCount() + " undetermined: " + why.getReason().name());
@@ -186,26 +190,31 @@ public final class Client {
   }
 
   /**
-   * Returns the addresses packed at 16 bytes each, and adds the ids: IPv4 addresses stand among them
-   * in IPv4-mapped form.
+   * Returns a request of the addresses packed at 16 bytes each and how many each participant has,
+   * and adds the ids: IPv4 addresses stand among them in IPv4-mapped form.
    */
-  private static ByteString readRoster(BufferedReader in, List<String> ids) throws IOException {
+  private static ClassifyRosterRequest.Builder readRoster(BufferedReader in, List<String> ids)
+      throws IOException {
+    ClassifyRosterRequest.Builder request = ClassifyRosterRequest.newBuilder();
     ByteString.Output packed = ByteString.newOutput();
     byte[] mapped = new byte[12];
     mapped[10] = mapped[11] = (byte) 0xFF;
     for (String line; (line = in.readLine()) != null; ) {
       String[] fields = line.strip().split("\\s+");
-      if (fields.length != 2) {
-        throw new IOException("line " + (ids.size() + 1) + ": expected an id and an address");
+      if (fields.length < 2) {
+        throw new IOException("line " + (ids.size() + 1) + ": expected an id and addresses");
       }
-      byte[] address = parse(fields[1], ids.size() + 1);
-      if (address.length == 4) {
-        packed.write(mapped);
+      for (int field = 1; field < fields.length; field++) {
+        byte[] address = parse(fields[field], ids.size() + 1);
+        if (address.length == 4) {
+          packed.write(mapped);
+        }
+        packed.write(address);
       }
-      packed.write(address);
       ids.add(fields[0]);
+      request.addGroupSizes(fields.length - 1);
     }
-    return packed.toByteString();
+    return request.setIpv6(packed.toByteString());
   }
 
   private static byte[] parse(String text, int line) throws IOException {
