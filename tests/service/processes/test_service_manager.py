@@ -130,13 +130,16 @@ def units(tmp_path: Path) -> list[str]:
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    ended = subprocess.run(
         ["systemd-analyze", *arguments],  # noqa: S607
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "SYSTEMD_COLORS": "0"},
     )
+    if "unrecognized option" in ended.stderr:
+        pytest.skip("this systemd-analyze is older than 250, which has these options")
+    return ended
 
 
 @needs_systemd
@@ -155,6 +158,4 @@ def test_services_are_confined(units: list[str], name: str) -> None:
     (unit,) = [unit for unit in units if unit.endswith(f"/{name}")]
     # Tenths: an exposure of 2.0.
     ended = analyze("security", "--offline=true", "--threshold=20", "--no-pager", unit)
-    if "unrecognized option" in ended.stderr or "Unknown" in ended.stderr:
-        pytest.skip("this systemd-analyze has no --offline")
     assert ended.returncode == 0, ended.stdout
