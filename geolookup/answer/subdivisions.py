@@ -8,7 +8,6 @@ The table is a dated file beside this package, which data/subdivisions.py writes
 
 from __future__ import annotations
 
-import importlib.resources
 import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -87,6 +86,8 @@ class Subdivisions:
 @cache
 def subdivisions() -> Subdivisions:
     """Return the table, which is read on the first call."""
+    import importlib.resources  # noqa: PLC0415 - half a megabyte, and few datasets need the table
+
     file = importlib.resources.files("geolookup").joinpath("data", _FILE)
     parents: dict[str, str] = {}
     children: dict[str, tuple[str, ...]] = {}

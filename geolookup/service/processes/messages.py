@@ -16,6 +16,12 @@ from geolookup.service.processes.sealed_memory import SealedCopy
 Descriptor = NewType("Descriptor", int)
 """A file descriptor. The receiver's is its own, and closed with the packet."""
 
+START_TIMEOUT: Final = 60.0
+"""Seconds that a worker may take to be ready, or to reply. It takes less than one; the machine
+may be busy."""
+STOP_MARGIN: Final = 2.0
+"""Seconds beyond the grace that a worker has to end by itself. Then the system ends it."""
+
 LOST: Final = Descriptor(-1)
 """In place of a descriptor that the receiver had no room for."""
 

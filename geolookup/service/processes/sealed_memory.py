@@ -13,7 +13,6 @@ import fcntl
 import mmap
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -161,6 +160,8 @@ def _write(descriptor: int, content: bytes) -> None:
         if error.errno not in _DISK_FULL:
             raise
         # Memory has no such error: it is a file in place of it, see `_memory`.
+        import tempfile  # noqa: PLC0415 - as below
+
         folder = tempfile.gettempdir()
         raise OSError(error.errno, f"{error.strerror} in {folder}", folder) from None
 
@@ -179,6 +180,8 @@ def _memory() -> int:
     log.event(
         "start", "warning", reason="no sealed memory here; datasets are copied to unnamed files"
     )
+    import tempfile  # noqa: PLC0415 - half a megabyte, and workers never copy a file
+
     with tempfile.TemporaryFile(prefix="geolookup-") as file:
         return os.dup(file.fileno())
 

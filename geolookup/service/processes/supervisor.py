@@ -26,8 +26,9 @@ from geolookup.service.processes import dataset_loading, operating_system
 from geolookup.service.processes.dataset_loading import LoadedDataset, TransientError
 from geolookup.service.processes.event_loop import EventLoop
 from geolookup.service.processes.listen_address import HeldListenAddress
+from geolookup.service.processes.messages import STOP_MARGIN
 from geolookup.service.processes.rollback import Hold, RollbackFolder
-from geolookup.service.processes.workers import STOP_MARGIN, Broadcast, WorkerPool
+from geolookup.service.processes.workers import Broadcast, WorkerPool
 from geolookup.service.rpc import transports
 from geolookup.service.settings import ListenAddress, Settings
 from geolookup.service.unblocked_stream import standard_stream

@@ -28,6 +28,8 @@ from geolookup.service.processes.channel import Channel, ChannelError, Packet  #
 from geolookup.service.processes.dataset_loading import open_rules, open_sealed  # noqa: E402
 from geolookup.service.processes.event_loop import EventLoop  # noqa: E402
 from geolookup.service.processes.messages import (  # noqa: E402
+    START_TIMEOUT,
+    STOP_MARGIN,
     Discard,
     Failed,
     Load,
@@ -42,7 +44,6 @@ from geolookup.service.processes.messages import (  # noqa: E402
     StopRequested,
     Swap,
 )
-from geolookup.service.processes.workers import START_TIMEOUT, STOP_MARGIN  # noqa: E402
 from geolookup.service.rpc import transports  # noqa: E402
 from geolookup.service.rpc.calls import Calls  # noqa: E402
 from geolookup.service.rpc.handlers import Snapshot  # noqa: E402

@@ -15,6 +15,8 @@ from geolookup.service.monitoring.counters import Counters
 from geolookup.service.processes import messages
 from geolookup.service.processes.channel import ChannelError
 from geolookup.service.processes.messages import (
+    START_TIMEOUT,
+    STOP_MARGIN,
     Discard,
     Failed,
     FromWorker,
@@ -41,12 +43,6 @@ if TYPE_CHECKING:
     from geolookup.service.processes.dataset_loading import LoadedDataset
     from geolookup.service.processes.event_loop import EventLoop, Timer
     from geolookup.service.processes.listen_address import HeldListenAddress
-
-START_TIMEOUT: Final = 60.0
-"""Seconds that a worker may take to be ready, or to reply. It takes less than one; the machine
-may be busy."""
-STOP_MARGIN: Final = 2.0
-"""Seconds beyond the grace that a worker has to end by itself. Then the system ends it."""
 
 
 @dataclass(eq=False)

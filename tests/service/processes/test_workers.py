@@ -30,6 +30,8 @@ from geolookup.service.processes import workers as module
 from geolookup.service.processes.channel import Channel
 from geolookup.service.processes.event_loop import EventLoop
 from geolookup.service.processes.messages import (
+    START_TIMEOUT,
+    STOP_MARGIN,
     Discard,
     Failed,
     Load,
@@ -43,7 +45,7 @@ from geolookup.service.processes.messages import (
 )
 from geolookup.service.processes.probes import INTERVAL
 from geolookup.service.processes.sealed_memory import SealedCopy, seal
-from geolookup.service.processes.workers import START_TIMEOUT, Broadcast, WorkerPool
+from geolookup.service.processes.workers import Broadcast, WorkerPool
 from geolookup.service.rpc.transports import private_port
 from geolookup.service.settings import ListenAddress, ListenError, Settings
 
@@ -1001,7 +1003,7 @@ def test_worker_that_does_not_stop_is_killed_after_grace_and_margin(scene: Scene
     scene.pool.stop(5)
     scene.settle(5)
     assert not any(worker.killed for worker in scene.workers)
-    scene.settle(2 * module.STOP_MARGIN)
+    scene.settle(2 * STOP_MARGIN)
     assert all(worker.killed for worker in scene.workers)
     assert scene.outcomes == ["started", "ended"]
 
@@ -1011,7 +1013,7 @@ def test_second_stop_may_shorten_the_grace(scene: Scene) -> None:
     scene.pool.stop(1_000)
     scene.pool.stop(0)
     assert [message.grace for message in scene.workers[0].received()] == [1_000, 0]
-    scene.settle(2 * module.STOP_MARGIN)
+    scene.settle(2 * STOP_MARGIN)
     assert scene.outcomes == ["started", "ended"]
 
 
