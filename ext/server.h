@@ -133,7 +133,7 @@ struct gl_connection {
     gl_connection *previous, *next;
     gl_connection *again_next; /* of those with something to do that epoll does not know of */
     gl_server *server;
-    gl_meter *meter; /* of its calls: the server's, or what nobody reads */
+    gl_meter *meter; /* of its calls: the server's, or one that is not read */
     nghttp2_session *session;
     gl_call *calls;
     gl_call *pump; /* whose answers were taken, and that may have another message */

@@ -153,7 +153,7 @@ class Server:
     def retire_connections(self) -> None:
         """Tell each connection (GOAWAY) to make its further calls on another one.
 
-        Listeners go on, and connections that come later are not told.
+        Listeners go on, and connections that come later get none.
         """
 
     def stop(self, grace: int, /) -> None:

@@ -113,7 +113,7 @@ class Meter:
         """Give back what `take_memory` took."""
 
     def memory_freed(self, least: int, /) -> bool:
-        """Return whether nothing is taken now, and *least* bytes were since it last said so."""
+        """Return whether nothing is taken now, and *least* bytes were since it was last true."""
 
     def absorb(self, other: Meter, /) -> None:
         """Add another meter's counters to this one's; not what is true only now."""

@@ -1,4 +1,4 @@
-"""A client that makes calls on one connection by the clock, or as many at once as it is told.
+"""A client that makes calls on one connection by the clock, or keeps a number of them under way.
 
 Alone: ``python -m chaos.beside PORT SECONDS joins RATE`` or ``... rosters NUMBER`` in tests/;
 prints an object of JSON.
@@ -30,7 +30,7 @@ class Beside:
     Attributes:
         took: seconds of each call that was answered.
         ended: calls by gRPC's code, 0 for those that were answered.
-        hinted: how many of the others were told when to come again.
+        hinted: how many of the others got a hint when to come again.
     """
 
     def __init__(self, port: int, name: str) -> None:
@@ -99,7 +99,7 @@ def joins(client: Beside, seconds: float, rate: float) -> None:
 
 
 def rosters(client: Beside, seconds: float, number: int) -> None:
-    """Have so many under way at once, and repeat those that are refused when they are told to."""
+    """Have so many under way at once, and repeat those that are refused after the hint's time."""
     end = time.monotonic() + seconds
     due = [0.0] * number
     while (now := time.monotonic()) < end or client.under_way:

@@ -204,16 +204,16 @@ def _overloaded(name: str, *options: str) -> Callable[[float], Outcome]:
 def beside(service: Subject, seconds: float, what: str, number: int) -> subprocess.Popen[str]:
     """Start a client of `chaos.beside`."""
     command = _client(sys.executable, "-m", "chaos.beside")
-    told = (str(service.port), str(seconds), what, str(number))
-    return subprocess.Popen([*command, *told], cwd=TESTS, stdout=subprocess.PIPE, text=True)
+    arguments = (str(service.port), str(seconds), what, str(number))
+    return subprocess.Popen([*command, *arguments], cwd=TESTS, stdout=subprocess.PIPE, text=True)
 
 
 def done(process: subprocess.Popen[str]) -> Any:
-    """Wait for it, and return what it says."""
-    said, _ = process.communicate()
+    """Wait for it, and return what it printed."""
+    output, _ = process.communicate()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args)
-    return json.loads(said)
+    return json.loads(output)
 
 
 def _joins_beside_rosters(seconds: float) -> Outcome:

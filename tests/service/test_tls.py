@@ -644,7 +644,8 @@ def test_no_descriptor_stays_open(files: Files) -> None:
     BAD["another's key"][0](files)
     with pytest.raises(SettingsError):
         tls.load(settings)
-    assert len(os.listdir("/proc/self/fd")) == before
+    # What tests before left open may be closed meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 # who may call what

@@ -891,7 +891,7 @@ def test_announced_messages_take_memory_only_as_they_come(
         assert within_patience(lambda: taken(server) == (20, 0))
         assert within_patience(lambda: counters.total([server.counters]).memory == 0)
         assert server.counters.memory_freed(6 * 2 * 3_900_000)
-        assert not server.counters.memory_freed(1), "that was said"
+        assert not server.counters.memory_freed(1), "true once"
 
 
 @pytest.mark.transports("threads")

@@ -72,7 +72,7 @@ def open_transport(
         listen: the address to listen on.
         share_port: whether other processes (the other workers) listen on the same port.
         supervisor: a connected socket over which a supervisor asks for lookups, as
-            `geolookup.service.processes.probes` does; None: nobody does. The transport closes it.
+            `geolookup.service.processes.probes` does; None: there is none. The transport closes it.
 
     Raises:
         ListenError: the address can't be listened on.
