@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +42,8 @@ ASAN_OPTIONS = (
     # finding says so if it is run again without these two.
     "malloc_context_size=0:quarantine_size_mb=32"
 )
+
+OPTIONS = {"ASAN_OPTIONS": ASAN_OPTIONS, "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 STATUS = re.compile(r"#\d+\s.*?cov: (\d+) ft: (\d+)")
 EXECUTED = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
@@ -128,40 +136,26 @@ def fuzz(name: str, seconds: int, out: Path, built: building.Built | None) -> Ou
         str(inputs),  # grows
         str(CORPUS / name),
     ]
-    environment = os.environ | {
-        "ASAN_OPTIONS": ASAN_OPTIONS,
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-    }
+    begun = time.monotonic()
+    before = set(findings.iterdir())
+    log = out / "logs" / name
     if name in building.PROGRAMS:
         if built is None:
             return Outcome(name, skipped="needs clang")
         command = [str(built.programs[name]), f"-max_len={LONGEST[name]}", *common]
+        ended = running(command, log, out)
     else:
         if importlib.util.find_spec("atheris") is None:
             return Outcome(name, skipped="needs atheris: pip install -e '.[fuzz]'")
-        path = [str(HERE.parent)]
-        if built is not None:
-            path.insert(0, str(built.site))
-            environment["LD_PRELOAD"] = str(built.runtime)
-            # Python's own allocator would hide reads beyond the end of what it hands out.
-            environment["PYTHONMALLOC"] = "malloc"
-        environment["PYTHONPATH"] = os.pathsep.join(path)
         target = TARGETS[name]
-        command = [sys.executable, "-P", "-m", "fuzz.harness", name]
-        command += [f"-max_len={target.longest}", *common]
+        arguments = [f"-max_len={target.longest}", *common]
         if target.words:
             words = out / "logs" / f"{name}.words"
             words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
-            command.insert(-2, f"-dict={words}")
-    begun = time.monotonic()
-    before = set(findings.iterdir())
-    with (out / "logs" / name).open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=out)
-        try:
-            failed = wait(process, name, begun, seconds, out) != 0
-        finally:
-            process.kill()
-            process.wait()
+            arguments.insert(-2, f"-dict={words}")
+        ended = forked([str(log), name, *arguments], built, out)
+    with ended as code_within:
+        failed = wait(code_within, name, begun, seconds, out) != 0
     lines = log_of(out, name)
     statuses = [found for line in lines if (found := STATUS.search(line))]
     executed = [int(found[1]) for line in lines if (found := EXECUTED.search(line))]
@@ -176,18 +170,92 @@ def fuzz(name: str, seconds: int, out: Path, built: building.Built | None) -> Ou
     )
 
 
-def wait(process: subprocess.Popen[bytes], name: str, begun: float, seconds: int, out: Path) -> int:
-    """Return how the process ended, showing meanwhile on a terminal how it gets on."""
-    while True:
+CodeWithin = Callable[[float], int | None]
+"""The exit code, if the process ends within these seconds."""
+
+
+@contextmanager
+def running(command: list[str], log: Path, out: Path) -> Iterator[CodeWithin]:
+    """Run a program."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, env=os.environ | OPTIONS, cwd=out
+        )
+
+    def code_within(seconds: float) -> int | None:
         try:
-            return process.wait(1)
+            return process.wait(seconds)
         except subprocess.TimeoutExpired:
-            gone = time.monotonic() - begun
-            if gone > seconds + GRACE:
-                return -1
-            if sys.stdout.isatty():
-                last = next((one for one in reversed(log_of(out, name)) if "cov:" in one), "")
-                print(f"{name} {gone:.0f}/{seconds} s  {last[:90]:90}", end="\r", flush=True)
+            return None
+
+    try:
+        yield code_within
+    finally:
+        process.kill()
+        process.wait()
+
+
+HARNESSES = threading.local()
+"""One for each thread, which uses it for one target after the other."""
+
+
+@contextmanager
+def forked(request: list[str], built: building.Built | None, out: Path) -> Iterator[CodeWithin]:
+    """Run a target in Python in a fork of this thread's harness."""
+    harness = getattr(HARNESSES, "process", None)
+    if harness is None or harness.poll() is not None:
+        path = [str(HERE.parent)]
+        environment = os.environ | OPTIONS
+        if built is not None:
+            path.insert(0, str(built.site))
+            environment["LD_PRELOAD"] = str(built.runtime)
+            # Python's own allocator would hide reads beyond the end of what it hands out.
+            environment["PYTHONMALLOC"] = "malloc"
+        environment["PYTHONPATH"] = os.pathsep.join(path)
+        command = [sys.executable, "-P", "-m", "fuzz.harness"]
+        with (out / "logs" / "harness").open("ab") as log:
+            harness = HARNESSES.process = subprocess.Popen(
+                command,
+                bufsize=0,  # `select` sees what was not read
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                cwd=out,
+            )
+    requests, answers = harness.stdin, harness.stdout
+    assert requests is not None
+    assert answers is not None
+    requests.write(json.dumps(request).encode() + b"\n")
+    pid = answers.readline()
+    if not pid:
+        raise RuntimeError(f"the harness ended: see {out / 'logs' / 'harness'}")
+    code: int | None = None
+
+    def code_within(seconds: float) -> int | None:
+        nonlocal code
+        if select.select([answers], [], [], seconds)[0]:
+            code = int(answers.readline())
+        return code
+
+    try:
+        yield code_within
+    finally:
+        if code is None:
+            os.kill(int(pid), signal.SIGKILL)
+            answers.readline()
+
+
+def wait(code_within: CodeWithin, name: str, begun: float, seconds: int, out: Path) -> int:
+    """Return how the process ended, showing meanwhile on a terminal how it gets on."""
+    while (code := code_within(1)) is None:
+        gone = time.monotonic() - begun
+        if gone > seconds + GRACE:
+            return -1
+        if sys.stdout.isatty():
+            last = next((one for one in reversed(log_of(out, name)) if "cov:" in one), "")
+            print(f"{name} {gone:.0f}/{seconds} s  {last[:90]:90}", end="\r", flush=True)
+    return code
 
 
 def log_of(out: Path, name: str) -> list[str]:
