@@ -22,7 +22,8 @@ CORE = ("ext/_core.pyx", "ext/core_headers.pxd", "ext/index.h")
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run(sys.executable, "-m", "build", "--outdir", name, ".")
+        # The test command has built in an environment of its own, from what pyproject.toml names.
+        run(sys.executable, "-m", "build", "--no-isolation", "--outdir", name, ".")
         (sdist,) = folder.glob("*.tar.gz")
         (wheel,) = folder.glob("*.whl")
         check_sdist(sdist)
@@ -63,8 +64,9 @@ def check_wheel(wheel: Path) -> None:
 
 def check_installed(wheel: Path, folder: Path) -> None:
     environment = folder / "venv"
-    venv.create(environment, with_pip=True)
-    run(str(environment / "bin/pip"), "install", "--quiet", str(wheel))
+    venv.create(environment)
+    python = str(environment / "bin/python")
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", str(wheel))
     command = [str(environment / "bin/geolookup"), "lookup", "1.0.1.1", "--json"]
     answer = json.loads(subprocess.check_output(command, cwd=folder))
     assert answer["country"] == "CN", "the installed wheel does not know the example address"
