@@ -1,12 +1,14 @@
 """Build the sdist and the wheel, and hold them to what is promised of them.
 
 The sdist carries no generated C; the wheel is built from it, is at most 12 MB
-and answers from a virtual environment of its own, outside of this folder.
+and answers from a virtual environment of its own, outside of this folder. Where
+there is no compiler, the sdist says what to install.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -17,6 +19,17 @@ from pathlib import Path
 
 MAX_WHEEL_BYTES = 12_000_000
 CORE = ("ext/_core.pyx", "ext/core_headers.pxd", "ext/index.h")
+# What the tests in an sdist read.
+TESTED = (
+    ".ci/run",
+    "data/geolookup.toml",
+    "deploy/helm/geolookup/templates/_helpers.tpl",
+    "deploy/kustomize/base/geolookup.yaml",
+    "examples/clients/java/pom.xml",
+    "examples/clients/rust/Cargo.lock",
+    "examples/enforcement/enforcement.py",
+    "findings/README.md",
+)
 
 
 def main() -> None:
@@ -29,6 +42,7 @@ def main() -> None:
         check_sdist(sdist)
         check_wheel(wheel)
         check_installed(wheel, folder)
+        check_without_compiler(sdist, folder)
 
 
 def check_sdist(sdist: Path) -> None:
@@ -41,7 +55,7 @@ def check_sdist(sdist: Path) -> None:
             or (member.name.endswith(".c") and b"Cython" in read(archive, member)[:100])
         ]
     assert not generated, f"{sdist.name} holds generated files: {generated}"
-    for needed in ("LICENSE", "NOTICE", *CORE, "data/geolookup.toml"):
+    for needed in ("LICENSE", "NOTICE", *CORE, *TESTED):
         assert needed in names, f"{sdist.name} lacks {needed}"
     print(f"{sdist.name}: {sdist.stat().st_size:,} bytes, {len(names)} files, no generated C")
 
@@ -71,6 +85,27 @@ def check_installed(wheel: Path, folder: Path) -> None:
     answer = json.loads(subprocess.check_output(command, cwd=folder))
     assert answer["country"] == "CN", "the installed wheel does not know the example address"
     print("the installed wheel answers")
+
+
+def check_without_compiler(sdist: Path, folder: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--wheel-dir",
+        str(folder / "none"),
+    ]
+    environment = os.environ | {"CC": "/absent/cc"}
+    done = subprocess.run(
+        [*command, str(sdist)], env=environment, check=False, capture_output=True, text=True
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode, "there is a wheel without a compiler"
+    assert "can't be built without the C compiler /absent/cc" in said, said
+    assert "apt-get install gcc" in said, said
+    print("without a compiler the sdist says what to install")
 
 
 def run(*command: str) -> None:

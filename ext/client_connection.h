@@ -118,7 +118,7 @@ static inline int glc_is(const uint8_t *flag)
     return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
 }
 
-static const uint8_t glc_probe[8] = "glclient";
+static const uint8_t glc_probe[8] = {'g', 'l', 'c', 'l', 'i', 'e', 'n', 't'};
 
 static inline uint64_t glc_clock(void)
 {
