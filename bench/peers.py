@@ -151,7 +151,12 @@ def table(rows: list[dict[str, Any]], names: list[str]) -> str:
                 ),
             ]
         )
-    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
+    return markdown(lines)
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells, one of them the rule below the head, as a Markdown table."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "| "
         + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))

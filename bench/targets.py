@@ -32,7 +32,7 @@ from bench.contenders import (
     MemoryLoop,
 )
 from bench.larger import larger_file
-from bench.peers import Field, Work
+from bench.peers import Field, Work, markdown
 from bench.timing import Timing
 from geolookup import _core
 from geolookup.answer.dataset import Dataset
@@ -358,13 +358,7 @@ def table(rows: list[Row]) -> str:
     lines += [
         [row.work, row.draw, row.target, row.measured, "yes" if row.met else "NO"] for row in rows
     ]
-    widths = [max(len(line[at]) for line in lines) for at in range(5)]
-    return "\n".join(
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    )
+    return markdown(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
