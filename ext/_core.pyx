@@ -200,7 +200,7 @@ cdef int _borrow_items(PyObject **objects, size_t n, _Borrowed *borrowed) except
                 f"lists: expected list or tuple at position {i}, "
                 f"not {type(<object>objects[i]).__name__}")
         size = PySequence_Fast_GET_SIZE(<object>objects[i])
-        if size > 0xFFFFFFFF:
+        if size > <size_t>0xFFFFFFFF:
             raise OverflowError(f"lists: too many items at position {i}")
         borrowed.sizes[i] = <uint32_t>size
         borrowed.n += size

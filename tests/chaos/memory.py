@@ -121,7 +121,9 @@ def _load(outcome: Outcome, service: Subject, group: _Group, seconds: float) -> 
     outcome.require(set(joined["ended"]) == {"0"}, "every join is answered")
     outcome.require(set(loaded["ended"]) <= {"0", "8"}, "rosters are answered or refused")
     outcome.require(loaded["hinted"] == loaded["ended"].get("8", 0), "with a hint")
-    outcome.require(after <= idle * (1 + _GROWTH), f"memory is given back within {_SETTLING:g} s")
+    # A short run is one beside other tests, which may keep the workers from getting on.
+    growth = _GROWTH if seconds >= LASTING else 0.5
+    outcome.require(after <= idle * (1 + growth), f"memory is given back within {_SETTLING:g} s")
     if seconds >= LASTING:
         late = sorted(joined["took"])[len(joined["took"]) * 99 // 100]
         outcome.require(late <= _LATE, f"p99 of joins: {_LATE:g} s")

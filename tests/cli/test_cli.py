@@ -922,7 +922,7 @@ def test_output_that_finds_no_space_is_named_and_old_file_stays(
 ) -> None:
     path = tmp_path / "old.png"
     path.write_bytes(b"old")
-    shell = 'ulimit -f 8; exec "$0" -m geolookup "$@"'  # blocks of 1,024 bytes
+    shell = 'ulimit -f 8; exec "$0" -B -m geolookup "$@"'  # blocks of 1,024 bytes
     done = subprocess.run(
         ["/bin/bash", "-c", shell, sys.executable, *arguments, str(path)],
         cwd=ROOT,

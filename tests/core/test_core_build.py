@@ -28,7 +28,11 @@ MACROS = {
     "PyBytes_GET_SIZE",
     "PyBytes_AS_STRING",
     "PyTuple_GET_ITEM",
+    "PyTuple_Check",
     "PyList_SET_ITEM",
+    "PyList_Check",
+    "PySequence_Fast_GET_SIZE",
+    "PySequence_Fast_ITEMS",
 }
 COUNTING = {"__Pyx_INCREF", "__Pyx_DECREF", "Py_INCREF"}
 

@@ -798,7 +798,7 @@ def test_a_limit_on_the_size_of_files_is_transient(path: Path) -> None:
         "except TransientError as error: print(error)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
+        [sys.executable, "-B", "-c", code, str(path)],
         capture_output=True,
         text=True,
         check=True,
