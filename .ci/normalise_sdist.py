@@ -1,7 +1,7 @@
 """Pack an sdist again so that its bytes follow from its content alone.
 
 setuptools takes the times, owners and order of the files as they lie on the disk. Here all times
-are SOURCE_DATE_EPOCH, nobody owns anything, and names are in order.
+are SOURCE_DATE_EPOCH, no entry has an owner, and names are in order.
 """
 
 from __future__ import annotations

@@ -136,6 +136,7 @@ cdef class _Reader:
     cdef object table  # a capsule, which keeps what the handle points to
     cdef const gl_table_handle *handle
     cdef bint packed
+    cdef size_t width  # bytes of each value that is returned: a claim, or a packed address
     cdef gl_column_kind kind
     cdef int index_bytes  # of a dictionary's indices; 0: the column has no dictionary
     cdef bint framed  # the column is the only one of a frame
@@ -143,16 +144,15 @@ cdef class _Reader:
     cdef list chunks
     cdef list families
     cdef list present  # of each chunk; None: without nulls
-    cdef list sizes
 
     def __cinit__(self, table, bint packed):
         self.table = table
         self.handle = <const gl_table_handle *>PyCapsule_GetPointer(table, GL_TABLE_NAME)
         self.packed = packed
+        self.width = 16 if packed else 2
         self.chunks = []
         self.families = []
         self.present = []
-        self.sizes = []
         self.stage.families = <uint8_t *>malloc((1 + 4 + 16) * GL_STAGE)
         if self.stage.families == NULL:
             raise MemoryError
@@ -214,7 +214,6 @@ cdef class _Reader:
         cdef gl_column_out values = gl_column_out(NULL, NULL, NULL, NULL)
         cdef bint nulls = gl_has_nulls(column)
         cdef gl_column_fault fault
-        cdef size_t each = 20
         if dictionary != NULL:
             nulls |= gl_has_nulls(dictionary)
         self.reserve(column.n, nulls, &out)
@@ -222,7 +221,7 @@ cdef class _Reader:
             with nogil:
                 fault = gl_read_column(_api, self.handle, column, &self.stage, out)
             return _check(fault)
-        values.padded = <uint8_t *>malloc(each * dictionary.n + 1)
+        values.padded = <uint8_t *>malloc((16 + 2 + 1 + 1) * dictionary.n + 1)
         if values.padded == NULL:
             raise MemoryError
         values.claims = <uint16_t *>(values.padded + 16 * dictionary.n)
@@ -236,10 +235,9 @@ cdef class _Reader:
 
     cdef int reserve(self, size_t n, bint nulls, gl_column_out *out) except -1:
         """Make room for the next chunk's values."""
-        cdef bytes chunk = PyBytes_FromStringAndSize(NULL, (16 if self.packed else 2) * n)
+        cdef bytes chunk = PyBytes_FromStringAndSize(NULL, self.width * n)
         cdef bytes more
         self.chunks.append(chunk)
-        self.sizes.append(n)
         if self.packed:
             out.padded = <uint8_t *>PyBytes_AS_STRING(chunk)
             more = PyBytes_FromStringAndSize(NULL, n)
@@ -259,8 +257,8 @@ cdef class _Reader:
         cdef bytes values = _joined(self.chunks), present = None
         if any([chunk is not None and 0 in chunk for chunk in self.present]):
             present = _joined([
-                bytes([1]) * size if chunk is None else chunk
-                for size, chunk in zip(self.sizes, self.present)])
+                bytes([1]) * (len(part) // self.width) if chunk is None else chunk
+                for part, chunk in zip(self.chunks, self.present)])
         return values, (_joined(self.families) if self.packed else None), present
 
 

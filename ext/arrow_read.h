@@ -383,7 +383,7 @@ static inline gl_column_out gl_column_out_at(gl_column_out out, size_t i)
     };
 }
 
-/* Reads a column. `stage` has room for GL_STAGE + 4 addresses of each family. */
+/* Reads a column. `stage` has room for GL_STAGE addresses of each family. */
 static inline gl_column_fault gl_read_column(const gl_core_api *api, const gl_table_handle *table,
                                              const gl_column *c, gl_roster *stage,
                                              gl_column_out out)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from geolookup.answer.arrow import categories
 from geolookup.answer.claims import Policy
 from geolookup.answer.default_dataset import dataset_of
 
 if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
     from geolookup.answer.region_sets import RegionSet
+    from geolookup.answer.results import RosterResult
 
     _Source = Dataset | str | os.PathLike[str] | None
 
@@ -35,7 +37,7 @@ class Geo:
 
     def country(self, *, dataset: _Source = None) -> Any:
         """Return the country's code of each address, as a Series of categories; "ZZ": none."""
-        return self.classify(dataset=dataset)["country"].rename(self._column.name)
+        return self._series(self._asked(dataset), "country")
 
     def verdict(
         self,
@@ -46,8 +48,7 @@ class Geo:
         dataset: _Source = None,
     ) -> Any:
         """Return INSIDE, OUTSIDE or UNDETERMINED of each address, as a Series of categories."""
-        answers = self.classify(region_set, policy, networks, dataset=dataset)
-        return answers["verdict"].rename(self._column.name)
+        return self._series(self._asked(dataset, region_set, policy, networks), "verdict")
 
     def classify(
         self,
@@ -61,7 +62,20 @@ class Geo:
 
         `frame.join(frame["ip"].geo.classify("CN"))` puts it beside the addresses.
         """
-        result = dataset_of(dataset).classify(
+        result = self._asked(dataset, region_set, policy, networks)
+        return result.to_pandas(index=self._column.index)
+
+    def _asked(
+        self,
+        dataset: _Source,
+        region_set: str | RegionSet | None = None,
+        policy: Policy | str = Policy.UNANIMOUS,
+        networks: str | None = None,
+    ) -> RosterResult:
+        return dataset_of(dataset).classify(
             self._column, region_set=region_set, policy=policy, networks=networks
         )
-        return result.to_pandas(index=self._column.index)
+
+    def _series(self, result: RosterResult, name: str) -> Any:
+        answers = categories(result.text_column(name))
+        return pd.Series(answers, index=self._column.index, name=self._column.name)

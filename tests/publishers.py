@@ -23,6 +23,25 @@ from geolookup.update import builtin_text
 
 MODIFIED = "Tue, 17 Nov 2026 06:00:00 GMT"
 
+SMALL_CATALOGUE = """
+[[source]]
+name = "mirror"
+format = "range-csv"
+licence = "CC0-1.0"
+attribution = ""
+url = ""
+notice = ""
+coverage = "full"
+origin = ""
+[[source.file]]
+name = "ranges.csv"
+url = "https://mirror.example/ranges.csv"
+date = "modified"
+smallest = 1
+largest = 10
+largest_unpacked = 10
+"""
+
 DBIP = b"""\
 0.0.0.0,0.255.255.255,ZZ
 1.0.0.0,1.0.0.255,AU

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -60,14 +59,22 @@ def column_addresses(roster: object) -> tuple[bytes, bytes, bytes | None] | None
     return found[0], found[1], found[2]
 
 
-def _read(table: object, roster: object, packed: bool) -> _Read | None:
+def _read(table: object, roster: Any, packed: bool) -> _Read | None:
     if _library(roster) == "pandas":
         roster = _of_pandas(roster)
-    if hasattr(roster, "__arrow_c_array__") or hasattr(roster, "__arrow_c_stream__"):
-        return _read_by(_of_arrow, table, roster, packed)
-    if _is_text_array(roster):
-        return _read_by(_of_numpy, table, roster, packed)
-    return None
+    is_arrow = hasattr(roster, "__arrow_c_array__") or hasattr(roster, "__arrow_c_stream__")
+    if not is_arrow and not _is_text_array(roster):
+        return None
+    # Not before a column comes, since most callers have none.
+    from geolookup import _arrow  # noqa: PLC0415
+
+    name = type(roster).__name__
+    try:
+        return (_arrow.read if is_arrow else _arrow.read_fixed)(table, roster, packed)
+    except TypeError as error:
+        raise TypeError(f"roster: a {name} {error}") from None
+    except _arrow.ColumnError as error:
+        raise RosterError(f"roster: a {name} {error}") from None
 
 
 def _library(value: object) -> str:
@@ -86,6 +93,7 @@ def _of_pandas(column: Any) -> object:
     if _are_objects(dtype):
         return None
     if hasattr(column, "array") and hasattr(column.array, "__arrow_array__"):
+        # Without pyarrow, or for a type that it does not have, pandas' own way remains.
         with suppress(ImportError, NotImplementedError):
             return column.array.__arrow_array__()
     return column
@@ -94,33 +102,6 @@ def _of_pandas(column: Any) -> object:
 def _are_objects(dtype: object) -> bool:
     """Say whether a type of numpy or pandas is that of Python objects, or of str among them."""
     return str(dtype) == "object" or getattr(dtype, "storage", "") == "python"
-
-
-def _read_by(
-    read: Callable[[object, Any, bool], _Read | None], table: object, roster: object, packed: bool
-) -> _Read | None:
-    # Not before a column comes, since most callers have none.
-    from geolookup._arrow import ColumnError  # noqa: PLC0415
-
-    name = type(roster).__name__
-    try:
-        return read(table, roster, packed)
-    except TypeError as error:
-        raise TypeError(f"roster: a {name} {error}") from None
-    except ColumnError as error:
-        raise RosterError(f"roster: a {name} {error}") from None
-
-
-def _of_arrow(table: object, roster: object, packed: bool) -> _Read:
-    from geolookup import _arrow  # noqa: PLC0415
-
-    return _arrow.read(table, roster, packed)
-
-
-def _of_numpy(table: object, roster: Any, packed: bool) -> _Read | None:
-    from geolookup import _arrow  # noqa: PLC0415
-
-    return _arrow.read_fixed(table, roster, packed)
 
 
 def objects(roster: object) -> tuple[list[Any], bytes | None] | None:
@@ -256,6 +237,19 @@ def network_column(networks: bytes, present: Validity) -> TextColumn:
     return TextColumn("networks", UINT8, networks.translate(numbers), texts, present)
 
 
+def categories(column: TextColumn) -> Any:
+    """Return a column as a pandas Categorical, for which no pyarrow is needed."""
+    import numpy as np  # noqa: PLC0415
+    import pandas as pd  # noqa: PLC0415
+
+    numbers = np.frombuffer(column.numbers, _NUMPY_TYPES[column.index]).astype("int32")
+    bits, _ = column.validity
+    if bits is not None:
+        known = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(numbers), bitorder="little")
+        numbers = np.where(known, numbers, -1)
+    return pd.Categorical.from_codes(numbers, list(column.texts))
+
+
 def record_batch(columns: list[TextColumn], rows: int) -> _arrow.Array:
     """Return columns as a record batch. Raises RosterError as `TextColumn.array`."""
     from geolookup import _arrow  # noqa: PLC0415
@@ -267,6 +261,7 @@ def record_batch(columns: list[TextColumn], rows: int) -> _arrow.Array:
 UINT8: Final = "C"
 UINT16: Final = "S"
 WIDTHS: Final = {UINT8: 1, UINT16: 2}
+_NUMPY_TYPES: Final = {UINT8: "uint8", UINT16: "uint16"}
 
 _BEFORE: Final = bytes((byte - 1) % 256 for byte in range(256))
 """For `bytes.translate`: numbers from 1 on become numbers from 0 on."""

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final
 
 from geolookup import _core
+from geolookup.answer.embedded_ipv4 import MAPPED_BYTES
 
 Headers = Mapping[str, "str | Iterable[str]"] | Iterable[tuple[str, str]]
 """Of a request: names, in any letter case, and values; a name may come several times."""
@@ -140,9 +141,6 @@ class ClientAddress:
         )
 
 
-_MAPPED = bytes(10) + b"\xff\xff"
-
-
 def _endpoint(text: str) -> tuple[bytes, str]:
     """Return the address of a text that may have a port, packed and in text."""
     address = text
@@ -159,7 +157,7 @@ def _endpoint(text: str) -> tuple[bytes, str]:
     if packed is None:
         raise _WrongError("is empty" if not text else "is no address")
     # As a mapped address, an IPv4 proxy is the same proxy.
-    return (packed[12:], address) if packed.startswith(_MAPPED) else (packed, address)
+    return (packed[12:], address) if packed.startswith(MAPPED_BYTES) else (packed, address)
 
 
 def _is_port(text: str | None) -> bool:

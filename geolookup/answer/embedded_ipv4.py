@@ -7,7 +7,6 @@ IPv4 address lies. The core reads it there (`ext/address.h` has the same numbers
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from typing import Final, NamedTuple
 
 from geolookup.errors import SourceError
@@ -31,6 +30,8 @@ EMBEDDED_NAT64_64 = 0xFFF8
 
 _MAPPED_PREFIX: Final = 0xFFFF
 """The upper 96 bits of an IPv4-mapped address."""
+MAPPED_BYTES: Final = _MAPPED_PREFIX.to_bytes(12)
+"""The same in network order."""
 
 
 class Embedded(NamedTuple):
@@ -72,6 +73,9 @@ def nat64_prefix(text: str) -> Embedded:
         SourceError: not an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, or one
             that RFC 6052 does not allow.
     """
+    # Only here: what answers does not need it.
+    import ipaddress  # noqa: PLC0415
+
     network = None
     with contextlib.suppress(ValueError):
         network = ipaddress.IPv6Network(text)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, overload
 
 from geolookup import _core
 from geolookup.answer.claims import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyroaring import BitMap
 
     from geolookup._arrow import Array
-    from geolookup.answer.arrow import TextColumn
+    from geolookup.answer.arrow import TextColumn, Validity
     from geolookup.answer.decision_record import DecisionRecord
     from geolookup.answer.participants import Participants
 
@@ -40,6 +40,7 @@ MAX_SIZE: Final = 2**32 - 1
 """Addresses in a roster: positions are uint32."""
 
 _LETTERS = bytes(range(ord("A"), ord("Z") + 1))
+_VERDICTS: Final = {verdict.number: verdict for verdict in Verdict}
 _STATUSES: Final = {status.number: status for status in Status}
 _STATUS_BYTES = bytes(_STATUSES)
 _REASONS: Final = {reason.number: reason for reason in Reason}
@@ -120,6 +121,29 @@ class _Column(Sequence[T]):
         return f"<{type(self).__name__} of {len(self)}{': ' if first else ''}{first}{more}>"
 
 
+class _Numbers(_Column[T]):
+    """A column of 1 byte per item: its number."""
+
+    __slots__ = ()
+    _item: ClassVar[Any]  # a static function that returns the item of a number
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> T | Self:
+        if isinstance(index, slice):
+            return type(self)(self._raw[index])
+        item: T = self._item(self._raw[index])
+        return item
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._item, self._raw)
+
+
 class Countries(_Column[str]):
     """The codes of a roster in its order: a read-only sequence of two-letter str.
 
@@ -150,7 +174,7 @@ class Countries(_Column[str]):
         return iter(_core.pairs(self._raw))
 
 
-class Statuses(_Column[Status]):
+class Statuses(_Numbers[Status]):
     """The statuses of a roster in its order: a read-only sequence of `Status`.
 
     Equal to other such sequences, lists and tuples of the same statuses. `tobytes` returns
@@ -158,66 +182,24 @@ class Statuses(_Column[Status]):
     """
 
     __slots__ = ()
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
-    @overload
-    def __getitem__(self, index: int) -> Status: ...
-    @overload
-    def __getitem__(self, index: slice) -> Statuses: ...
-    def __getitem__(self, index: int | slice) -> Status | Statuses:
-        if isinstance(index, slice):
-            return Statuses(self._raw[index])
-        return _STATUSES[self._raw[index]]
-
-    def __iter__(self) -> Iterator[Status]:
-        return map(_STATUSES.__getitem__, self._raw)
+    _item = staticmethod(_STATUSES.__getitem__)
 
 
-class Verdicts(_Column[Verdict]):
+class Verdicts(_Numbers[Verdict]):
     """The verdicts of a roster in its order: a read-only sequence of `Verdict`. As `Statuses`."""
 
     __slots__ = ()
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
-    @overload
-    def __getitem__(self, index: int) -> Verdict: ...
-    @overload
-    def __getitem__(self, index: slice) -> Verdicts: ...
-    def __getitem__(self, index: int | slice) -> Verdict | Verdicts:
-        if isinstance(index, slice):
-            return Verdicts(self._raw[index])
-        return Verdict.numbered(self._raw[index])
-
-    def __iter__(self) -> Iterator[Verdict]:
-        return map(Verdict.numbered, self._raw)
+    _item = staticmethod(_VERDICTS.__getitem__)
 
 
-class Reasons(_Column[Reason]):
+class Reasons(_Numbers[Reason]):
     """Why the addresses of a roster have no verdict, in its order: a sequence of `Reason`.
 
     As `Statuses`. It is DECIDED where there is a verdict.
     """
 
     __slots__ = ()
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
-    @overload
-    def __getitem__(self, index: int) -> Reason: ...
-    @overload
-    def __getitem__(self, index: slice) -> Reasons: ...
-    def __getitem__(self, index: int | slice) -> Reason | Reasons:
-        if isinstance(index, slice):
-            return Reasons(self._raw[index])
-        return _REASONS[self._raw[index]]
-
-    def __iter__(self) -> Iterator[Reason]:
-        return map(_REASONS.__getitem__, self._raw)
+    _item = staticmethod(_REASONS.__getitem__)
 
 
 class Regions(_Column[str]):
@@ -247,28 +229,14 @@ class Regions(_Column[str]):
         return map(self.__getitem__, range(len(self)))
 
 
-class Networks(_Column[tuple[Network, ...]]):
+class Networks(_Numbers[tuple[Network, ...]]):
     """What the networks of a roster's addresses are used for: a sequence of tuples of `Network`.
 
     `tobytes` returns 1 byte per address: a bit for each kind, see `Network.bit`.
     """
 
     __slots__ = ()
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[Network, ...]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Networks: ...
-    def __getitem__(self, index: int | slice) -> tuple[Network, ...] | Networks:
-        if isinstance(index, slice):
-            return Networks(self._raw[index])
-        return networks_of(self._raw[index])
-
-    def __iter__(self) -> Iterator[tuple[Network, ...]]:
-        return map(networks_of, self._raw)
+    _item = staticmethod(networks_of)
 
 
 class Perspective:
@@ -347,6 +315,7 @@ class RosterResult:
         "_serialised",
         "_size",
         "_statuses",
+        "_validity",
         "_verdicts",
         "record",
     )
@@ -389,6 +358,7 @@ class RosterResult:
         self._regions: bytes | None = None
         self._networks: bytes | None = None
         self._verdicts: bytes | None = None
+        self._validity: Validity | None = None
         self._bitmaps: tuple[BitMap, BitMap, BitMap] | None = None
         self._serialised: tuple[bytes, bytes, bytes] | None = None
 
@@ -743,7 +713,9 @@ class RosterResult:
             )
         if name == "region":
             return arrow.region_column(*self._numbered_regions(), self._present)
-        present = arrow.validity(self._present)
+        if self._validity is None:
+            self._validity = arrow.validity(self._present)
+        present = self._validity
         if name == "country":
             return arrow.country_column(self._country_column(), present)
         if name == "networks":
@@ -790,19 +762,11 @@ class RosterResult:
             ImportError: there is no pandas.
             ValueError: as `to_arrow`, or *index* has another length.
         """
-        import numpy  # noqa: PLC0415
         import pandas  # noqa: PLC0415
 
-        frame = {}
-        for column in self._text_columns():
-            numbers = numpy.frombuffer(column.numbers, _NUMPY_TYPES[column.index]).astype("int32")
-            bits, _ = column.validity
-            if bits is not None:
-                known = numpy.unpackbits(
-                    numpy.frombuffer(bits, numpy.uint8), count=len(numbers), bitorder="little"
-                )
-                numbers = numpy.where(known, numbers, -1)
-            frame[column.name] = pandas.Categorical.from_codes(numbers, list(column.texts))
+        from geolookup.answer.arrow import categories  # noqa: PLC0415
+
+        frame = {column.name: categories(column) for column in self._text_columns()}
         return pandas.DataFrame(frame, index=index)
 
     def _repr_html_(self) -> str:
@@ -833,7 +797,7 @@ class RosterResult:
         if any(self.regions.tobytes()):
             columns["regions"] = self._region_column()
         if self.region_set is not None:
-            columns |= dict(zip(_VERDICTS, self.serialised(), strict=True))
+            columns |= dict(zip(_SETS, self.serialised(), strict=True))
             columns |= {"region_set": self.region_set, "policy": self.policy}
             columns["reasons"] = self._reasons_or_none()
             columns["participants"] = self._participants
@@ -968,13 +932,12 @@ class RosterResult:
 
     def _verdict_sets(self) -> tuple[BitMap, BitMap, BitMap]:
         if self._bitmaps is None:
-            inside, outside, undetermined = map(_deserialised, _VERDICTS, self.serialised())
+            inside, outside, undetermined = map(_deserialised, _SETS, self.serialised())
             self._bitmaps = (inside, outside, undetermined)
         return self._bitmaps
 
 
-_NUMPY_TYPES = {"C": "uint8", "S": "uint16"}  # by Arrow's names
-_VERDICTS = ("inside", "outside", "undetermined")
+_SETS = ("inside", "outside", "undetermined")
 _NO_VERDICTS = (
     "the result has no verdicts: it was made without a region set; name one with region_set="
 )
@@ -1019,9 +982,9 @@ def _received_sets(
     Raises:
         RosterError: a set is not valid, or they do not hold each position exactly once.
     """
-    inside, outside, undetermined = map(_deserialised, _VERDICTS, serialised)
+    inside, outside, undetermined = map(_deserialised, _SETS, serialised)
     sets = (inside, outside, undetermined)
-    for field, positions, raw in zip(_VERDICTS, sets, serialised, strict=True):
+    for field, positions, raw in zip(_SETS, sets, serialised, strict=True):
         if len(positions.serialize()) != len(raw):
             raise RosterError(f"{field}: {len(raw)} bytes are no portable Roaring bitmap")
     # Disjoint, below the size, and as many as the size: each position once.

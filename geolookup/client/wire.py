@@ -34,6 +34,7 @@ from geolookup.answer.claims import (
     read_policy,
 )
 from geolookup.answer.decision_record import RecordError, from_mapping
+from geolookup.answer.embedded_ipv4 import MAPPED_BYTES
 from geolookup.answer.evidence import OverrideView, RegistryEntry
 from geolookup.answer.explanation import Explanation, NetworkView, SourceView
 from geolookup.answer.file_format import SourceInfo, read_source
@@ -613,11 +614,7 @@ def _fill_rows(request: v1.ClassifyRosterRequest, rows: list[bytes]) -> None:
     if all(len(row) == 4 for row in rows):
         request.ipv4 = b"".join(rows)
     else:
-        request.ipv6 = b"".join(_MAPPED[: 16 - len(row)] + row for row in rows)
-
-
-_MAPPED = bytes(10) + b"\xff\xff"
-"""The first 12 bytes of an IPv4-mapped IPv6 address."""
+        request.ipv6 = b"".join(MAPPED_BYTES[: 16 - len(row)] + row for row in rows)
 
 
 def _fill_parsed(

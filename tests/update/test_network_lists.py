@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Ended, run_command
-from publishers import LISTS, Server, bare, content, publishing
+from publishers import LISTS, SMALL_CATALOGUE, Server, bare, content, publishing
 
 import geolookup
 from geolookup import Network, Reason, Verdict
@@ -143,24 +143,7 @@ def test_lists_of_a_manifest_may_be_downloads(server: Server, cache: Cache, tmp_
     assert len(compiler.compile_manifest(loaded).metadata["networks"]) == 2
 
 
-SMALL = """
-[[source]]
-name = "mirror"
-format = "range-csv"
-licence = "CC0-1.0"
-attribution = ""
-url = ""
-notice = ""
-coverage = "full"
-origin = ""
-[[source.file]]
-name = "ranges.csv"
-url = "https://mirror.example/ranges.csv"
-date = "modified"
-smallest = 1
-largest = 10
-largest_unpacked = 10
-
+SMALL = f"""{SMALL_CATALOGUE}
 [[network]]
 name = "vpns"
 kind = "VPN"

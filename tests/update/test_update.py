@@ -32,6 +32,7 @@ from publishers import (
     AFRINIC,
     ARIN,
     DBIP,
+    SMALL_CATALOGUE,
     Behaviour,
     Server,
     bare,
@@ -950,28 +951,8 @@ def test_share_alike_source_is_no_default() -> None:
             assert "share alike" in publisher.notice
 
 
-SMALL = """
-[[source]]
-name = "mirror"
-format = "range-csv"
-licence = "CC0-1.0"
-attribution = ""
-url = ""
-notice = ""
-coverage = "full"
-origin = ""
-[[source.file]]
-name = "ranges.csv"
-url = "https://mirror.example/ranges.csv"
-date = "modified"
-smallest = 1
-largest = 10
-largest_unpacked = 10
-"""
-
-
 def test_a_small_catalogue_is_read() -> None:
-    (publisher,) = catalogue.read(SMALL, "c").publishers
+    (publisher,) = catalogue.read(SMALL_CATALOGUE, "c").publishers
     assert publisher.name == "mirror"
     assert not publisher.default
 
@@ -981,9 +962,9 @@ def test_a_small_catalogue_is_read() -> None:
     [
         ("[[source]]", "[[source", ":2:9: Expected"),
         ("[[source]]", "top = 1\n[[source]]", "top: unknown key; expected source, network"),
-        (SMALL, "", "expected tables, each under [[source]]"),
-        (SMALL, "source = 1", "source: expected a list"),
-        (SMALL, "source = [1]", "source: expected tables, each under [[source]]"),
+        (SMALL_CATALOGUE, "", "expected tables, each under [[source]]"),
+        (SMALL_CATALOGUE, "source = 1", "source: expected a list"),
+        (SMALL_CATALOGUE, "source = [1]", "source: expected tables, each under [[source]]"),
         ('notice = ""', "", "source 1: notice: missing"),
         ('notice = ""', "notice = 1", "source 1: notice: expected a text"),
         (
@@ -1015,15 +996,17 @@ def test_a_small_catalogue_is_read() -> None:
     ],
 )
 def test_invalid_catalogue_is_an_error(old: str, new: str, expected: str) -> None:
-    assert old in SMALL
+    assert old in SMALL_CATALOGUE
     with pytest.raises(UpdateError) as caught:
-        catalogue.read(SMALL.replace(old, new, 1), "mirrors.toml")
+        catalogue.read(SMALL_CATALOGUE.replace(old, new, 1), "mirrors.toml")
     assert str(caught.value).startswith("mirrors.toml:")
     assert expected in str(caught.value)
 
 
 def test_mirror_without_encryption_is_used_when_the_catalogue_allows_it() -> None:
-    text = SMALL.replace("https:", "http:").replace('origin = ""', 'origin = ""\ninsecure = true')
+    text = SMALL_CATALOGUE.replace("https:", "http:").replace(
+        'origin = ""', 'origin = ""\ninsecure = true'
+    )
     (publisher,) = catalogue.read(text, "c").publishers
     assert publisher.insecure
 

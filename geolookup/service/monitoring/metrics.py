@@ -124,15 +124,14 @@ def _calls(totals: Totals) -> Iterator[Metric]:
         "Connections of clients that were accepted; native only.",
         value=totals.connections_made,
     )
-    closed = CounterMetricFamily(
+    yield _by_label(
         "geolookup_connections_closed_for_room",
         "Connections that were closed for want of room: at once (refused), or to make room for"
         " others, since they had made no call (uncalled); native only.",
-        labels=("which",),
+        "which",
+        ("refused", "uncalled"),
+        totals.connections_closed,
     )
-    for which, count in zip(("refused", "uncalled"), totals.connections_closed, strict=True):
-        closed.add_metric((which,), count)
-    yield closed
     yield GaugeMetricFamily(
         "geolookup_memory_under_way_bytes",
         "What large requests under way and their answers take of memory_budget.",
@@ -191,22 +190,20 @@ def _tls(totals: Totals) -> Iterator[Metric]:
         "TLS handshakes that clients began.",
         value=totals.handshakes,
     )
-    failures = CounterMetricFamily(
+    yield _by_label(
         "geolookup_tls_handshake_failures",
         "TLS handshakes that failed, by reason; the transport threads does not know them.",
-        labels=("reason",),
+        "reason",
+        counters.HANDSHAKE_FAILURES,
+        totals.handshake_failures,
     )
-    for reason, count in zip(counters.HANDSHAKE_FAILURES, totals.handshake_failures, strict=True):
-        failures.add_metric((reason,), count)
-    yield failures
-    reads = CounterMetricFamily(
+    yield _by_label(
         "geolookup_tls_certificate_reads",
         "Readings of the certificate by workers, by outcome.",
-        labels=("outcome",),
+        "outcome",
+        ("refused", "taken"),
+        totals.certificate_reads,
     )
-    for outcome, count in zip(("refused", "taken"), totals.certificate_reads, strict=True):
-        reads.add_metric((outcome,), count)
-    yield reads
     yield GaugeMetricFamily(
         "geolookup_tls_certificate_stale",
         "Workers that were given a bad certificate and keep the one before.",
@@ -219,6 +216,16 @@ def _tls(totals: Totals) -> Iterator[Metric]:
     if totals.certificate_end:
         ends.add_metric((), totals.certificate_end)
     yield ends
+
+
+def _by_label(
+    name: str, about: str, label: str, values: Iterable[str], counts: Iterable[int]
+) -> Metric:
+    """Return a counter with a count for each value of its one label."""
+    family = CounterMetricFamily(name, about, labels=(label,))
+    for value, count in zip(values, counts, strict=True):
+        family.add_metric((value,), count)
+    return family
 
 
 def _dataset(dataset: Dataset) -> Iterator[Metric]:
