@@ -904,6 +904,17 @@ static inline void gl_settle_slots(gl_connection *c)
             gl_settle_slot(call);
 }
 
+/* Whether a small answer to the call would be sent in this turn. */
+static inline int gl_leaves_at_once(const gl_call *call)
+{
+    nghttp2_session *session = call->connection->session;
+
+    return call->connection->pending_bytes == 0 &&
+           nghttp2_session_get_stream_remote_window_size(session, call->stream) >=
+               GL_SMALL_ANSWER &&
+           nghttp2_session_get_remote_window_size(session) >= GL_SMALL_ANSWER;
+}
+
 /* Gives a message to Python. */
 static inline void gl_to_python(gl_call *call, gl_job_kind kind, const uint8_t *data,
                                 size_t size, uint8_t *owned)
@@ -962,6 +973,10 @@ static void gl_message(gl_call *call, int compressed, const uint8_t *data, size_
         }
         if (call->deadline && gl_clock() >= call->deadline) {
             gl_turn_away(call, GL_DEADLINE_EXCEEDED, gl_text_of(GL_DEADLINE_EXCEEDED));
+            free(owned);
+            return;
+        }
+        if (call->unslotted && !gl_leaves_at_once(call) && !gl_settle_slot(call)) {
             free(owned);
             return;
         }

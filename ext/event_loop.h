@@ -651,8 +651,9 @@ static void gl_expire(gl_server *s)
         call->deadline = GL_NEVER;
         if (call->stage == GL_READING || call->stage == GL_WATCHING)
             gl_fail(call, GL_DEADLINE_EXCEEDED);
-        else
+        else if (!call->ending || call->code == GL_OK)
             gl_reset(call, NGHTTP2_CANCEL);
+        /* else the trailers are queued, and a reset would replace their status by its own */
         gl_again(call->connection);
     }
 }

@@ -219,7 +219,8 @@ def test_a_burst_over_the_limit_is_answered_as_far_as_there_is_time(
 
 @pytest.mark.transports("native")
 @needs_native
-def test_answers_that_are_not_taken_hold_slots(dataset: Dataset) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["one packet", "two packets"])
+def test_answers_that_are_not_taken_hold_slots(dataset: Dataset, at_once: bool) -> None:
     """A client whose window is closed, so that its answers wait here."""
     with (
         serving_here(dataset, transport="native", max_calls=5) as server,
@@ -228,7 +229,14 @@ def test_answers_that_are_not_taken_hold_slots(dataset: Dataset) -> None:
         for stream in range(1, 11, 2):
             connection.call(stream, f"/{SERVICE}/Lookup", LOOKUP)
         assert within_patience(lambda: taken(server) == (5, 0))
-        connection.call(11, f"/{SERVICE}/Lookup", LOOKUP)
+        if at_once:
+            headers = http2.block(http2.request(f"/{SERVICE}/Lookup"))
+            connection.raw(
+                http2.frame(http2.HEADERS, http2.END_HEADERS, 11, headers)
+                + http2.frame(http2.DATA, http2.END_STREAM, 11, http2.message(LOOKUP))
+            )
+        else:
+            connection.call(11, f"/{SERVICE}/Lookup", LOOKUP)
         assert [one.type for one in connection.rest(11)] == [http2.HEADERS]
         assert counters.total([server.counters]).shed[Method.LOOKUP] == 1
         for stream in range(1, 11, 2):
