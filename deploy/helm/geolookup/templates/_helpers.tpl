@@ -77,6 +77,11 @@ limits:
 {{- end }}
 {{- end }}
 
+{{/* Not empty where the service reads files that may change under it, so that it may roll back. */}}
+{{- define "geolookup.hasFiles" -}}
+{{- if or (ne .Values.dataset.kind "embedded") .Values.regionSets }}true{{ end }}
+{{- end }}
+
 {{/* JSON's numbers, booleans, strings and lists are TOML's, too. */}}
 {{- define "geolookup.toml" -}}
 listen = "0.0.0.0:50051"
@@ -92,6 +97,9 @@ dataset = {{ printf "/var/lib/geolookup/%s" .Values.dataset.file | quote }}
 {{- end }}
 {{- if .Values.regionSets }}
 region_sets = "/etc/geolookup-region-sets/regions.toml"
+{{- end }}
+{{- if include "geolookup.hasFiles" . }}
+rollback_folder = "/var/lib/geolookup-rollback"
 {{- end }}
 {{- if .Values.tls.secretName }}
 tls_certificate = "/etc/geolookup-tls/tls.crt"
