@@ -380,9 +380,18 @@ def test_parquet_has_the_same_rows(small: Dataset, tmp_path: Path, disputed: Mod
         first = ipaddress.ip_address(row.pop("first_packed"))
         assert first == ipaddress.ip_address(row["first"])
         assert ipaddress.ip_address(row.pop("last_packed")) == ipaddress.ip_address(row["last"])
+        last = ipaddress.ip_address(row["last"])
         assert row.pop("family") == first.version
+        for bound, address in (("first", first), ("last", last)):
+            columns = row.pop(f"{bound}_ipv4"), row.pop(f"{bound}_ipv6")
+            assert columns == (
+                (int(address), None) if first.version == 4 else (None, address.packed)
+            )
+        assert [ipaddress.ip_network(text) for text in row.pop("prefixes")] == list(
+            ipaddress.summarize_address_range(first, last)
+        )
         row["first"] = str(first)
-        row["last"] = str(ipaddress.ip_address(row["last"]))
+        row["last"] = str(last)
         row["claimed"] = " ".join(row["claimed"])
     assert read == as_csv(Rows(small, disputed=disputed))
 
