@@ -84,6 +84,8 @@ cdef extern from "event_loop.h" nogil:
         const uint8_t *no_verdict
         size_t dataset_bytes
         size_t no_verdict_bytes
+        const uint8_t *address_header
+        size_t address_header_bytes
 
     ctypedef struct gl_check:
         const uint8_t *route
@@ -242,7 +244,8 @@ cdef extern from "event_loop.h" nogil:
     void gl_add_route(gl_authorization *authorization, gl_rule *rule) noexcept
     gl_rule *gl_rule_new(const gl_rule *rule, size_t claims) noexcept
     void gl_authorization_free(gl_authorization *authorization) noexcept
-    bint gl_read_check_request(const uint8_t *data, size_t size, gl_check *check) noexcept
+    bint gl_read_check_request(const gl_authorization *authorization, const uint8_t *data,
+                               size_t size, gl_check *check) noexcept
     gl_tls_context *gl_tls_context_new(
         const char *chain, int chain_bytes, const char *key, int key_bytes,
         const char *authorities, int authorities_bytes) noexcept
@@ -313,9 +316,9 @@ cdef gl_rule *_rule(tuple given, bytes route, size_t claims) except NULL:
 cdef gl_authorization *_authorization(tuple given, size_t claims) except NULL:
     """Make what answers Envoy's checks; but for the rules it points to what was given."""
     cdef gl_authorization *made
-    cdef bytes country_of, begin, countries, dataset, no_verdict
+    cdef bytes country_of, begin, countries, dataset, no_verdict, address_header
     cdef list rules, routes
-    rules, routes, country_of, begin, countries, dataset, no_verdict = given
+    rules, routes, country_of, begin, countries, dataset, no_verdict, address_header = given
     if <size_t>PyBytes_GET_SIZE(country_of) != 2 * claims:
         raise ValueError("country_of: not one number for each claim")
     made = <gl_authorization *>calloc(1, sizeof(gl_authorization))
@@ -340,6 +343,8 @@ cdef gl_authorization *_authorization(tuple given, size_t claims) except NULL:
     made.dataset_bytes = PyBytes_GET_SIZE(dataset)
     made.no_verdict = <const uint8_t *>PyBytes_AS_STRING(no_verdict)
     made.no_verdict_bytes = PyBytes_GET_SIZE(no_verdict)
+    made.address_header = <const uint8_t *>PyBytes_AS_STRING(address_header)
+    made.address_header_bytes = PyBytes_GET_SIZE(address_header)
     return made
 
 
@@ -496,8 +501,9 @@ cdef class Job:
         """Return what a CheckRequest's route says of a rule of its own, or b""."""
         cdef gl_check check
         self._check()
-        if not gl_read_check_request(
-                <const uint8_t *>PyBytes_AS_STRING(self.body), PyBytes_GET_SIZE(self.body), &check):
+        if self.job.snapshot.authorization == NULL or not gl_read_check_request(
+                self.job.snapshot.authorization, <const uint8_t *>PyBytes_AS_STRING(self.body),
+                PyBytes_GET_SIZE(self.body), &check):
             return b""
         return PyBytes_FromStringAndSize(<const char *>check.route, check.route_bytes)
 

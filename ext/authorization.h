@@ -42,6 +42,8 @@ typedef struct {
     const uint8_t *countries;
     const uint8_t *dataset, *no_verdict; /* the dataset's part, and the one without a rule */
     size_t dataset_bytes, no_verdict_bytes;
+    const uint8_t *address_header; /* whose value the address is, in lower case; none: the source */
+    size_t address_header_bytes;
 } gl_authorization;
 
 /* What of a CheckRequest decides. */
@@ -277,33 +279,84 @@ static inline int gl_is_sound_check(const uint8_t *at, size_t bytes, unsigned me
     }
 }
 
-/* Reads a CheckRequest; 0 for what is damaged, or not as Envoy writes it. */
-static inline int gl_read_check_request(const uint8_t *at, size_t bytes, gl_check *check)
+/* Whether a text in any letter case is this one, in lower case. */
+static inline int gl_is_name(const uint8_t *text, size_t size, const uint8_t *lower, size_t bytes)
 {
-    static const unsigned attributes_field[] = {1}, attributes_fields[] = {1, 4};
+    if (size != bytes)
+        return 0;
+    for (size_t i = 0; i < size; i++)
+        if ((text[i] >= 'A' && text[i] <= 'Z' ? text[i] + ('a' - 'A') : text[i]) != lower[i])
+            return 0;
+    return 1;
+}
+
+/* Reads the address in the source, a core.Address of a socket; 0: Python must. */
+static inline int gl_read_source(const uint8_t *source, size_t bytes, gl_check *check)
+{
     /* Of core.Address: a socket's, and the two others, the last of which counts. */
     static const unsigned peer_field[] = {1}, address_fields[] = {1, 2, 3}, socket_field[] = {2};
-    static const unsigned request_field[] = {2}, http_fields[] = {5, 4};
-    const uint8_t *found[3], *request;
-    size_t sizes[3], request_bytes;
+    const uint8_t *found[3];
+    size_t sizes[3];
 
-    memset(check, 0, offsetof(gl_check, route));
-    check->route_bytes = 0;
-    if (bytes > GL_MAX_MESSAGE || !gl_is_sound_check(at, bytes, GL_A_CHECK, 0) ||
-        !gl_find_fields(at, bytes, attributes_field, 1, found, sizes) ||
-        found[0] == NULL || !gl_read_extensions(found[0], sizes[0], check) ||
-        !gl_find_fields(found[0], sizes[0], attributes_fields, 2, found, sizes))
-        return 0;
-    request = found[1];
-    request_bytes = sizes[1];
-    if (!gl_find_fields(found[0], sizes[0], peer_field, 1, found, sizes) ||
+    if (!gl_find_fields(source, bytes, peer_field, 1, found, sizes) ||
         !gl_find_fields(found[0], sizes[0], address_fields, 3, found, sizes) || found[1] ||
         found[2] || !gl_find_fields(found[0], sizes[0], socket_field, 1, found, sizes))
         return 0;
     check->address = found[0];
     check->address_bytes = sizes[0];
-    if (!gl_find_fields(request, request_bytes, request_field, 1, found, sizes) ||
-        !gl_find_fields(found[0], sizes[0], http_fields, 2, found, sizes))
+    return 1;
+}
+
+/* Reads the address in the header that carries it, among the entries of HttpRequest's `headers`;
+ * without it there is none, which is INVALID. 0: Python must, since the header is there twice, or
+ * Envoy was told to list headers with their raw bytes. */
+static inline int gl_read_address_header(const gl_authorization *a, const uint8_t *http,
+                                         size_t bytes, gl_check *check)
+{
+    static const unsigned entry_fields[] = {1, 2};
+    const uint8_t *end = http + bytes, *content, *found[2];
+    int result, is_found = 0;
+    size_t size, sizes[2];
+    uint64_t tag;
+
+    while ((result = gl_next_field(&http, end, &tag, &content, &size)) > 0) {
+        if (tag >> 3 == 13)
+            return 0;
+        if (tag >> 3 != 3)
+            continue;
+        if ((tag & 7) != 2 || !gl_find_fields(content, size, entry_fields, 2, found, sizes))
+            return 0;
+        if (!gl_is_name(found[0], sizes[0], a->address_header, a->address_header_bytes))
+            continue;
+        if (is_found)
+            return 0;
+        is_found = 1;
+        check->address = found[1];
+        check->address_bytes = sizes[1];
+    }
+    return result == 0;
+}
+
+/* Reads a CheckRequest; 0 for what is damaged, or not as Envoy writes it. */
+static inline int gl_read_check_request(const gl_authorization *a, const uint8_t *at, size_t bytes,
+                                        gl_check *check)
+{
+    static const unsigned attributes_field[] = {1}, attributes_fields[] = {1, 4};
+    static const unsigned request_field[] = {2}, http_fields[] = {5, 4};
+    const uint8_t *found[2], *http;
+    size_t sizes[2], http_bytes;
+
+    memset(check, 0, offsetof(gl_check, route));
+    check->route_bytes = 0;
+    if (bytes > GL_MAX_MESSAGE || !gl_is_sound_check(at, bytes, GL_A_CHECK, 0) ||
+        !gl_find_fields(at, bytes, attributes_field, 1, found, sizes) || found[0] == NULL ||
+        !gl_read_extensions(found[0], sizes[0], check) ||
+        !gl_find_fields(found[0], sizes[0], attributes_fields, 2, found, sizes) ||
+        (a->address_header_bytes == 0 && !gl_read_source(found[0], sizes[0], check)) ||
+        !gl_find_fields(found[1], sizes[1], request_field, 1, &http, &http_bytes) ||
+        !gl_find_fields(http, http_bytes, http_fields, 2, found, sizes) ||
+        (a->address_header_bytes > 0 && http != NULL &&
+         !gl_read_address_header(a, http, http_bytes, check)))
         return 0;
     check->host = found[0];
     check->host_bytes = sizes[0];

@@ -593,7 +593,7 @@ static inline int gl_authorize(gl_call *call, const uint8_t *data, size_t size)
     int n, evaluated = 0;
 
     if (a == NULL || gl_snapshot_is_stale(snapshot) ||
-        !gl_read_check_request(data, size, &check) || (n = gl_find_rules(a, &check, applied)) < 0)
+        !gl_read_check_request(a, data, size, &check) || (n = gl_find_rules(a, &check, applied)) < 0)
         return 0;
     address.addresses = check.address_bytes ? check.address : (const uint8_t *)"";
     address.bytes = check.address_bytes;

@@ -45,10 +45,13 @@ _Rule = tuple[bytes, int, int, bytes, bytes, bytes]
 a bit for each verdict that passes, its hosts (each between zeros), its path prefix, and the
 CheckResponse that refuses."""
 
-_Authorization = tuple[list[_Rule], list[tuple[bytes, _Rule]], bytes, bytes, bytes, bytes, bytes]
+_Authorization = tuple[
+    list[_Rule], list[tuple[bytes, _Rule]], bytes, bytes, bytes, bytes, bytes, bytes
+]
 """What answers Envoy's checks: the rules of the file; those of routes, see `Job.route`; by claim
 the number of its country (uint16); where the part of each country begins, and the end (uint32);
-these parts; the dataset's part; and the one without verdicts. Parts are OkHttpResponse messages;
+these parts; the dataset's part; the one without verdicts; and the name, in lower case, of the
+request header that carries the address, or b"": the source does. Parts are OkHttpResponse messages;
 numbers are of this machine."""
 
 @disjoint_base

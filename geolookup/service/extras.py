@@ -28,7 +28,7 @@ def check_extras(settings: Settings) -> None:
     """
     asked = {
         "tracing": settings.tracing,
-        "authz": settings.authz or settings.authz_rules is not None,
+        "authz": settings.answers_checks,
         "channelz": settings.channelz,
     }
     for setting, (module, package, extra) in _NEEDED.items():

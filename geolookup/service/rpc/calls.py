@@ -23,6 +23,7 @@ from geolookup.service.methods import (
 )
 from geolookup.service.rpc import envoy_authz, handlers
 from geolookup.service.rpc.admission import ShedError, Slots
+from geolookup.service.rpc.check_address import CheckAddress
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.rpc.request import INTERNAL_ERROR, Call, Code, RequestError
 
@@ -97,8 +98,8 @@ class Calls:
             REFLECTION_V1ALPHA,
         )
         """The services that reflection lists."""
-        if settings.authz or settings.authz_rules is not None:
-            self._add_authorization()
+        if settings.answers_checks:
+            self._add_authorization(CheckAddress.of(settings))
         self.unary = tuple(self._handlers)
         """The unary methods, but for the standard services'."""
 
@@ -138,12 +139,12 @@ class Calls:
         """Whether calls make spans."""
         return self._tracer is not None
 
-    def _add_authorization(self) -> None:
+    def _add_authorization(self, whose: CheckAddress) -> None:
         envoy_authz.load_messages()
 
         def check(snapshot: Snapshot, body: bytes, _limits: RosterLimits, call: Call) -> bytes:
             return envoy_authz.check(
-                snapshot.dataset, body, snapshot.rules or envoy_authz.Rules(), call
+                snapshot.dataset, body, snapshot.rules or envoy_authz.Rules(), call, whose
             )
 
         self._handlers[Method.AUTHORIZATION_CHECK] = check

@@ -2,7 +2,8 @@
 
 Envoy calls ``envoy.service.auth.v3.Authorization/Check`` for each request. The address is
 ``attributes.source.address``: the peer that Envoy saw, or what its listener filters (PROXY
-protocol) say. Envoy leaves ``X-Forwarded-For`` out of it; no header is read here either.
+protocol) say. Envoy leaves ``X-Forwarded-For`` out of it. Headers are read where the operator
+says so alone; see `check_address`.
 
 A rule decides about an address. There are two modes. A measure in one place refuses only
 addresses INSIDE it; a service offered in some places admits only addresses INSIDE them.
@@ -26,6 +27,7 @@ from google.protobuf.message import DecodeError
 
 from geolookup.answer.claims import Policy, Verdict, encode_outcome, network_bits
 from geolookup.errors import GeoLookupError, MissingExtraError, RegionSetError
+from geolookup.service.rpc.check_address import PEER, CheckAddress
 from geolookup.service.rpc.request import NULL_CALL, Call, Code, RequestError
 from geolookup.tomlfile import Table, parse, read
 
@@ -254,10 +256,16 @@ def load_messages() -> None:
     import envoy.service.auth.v3.external_auth_pb2  # noqa: F401, PLC0415
 
 
-def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NULL_CALL) -> bytes:
+def check(
+    dataset: Dataset,
+    body: bytes,
+    rules: Rules,
+    call: Call = NULL_CALL,
+    whose: CheckAddress = PEER,
+) -> bytes:
     """Answer a ``CheckRequest`` with a serialised ``CheckResponse``.
 
-    Each rule that is evaluated counts as one lookup.
+    Each rule that is evaluated counts as one lookup. *whose* says where the address is.
 
     An allowed request gets the headers ``x-geo-country``, ``x-geo-verdict`` and
     ``x-geo-reason`` (one for each rule), ``x-geo-networks`` and ``x-geo-dataset``, which
@@ -275,8 +283,7 @@ def check(dataset: Dataset, body: bytes, rules: Rules, call: Call = NULL_CALL) -
     except (DecodeError, ValueError):
         raise RequestError(Code.INVALID_ARGUMENT, "request: not a CheckRequest") from None
     http = attributes.request.http
-    # A peer on a unix socket has no address. The empty string is INVALID, so UNDETERMINED.
-    address = attributes.source.address.socket_address.address
+    address = whose.find(attributes)
     applied = rules.of(http.host, http.path, attributes.context_extensions)
     response = external_auth_pb2.CheckResponse()
     answer = dataset.lookup(address)

@@ -162,6 +162,83 @@ class Choice(Kind[str]):
         return value
 
 
+class HeaderName(Kind[str | None]):
+    """The name of a request header, in lower case, or none.
+
+    Args:
+        chains: headers that carry no single value.
+    """
+
+    metavar = "NAME"
+    expected = f"a request header's name, or {NONE}"
+
+    def __init__(self, *chains: str) -> None:
+        self.chains = chains
+
+    def from_text(self, text: str, folder: Path) -> str | None:  # noqa: ARG002
+        return None if text == NONE else self.check(text.lower())
+
+    def from_toml(self, value: object, folder: Path) -> str | None:
+        if not isinstance(value, str):
+            raise self.unfit()
+        return self.from_text(value, folder)
+
+    def check(self, value: Any) -> str | None:
+        if value is None:
+            return None
+        # What RFC 9110 calls a token, which leaves out HTTP/2's own (":authority").
+        if not isinstance(value, str) or not re.fullmatch(_HEADER_NAME, value, re.ASCII):
+            raise self.unfit()
+        if value in self.chains:
+            raise UnfitError(f"not {value}, which is a chain; for those there is authz_trusted")
+        return value
+
+    def plain(self, value: Any) -> str:
+        return NONE if value is None else str(value)
+
+
+_HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9a-z-]{1,256}"
+
+
+class Prefixes(Kind[tuple[str, ...]]):
+    """CIDR prefixes, each with an address or alone; in a string by commas."""
+
+    metavar = "PREFIXES"
+    expected = f"{NONE}, or prefixes such as 10.0.0.0/8"
+
+    def from_text(self, text: str, folder: Path) -> tuple[str, ...]:  # noqa: ARG002
+        return self.check(() if text == NONE else tuple(text.split(",")))
+
+    def from_toml(self, value: object, folder: Path) -> tuple[str, ...]:
+        if isinstance(value, str):
+            return self.from_text(value, folder)
+        if not isinstance(value, list):
+            raise self.unfit()
+        return self.check(tuple(value))
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        if type(value) is not tuple or not all(type(one) is str for one in value):
+            raise self.unfit()
+        if value:
+            # Not before there are some, as most services have none.
+            from geolookup.answer.client_address import ClientAddress  # noqa: PLC0415
+
+            for position, one in enumerate(value, start=1):
+                try:
+                    ClientAddress([one])
+                except ValueError as error:
+                    # The text of the other errors repeats the value.
+                    trusts_all = str(error).startswith("trusted: ")
+                    reason = "trusts everybody" if trusts_all else "is none"
+                    raise UnfitError(
+                        f"expected {self.expected}: number {position} {reason}"
+                    ) from None
+        return value
+
+    def plain(self, value: Any) -> Plain:
+        return list(value) or NONE
+
+
 class FilePath(Kind[Path | None]):
     """A file's path, or none. A relative one in a file is relative to that file."""
 

@@ -22,9 +22,11 @@ from geolookup.service.settings.kinds import (
     Covering,
     FilePath,
     FolderPath,
+    HeaderName,
     Kind,
     Listener,
     Listeners,
+    Prefixes,
     Seconds,
     Switch,
     UnfitError,
@@ -259,6 +261,26 @@ class Settings:
         FilePath(),
         "TOML file with the rules of Envoy's authorization, which is then answered; none: its"
         " routes have the rules",
+    )
+    authz_address_header: str | None = _setting(
+        None,
+        _DATA,
+        HeaderName("x-forwarded-for", "forwarded"),
+        "The one request header in which Envoy's checks carry the client's address; none: the"
+        " connection's peer, as Envoy saw it. Envoy must overwrite it; see docs/envoy.md",
+    )
+    authz_trusted: tuple[str, ...] = _setting(
+        (),
+        _DATA,
+        Prefixes(),
+        "Prefixes of the proxies in front of Envoy, by commas, in TOML as a list: through them"
+        " alone authz_chain is read, as in docs/client-address.md; none: the peer is the client",
+    )
+    authz_chain: str = _setting(
+        "x-forwarded-for",
+        _DATA,
+        Choice("x-forwarded-for", "forwarded"),
+        "The header that all of authz_trusted write",
     )
     rollback_folder: Path | None = _setting(
         None,
@@ -501,6 +523,11 @@ class Settings:
     )
 
     @property
+    def answers_checks(self) -> bool:
+        """Whether Envoy's authorization is answered."""
+        return self.authz or self.authz_rules is not None
+
+    @property
     def worker_memory(self) -> int:
         """The bytes of `memory_budget` that each worker has."""
         return self.memory_budget // self.workers
@@ -517,6 +544,7 @@ class Settings:
                 row.kind.check(row.value(self))
             except UnfitError as error:
                 raise SettingsError(row.name, str(error)) from None
+        _check_authorization(self)
         _check_tls(self)
         _check_listeners(self)
 
@@ -543,6 +571,19 @@ def _rows(kind: type, path: tuple[str, ...]) -> Iterator[Setting]:
 
 
 # Rules between settings. Each error names the setting to change.
+
+
+def _check_authorization(settings: Settings) -> None:
+    for name in ("authz_address_header", "authz_trusted"):
+        if getattr(settings, name) and not settings.answers_checks:
+            raise SettingsError(name, "needs authz or authz_rules: Envoy's checks are not answered")
+    if settings.authz_address_header and settings.authz_trusted:
+        raise SettingsError(
+            "authz_trusted",
+            "not beside authz_address_header: the address is in that header, or in a chain",
+        )
+    if settings.authz_chain != "x-forwarded-for" and not settings.authz_trusted:
+        raise SettingsError("authz_chain", "needs authz_trusted: no chain is read without it")
 
 
 def _check_tls(settings: Settings) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from servers import PATIENCE, needs_native, serving_here
 
 from geolookup import Dataset, Policy, Verdict
-from geolookup.service import Server
+from geolookup.service import Server, Settings
 from geolookup.service.methods import Method
 from geolookup.service.monitoring import counters
 from geolookup.service.monitoring.counters import Counters
 from geolookup.service.rpc import envoy_authz
+from geolookup.service.rpc.check_address import CheckAddress
 from geolookup.service.rpc.envoy_authz import (
     Mode,
     Rule,
@@ -28,6 +30,7 @@ from geolookup.service.rpc.envoy_authz import (
 )
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.rpc.request import Call, Code, RequestError
+from geolookup.service.rpc.transports import build
 
 external_auth_pb2 = pytest.importorskip(
     "envoy.service.auth.v3.external_auth_pb2", reason="the extra envoy is not installed"
@@ -426,6 +429,207 @@ def test_a_rule_about_an_unknown_region_set_is_found_before_the_first_request(
     rules = Rules([Rule(name="a", region_set="NOWHERE", mode=Mode.DENY_INSIDE)])
     with pytest.raises(RuleError, match=r"^rule 1: region_set: unknown region set"):
         rules.check(dataset)
+
+
+# Whose address: one header, or the chain of trusted proxies, where the operator says so.
+
+HEADER = "x-client-address"
+BALANCER = "10.0.0.9"
+BY_HEADER: dict[str, Any] = {"authz_address_header": HEADER}
+BY_CHAIN: dict[str, Any] = {"authz_trusted": ("10.0.0.0/24", "2001:db8::/64")}
+BY_FORWARDED: dict[str, Any] = {**BY_CHAIN, "authz_chain": "forwarded"}
+WHOSE = {"header": BY_HEADER, "chain": BY_CHAIN, "forwarded": BY_FORWARDED}
+
+
+def request_with(
+    peer: str, headers: Mapping[str, str], raw: Sequence[tuple[str, bytes]] = (), **extensions: str
+) -> bytes:
+    """Return a CheckRequest with these headers alone; *raw* ones as ``encode_raw_headers``."""
+    body = external_auth_pb2.CheckRequest.FromString(request(peer, **extensions))
+    http = body.attributes.request.http
+    http.ClearField("headers")
+    for name, value in headers.items():
+        http.headers[name] = value
+    for name, content in raw:
+        http.header_map.headers.add(key=name, raw_value=content)
+    return bytes(body.SerializeToString())
+
+
+@pytest.fixture(scope="module", params=["native", "threads"])
+def asked_for(request: pytest.FixtureRequest, dataset: Dataset) -> Iterator[dict[str, Asked]]:
+    """Servers over a transport, by what they take for the address; see `WHOSE`."""
+    if request.param == "native" and build.missing(tls=True) is not None:
+        pytest.skip("geolookup was built without the native transport")
+    with contextlib.ExitStack() as stack:
+        servers: dict[str, Asked] = {}
+        for name, settings in WHOSE.items():
+            server = stack.enter_context(
+                serving_here(dataset, transport=request.param, authz=True, **settings)
+            )
+            channel = stack.enter_context(grpc.insecure_channel(str(server.address)))
+            servers[name] = Asked(server, channel)
+        yield servers
+
+
+def status_of(dataset: Dataset, response: Any) -> tuple[str, str]:
+    """Return the country and the reason that a request that passes was given."""
+    found = headers(response.ok_response)
+    assert found["x-geo-dataset"] == dataset.id
+    return found["x-geo-country"], found["x-geo-reason"]
+
+
+INVALID = ("ZZ", "INVALID")
+ONE_HEADER = {
+    "an address": ({HEADER: AMERICA}, ("US", "DECIDED")),
+    "in another letter case": ({"X-Client-Address": AMERICA}, ("US", "DECIDED")),
+    "IPv6": ({HEADER: "2a00:1450:4001::1"}, ("DE", "DECIDED")),
+    "mapped": ({HEADER: f"::ffff:{AMERICA}"}, ("US", "DECIDED")),
+    "private": ({HEADER: "192.168.0.1"}, ("ZZ", "SPECIAL_PURPOSE")),
+    "missing": ({}, INVALID),
+    "another header": ({f"{HEADER}x": AMERICA, "x-forwarded-for": AMERICA}, INVALID),
+    "twice, in two letter cases": ({HEADER: AMERICA, HEADER.upper(): AMERICA}, INVALID),
+    "twice, joined": ({HEADER: f"{AMERICA},{AMERICA}"}, INVALID),
+    "empty": ({HEADER: ""}, INVALID),
+    "a port": ({HEADER: f"{AMERICA}:80"}, INVALID),
+    "brackets": ({HEADER: "[2a00:1450:4001::1]"}, INVALID),
+    "a space": ({HEADER: f" {AMERICA}"}, INVALID),
+    "a leading zero": ({HEADER: "8.8.8.08"}, INVALID),
+    "a prefix": ({HEADER: f"{AMERICA}/32"}, INVALID),
+    "a word": ({HEADER: "unknown"}, INVALID),
+    "beyond ASCII": ({HEADER: "8.8.8.\u0668"}, INVALID),
+}
+
+
+@pytest.mark.parametrize(("sent", "expected"), ONE_HEADER.values(), ids=ONE_HEADER)
+def test_address_in_the_named_header_is_exactly_one_or_invalid(
+    dataset: Dataset,
+    asked_for: dict[str, Asked],
+    sent: dict[str, str],
+    expected: tuple[str, str],
+) -> None:
+    """Never the peer's, which is inside the measure and would be refused."""
+    response = asked_for["header"](dataset, request_with(CHINA, sent), DENY)
+    assert status_of(dataset, response) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ([(HEADER, AMERICA.encode())], ("US", "DECIDED")),
+        ([(HEADER, AMERICA.encode()), (HEADER, AMERICA.encode())], INVALID),
+        ([(HEADER, b"8.8.8.\xff")], INVALID),
+    ],
+    ids=["once", "twice", "no text"],
+)
+def test_header_that_envoy_lists_with_raw_bytes_is_read_alike(
+    dataset: Dataset,
+    asked_for: dict[str, Asked],
+    raw: list[tuple[str, bytes]],
+    expected: tuple[str, str],
+) -> None:
+    response = asked_for["header"](dataset, request_with(CHINA, {}, raw), DENY)
+    assert status_of(dataset, response) == expected
+
+
+def test_named_header_with_an_address_inside_is_refused(
+    dataset: Dataset, asked_for: dict[str, Asked]
+) -> None:
+    body = request_with(AMERICA, {HEADER: CHINA})
+    denied = asked_for["header"](dataset, body, DENY).denied_response
+    assert denied.status.code == 451
+    assert CHINA not in str(denied)
+
+
+CHAINS = {
+    "a peer that is no proxy": (AMERICA, {"x-forwarded-for": CHINA}, ("US", "DECIDED")),
+    "one hop": (BALANCER, {"x-forwarded-for": AMERICA}, ("US", "DECIDED")),
+    "one hop, with a port": (BALANCER, {"x-forwarded-for": f"{AMERICA}:80"}, ("US", "DECIDED")),
+    "two hops": (BALANCER, {"x-forwarded-for": f"{AMERICA}, 10.0.0.8"}, ("US", "DECIDED")),
+    "IPv6": ("2001:db8::9", {"x-forwarded-for": "2a00:1450:4001::1"}, ("DE", "DECIDED")),
+    "a forged left end": (
+        BALANCER,
+        {"x-forwarded-for": f"{CHINA}, {AMERICA}"},
+        ("US", "DECIDED"),
+    ),
+    "no header": (BALANCER, {}, INVALID),
+    "junk": (BALANCER, {"x-forwarded-for": f"{AMERICA}, unknown"}, INVALID),
+    "the other header": (BALANCER, {"forwarded": f"for={AMERICA}"}, INVALID),
+    "a peer without an address": ("", {"x-forwarded-for": AMERICA}, INVALID),
+}
+
+
+@pytest.mark.parametrize(("peer", "sent", "expected"), CHAINS.values(), ids=CHAINS)
+def test_chain_is_read_through_trusted_proxies_alone(
+    dataset: Dataset,
+    asked_for: dict[str, Asked],
+    peer: str,
+    sent: dict[str, str],
+    expected: tuple[str, str],
+) -> None:
+    response = asked_for["chain"](dataset, request_with(peer, sent), DENY)
+    assert status_of(dataset, response) == expected
+
+
+def test_chain_of_rfc_7239_is_read_where_it_is_named(
+    dataset: Dataset, asked_for: dict[str, Asked]
+) -> None:
+    sent = {"forwarded": f'for="{AMERICA}:80"', "x-forwarded-for": CHINA}
+    response = asked_for["forwarded"](dataset, request_with(BALANCER, sent), DENY)
+    assert status_of(dataset, response) == ("US", "DECIDED")
+    sent = {"x-forwarded-for": AMERICA}
+    response = asked_for["forwarded"](dataset, request_with(BALANCER, sent), DENY)
+    assert status_of(dataset, response) == INVALID
+
+
+SOME_HEADERS = st.dictionaries(
+    st.sampled_from([HEADER, HEADER.upper(), "X-Client-address", "x-client", "x-forwarded-for"]),
+    st.sampled_from(["1.0.1.1", "8.8.8.8", "10.0.0.8", "", "x", "::1", "8.8.8.8, 10.0.0.8", "é"]),
+)
+
+
+@settings(max_examples=60, phases=[Phase.explicit, Phase.generate])
+@given(
+    whose=st.sampled_from(sorted(WHOSE)),
+    peer=st.sampled_from([CHINA, AMERICA, BALANCER, "2001:db8::1", ""]),
+    sent=SOME_HEADERS,
+    raw=st.lists(st.tuples(st.sampled_from([HEADER, "x-forwarded-for"]), st.just(b"8.8.8.8"))),
+)
+def test_both_transports_find_the_address_that_the_handler_finds(
+    dataset: Dataset,
+    asked_for: dict[str, Asked],
+    whose: str,
+    peer: str,
+    sent: dict[str, str],
+    raw: list[tuple[str, bytes]],
+) -> None:
+    body = request_with(peer, sent, raw)
+    expected = envoy_authz.check(
+        dataset, body, Rules([DENY]), whose=CheckAddress.of(Settings(authz=True, **WHOSE[whose]))
+    )
+    found = asked_for[whose](dataset, body, DENY)
+    assert found == external_auth_pb2.CheckResponse.FromString(expected)
+
+
+@needs_native
+def test_named_header_is_read_without_python(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        serving_here(dataset, transport="native", authz=True, **BY_HEADER) as server,
+        grpc.insecure_channel(str(server.address)) as channel,
+    ):
+        asked = Asked(server, channel)
+        server.snapshot = Snapshot(dataset, Rules([DENY]))
+        monkeypatch.delattr(envoy_authz, "check")
+        assert status_of(dataset, asked.again(request_with(CHINA, {HEADER: AMERICA}))) == (
+            "US",
+            "DECIDED",
+        )
+        assert status_of(dataset, asked.again(request_with(CHINA, {}))) == INVALID
+        # A peer on a unix socket.
+        body = external_auth_pb2.CheckRequest.FromString(request_with("", {HEADER: CHINA}))
+        body.attributes.source.address.pipe.path = "/run/x"
+        assert asked.again(body.SerializeToString()).HasField("denied_response")
 
 
 # The native transport, which answers by itself what is plain.

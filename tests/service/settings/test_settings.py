@@ -333,6 +333,13 @@ def test_insecure_as_a_switch_says_what_to_write(text: str) -> None:
         ("allow", "Lookup="),
         ("allow", "LookUp=a"),
         *(("covering", text) for text in ("", "VPN,", "VPN TOR", "PIGEON", "VPN,none")),
+        *(
+            ("authz_address_header", text)
+            for text in ("", ":path", "x y", "x:", "\u00e9", "x" * 257)
+        ),
+        *(("authz_trusted", text) for text in ("", "10.0.0.1/8", "10.0.0.0/8,", "10.0.0.0/8 ::1")),
+        *(("authz_trusted", text) for text in ("0.0.0.0/0", "10.0.0.0/8,::/0", "example.com")),
+        ("authz_chain", "x-real-ip"),
     ],
 )
 def test_bad_value_names_setting_and_origin_and_is_not_repeated(name: str, text: str) -> None:
@@ -463,6 +470,17 @@ def test_variable_near_a_setting_is_refused(variable: str, near: str) -> None:
         ({"listen": "[::1]:1", "metrics": "[0::1]:1"}, "metrics: the same address as listen"),
         ({"listen": "0.0.0.0:9464", "insecure": "listen"}, "metrics: the same address as listen"),
         ({"listen": "unix:/a", "admin": "unix:/a"}, "admin: the same address as listen"),
+        ({"authz_address_header": "x-client"}, "authz_address_header: needs authz or authz_rules"),
+        ({"authz_trusted": "10.0.0.0/8"}, "authz_trusted: needs authz or authz_rules"),
+        (
+            {"authz": "true", "authz_address_header": "x", "authz_trusted": "10.0.0.0/8"},
+            "authz_trusted: not beside authz_address_header",
+        ),
+        ({"authz": "true", "authz_chain": "forwarded"}, "authz_chain: needs authz_trusted"),
+        (
+            {"authz": "true", "authz_chain": "forwarded", "authz_address_header": "x"},
+            "authz_chain: needs authz_trusted",
+        ),
     ],
 )
 def test_settings_that_don_t_fit_together_are_refused(flags: dict[str, str], said: str) -> None:
@@ -486,11 +504,29 @@ def test_settings_that_don_t_fit_together_are_refused(flags: dict[str, str], sai
         {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "metrics": "127.0.0.1:0"},
         {**TLS, "listen": "0.0.0.0:1"},
         {**MUTUAL, "listen": "0.0.0.0:1", "admin": "0.0.0.0:2", "allow": "admin=a"},
+        {"authz": "true", "authz_address_header": "X-Client-Address"},
+        {"authz_rules": "r", "authz_trusted": "10.0.0.0/8,::1", "authz_chain": "forwarded"},
     ],
 )
 def test_settings_that_fit_together_are_taken(flags: dict[str, str]) -> None:
     settings = read(flags).settings
     assert settings.listen == flags.get("listen", settings.listen)
+
+
+@pytest.mark.parametrize("text", ["x-forwarded-for", "X-Forwarded-For", "forwarded"])
+def test_chain_as_address_header_is_refused_and_says_what_reads_chains(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^authz_address_header: not .*, which is a"):
+        read({"authz": "true", "authz_address_header": text})
+
+
+def test_address_header_and_proxies_have_forms_in_flags_and_files(tmp_path: Path) -> None:
+    by_flags = read({"authz": "true", "authz_address_header": "X-Client"}).settings
+    assert by_flags.authz_address_header == "x-client"
+    by_file = read_file(
+        tmp_path / "g.toml", 'authz = true\nauthz_trusted = ["10.0.0.0/8", "::1"]\n'
+    ).settings
+    assert by_file.authz_trusted == ("10.0.0.0/8", "::1")
+    assert read({"authz": "true", "authz_trusted": "10.0.0.0/8,::1"}).settings == by_file
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -523,6 +559,12 @@ def values(row: model.Setting) -> st.SearchStrategy[str]:
     if isinstance(kind, Covering):
         kinds = st.lists(st.sampled_from([*Network.__members__]), min_size=1).map(",".join)
         return st.one_of(kinds, st.sampled_from(["none", "as-compiled"]))
+    if row.name == "authz_address_header":
+        return st.from_regex("[a-z][a-z0-9-]{0,9}", fullmatch=True).filter(
+            lambda text: text not in {"none", "forwarded"}
+        )
+    if row.name == "authz_trusted":
+        return st.sampled_from(["10.0.0.0/8", "::1,192.0.2.0/24", "2001:db8::/32"])
     if row.name in {"listen", "admin", "metrics"}:
         port = NAMES.index(row.name) + 1
         return st.sampled_from([f"127.0.0.1:{port}", f"[::1]:{port}", f"localhost:{port}"])
@@ -544,6 +586,10 @@ def test_printed_settings_read_the_same(
     chosen = data.draw(st.sets(st.sampled_from(NAMES)))
     tls = {"tls_certificate", "tls_key", "tls_client_ca", "allow"}
     chosen |= tls if chosen & tls else set()
+    if chosen & {"authz_chain", "authz_trusted"}:
+        chosen = chosen - {"authz_address_header"} | {"authz_trusted"}
+    if chosen & {"authz_address_header", "authz_trusted"}:
+        chosen |= {"authz_rules"}
     flags = {row.name: data.draw(values(row)) for row in table() if row.name in chosen}
     configuration = read(flags)
     path = tmp_path_factory.mktemp("written") / "g.toml"

@@ -184,8 +184,10 @@ class NativeTransport:
         with self._knowing:
             region_sets, routes = list(self._region_sets), dict(self._routes)
         authorization = None
-        if Method.AUTHORIZATION_CHECK in self._calls.unary:
-            authorization = _authorization(snapshot, counters, routes)
+        # Chains of proxies are Python's to read.
+        if Method.AUTHORIZATION_CHECK in self._calls.unary and not self._settings.authz_trusted:
+            header = self._settings.authz_address_header or ""
+            authorization = _authorization(snapshot, counters, routes, header)
         # A dataset's first outcomes take many times as long as those after them.
         for region_set in islice(snapshot.dataset.region_sets, 1):
             snapshot.dataset.outcome_column(region_set)
@@ -566,7 +568,10 @@ def _perspective(
 
 
 def _authorization(
-    snapshot: Snapshot, counters: Counters, routes: dict[bytes, Mapping[str, str]]
+    snapshot: Snapshot,
+    counters: Counters,
+    routes: dict[bytes, Mapping[str, str]],
+    address_header: str,
 ) -> _http2._Authorization | None:
     """Return what answers Envoy's checks while the dataset is not too old.
 
@@ -601,6 +606,7 @@ def _authorization(
         envoy_authz.header(envoy_authz.DATASET_HEADER, snapshot.dataset.id),
         envoy_authz.header(envoy_authz.VERDICT_HEADER, "")
         + envoy_authz.header(envoy_authz.REASON_HEADER, ""),
+        address_header.encode(),
     )
 
 
