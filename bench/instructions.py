@@ -7,13 +7,14 @@ callgrind, is held against ``instructions.json`` beside this file: ``--update`` 
 Each loop is run once and then twice over the same roster, drawn from the embedded dataset,
 and the difference is reported, for one address: starting, opening and what else happens once
 is not in it. The loops in C are in ``kernels/instructions.c``, for each instruction set that
-valgrind knows, which AVX-512 is not among; the single lookup is Python's own.
+valgrind knows, which AVX-512 is not among; the single lookup is Python's own. Of a call over the
+native transport all that the event loop does is counted, with libnghttp2 and without the kernel.
 
-Compilers write different code. Counts made with another compiler, C library or, for the
-lookup from Python, another Python than the kept ones are printed and not compared.
+Compilers write different code. Counts made with another compiler, C library or, for lookups from
+Python and calls, another Python or libnghttp2 than the kept ones are printed and not compared.
 
-Exit code: 0 no loop is above its kept count by more than 5 % (the lookup from Python 25 %), or
-nothing could be compared; 1 one is; 2 wrong use.
+Exit code: 0 no loop is above its kept count by more than 5 % (lookups from Python and calls 25 %),
+or nothing could be compared; 1 one is; 2 wrong use.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import geolookup
 from bench.addresses import DRAWS, draw, mixed_texts
 from geolookup import _core
 from geolookup.answer.dataset import Dataset
+from geolookup.service.rpc.transports import build
 from geolookup.v1 import geolookup_pb2 as v1
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +71,29 @@ with geolookup.open() as dataset:
 """
 """Without a loop in Python, whose own instructions would be two thirds of what is counted."""
 
+CALL = "call of Lookup (native transport)"
+WITH_PYTHON = (*LOOKUPS, CALL)
+"""Whose counts depend on how the extension modules were built."""
+
+CALLS = 1000
+CALLING = """\
+import sys
+import geolookup
+from bench import h2load
+from bench.transport_targets import alone
+from geolookup.service.server import Server
+from geolookup.service.settings.model import Settings
+from geolookup.v1 import geolookup_pb2 as v1
+request = v1.LookupRequest(text="1.0.1.1", region_set="EU")
+with geolookup.open() as dataset:
+    server = Server(dataset, Settings(listen="127.0.0.1:0", transport="native"))
+    framed = h2load.framed(request.SerializeToString())
+    alone(str(server.address), framed, 600, calls=int(sys.argv[1]))
+    server.stop(0)
+"""
+"""Each call is a turn of the event loop, as one join at a time is. Counted with the connection's
+beginning, whose share of so many calls is small."""
+
 SECTIONS = {
     "first4": "ipv4.first",
     "claim4": "ipv4.claims",
@@ -101,7 +126,7 @@ class Row:
     @property
     def verdict(self) -> str:
         """``above``, ``below``, ``same``, or ``new`` where there is nothing to compare with."""
-        allowance = ALLOWANCE_IN_PYTHON if self.name in LOOKUPS else ALLOWANCE
+        allowance = ALLOWANCE_IN_PYTHON if self.name in WITH_PYTHON else ALLOWANCE
         if self.ratio is None:
             return "new"
         if self.ratio > allowance:
@@ -175,14 +200,14 @@ def compare(
     notes = []
     if "dataset" in other:
         notes.append(f"compared all the same: {other.pop('dataset')}")
-    for_python = other.pop("python", None)
+    built = [other.pop(name) for name in ("python", "transport") if name in other]
     if other:
         notes.append(f"NOT COMPARED: {'; '.join(other.values())}")
-    elif for_python:
-        notes.append(f"lookups from Python NOT COMPARED: {for_python}")
+    elif built:
+        notes.append(f"lookups from Python and calls NOT COMPARED: {'; '.join(built)}")
     rows = []
     for name, count in counts.items():
-        comparable = not other and not (for_python and name in LOOKUPS)
+        comparable = not other and not (built and name in WITH_PYTHON)
         rows.append(Row(name, count, kept["counts"].get(name) if comparable else None))
     if missing := [name for name in kept["counts"] if name not in counts]:
         notes.append(f"kept and not counted here: {'; '.join(missing)}")
@@ -200,6 +225,7 @@ def makers(dataset: Dataset) -> dict[str, str]:
         "instruction sets": ", ".join(_core.isa_paths()[:IN_VALGRIND]),
         "C library": " ".join(platform.libc_ver()),
         "python": f"{platform.python_version()} ({platform.python_compiler()})",
+        "transport": build.description(),
         "dataset": dataset.id,
     }
 
@@ -215,7 +241,8 @@ def count_all(dataset: Dataset) -> dict[str, float]:
         with ThreadPoolExecutor(2) as pool:
             in_c = pool.submit(count_kernels, folder)
             in_python = pool.submit(count_lookups, dataset, folder)
-            return in_c.result() | in_python.result()
+            a_call = pool.submit(count_call, folder)
+            return in_c.result() | in_python.result() | a_call.result()
 
 
 def count_kernels(folder: Path, prefix: str = "") -> dict[str, float]:
@@ -255,6 +282,16 @@ def count_lookups(dataset: Dataset, folder: Path) -> dict[str, float]:
             totals.append(read_total(out))
         counts[name] = round((totals[1] - totals[0]) / ROSTER, 3)
     return counts
+
+
+def count_call(folder: Path) -> dict[str, float]:
+    """Count what the event loop does for a call; nothing where there is no native transport."""
+    if build.missing() is not None:
+        return {}
+    out = folder / "call"
+    command = [sys.executable, "-c", CALLING, str(CALLS)]
+    run_callgrind(out, command, "--toggle-collect=gl_turn")
+    return {CALL: round(read_total(out) / CALLS, 1)}
 
 
 def write_inputs(dataset: Dataset, folder: Path) -> None:

@@ -252,16 +252,19 @@ def load(
     return Load(done / seconds, spent / done * 1e6, out / done)
 
 
-def alone(server: Server, request: bytes, seconds: float, response: int = 0) -> tuple[float, int]:
+def alone(
+    address: str, request: bytes, seconds: float, response: int = 0, calls: int = sys.maxsize
+) -> tuple[float, int]:
     """Make one call after the other; returns the median in µs, and a response's bytes.
 
-    With *response* the server is an echo that answers so many bytes.
+    With *response* the server is an echo that answers so many bytes. It ends after so many
+    seconds or calls.
     """
-    if server.address.startswith("unix:"):
+    if address.startswith("unix:"):
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(server.address.removeprefix("unix:"))
+        connection.connect(address.removeprefix("unix:"))
     else:
-        host, port = server.address.rsplit(":", 1)
+        host, port = address.rsplit(":", 1)
         connection = socket.create_connection((host, int(port)))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     took: list[int] = []
@@ -275,7 +278,7 @@ def alone(server: Server, request: bytes, seconds: float, response: int = 0) -> 
             )
         end = time.monotonic() + seconds
         stream, kept = 1, b""
-        while time.monotonic() < end:
+        while time.monotonic() < end and len(took) < calls:
             number = stream.to_bytes(4)
             call = len(HEAD).to_bytes(3) + b"\1\4" + number + HEAD
             call += len(request).to_bytes(3) + b"\0\1" + number + request
@@ -442,7 +445,7 @@ def _one_at_a_time(
     request = h2load.framed(v1.LookupRequest(text="1.0.1.1", region_set="EU").SerializeToString())
     path = str(folder / "socket")
     unix = stack.enter_context(service(sys.executable, listen=f"unix:{path}"))
-    _, size = alone(plain["now"], request, 0.5)
+    _, size = alone(plain["now"].address, request, 0.5)
     sent = 9 + len(HEAD) + 9 + len(request)
     bare = {
         "echo": stack.enter_context(echo(folder, sent, size)),
@@ -451,10 +454,10 @@ def _one_at_a_time(
     samples: dict[str, list[float]] = defaultdict(list)
     for _ in range(turns):
         for name in ("before", "now"):
-            samples[name].append(alone(plain[name], request, seconds)[0])
-        samples["now, unix"].append(alone(unix, request, seconds)[0])
+            samples[name].append(alone(plain[name].address, request, seconds)[0])
+        samples["now, unix"].append(alone(unix.address, request, seconds)[0])
         for name, server in bare.items():
-            samples[name].append(alone(server, request, seconds, size)[0])
+            samples[name].append(alone(server.address, request, seconds, size)[0])
     p50 = {name: statistics.median(several) for name, several in samples.items()}
     print("one call at a time, p50 in µs:", ", ".join(f"{n} {v:.1f}" for n, v in p50.items()))
     print(

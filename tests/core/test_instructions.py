@@ -18,6 +18,7 @@ MADE_BY = {
     "instruction sets": "portable, avx2",
     "C library": "glibc 2",
     "python": "3.11 (cc 1)",
+    "transport": "native",
     "dataset": "0123",
 }
 LOOKUP = next(iter(LOOKUPS))
@@ -68,12 +69,13 @@ def test_counts_made_by_another_compiler_are_not_compared(
     assert f"NOT COMPARED: {what} is {MADE_BY[what]}" in capsys.readouterr().out
 
 
-def test_counts_under_another_python_are_compared_for_loops_in_c(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("what", ["python", "transport"])
+def test_counts_under_another_python_or_transport_are_compared_for_loops_in_c(
+    what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = {"python": "3.14"}
+    other = {what: "another"}
     assert report(MADE_BY, COUNTS, kept(by=other, **{LOOKUP: 1.0})) == 0
-    assert "lookups from Python NOT COMPARED" in capsys.readouterr().out
+    assert "lookups from Python and calls NOT COMPARED" in capsys.readouterr().out
     assert report(MADE_BY, COUNTS, kept(by=other, **{"packed IPv4, avx2": 1.0})) == 1
 
 
