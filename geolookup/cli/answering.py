@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -14,6 +14,7 @@ from geolookup.answer.dataset import Dataset
 from geolookup.errors import RosterTooLargeError
 
 if TYPE_CHECKING:
+    from geolookup._arrow import Array
     from geolookup.answer.results import RosterResult
     from geolookup.cli.records import Batch
     from geolookup.client import Client
@@ -36,10 +37,33 @@ class Answered:
 
     def invalid(self) -> list[int]:
         """Return the positions of what is no address."""
-        numbers = b"".join(result.statuses.tobytes() for result in self.results)
-        if not numbers.count(Status.INVALID.number):
-            return []
-        return [at for at, number in enumerate(numbers) if number == Status.INVALID.number]
+        found: list[int] = []
+        before = 0
+        for result in self.results:
+            found += [before + at for at in result.positions(Status.INVALID)]
+            before += result.size
+        return found
+
+    def column(self, name: str) -> list[str]:
+        """Return a column by its name: country, status, verdict, reason or region."""
+        columns = {
+            "country": self.countries,
+            "status": self.statuses,
+            "verdict": self.verdicts,
+            "reason": self.reasons,
+            "region": self.regions,
+        }
+        return columns[name]()
+
+    def arrays(self, name: str) -> list[Array]:
+        """Return the same as arrays of Arrow, whose regions are null where none is known.
+
+        What is missing is answered like what is no address, as in other kinds of files.
+        """
+        columns = [result.text_column(name) for result in self.results]
+        if name != "region":
+            columns = [replace(column, validity=(None, 0)) for column in columns]
+        return [column.array() for column in columns]
 
     def countries(self) -> list[str]:
         """Return the code of each."""
@@ -86,7 +110,7 @@ def answered(
     def rosters() -> Iterator[Sequence[str]]:
         for batch in batches:
             waiting.append(batch)
-            yield batch.addresses
+            yield batch.roster
 
     results: Iterator[RosterResult]
     if isinstance(source, Dataset):
@@ -101,7 +125,7 @@ def answered(
     for result in results:
         parts.append(result)
         size += result.size
-        if size == len(waiting[0].addresses):
+        if size == waiting[0].size:
             yield Answered(waiting.popleft(), tuple(parts))
             parts, size = [], 0
 

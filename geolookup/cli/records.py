@@ -17,7 +17,6 @@ import io
 import json
 import os
 import re
-import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,7 +77,18 @@ class Batch(Protocol):
 
     @property
     def addresses(self) -> Sequence[str]:
-        """The address of each; empty where it has none. What `Dataset.classify` accepts."""
+        """The address of each; empty where it has none."""
+
+    @property
+    def roster(self) -> Any:
+        """The same as `Dataset.classify` takes it most quickly. It has slices."""
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+
+    def text(self, at: int) -> str:
+        """Return what the record at a position has in place of an address."""
 
     def column(self, name: str, option: str) -> list[str]:
         """Return the text of another column of each, such as an id, which an option names."""
@@ -87,8 +97,11 @@ class Batch(Protocol):
 class Writer(Protocol):
     """Writes records in the form in which they were read."""
 
-    def write(self, batch: Any, added: Mapping[str, Sequence[str]], chosen: Sequence[int]) -> None:
-        """Write the records at the positions *chosen*, with further columns by name."""
+    def write(self, batch: Any, added: Mapping[str, Any], chosen: Sequence[int]) -> None:
+        """Write the records at the positions *chosen*, with further columns by name.
+
+        Their values are str; where `RecordFile.is_binary`, they may be arrays of Arrow.
+        """
 
     def close(self) -> None:
         """Finish the file."""
@@ -96,6 +109,9 @@ class Writer(Protocol):
 
 class _Kind(Protocol):
     """How the records of one kind of file are read and written."""
+
+    is_binary: bool
+    """Whether its records are columns of Arrow, and no text."""
 
     def batches(self, size: int) -> Iterator[Batch]: ...
     def writer(self, out: BinaryIO, added: Sequence[str]) -> Writer: ...
@@ -159,7 +175,7 @@ class RecordFile:
     @property
     def is_binary(self) -> bool:
         """Whether its records are no text."""
-        return isinstance(self._opened(), _Parquet)
+        return self._opened().is_binary
 
     @property
     def size(self) -> int | None:
@@ -178,9 +194,9 @@ class RecordFile:
         """Yield the records in batches of *size*; the last one is shorter."""
         return self._opened().batches(size)
 
-    def pieces(self, size: int) -> Iterator[Sequence[str]]:
-        """Yield the addresses alone, in batches."""
-        return (batch.addresses for batch in self.batches(size))
+    def pieces(self, size: int) -> Iterator[Any]:
+        """Yield the addresses alone, in batches that `Dataset.classify` takes."""
+        return (batch.roster for batch in self.batches(size))
 
     def addresses(self) -> Iterator[str]:
         """Yield the addresses of a plain list one by one, whatever its first line looks like."""
@@ -205,7 +221,12 @@ class RecordFile:
     def _detect(self) -> _Kind:
         beginning = self._beginning(self._raw)
         if beginning.startswith(_PARQUET):
-            return _Parquet(self, self._selection)
+            try:
+                # An extra, and large.
+                from geolookup.cli.parquet_records import ParquetRecords  # noqa: PLC0415
+            except ModuleNotFoundError:
+                raise MissingExtraError(f"{self.name}: Parquet", "pyarrow", "parquet") from None
+            return ParquetRecords(self, self._selection)
         stream = self._raw
         if beginning.startswith(_COMPRESSED):
             # Takes a while to import, and most files are plain.
@@ -354,16 +375,38 @@ class RecordFile:
 # --- lines ----------------------------------------------------------------------------
 
 
+class _TextBatch:
+    __slots__ = ()
+
+    addresses: list[str]
+
+    @property
+    def roster(self) -> list[str]:
+        return self.addresses
+
+    @property
+    def size(self) -> int:
+        return len(self.addresses)
+
+    def text(self, at: int) -> str:
+        return self.addresses[at]
+
+
 @dataclass(frozen=True, slots=True)
-class _LineBatch:
+class _LineBatch(_TextBatch):
     lines: list[str]
     addresses: list[str]
+
+    def text(self, at: int) -> str:
+        return self.lines[at]
 
     def column(self, name: str, option: str) -> list[str]:
         raise click.UsageError(f"{option} {name}: a list has no columns")
 
 
 class _Lines:
+    is_binary = False
+
     def __init__(
         self, lines: Iterator[str], selection: Selection, pattern: re.Pattern[str] | None
     ) -> None:
@@ -411,7 +454,7 @@ class _LineWriter:
 
 
 @dataclass(frozen=True, slots=True)
-class _CsvBatch:
+class _CsvBatch(_TextBatch):
     file: RecordFile
     header: list[str]
     rows: list[list[str]]
@@ -423,6 +466,8 @@ class _CsvBatch:
 
 
 class _Csv:
+    is_binary = False
+
     def __init__(
         self, file: RecordFile, lines: Iterator[str], delimiter: str, selection: Selection
     ) -> None:
@@ -502,7 +547,7 @@ class _csv_errors:  # noqa: N801 - used as a statement
 
 
 @dataclass(frozen=True, slots=True)
-class _JsonBatch:
+class _JsonBatch(_TextBatch):
     file: RecordFile
     lines: list[str]
     objects: list[dict[str, object]]
@@ -517,6 +562,8 @@ class _JsonBatch:
 
 
 class _JsonLines:
+    is_binary = False
+
     def __init__(self, file: RecordFile, lines: Iterator[str], selection: Selection) -> None:
         self._file = file
         self._selection = selection
@@ -573,98 +620,6 @@ class _JsonWriter:
         """There is nothing to finish."""
 
 
-# --- Parquet --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _ParquetBatch:
-    file: RecordFile
-    table: Any
-    addresses: list[str]
-
-    def column(self, name: str, option: str) -> list[str]:
-        index = self.file.position(self.table.schema.names, name, option)
-        return [
-            "" if value is None else str(value) for value in self.table.column(index).to_pylist()
-        ]
-
-
-class _Parquet:
-    """Parquet by record batches. Its columns of addresses are text, or packed bytes.
-
-    `_ParquetBatch.addresses` is the place for columns of Arrow, once the core takes them.
-    """
-
-    def __init__(self, file: RecordFile, selection: Selection) -> None:
-        try:
-            from pyarrow import parquet  # noqa: PLC0415 - an extra, and large
-        except ModuleNotFoundError:
-            raise MissingExtraError(f"{file.name}: Parquet", "pyarrow", "parquet") from None
-        if selection.pattern is not None:
-            raise click.UsageError("--pattern is for lines of text; a Parquet file has columns")
-        if not file.raw.seekable():
-            raise RosterError(f"{file.name}: Parquet is read from its end; save it as a file")
-        try:
-            self._file = parquet.ParquetFile(file.raw)
-        except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-            raise RosterError(f"{file.name}: no Parquet that can be read") from error
-        self._records = file
-        self._selection = selection
-        self._schema = self._file.schema_arrow
-        self._index = file.index(self._schema.names)
-        self._rows = 0
-        whole, total = file.size or 0, max(self._file.metadata.num_rows, 1)
-        file.on_read(lambda: whole * min(self._rows, total) // total)
-
-    def batches(self, size: int) -> Iterator[_ParquetBatch]:
-        try:
-            for table in self._file.iter_batches(batch_size=size):
-                self._rows += table.num_rows
-                values = table.column(self._index).to_pylist()
-                yield _ParquetBatch(self._records, table, [self._text(value) for value in values])
-        except (OSError, ValueError) as error:
-            raise RosterError(f"{self._records.name}: damaged Parquet") from error
-
-    def _text(self, value: object) -> str:
-        if isinstance(value, bytes) and len(value) in {4, 16}:
-            family = socket.AF_INET if len(value) == 4 else socket.AF_INET6
-            return socket.inet_ntop(family, value)
-        return self._selection.address(value)
-
-    def writer(self, out: BinaryIO, added: Sequence[str]) -> Writer:
-        self._records.check_added(self._schema.names, added)
-        return _ParquetWriter(self._schema, out, added)
-
-
-class _ParquetWriter:
-    def __init__(self, schema: Any, out: BinaryIO, added: Sequence[str]) -> None:
-        import pyarrow as pa  # noqa: PLC0415
-        from pyarrow import parquet  # noqa: PLC0415
-
-        self._pa = pa
-        category = pa.dictionary(pa.int16(), pa.string())
-        for name in added:
-            schema = schema.append(pa.field(name, category))
-        self._schema = schema
-        self._writer = parquet.ParquetWriter(out, schema, compression="zstd")
-
-    def write(
-        self, batch: _ParquetBatch, added: Mapping[str, Sequence[str]], chosen: Sequence[int]
-    ) -> None:
-        pa = self._pa
-        columns = list(batch.table.columns)
-        for name, values in added.items():
-            category = self._schema.field(name).type
-            columns.append(pa.array(values, pa.string()).dictionary_encode().cast(category))
-        table = pa.record_batch(columns, schema=self._schema)
-        if len(chosen) < table.num_rows:
-            table = table.take(pa.array(chosen, pa.int64()))
-        self._writer.write_batch(table)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
 # --- what is no roster ----------------------------------------------------------------
 
 _REASONS: Final = (
@@ -707,12 +662,11 @@ class InvalidCheck:
 
     def add(self, batch: Batch, invalid: Sequence[int]) -> None:
         """Count a batch, of which the addresses at the positions *invalid* are none."""
-        self._size += len(batch.addresses)
+        self._size += batch.size
         self._invalid += len(invalid)
         if self._why.total() < 1_000:
-            texts = batch.lines if isinstance(batch, _LineBatch) else batch.addresses
             for at in invalid[:1_000]:
-                text = texts[at]
+                text = batch.text(at)
                 found = next((why for _, shape, why in _REASONS if shape.fullmatch(text)), "")
                 self._why[found] += 1
 

@@ -375,6 +375,7 @@ def test_parquet_from_a_pipe_and_damaged_parquet_are_named(run: Run, tmp_path: P
 def test_parquet_without_its_package_says_what_to_install(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delitem(sys.modules, "geolookup.cli.parquet_records", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     ended = run("classify", path_of(tmp_path, KINDS["Parquet"][0]))
     assert ended.code == 6
