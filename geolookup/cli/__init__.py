@@ -79,6 +79,7 @@ _SUBCOMMANDS = {
     "evaluate": "evaluate:evaluate_sources",
     "explain": "explain:explain_address",
     "export": "export:export_dataset",
+    "impact": "impact:show_impact",
     "info": "describe:show_info",
     "lookup": "lookup:lookup_addresses",
     "map": "map:draw_map",

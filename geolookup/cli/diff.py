@@ -12,6 +12,7 @@ import click
 from geolookup.answer.claims import NO_COUNTRY
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.answer.intervals import address_text
+from geolookup.cli.amounts import JSON_UNITS, UNIT_NAMES, amount, size
 from geolookup.cli.options import json_option, public_key_option
 from geolookup.cli.output import Progress, per_cent, printable, table
 from geolookup.errors import GeoLookupError
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
         Difference,
         FamilyDifference,
         MovedRange,
-        Weight,
     )
+    from geolookup.review.pieces import Weight
 
 _LISTED = 20
 """Codes in the table; --json has all."""
 _FLOWS = 3
 """Codes named of those that a code lost its addresses to."""
-_UNIT_NAMES = {4: "addresses", 6: "/48s"}
-_JSON_UNITS = {4: "address", 6: "/48"}
 
 
 @click.command(name="diff", short_help="Say what is different in a new dataset.")
@@ -141,7 +140,7 @@ def _changed(one: FamilyDifference) -> list[CodeChange]:
 
 
 def _totals(one: FamilyDifference) -> str:
-    rows = [[f"IPV{one.family}", _UNIT_NAMES[one.family].upper(), "SHARE", "PREFIXES", "SHARE"]]
+    rows = [[f"IPV{one.family}", UNIT_NAMES[one.family].upper(), "SHARE", "PREFIXES", "SHARE"]]
     for name, weight in (
         ("with a country before", one.answered_before),
         ("with a country now", one.answered_after),
@@ -186,14 +185,14 @@ def _flow(one: FamilyDifference, flows: Mapping[str, Weight]) -> str:
 
 
 def _ranges(one: FamilyDifference) -> str:
-    rows = [["LARGEST MOVES", "BEFORE", "NOW", _UNIT_NAMES[one.family].upper()]]
+    rows = [["LARGEST MOVES", "BEFORE", "NOW", UNIT_NAMES[one.family].upper()]]
     for moved in one.largest:
         rows.append(
             [
                 f"{address_text(one.family, moved.first)} - {address_text(one.family, moved.last)}",
                 _code_or_none(moved.before),
                 _code_or_none(moved.after),
-                _amount(one, moved.last - moved.first + 1),
+                amount(one.family, moved.last - moved.first + 1),
             ]
         )
     return table(rows, right=(3,))
@@ -226,15 +225,7 @@ def _code_or_none(code: str) -> str:
 
 
 def _shown(one: FamilyDifference, weight: Weight) -> str:
-    return _amount(one, weight.addresses)
-
-
-def _amount(one: FamilyDifference, addresses: int) -> str:
-    """Return a number of units; a part of one is not nothing."""
-    from geolookup.review.difference import UNIT  # noqa: PLC0415
-
-    unit = UNIT[one.family]
-    return f"{-(-addresses // unit):,}"
+    return amount(one.family, weight.addresses)
 
 
 def _record(found: Difference, limits: Mapping[str, Fraction]) -> dict[str, Any]:
@@ -259,7 +250,7 @@ def _record(found: Difference, limits: Mapping[str, Fraction]) -> dict[str, Any]
 
 def _family_record(one: FamilyDifference) -> dict[str, Any]:
     def weight(what: Weight) -> dict[str, float]:
-        return {"size": _size(one, what.addresses), "prefixes": what.prefixes}
+        return {"size": size(one.family, what.addresses), "prefixes": what.prefixes}
 
     def moved(what: MovedRange) -> dict[str, Any]:
         return {
@@ -267,11 +258,11 @@ def _family_record(one: FamilyDifference) -> dict[str, Any]:
             "last": address_text(one.family, what.last),
             "before": what.before,
             "after": what.after,
-            "size": _size(one, what.last - what.first + 1),
+            "size": size(one.family, what.last - what.first + 1),
         }
 
     return {
-        "unit": _JSON_UNITS[one.family],
+        "unit": JSON_UNITS[one.family],
         "answered_before": weight(one.answered_before),
         "answered_after": weight(one.answered_after),
         "moved": weight(one.moved),
@@ -303,10 +294,3 @@ def _family_record(one: FamilyDifference) -> dict[str, Any]:
             for kind, what in one.networks.items()
         },
     }
-
-
-def _size(one: FamilyDifference, addresses: int) -> float:
-    from geolookup.review.difference import UNIT  # noqa: PLC0415
-
-    unit = UNIT[one.family]
-    return addresses if unit == 1 else addresses / unit

@@ -27,6 +27,7 @@ from geolookup.answer.dataset import Dataset
 from geolookup.answer.region_sets import RegionSet
 from geolookup.answer.subdivisions import subdivisions
 from geolookup.pictures.cells import Intervals, claim_intervals
+from geolookup.review.impact import Basis, Countries, FamilyImpact, Outcome, Transition
 
 LARGEST_CODES: Final = 10
 """Countries with a colour of their own. More colours could not be distinguished."""
@@ -340,6 +341,90 @@ def _claim_text(claim: Claim) -> str:
 
 def _first(code: str, claimed: Sequence[str]) -> list[str]:
     return [code, *(other for other in claimed if other != code)]
+
+
+def impact(before: Basis, after: Basis, found: FamilyImpact) -> Subject:
+    """Return the picture of who would change sides.
+
+    Args:
+        before: what verdicts rest on.
+        after: what they are to rest on.
+        found: what `review.impact.assess` found in IPv4.
+    """
+    changes = {
+        (Verdict.OUTSIDE, Verdict.INSIDE): "#d1480f",
+        (Verdict.UNDETERMINED, Verdict.INSIDE): "#ddaa00",
+        (Verdict.INSIDE, Verdict.OUTSIDE): "#0f7ba8",
+        (Verdict.INSIDE, Verdict.UNDETERMINED): "#88ccee",
+        (Verdict.UNDETERMINED, Verdict.OUTSIDE): "#117733",
+        (Verdict.OUTSIDE, Verdict.UNDETERMINED): "#882255",
+    }
+    categories = (
+        *(
+            Category(f"{a.name} → {b.name}", colour, focus=True)
+            for (a, b), colour in changes.items()
+        ),
+        Category("INSIDE, unchanged", "#30407a"),
+        Category("OUTSIDE, unchanged", PALE),
+        Category("UNDETERMINED, unchanged", "#9aa0a6"),
+        Category("no source speaks, unchanged", UNASSIGNED),
+        Category("special-purpose, unchanged", SPECIAL, striped=True),
+    )
+    unchanged = len(changes)
+    positions = {pair: at for at, pair in enumerate(changes)}
+
+    def category(was: int, is_: int) -> int:
+        pair = Outcome.decoded(was), Outcome.decoded(is_)
+        verdicts = pair[0].verdict, pair[1].verdict
+        if verdicts in positions:
+            return positions[verdicts]
+        if verdicts[0] is not Verdict.UNDETERMINED:
+            return unchanged + (verdicts[0] is Verdict.OUTSIDE)
+        reasons = {one.reason for one in pair}
+        if reasons == {Reason.SPECIAL_PURPOSE}:
+            return unchanged + 4
+        return unchanged + (3 if reasons == {Reason.UNASSIGNED} else 2)
+
+    old, new = claim_intervals(before.dataset), claim_intervals(after.dataset)
+    first = np.union1d(old.first, new.first)
+    outcomes = [
+        np.frombuffer(basis.dataset.outcome_column(basis.region_set, basis.policy), dtype=np.uint8)[
+            intervals.at(first)
+        ]
+        for basis, intervals in ((before, old), (after, new))
+    ]
+    pairs, number = np.unique(outcomes[0].astype(np.uint32) << 8 | outcomes[1], return_inverse=True)
+    categories_of = np.array([category(*divmod(int(pair), 256)) for pair in pairs], dtype=np.uint32)
+    moves = Counter[str]()
+    for pair, countries in found.countries.items():
+        for named, weight in countries.items() if pair.changes_sides else ():
+            moves[_move(pair, named)] += weight.addresses
+    return Subject(
+        title=f"Who would change sides: {_before_after(before, after)}",
+        categories=categories,
+        intervals=Intervals(first, categories_of[number.reshape(-1)]),
+        pairs=("Largest changes", _most(moves)),
+        datasets=(f"before: {_described(before.dataset)}", f"after: {_described(after.dataset)}"),
+        attributions=tuple(dict.fromkeys(before.dataset.attributions + after.dataset.attributions)),
+    )
+
+
+def _move(pair: Transition, named: Countries) -> str:
+    sides = zip(pair, named, strict=True)
+    return " → ".join(
+        f"{outcome.verdict.name} {'none' if code == NO_COUNTRY else code}"
+        for outcome, code in sides
+    )
+
+
+def _before_after(before: Basis, after: Basis) -> str:
+    """Return region set and policy, and what follows them if they change."""
+    names = [
+        one.region_set if isinstance(one.region_set, str) else one.region_set.name
+        for one in (before, after)
+    ]
+    policies = [one.policy.name for one in (before, after)]
+    return ", ".join(" → ".join(dict.fromkeys(part)) for part in (names, policies))
 
 
 def _agreed(claim: Claim) -> bool:

@@ -21,15 +21,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from geolookup.answer.claims import NO_COUNTRY, Network, Status
 from geolookup.answer.dataset import Dataset
-from geolookup.answer.intervals import BITS, FAMILIES, Family
+from geolookup.answer.intervals import Family
 from geolookup.change_limits import DISPUTED, EVERY_CODE
-
-UNIT: Final[Mapping[Family, int]] = {4: 1, 6: 1 << 80}
-"""Addresses in a unit of the tables: one IPv4 address, or a /48, the usual size of a site."""
+from geolookup.review.pieces import UNIT, Progress, Weight, families, pieces, weight_of
 
 LARGEST: Final = 20
 """Moved ranges that are listed for each family."""
@@ -38,33 +36,8 @@ SMALL: Final = 1 << 16
 """A code with fewer units (an IPv4 /16, an IPv6 /32) counts as if it had this many where
 `EVERY_CODE` limits it. One new office may be half of a small country's addresses."""
 
-Progress = Callable[[int, int], None]
-"""Called with (intervals done, intervals in all)."""
-
 _EMBEDDED = 0
 """Number of the state of addresses that carry an IPv4 address."""
-
-_PROGRESS_EVERY = 1 << 14  # intervals between two calls of the progress function
-
-
-class Weight(NamedTuple):
-    """An amount of address space.
-
-    Attributes:
-        addresses: how many.
-        prefixes: the fewest prefixes that make them up, piece by piece.
-    """
-
-    addresses: int = 0
-    prefixes: int = 0
-
-    def __add__(self, other: object) -> Self:
-        """Return both together."""
-        if not isinstance(other, Weight):
-            return NotImplemented
-        return self._replace(
-            addresses=self.addresses + other.addresses, prefixes=self.prefixes + other.prefixes
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,19 +301,11 @@ def compare(old: Dataset, new: Dataset, *, progress: Progress | None = None) -> 
         DatasetError: the content was damaged since it was opened.
         DatasetClosedError: one was closed.
     """
-    totals = [
-        sum(one.info()[f"ipv{family}_intervals"] for one in (old, new)) for family in FAMILIES
-    ]
-    families = []
-    for index, family in enumerate(FAMILIES):
-        done = sum(totals[:index])
-
-        def on_progress(count: int, done: int = done) -> None:
-            if progress is not None:
-                progress(done + count, sum(totals))
-
-        families.append(_compare_family(old, new, family, on_progress))
-    return Difference(old.id, new.id, tuple(families), _lists(old, new))
+    found = tuple(
+        _compare_family(old, new, family, on_progress)
+        for family, on_progress in families(old, new, progress)
+    )
+    return Difference(old.id, new.id, found, _lists(old, new))
 
 
 def percent(share: Fraction) -> str:
@@ -361,8 +326,8 @@ def _compare_family(
     prefixes = defaultdict[int, int](int)
     moves: list[tuple[int, int, int, int]] = []  # (size, -first, old, new), a heap
     moving: list[int] = [0, 0, 0, 0]  # first, end, old state, new state
-    for first, end, pair in _pieces(old, new, family, (before, after, count), on_progress):
-        weight = _weight(first, end)
+    for first, end, pair in pieces(old, new, family, (before, after, count), on_progress):
+        weight = weight_of(first, end)
         addresses[pair] += weight.addresses
         prefixes[pair] += weight.prefixes
         was, is_ = divmod(pair, count)
@@ -400,9 +365,9 @@ def _networks(old: Dataset, new: Dataset, family: Family) -> dict[Network, Netwo
         for one in (old, new)
     )
     weights = defaultdict[int, Weight](Weight)
-    for first, end, pair in _pieces(old, new, family, (before, after, 256), lambda _: None):
+    for first, end, pair in pieces(old, new, family, (before, after, 256), lambda _: None):
         if pair:
-            weights[pair] += _weight(first, end)
+            weights[pair] += weight_of(first, end)
     found = {}
     for kind in Network:
         was = {pair: weight for pair, weight in weights.items() if pair >> 8 & kind.bit}
@@ -416,15 +381,6 @@ def _networks(old: Dataset, new: Dataset, family: Family) -> dict[Network, Netwo
                 lost=sum(lost, Weight()),
             )
     return found
-
-
-def _weight(first: int, end: int) -> Weight:
-    """Return the weight of a piece from *first* up to *end*."""
-    # The largest prefix begins or ends at the highest bit in which the ends differ;
-    # below and above it, each bit that is set is one prefix.
-    bit = (first ^ end).bit_length() - 1
-    middle = end >> bit << bit
-    return Weight(end - first, (middle - first).bit_count() + (end - middle).bit_count())
 
 
 def _lists(old: Dataset, new: Dataset) -> tuple[ListChange, ...]:
@@ -456,47 +412,6 @@ def _numbered_states(old: Dataset, new: Dataset) -> tuple[list[State], list[int]
             column[number] = numbers.setdefault(state, len(numbers))
         columns.append(column)
     return list(numbers), columns[0], columns[1]
-
-
-def _pieces(
-    old: Dataset,
-    new: Dataset,
-    family: Family,
-    states: tuple[list[int], list[int], int],
-    on_progress: Callable[[int], None],
-) -> Iterator[tuple[int, int, int]]:
-    """Yield first, end (the address after the last) and the number of the pair of states."""
-    before, after, count = states
-    old_line, new_line = old.intervals(family), new.intervals(family)
-    _, old_last, number = next(old_line)
-    was = before[number] * count
-    _, new_last, number = next(new_line)
-    is_ = after[number]
-    top = (1 << BITS[family]) - 1
-    start, pair, done = 0, was + is_, 2
-    while True:
-        last = old_last
-        if old_last <= new_last:
-            if old_last == new_last:
-                if last == top:
-                    break
-                _, new_last, number = next(new_line)
-                is_ = after[number]
-                done += 1
-            _, old_last, number = next(old_line)
-            was = before[number] * count
-        else:
-            last = new_last
-            _, new_last, number = next(new_line)
-            is_ = after[number]
-        done += 1
-        if not done % _PROGRESS_EVERY:
-            on_progress(done)
-        if was + is_ != pair:
-            yield start, last + 1, pair
-            start, pair = last + 1, was + is_
-    yield start, top + 1, pair
-    on_progress(done)
 
 
 def _newly_disputed(old: State, new: State) -> bool:

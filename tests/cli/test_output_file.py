@@ -72,6 +72,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         "map old.svg -o old.svg",
         "map --diff old.svg -o old.svg",
         "report r.png --plot r.png",
+        "impact d.geolookup old.svg -r CN --plot old.svg",
+        "impact d.geolookup -r CN --new-policy primary --roster r.png --plot r.png",
         "evaluate old.svg --truth one.csv --plot old.svg",
         "update --manifest m.toml --dataset m.toml",
         "update --manifest m.toml --canaries canaries.csv --dataset canaries.csv",

@@ -30,7 +30,7 @@ pytest.importorskip("matplotlib")
 from matplotlib import image as images  # noqa: E402 - after the check that it is there
 
 import geolookup  # noqa: E402
-from geolookup import Dataset, Reason, Status  # noqa: E402
+from geolookup import Dataset, Policy, Reason, Status  # noqa: E402
 from geolookup.answer.claims import MAX_CLAIMS, Claim  # noqa: E402
 from geolookup.answer.dataset import encode  # noqa: E402
 from geolookup.answer.subdivisions import subdivisions  # noqa: E402
@@ -40,6 +40,7 @@ from geolookup.build.sources import Source  # noqa: E402
 from geolookup.pictures import drawing, subjects  # noqa: E402
 from geolookup.pictures.cells import Intervals, curve, tally  # noqa: E402
 from geolookup.pictures.subjects import Subject  # noqa: E402
+from geolookup.review.impact import Basis, assess  # noqa: E402
 
 SPACE = 2**32
 
@@ -273,6 +274,33 @@ def test_dataset_compared_with_itself_has_no_change(dataset: Dataset) -> None:
     assert subject.pairs[1] == ()
 
 
+def impact_subject(small: Dataset) -> Subject:
+    before, after = Basis(small, "CN"), Basis(small, "DE+HK", Policy.PRIMARY)
+    return subjects.impact(before, after, assess(before, after)[0])
+
+
+def test_impact_shows_who_changes_sides(small: Dataset) -> None:
+    subject = impact_subject(small)
+    expected = Counter[str]()
+    for first, last, _ in small.intervals(4):
+        one = small.lookup(first.to_bytes(4), "CN")
+        other = small.lookup(first.to_bytes(4), "DE+HK", Policy.PRIMARY)
+        assert one.verdict is not None
+        assert other.verdict is not None
+        label = f"{one.verdict.name} → {other.verdict.name}"
+        if one.verdict is other.verdict:
+            label = f"{one.verdict.name}, unchanged"
+            if one.status is Status.SPECIAL_PURPOSE:
+                label = "special-purpose, unchanged"
+            elif one.status is Status.UNASSIGNED:
+                label = "no source speaks, unchanged"
+        expected[label] += last - first + 1
+    assert {label: total for label, total in by_category(subject).items() if total} == expected
+    assert len(expected) > 5
+    assert subject.title == "Who would change sides: CN → DE+HK, UNANIMOUS → PRIMARY"
+    assert ("OUTSIDE DE → INSIDE DE", 2**24) in subject.pairs[1]
+
+
 # --- networks -------------------------------------------------------------------------
 
 
@@ -353,6 +381,7 @@ def test_colours_are_distinct_in_each_colour_vision(
         subjects.one_region_set(networks, small.region_sets.resolve("CN")),
         subjects.agreement(small),
         subjects.difference(small, small),
+        impact_subject(small),
     ):
         for one, other in itertools.combinations(subject.categories, 2):
             if one.striped or other.striped:
@@ -444,6 +473,14 @@ def test_command_draws_each_picture(
     assert exit_code("map", small_file, *given, "-o", out) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     assert f"{out.stat().st_size:,} bytes" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("coarse")
+def test_impact_is_drawn(small_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "impact.svg"
+    given = ("impact", small_file, "-r", "CN", "--new-policy", "primary", "--plot", out)
+    assert exit_code(*given) == 0
+    assert "Who would change sides" in out.read_text()
 
 
 @pytest.mark.parametrize(
