@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from geolookup import Dataset
 from geolookup.answer.dataset import encode
 from geolookup.export import export
 
+PROXY_PROTOCOL = "authz-proxy-protocol.yaml"
 CONFIGURATIONS = ROOT / "deploy" / "envoy"
 CHINA, AMERICA, GERMANY, PRIVATE, DISPUTED = (
     "1.0.1.1",
@@ -66,7 +67,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Envoy:
-    """A running Envoy, whose listener expects the PROXY protocol."""
+    """A running Envoy."""
 
     port: int
 
@@ -74,17 +75,35 @@ class Envoy:
         self, address: str, path: str = "/join", *, host: str = "meet.example", **headers: str
     ) -> Response:
         """Ask for *path* as a client whom the load balancer in front saw at *address*."""
-        family, own = ("TCP6", "::1") if ":" in address else ("TCP4", "127.0.0.1")
-        lines = [
-            f"PROXY {family} {address} {own} 40000 443",
-            f"GET {path} HTTP/1.1",
-            f"Host: {host}",
-            "Connection: close",
-            *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
-        ]
-        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
-            connection.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
-            answer = b"".join(iter(functools.partial(connection.recv, 65_536), b""))
+        lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        response = self.send(proxied(address), lines, path=path, host=host)
+        assert response is not None
+        return response
+
+    def send(
+        self,
+        beginning: bytes,
+        headers: Sequence[str],
+        *,
+        source: str = "127.0.0.1",
+        path: str = "/join",
+        host: str = "meet.example",
+    ) -> Response | None:
+        """Connect from an address, and ask; None: Envoy closed the connection instead."""
+        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Connection: close", *headers, "", ""]
+        here = "::1" if ":" in source else "127.0.0.1"
+        answer = b""
+        with (
+            socket.create_connection(
+                (here, self.port), PATIENCE, source_address=(source, 0)
+            ) as connection,
+            contextlib.suppress(ConnectionError),
+        ):
+            connection.sendall(beginning + "\r\n".join(lines).encode())
+            for received in iter(functools.partial(connection.recv, 65_536), b""):
+                answer += received
+        if not answer:
+            return None
         head, body = answer.decode().split("\r\n\r\n", 1)
         first, *rest = head.split("\r\n")
         status = int(first.split()[1])
@@ -94,6 +113,12 @@ class Envoy:
             body,
             json.loads(body) if status == 200 else {},
         )
+
+
+def proxied(address: str) -> bytes:
+    """Return the PROXY protocol's line about a client."""
+    family, own = ("TCP6", "::1") if ":" in address else ("TCP4", "127.0.0.1")
+    return f"PROXY {family} {address} {own} 40000 443\r\n".encode()
 
 
 class Upstream(http.server.BaseHTTPRequestHandler):
@@ -121,8 +146,21 @@ def upstream() -> Iterator[int]:
         thread.join()
 
 
-def configuration(name: str) -> str:
-    return (CONFIGURATIONS / name).read_text()
+def configuration(name: str, balancer: str = "127.0.0.1") -> str:
+    """Return a configuration, in which *balancer* alone is the load balancer in front.
+
+    A check that is late lets the request pass, which would look like a verdict: none is.
+    """
+    text = (CONFIGURATIONS / name).read_text()
+    if "ext_authz" in text:
+        text = changed(text, "^( *)timeout: 0.25s$", rf"\1timeout: {PATIENCE}s")
+    if "address_prefix" not in text:
+        return text
+    return changed(
+        text,
+        "address_prefix: 10.0.0.0, prefix_len: 24",
+        f"address_prefix: {balancer}, prefix_len: 32",
+    )
 
 
 def changed(text: str, old: str, new: str) -> str:
@@ -196,7 +234,7 @@ def checked(upstream: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         serving("--authz") as service,
         envoy(
             tmp_path_factory.mktemp("envoy"),
-            configuration("authz.yaml"),
+            configuration(PROXY_PROTOCOL),
             {8080: upstream, 50051: port_of(service.target)},
         ) as running,
     ):
@@ -259,12 +297,10 @@ def test_forwarded_address_of_a_trusted_hop_counts_for_nothing(
     upstream: int, tmp_path: Path
 ) -> None:
     text = changed(
-        configuration("authz.yaml"),
+        configuration(PROXY_PROTOCOL),
         "^( *)use_remote_address: true$",
         r"\1use_remote_address: true\n\1xff_num_trusted_hops: 1",
     )
-    # A check that is late lets the request pass, which would look like a verdict.
-    text = changed(text, "^( *)timeout: 0.25s$", rf"\1timeout: {PATIENCE}s")
     with (
         serving("--authz") as service,
         envoy(tmp_path, text, {8080: upstream, 50051: port_of(service.target)}) as running,
@@ -286,19 +322,23 @@ def test_envoy_decides_what_happens_when_geolookup_is_down(
     upstream: int, tmp_path: Path, allow: str, status: int
 ) -> None:
     text = changed(
-        configuration("authz.yaml"), "failure_mode_allow: true", f"failure_mode_allow: {allow}"
+        configuration(PROXY_PROTOCOL),
+        "failure_mode_allow: true",
+        f"failure_mode_allow: {allow}",
     )
     with socket.socket() as nobody:  # has the port, and does not listen
         nobody.bind(("127.0.0.1", 0))
         with envoy(tmp_path, text, {8080: upstream, 50051: nobody.getsockname()[1]}) as running:
             assert running.get(CHINA).status == status
-            assert running.get(AMERICA).status == status
+            response = running.get(AMERICA, x_geo_verdict="OUTSIDE")
+            assert response.status == status
+            assert "x-geo-verdict" not in response.upstream
 
 
 def test_a_route_may_name_a_rule_of_the_file(upstream: int, tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text('[[rule]]\nname = "a"\nregion_set = "US"\nmode = "deny_inside"\n')
-    text = changed(configuration("authz.yaml"), r"^ *geolookup\.(mode|ref|blocked).*\n", "")
+    text = changed(configuration(PROXY_PROTOCOL), r"^ *geolookup\.(mode|ref|blocked).*\n", "")
     text = changed(text, r"geolookup\.region_set: \S+", "geolookup.rule: a")
     with (
         serving("--authz-rules", str(rules)) as service,
@@ -317,7 +357,7 @@ def by_host_and_path(upstream: int, tmp_path_factory: pytest.TempPathFactory) ->
         '[[rule]]\nname = "a"\nregion_set = "US"\nmode = "deny_inside"\n'
         'hosts = ["meet.example"]\npath_prefix = "/join"\n'
     )
-    text = changed(configuration("authz.yaml"), r"^ *geolookup\.\w+: .*\n", "")
+    text = changed(configuration(PROXY_PROTOCOL), r"^ *geolookup\.\w+: .*\n", "")
     text = changed(text, r"context_extensions:$", "context_extensions: {}")
     with (
         serving("--authz-rules", str(rules)) as service,
@@ -383,7 +423,7 @@ def test_a_reload_under_traffic_refuses_nobody_by_mistake(upstream: int, tmp_pat
         serving("--authz", "--dataset", str(old)) as service,
         envoy(
             tmp_path,
-            configuration("authz.yaml"),
+            configuration(PROXY_PROTOCOL),
             {8080: upstream, 50051: port_of(service.target)},
         ) as running,
         ThreadPoolExecutor(4) as pool,
@@ -409,3 +449,180 @@ def test_envoys_own_filter_answers_from_an_exported_dataset(upstream: int, tmp_p
         # Two answers instead of three: who is undetermined has no country, and passes.
         for address in (PRIVATE, "3.0.0.1"):
             assert "x-geo-country" not in running.get(address, x_geo_country="CN").upstream
+
+
+# Whose address is judged: the tables of docs/envoy.md, row for row.
+
+BALANCER = "127.0.0.9"
+MANIFEST = """
+[[source]]
+name = "registry"
+files = ["registry.csv"]
+licence = "CC0-1.0"
+date = 2026-01-01
+coverage = "full"
+"""
+INSIDE = ("127.0.0.2", "203.0.113.7", "2001:db8::7", "::1")
+OUTSIDE = ("127.0.0.3", "198.51.100.7")
+"""As the page says. All other addresses that it has are those of the load balancer."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: who connected and what was sent, what was judged, and what came back."""
+
+    source: str
+    beginning: bytes
+    headers: tuple[str, ...]
+    judged: str
+    came_back: str
+
+
+def rows() -> dict[str, list[Row]]:
+    """Return the rows of the page by the configuration that the text before their table links."""
+    found: dict[str, list[Row]] = {}
+    page = (ROOT / "docs" / "envoy.md").read_text()
+    for name, table in re.findall(
+        r"\(\.\./deploy/envoy/(authz\S*\.yaml)\)[^|#]*\n\| from \|.*\n.*\n((?:\|.*\n)+)", page
+    ):
+        found[name] = [row(line) for line in table.splitlines()]
+    return found
+
+
+def row(line: str) -> Row:
+    source, sent, judged, came_back = (cell.strip() for cell in line.strip("|").split("|"))
+    beginning, headers = b"", []
+    for piece in re.findall("`([^`]*)`", sent):
+        words = piece.split()
+        if words[0] != "PROXY":
+            headers.append(piece)
+        elif len(words) == 3:
+            beginning = f"{piece} {'::1' if words[1] == 'TCP6' else '127.0.0.1'} 1 2\r\n".encode()
+        else:
+            beginning = f"{piece}\r\n".encode()
+    return Row(source.strip("`"), beginning, tuple(headers), judged, came_back)
+
+
+ROWS = [(name, one) for name, several in rows().items() for one in several]
+
+
+def test_page_has_a_table_for_each_configuration() -> None:
+    assert {name for name, _ in ROWS} == {path.name for path in CONFIGURATIONS.glob("authz*.yaml")}
+    page = (ROOT / "docs" / "envoy.md").read_text()
+    assert len(ROWS) == len(re.findall(r"^\| `(?:127\.0\.0\.|::1)", page, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def own_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with overrides for what is inside, and outside."""
+    folder = tmp_path_factory.mktemp("dataset")
+    (folder / "registry.csv").write_text("1.0.1.0,1.0.1.255,CN\n2001:4860::,2001:4860::ff,US\n")
+    overrides = [
+        f'[[override]]\nrange = "{address}-{address}"\ncode = "{code}"\ncomment = "x"\n'
+        for code, addresses in (("CN", INSIDE), ("US", OUTSIDE))
+        for address in addresses
+    ]
+    (folder / "geolookup.toml").write_text(MANIFEST + "".join(overrides))
+    dataset = folder / "own.geolookup"
+    subprocess.run(
+        [sys.executable, "-m", "geolookup", "compile", "geolookup.toml", "-o", str(dataset)],
+        cwd=folder,
+        check=True,
+        timeout=PATIENCE,
+    )
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def reads_chain(
+    upstream: int, own_dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Envoy]:
+    """An Envoy that passes X-Forwarded-For on to a geolookup that reads it."""
+    text = changed(configuration("authz.yaml"), "exact: x-nothing", "exact: x-forwarded-for")
+    options = ("--dataset", str(own_dataset), "--authz-trusted", BALANCER)
+    with (
+        serving("--authz", *options) as service,
+        envoy(
+            tmp_path_factory.mktemp("chain"),
+            text,
+            {8080: upstream, 50051: port_of(service.target)},
+        ) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateways(
+    upstream: int, own_dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Envoy]]:
+    """Each configuration's Envoy before a geolookup, on IPv4 and IPv6."""
+    folder = tmp_path_factory.mktemp("addresses")
+    with contextlib.ExitStack() as stack:
+        found = {}
+        by_source, by_header = (
+            stack.enter_context(serving("--authz", "--dataset", str(own_dataset), *options))
+            for options in ((), ("--authz-address-header", "x-client-address"))
+        )
+        for name in rows():
+            text = configuration(name, BALANCER)
+            if has_ipv6():
+                text = changed(
+                    text,
+                    "address: 127.0.0.1, port_value: 10000",
+                    'address: "::", ipv4_compat: true, port_value: 10000',
+                )
+            service = by_header if name == "authz-forwarded.yaml" else by_source
+            (folder / name).mkdir()
+            found[name] = stack.enter_context(
+                envoy(folder / name, text, {8080: upstream, 50051: port_of(service.target)})
+            )
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("source", "chain", "judged"),
+    [
+        (BALANCER, ["X-Forwarded-For: 203.0.113.7:4711"], ("INSIDE", "451")),
+        (BALANCER, ["X-Forwarded-For: 203.0.113.7, [2001:db8::7]:4711"], ("INSIDE", "451")),
+        (BALANCER, ["X-Forwarded-For: 203.0.113.7, 198.51.100.7"], ("OUTSIDE", "200")),
+        (BALANCER, ["X-Forwarded-For: 203.0.113.7, junk"], ("UNDETERMINED, INVALID", "200")),
+        (BALANCER, [], ("UNDETERMINED, SPECIAL_PURPOSE", "200")),
+        ("127.0.0.3", ["X-Forwarded-For: 203.0.113.7"], ("OUTSIDE", "200")),
+    ],
+)
+def test_chain_that_geolookup_reads_has_no_next_best(
+    reads_chain: Envoy, source: str, chain: list[str], judged: tuple[str, str]
+) -> None:
+    assert describe(reads_chain.send(b"", chain, source=source)) == judged
+
+
+@functools.cache
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("name", "sent"), ROWS)
+def test_row_of_the_page_is_what_envoy_and_geolookup_do(
+    gateways: dict[str, Envoy], name: str, sent: Row
+) -> None:
+    if ":" in sent.source and not has_ipv6():
+        pytest.skip("this machine has no IPv6 on loopback")
+    response = gateways[name].send(sent.beginning, sent.headers, source=sent.source)
+    assert describe(response) == (sent.judged, sent.came_back)
+    if name == "authz-forwarded.yaml" and response is not None:
+        assert "x-client-address" not in response.upstream
+
+
+def describe(response: Response | None) -> tuple[str, str]:
+    """Return what was judged and what came back, as the page has them."""
+    if response is None:
+        return "", "closed"
+    if response.status != 200:
+        return "INSIDE" if response.status == 451 else "", str(response.status)
+    (verdict,), (reason,) = (response.upstream[f"x-geo-{one}"] for one in ("verdict", "reason"))
+    return verdict if reason == "DECIDED" else f"{verdict}, {reason}", "200"
