@@ -9,9 +9,10 @@ from datetime import date
 from geolookup import Dataset, Network
 from geolookup.answer.claims import network_bits
 from geolookup.answer.dataset import encode
+from geolookup.answer.overrides import Override, read_prefix
 from geolookup.build import compiler
 from geolookup.build.readers import SILENCE, SourceRanges, code_number
-from geolookup.build.sources import NetworkList, Override, Source, read_prefix
+from geolookup.build.sources import NetworkList, Source
 
 DAY = date(2026, 11, 1)
 
@@ -56,12 +57,15 @@ def listed(kinds: Sequence[Network], prefixes: Iterable[str]) -> SourceRanges:
     return into
 
 
-def compiled(*, deep: bool = True, lists: bool = True) -> compiler.CompiledDataset:
+def compiled(
+    *, deep: bool = True, lists: bool = True, more: Sequence[Override] = ()
+) -> compiler.CompiledDataset:
     """Return the dataset.
 
     Args:
         deep: whether the sources name subdivisions.
         lists: whether it has the lists of networks.
+        more: overrides besides.
     """
     sources = [
         (
@@ -81,7 +85,7 @@ def compiled(*, deep: bool = True, lists: bool = True) -> compiler.CompiledDatas
     return compiler.compile(
         sources,
         networks=networks if lists else (),
-        overrides=[Override(first, last, OVERRIDE[1])],
+        overrides=[Override(first, last, OVERRIDE[1]), *more],
     )
 
 

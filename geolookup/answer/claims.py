@@ -638,6 +638,12 @@ FIXED_CLAIMS = (
 """The claims 0 to 2 of every dataset, by number."""
 
 
+def overriding(code: str) -> Claim:
+    """Return the claim of an override to the code of a country or a subdivision."""
+    places = (PlaceVote(code, 1, is_deep=True, authoritative=True),) if "-" in code else ()
+    return Claim(Status.OVERRIDE, code[:2], places=places)
+
+
 def encode_outcome(verdict: Verdict, reason: Reason) -> int:
     """Return the byte of a verdict and its reason: the verdict in the two lowest bits."""
     return verdict.number | reason.number << 2

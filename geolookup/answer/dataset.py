@@ -9,10 +9,12 @@ import json
 import mmap
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from html import escape
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 
 from geolookup import _core
@@ -41,6 +43,7 @@ from geolookup.answer.file_format import (
     ExpiringOverride,
     Image,
     NetworkInfo,
+    RuntimeOverrides,
     SourceInfo,
     assemble,
     header_digest,
@@ -48,6 +51,7 @@ from geolookup.answer.file_format import (
     read_expiring,
     read_metadata,
     read_networks,
+    read_runtime_overrides,
 )
 from geolookup.answer.intervals import Family, joined, ranges_of
 from geolookup.answer.participants import claims_of_people, paired, whose
@@ -63,6 +67,8 @@ if TYPE_CHECKING:
     from geolookup.answer.decision_record import DecisionRecord
     from geolookup.answer.evidence import Evidence, SourceEvidence
     from geolookup.answer.explanation import Explanation
+    from geolookup.answer.overlay import AppliedOverrides
+    from geolookup.answer.overrides import Overrides
     from geolookup.answer.participants import ById
 
 _CACHED_REGION_SETS: Final = 256
@@ -80,7 +86,15 @@ _OUTCOMES: Final = 1 + max(encode_outcome(Verdict.UNDETERMINED, reason) for reas
 _FOR_USERS: Final = (
     *("country", "lookup", "classify", "classify_many", "explain"),
     *("id", "built", "sources", "attributions", "region_sets", "info"),
-    *("age", "expired_overrides", "kept_too_long", "from_buffer", "close", "closed"),
+    *(
+        "age",
+        "expired_overrides",
+        "runtime_overrides",
+        "kept_too_long",
+        "from_buffer",
+        "close",
+        "closed",
+    ),
 )
 
 
@@ -135,6 +149,7 @@ class Dataset(metaclass=_Listed):
     _plain: Perspective
     _region_sets: RegionSets
     _replies: _core.Replies
+    _runtime_overrides: RuntimeOverrides | None
     _sources: tuple[SourceInfo, ...]
     _stale_from: int | None
     _stale_replies: _core.Replies
@@ -155,6 +170,7 @@ class Dataset(metaclass=_Listed):
         stale: ages.Stale | None = None,
         subdivision_sources: int = SUBDIVISION_SOURCES,
         covering: Iterable[Network | str] | None = None,
+        overrides: Overrides | None = None,
     ) -> Dataset:
         """Return the dataset whose file is in *buffer*.
 
@@ -167,10 +183,12 @@ class Dataset(metaclass=_Listed):
             stale: see `open`.
             subdivision_sources: as in `geolookup.open`.
             covering: see `open`.
+            overrides: see `open`.
 
         Raises:
             DatasetError: damaged, or of an unknown format. The text begins with
                 *name* and says what and where.
+            SourceError: see `open`.
             TypeError: *covering* has something else than kinds.
             ValueError: *max_age* or *stale* is out of bounds, or *covering* has an unknown kind.
         """
@@ -182,7 +200,19 @@ class Dataset(metaclass=_Listed):
             view = memoryview(view.tobytes())
         self = cls.__new__(cls)
         sets = region_sets or RegionSets.builtin()
-        self._read(Image(view, name), sets, subdivision_sources, max_age, stale, hiding)
+        image = Image(view, name)
+        if overrides is not None:
+            open_image = partial(
+                cls.from_buffer,
+                name=name,
+                region_sets=sets,
+                max_age=max_age,
+                stale=stale,
+                subdivision_sources=subdivision_sources,
+                covering=hiding,
+            )
+            return _with_overrides(image, overrides, open_image)
+        self._read(image, sets, subdivision_sources, max_age, stale, hiding)
         return self
 
     def _read(
@@ -265,6 +295,7 @@ class Dataset(metaclass=_Listed):
             _plain=plain,
             _region_sets=region_sets,
             _replies=replies,
+            _runtime_overrides=read_runtime_overrides(image, metadata),
             _sources=sources,
             _stale_from=stale_from,
             _stale_replies=_core.Replies(table, _KEPT_REPLIES) if withholds else replies,
@@ -575,6 +606,35 @@ class Dataset(metaclass=_Listed):
             subdivision_sources=self._subdivision_sources if resolved.partly else None,
             addresses=None if reasons is None else sum(statuses.values()),
             networks=networks or self._covering_recorded,
+            base_dataset="" if self._runtime_overrides is None else self._runtime_overrides.base,
+            overrides="" if self._runtime_overrides is None else self._runtime_overrides.file,
+        )
+
+    def with_overrides(self, overrides: Overrides, now: float) -> Dataset:
+        """Return a dataset of its own: this one with overrides laid over it, as of a time.
+
+        Args:
+            overrides: to be laid over it.
+            now: the second since 1970, UTC, that decides which of them have expired, once.
+
+        Raises:
+            SourceError: as `open`.
+            DatasetClosedError: after `close`.
+        """
+        from geolookup.answer.overlay import lay_over  # noqa: PLC0415
+
+        image = self._image
+        if image is None:
+            raise _closed()
+        pieces = lay_over(image, overrides, now)
+        return Dataset.from_buffer(
+            image.buffer if pieces is None else b"".join(pieces),
+            image.name,
+            region_sets=self._region_sets,
+            max_age=self._age_limit.max_age,
+            stale=self._age_limit.stale,
+            subdivision_sources=self._subdivision_sources,
+            covering=self._covering,
         )
 
     def outcome_column(
@@ -613,6 +673,12 @@ class Dataset(metaclass=_Listed):
     def id(self) -> str:
         """64 hexadecimal digits (SHA-256) that pin every byte of the dataset."""
         return self._id
+
+    @property
+    def base(self) -> str:
+        """The id of its file: `id`, unless overrides of a file act."""
+        over = self._runtime_overrides
+        return self._id if over is None else over.base
 
     @property
     def built(self) -> datetime:
@@ -688,6 +754,11 @@ class Dataset(metaclass=_Listed):
         answer: in a dataset that stays in use they decide beyond it.
         """
         return self._expiring
+
+    @property
+    def runtime_overrides(self) -> RuntimeOverrides | None:
+        """The overrides of a file that act; None: there are none, or all have expired."""
+        return self._runtime_overrides
 
     def expired_overrides(self, today: date | None = None) -> tuple[ExpiringOverride, ...]:
         """Return those of `expiring_overrides` that still decide and no longer should.
@@ -781,7 +852,18 @@ class Dataset(metaclass=_Listed):
             self._id,
             self._subdivision_sources if self.has_subdivisions else None,
             self._networks,
+            None if self._runtime_overrides is None else self._applied().override,
         )
+
+    def _applied(self) -> AppliedOverrides:
+        from geolookup.answer.overlay import SECTION, AppliedOverrides  # noqa: PLC0415
+
+        image, described = self._image, self._runtime_overrides
+        section = self.optional_section(SECTION)
+        assert image is not None and described is not None  # noqa: S101, PT018 - as the caller saw
+        if section is None:
+            image.fail(f"section {SECTION} is missing")
+        return AppliedOverrides(section, described.file, image.fail)
 
     def views(self) -> tuple[SourceEvidence, ...]:
         """Return what each source says, in order of precedence; nothing without evidence.
@@ -901,6 +983,91 @@ class _ClosedTable:
 
     def handle(self) -> NoReturn:
         _refuse()
+
+
+def _load_overrides(path: str | os.PathLike[str]) -> Overrides:
+    from geolookup.answer.overrides import Overrides  # noqa: PLC0415
+
+    return Overrides.load(path)
+
+
+def _with_overrides(
+    base: Image, overrides: Overrides, open_buffer: Callable[[Buffer], Dataset]
+) -> Dataset:
+    """Return a dataset with overrides laid over it, which expire while it is open."""
+    from geolookup.answer.overlay import lay_over  # noqa: PLC0415
+
+    def laid_over() -> tuple[Dataset, float | None]:
+        now = ages.clock()
+        pieces = lay_over(base, overrides, now)
+        image = base.buffer if pieces is None else b"".join(pieces)
+        return open_buffer(image), overrides.until(now)
+
+    dataset, until = laid_over()
+    return dataset if until is None else _ExpiringDataset(dataset, until, laid_over)
+
+
+class _ExpiringDataset(Dataset):
+    """A dataset whose overrides expire: each call is answered by one that is as of its time.
+
+    Args:
+        dataset: as of now.
+        until: the second since 1970 at which the next override expires.
+        laid_over: returns both as of the time of its call.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        until: float,
+        laid_over: Callable[[], tuple[Dataset, float | None]],
+    ) -> None:
+        # One object, so that threads see both of one time.
+        self._set(_now=(dataset, until), _laid_over=laid_over, _lock=threading.Lock())
+
+    def current(self) -> Dataset:
+        """Return the dataset as of now."""
+        dataset, until = self.__dict__["_now"]
+        if until is None or ages.clock() < until:
+            return cast("Dataset", dataset)
+        with self.__dict__["_lock"]:
+            dataset, until = self.__dict__["_now"]
+            if until is not None and ages.clock() >= until and not dataset.closed:
+                # The one before is not closed: a call of another thread may be under way.
+                dataset, until = self.__dict__["_laid_over"]()
+                self._set(_now=(dataset, until))
+        return cast("Dataset", dataset)
+
+    def __enter__(self) -> Self:
+        self.current().__enter__()
+        return self
+
+    def close(self) -> None:
+        with self.__dict__["_lock"]:
+            self.__dict__["_now"][0].close()
+
+
+def _delegated(name: str) -> Any:
+    """Return what stands for a property or method of `Dataset` in `_ExpiringDataset`."""
+    found = Dataset.__dict__[name]
+    if isinstance(found, property):
+        return property(lambda self: getattr(self.current(), name), doc=found.__doc__)
+
+    @wraps(found)
+    def method(self: _ExpiringDataset, *arguments: Any, **named: Any) -> Any:
+        return getattr(self.current(), name)(*arguments, **named)
+
+    return method
+
+
+for _name, _found in vars(Dataset).items():
+    # `classify_many` asks `classify`, roster by roster.
+    if (
+        _name not in {*vars(_ExpiringDataset), "classify_many", "_read", "_set"}
+        and (not _name.startswith("__") or _name == "__repr__")
+        and isinstance(_found, (property, FunctionType))
+    ):
+        setattr(_ExpiringDataset, _name, _delegated(_name))
 
 
 def _refuse(*_: object) -> NoReturn:
@@ -1028,6 +1195,7 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
     stale: ages.Stale | None = None,
     subdivision_sources: int = SUBDIVISION_SOURCES,
     covering: Iterable[Network | str] | None = None,
+    overrides: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Open a dataset file; without a path the one that came with geolookup.
 
@@ -1051,8 +1219,12 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
             a single source; states of free data are wrong for 16 % of the addresses.
         covering: the kinds of networks that hide where their users are, as `Network` or by
             name: these have no verdict. None: as the manifest says.
+        overrides: a TOML file of ranges whose codes win over all that the dataset says; see
+            docs/overrides.md. Each stops acting at its time, also while the dataset is open:
+            `Dataset.id` is another one then. None: no overrides but those of the manifest.
 
     Raises:
+        SourceError: the overrides can't be read, contradict each other, or have no effect.
         TypeError: *covering* has something else than kinds.
         ValueError: *subdivision_sources* is less than 1, or *covering* has an unknown kind.
         DatasetError: damaged, unreadable or of an unknown format, or not signed as
@@ -1061,6 +1233,7 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         GeoLookupError: the public key can't be used, or `cryptography` is missing.
     """
     sets = None if region_sets is None else RegionSets.load(region_sets)
+    laid_over = None if overrides is None else _load_overrides(overrides)
     name = EMBEDDED if path is None else os.fsdecode(path)
     try:
         mapped = _map(name)
@@ -1076,12 +1249,13 @@ def open(  # noqa: A001 - geolookup.open() is what one looks for
         stale=stale,
         subdivision_sources=subdivision_sources,
         covering=covering,
+        overrides=laid_over,
     )
     if public_key is not None:
         from geolookup.answer import signature  # noqa: PLC0415
 
         try:
-            signature.check(name, dataset.id, public_key)
+            signature.check(name, dataset.base, public_key)
         except BaseException:
             dataset.close()
             raise

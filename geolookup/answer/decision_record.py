@@ -35,6 +35,9 @@ MAX_REFERENCE: Final = 256
 MAX_FILE: Final = 64 << 20
 """Bytes of a file of records: some 50,000 of them, more than anybody reads at once."""
 
+_OMITTED: Final = frozenset({"networks", "overrides", "base_dataset"})
+"""Keys that a record has where they say something."""
+
 _Kind = TypeVar("_Kind", Status, Reason)
 
 _MAX_SIZE = 2**32 - 1
@@ -89,6 +92,9 @@ class DecisionRecord:
         reference: the caller's own, such as the number of a legal demand; see
             `with_reference`. Empty: none.
         subdivision_sources: as in `geolookup.open`, where *codes* has subdivisions; else None.
+        overrides: SHA-256 of the file of overrides that acted: 64 hexadecimal digits. Empty: none
+            did.
+        base_dataset: id of the dataset that they were laid over; likewise.
 
     Raises:
         RecordError: the values contradict each other or themselves.
@@ -111,6 +117,8 @@ class DecisionRecord:
     networks: str = ""
     reference: str = ""
     subdivision_sources: int | None = None
+    overrides: str = ""
+    base_dataset: str = ""
 
     def __post_init__(self) -> None:
         if self.addresses is None and self.reasons is not None:
@@ -192,9 +200,9 @@ def from_mapping(values: object) -> DecisionRecord:
         values = {key: one for key, one in values.items() if absent.get(key) != repr(one)}
     elif number != FORMAT:
         raise RecordError("format: not 1 or 2, which are known")
-    if values.get("networks") == "":
-        values = {key: value for key, value in values.items() if key != "networks"}
-    missing = sorted(expected - values.keys() - {"reference", "networks", "subdivision_sources"})
+    # A message of protobuf has an empty text where there is none.
+    values = {key: one for key, one in values.items() if key not in _OMITTED or one != ""}
+    missing = sorted(expected - values.keys() - {"reference", "subdivision_sources"} - _OMITTED)
     if missing:
         raise RecordError(f"{missing[0]}: missing")
     if values.keys() - expected:
@@ -216,6 +224,8 @@ def from_mapping(values: object) -> DecisionRecord:
         addresses=_number(values, "addresses") if number == FORMAT else None,
         networks=_string(values, "networks") if "networks" in values else "",
         reference=_string(values, "reference") if "reference" in values else "",
+        overrides=_string(values, "overrides") if "overrides" in values else "",
+        base_dataset=_string(values, "base_dataset") if "base_dataset" in values else "",
         # A message of protobuf has 0 where there is none.
         subdivision_sources=(
             _number(values, "subdivision_sources") or None
@@ -335,6 +345,9 @@ def _plain(record: DecisionRecord) -> dict[str, Any]:
         values["addresses"] = record.addresses
     if record.subdivision_sources is not None:
         values["subdivision_sources"] = record.subdivision_sources
+    if record.overrides:
+        values["overrides"] = record.overrides
+        values["base_dataset"] = record.base_dataset
     if record.networks:
         values["networks"] = record.networks
     return values | ({"reference": record.reference} if record.reference else {})
@@ -395,6 +408,14 @@ def _check_codes(record: DecisionRecord) -> None:
         raise RecordError("subdivision_sources: less than 1")
 
 
+def _check_overrides(record: DecisionRecord) -> None:
+    for name, digest in (("overrides", record.overrides), ("base_dataset", record.base_dataset)):
+        if digest and not _HEX.fullmatch(digest):
+            raise RecordError(f"{name}: not 64 hexadecimal digits")
+    if bool(record.overrides) != bool(record.base_dataset):
+        raise RecordError("base_dataset: belongs to overrides")
+
+
 def _check_networks(networks: str) -> None:
     names = networks.split(",")
     known = [kind.name for kind in Network if kind.name in names]
@@ -404,6 +425,7 @@ def _check_networks(networks: str) -> None:
 
 def _check_rest(record: DecisionRecord) -> None:
     _check_networks(record.networks)
+    _check_overrides(record)
     if record.inside + record.outside + record.undetermined != record.size:
         raise RecordError("inside, outside and undetermined: their sum is not size")
     if record.addresses is not None and record.reasons is None:

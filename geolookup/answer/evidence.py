@@ -66,10 +66,14 @@ class OverrideView:
     Attributes:
         country: its code, which may be a subdivision's; "ZZ": no country.
         comment: the operator's reason.
-        expires: the last day on which it applies (YYYY-MM-DD), or empty.
+        expires: the last day on which it applies (YYYY-MM-DD), the moment of its end
+            (RFC 3339), or empty.
         first: first address of its range, or of the piece of it that holds the
             address, where a more specific override cuts it.
         last: last address of the same.
+        number: its position in the file of overrides, from 1; 0: it stands in the manifest that
+            the dataset was compiled from.
+        file: SHA-256 of that file: 64 hexadecimal digits, or nothing.
     """
 
     country: str
@@ -77,6 +81,8 @@ class OverrideView:
     expires: str
     first: str = field(repr=False)
     last: str = field(repr=False)
+    number: int = 0
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,29 @@ class Evidence:
 
     def _fail(self, error: Exception) -> NoReturn:
         raise _damaged(self._name, type(error).__name__) from error
+
+
+def renumbered(section: memoryview, numbers: bytes) -> bytes:
+    """Return a section with other numbers for what its sources name.
+
+    Args:
+        section: its bytes.
+        numbers: the new number (uint16, little-endian) by old number.
+
+    Raises:
+        LookupError, TypeError, ValueError: the section is damaged.
+    """
+    from geolookup._sweep import renumber  # noqa: PLC0415 - answers don't need it
+
+    changed = bytearray(section)
+    size = int.from_bytes(section[:8], "little")
+    columns = 8 + size + -(8 + size) % ALIGNMENT
+    for entry in json.loads(bytes(section[8 : 8 + size]))["sources"]:
+        for family in ("ipv4", "ipv6"):
+            *_, offset, length = entry[family]
+            place = slice(columns + offset, columns + offset + length)
+            changed[place] = renumber(bytes(section[place]), numbers)
+    return bytes(changed)
 
 
 def _damaged(name: str, what: str) -> DatasetError:

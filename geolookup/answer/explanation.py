@@ -111,7 +111,7 @@ class Explanation:
         override: the override that decided, if one did.
         special_purpose: the registry's row that decided, if one did.
         evidence: whether the dataset carries evidence. Without it the last
-            three say nothing.
+            three say nothing, but for an override of a file.
         dataset: id of the dataset.
         region: as in `Answer`.
         subdivision_sources: as in `geolookup.open`; None: the dataset has no subdivisions.
@@ -150,6 +150,7 @@ def explain(
     dataset: str,
     subdivision_sources: int | None = None,
     lists: Sequence[DatedList] = (),
+    applied: Callable[[Family, int], OverrideView | None] | None = None,
 ) -> Explanation:
     """Return the explanation of an address.
 
@@ -162,6 +163,8 @@ def explain(
         dataset: its id.
         subdivision_sources: as in `Explanation`.
         lists: its lists of networks.
+        applied: the override of a file that decides for an address, if one does; None: no
+            overrides were laid over the dataset.
     """
     packed = parse(address) if isinstance(address, str) else address
     if packed is None or len(packed) not in (4, 16):
@@ -183,9 +186,11 @@ def explain(
     special: RegistryEntry | None = None
     views: tuple[SourceView, ...] = ()
     network_views: tuple[NetworkView, ...] = ()
+    if claim.status is Status.OVERRIDE and applied is not None:
+        override = applied(family, value)
     if evidence is not None:
         if claim.status is Status.OVERRIDE:
-            override = evidence.override(family, value)
+            override = override or evidence.override(family, value)
         elif claim.status is Status.SPECIAL_PURPOSE:
             special = evidence.special_purpose(family, value)
         statements = [source.statement(family, value) for source in evidence.sources]

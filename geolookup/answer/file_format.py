@@ -13,7 +13,7 @@ import struct
 import sys
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, date, datetime
@@ -102,7 +102,7 @@ _SECTIONS = {
 
 # These, too, where a source of the dataset names subdivisions. Needed as well: a reader that
 # does not know them can't read the evidence rightly.
-_PLACE_SECTIONS = {
+PLACE_SECTIONS: Final = {
     "claim.places": 1,
     "place.vote": 2,
     "place.count": 2,
@@ -233,7 +233,6 @@ def assemble(content: DatasetContent, optional: Mapping[str, bytes]) -> bytes:
         DatasetError: something does not fit the format.
     """
     claims = content.claims
-    votes = [vote for claim in claims for vote in claim.votes]
     try:
         needed = {
             "ipv4.first": _bytes(content.ipv4_first),
@@ -241,31 +240,45 @@ def assemble(content: DatasetContent, optional: Mapping[str, bytes]) -> bytes:
             "ipv6.high": _bytes(content.ipv6_first_high),
             "ipv6.low": _bytes(content.ipv6_first_low),
             "ipv6.claims": _bytes(content.ipv6_claims),
-            "claim.status": bytes(claim.status for claim in claims),
-            "claim.country": "".join(claim.country for claim in claims).encode("ascii"),
-            "claim.silent": bytes(claim.silent for claim in claims),
-            "claim.abstained": _uint16(claim.abstentions for claim in claims),
-            "claim.votes": bytes(len(claim.votes) for claim in claims),
-            "vote.country": "".join(code for code, _ in votes).encode("ascii"),
-            "vote.count": _uint16(count for _, count in votes),
-            "metadata": _canonical_json(content.metadata),
+            **claim_sections(claims),
+            "metadata": canonical_json(content.metadata),
         }
         if content.places:
-            needed |= _place_sections(content)
+            needed |= place_sections(claims, content.places)
     except (struct.error, ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"the compiled content does not fit the format: {error}") from error
     if any(claim.networks for claim in claims):
         needed["claim.networks"] = _uint16(claim.networks for claim in claims)
-    sections = [(name, _NEEDED, data) for name, data in needed.items()]
-    sections += [(name, 0, data) for name, data in sorted(optional.items())]
-    return _assemble_sections(sections)
+    sections = [Section(name, True, data) for name, data in needed.items()]
+    sections += [Section(name, False, data) for name, data in sorted(optional.items())]
+    return b"".join(join_sections(sections))
 
 
-def _place_sections(content: DatasetContent) -> dict[str, bytes]:
-    votes = [vote for claim in content.claims for vote in claim.places]
-    numbers = {code: number for number, code in enumerate(content.places, start=FIRST_PLACE)}
+def claim_sections(claims: Sequence[Claim]) -> dict[str, bytes]:
+    """Return the sections that all claims are in, by name."""
+    votes = [vote for claim in claims for vote in claim.votes]
     return {
-        "claim.places": bytes(len(claim.places) for claim in content.claims),
+        "claim.status": bytes(claim.status for claim in claims),
+        "claim.country": "".join(claim.country for claim in claims).encode("ascii"),
+        "claim.silent": bytes(claim.silent for claim in claims),
+        "claim.abstained": _uint16(claim.abstentions for claim in claims),
+        "claim.votes": bytes(len(claim.votes) for claim in claims),
+        "vote.country": "".join(code for code, _ in votes).encode("ascii"),
+        "vote.count": _uint16(count for _, count in votes),
+    }
+
+
+def place_sections(claims: Sequence[Claim], places: Sequence[str]) -> dict[str, bytes]:
+    """Return the sections of the votes for places that claims have, by name.
+
+    Args:
+        claims: those whose votes for places are wanted.
+        places: codes of all subdivisions of the dataset, sorted.
+    """
+    votes = [vote for claim in claims for vote in claim.places]
+    numbers = {code: number for number, code in enumerate(places, start=FIRST_PLACE)}
+    return {
+        "claim.places": bytes(len(claim.places) for claim in claims),
         "place.vote": _uint16(
             numbers[vote.place] if "-" in vote.place else int.from_bytes(vote.place.encode("ascii"))
             for vote in votes
@@ -278,28 +291,50 @@ def _place_sections(content: DatasetContent) -> dict[str, bytes]:
             + _CUT * vote.is_cut
             for vote in votes
         ),
-        "place.code": b"".join(code.encode("ascii").ljust(6, b"\0") for code in content.places),
+        "place.code": b"".join(code.encode("ascii").ljust(6, b"\0") for code in places),
     }
 
 
-def _assemble_sections(sections: Sequence[tuple[str, int, bytes]]) -> bytes:
+class Section(NamedTuple):
+    """A section of a dataset file.
+
+    Attributes:
+        name: 1 to 16 printable ASCII characters.
+        needed: whether the file can't be read rightly without it.
+        data: its bytes.
+        digest: their SHA-256; None: it is to be computed.
+    """
+
+    name: str
+    needed: bool
+    data: Buffer
+    digest: bytes | None = None
+
+
+def join_sections(sections: Collection[Section]) -> list[Buffer]:
+    """Return the file of these sections, in pieces; the header is the first one.
+
+    Raises:
+        DatasetError: a name is none, or there are too many sections.
+    """
     if len(sections) > _MAX_SECTIONS:
         raise DatasetError(f"{len(sections)} sections; the format has room for {_MAX_SECTIONS}")
     entries = []
-    body = bytearray()
-    for name, flags, data in sections:
+    body: list[Buffer] = []
+    end = HEADER_SIZE
+    for name, needed, data, known in sections:
         if not (1 <= len(name) <= 16 and name.isascii() and name.isprintable()):
             raise DatasetError("a section's name is not 1 to 16 printable ASCII characters")
-        body += bytes(-len(body) % ALIGNMENT)
-        offset = HEADER_SIZE + len(body)
-        digest = hashlib.sha256(data).digest()
-        entries.append(_ENTRY.pack(name.encode(), flags, 0, offset, len(data), digest))
-        body += data
-    header = _HEADER.pack(
-        MAGIC, FORMAT, _LITTLE_ENDIAN, HEADER_SIZE + len(body), len(sections), 0
-    ) + b"".join(entries)
-    header = header.ljust(HEADER_SIZE - _DIGEST_SIZE, b"\0")
-    return header + hashlib.sha256(header).digest() + bytes(body)
+        padding = -end % ALIGNMENT
+        size = memoryview(data).nbytes
+        digest = known or hashlib.sha256(data).digest()
+        flags = _NEEDED if needed else 0
+        entries.append(_ENTRY.pack(name.encode(), flags, 0, end + padding, size, digest))
+        body += (bytes(padding), data)
+        end += padding + size
+    header = _HEADER.pack(MAGIC, FORMAT, _LITTLE_ENDIAN, end, len(sections), 0)
+    header = (header + b"".join(entries)).ljust(HEADER_SIZE - _DIGEST_SIZE, b"\0")
+    return [header + hashlib.sha256(header).digest(), *body]
 
 
 def header_digest(image: bytes | memoryview) -> bytes:
@@ -316,14 +351,15 @@ def _uint16(values: Iterable[int]) -> bytes:
     return struct.pack(f"<{len(listed)}H", *listed)
 
 
-def _canonical_json(value: Mapping[str, Any]) -> bytes:
+def canonical_json(value: Mapping[str, Any]) -> bytes:
+    """Return the one text of a metadata section."""
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return text.encode()
 
 
-class _Section(NamedTuple):
+class _Place(NamedTuple):
     """Where a section lies and what it must hold."""
 
     offset: int
@@ -352,6 +388,16 @@ class Image:
         if hashlib.sha256(content).digest() != self.sections[name].digest:
             self.fail(f"section {name}: the content does not match its checksum")
         return content
+
+    @property
+    def buffer(self) -> Buffer:
+        """The whole file, as the object that has it."""
+        return self._view.obj
+
+    def contents(self) -> Iterator[Section]:
+        """Yield the sections in their order. They are not held against their checksums."""
+        for name, place in self.sections.items():
+            yield Section(name, place.needed, self._content(name), place.digest)
 
     @contextmanager
     def interval_sections(self) -> Iterator[list[memoryview]]:
@@ -411,9 +457,9 @@ class Image:
         """Raise a `DatasetError` that begins with the file's name."""
         raise DatasetError(f"{self.name}: {what}")
 
-    def _read_table(self, count: int) -> dict[str, _Section]:
+    def _read_table(self, count: int) -> dict[str, _Place]:
         """Return the sections by name; they lie in order and fill the file."""
-        sections: dict[str, _Section] = {}
+        sections: dict[str, _Place] = {}
         end = HEADER_SIZE
         for i in range(count):
             at = _HEADER.size + i * _ENTRY.size
@@ -431,7 +477,7 @@ class Image:
                 self.fail(f"section {name}: it does not lie where the one before it ends")
             if any(self._view[end:offset]):
                 self.fail(f"damaged: the padding before section {name} is not zero")
-            sections[name] = _Section(offset, size, digest, bool(flags & _NEEDED))
+            sections[name] = _Place(offset, size, digest, bool(flags & _NEEDED))
             end = offset + size
         if end != len(self._view):
             self.fail("the sections do not fill the file")
@@ -441,12 +487,12 @@ class Image:
 
     def _check_sections(self) -> None:
         for name, section in self.sections.items():
-            known = name in _SECTIONS or name in _PLACE_SECTIONS or name in _MORE_SECTIONS
+            known = name in _SECTIONS or name in PLACE_SECTIONS or name in _MORE_SECTIONS
             if section.needed and not known:
                 self.fail(f"section {name} is needed and unknown; upgrade geolookup")
         expected = dict(_SECTIONS)
-        if not self.sections.keys().isdisjoint(_PLACE_SECTIONS):
-            expected |= _PLACE_SECTIONS
+        if not self.sections.keys().isdisjoint(PLACE_SECTIONS):
+            expected |= PLACE_SECTIONS
         expected |= {name: _MORE_SECTIONS[name] for name in _MORE_SECTIONS if name in self.sections}
         for name, width in expected.items():
             if name not in self.sections:
@@ -909,13 +955,68 @@ class ExpiringOverride:
         return f"override {self.number}{comment}: expired after {self.expires.isoformat()}"
 
 
+@dataclass(frozen=True, slots=True)
+class RuntimeOverrides:
+    """The overrides of a file that were laid over a dataset.
+
+    Attributes:
+        base: id of the dataset that they were laid over: 64 hexadecimal digits.
+        file: SHA-256 of their file, likewise.
+        active: how many act.
+        expired: how many of the file do not any more.
+        until: when the next one expires; None: none does.
+    """
+
+    base: str
+    file: str
+    active: int
+    expired: int
+    until: datetime | None
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as an object that JSON can hold."""
+        until = None if self.until is None else self.until.isoformat().replace("+00:00", "Z")
+        return {
+            "base": self.base,
+            "file": self.file,
+            "active": self.active,
+            "expired": self.expired,
+            "until": until,
+        }
+
+
+def read_runtime_overrides(image: Image, metadata: Mapping[str, Any]) -> RuntimeOverrides | None:
+    """Return what the metadata says of overrides that were laid over; None: there are none."""
+    described = metadata.get("runtime_overrides")
+    if described is None:
+        return None
+    try:
+        until = described["until"]
+        found = RuntimeOverrides(
+            described["base"],
+            described["file"],
+            described["active"],
+            described["expired"],
+            None if until is None else datetime.fromisoformat(until),
+        )
+        if not all(isinstance(text, str) for text in (found.base, found.file)):
+            raise TypeError("base or file")
+        if type(found.active) is not int or type(found.expired) is not int:
+            raise TypeError("active or expired")
+        if found.until is not None and found.until.utcoffset() is None:
+            raise ValueError("until")
+    except (TypeError, ValueError, KeyError):
+        image.fail("section metadata: runtime_overrides of the wrong form")
+    return found
+
+
 def read_metadata(image: Image) -> tuple[dict[str, Any], datetime, tuple[SourceInfo, ...]]:
     """Return the metadata, and of it when the dataset was built (UTC) and from what."""
     raw = bytes(image.section("metadata"))
     try:
         metadata = json.loads(raw.decode())
         # One text a value: no double keys, no NaN, no lone surrogates.
-        canonical = _canonical_json(metadata) == raw
+        canonical = canonical_json(metadata) == raw
     except (ValueError, RecursionError):
         canonical = False
     if not canonical:

@@ -35,10 +35,12 @@ from geolookup.answer.claims import (
     Status,
     combine,
     network_bits,
+    overriding,
 )
 from geolookup.answer.embedded_ipv4 import EMBEDDED, nat64_prefix
 from geolookup.answer.evidence import SECTION as EVIDENCE
 from geolookup.answer.file_format import DatasetContent
+from geolookup.answer.overrides import Override
 from geolookup.build import evidence_section, readers
 from geolookup.build.manifest import Manifest
 from geolookup.build.readers import (
@@ -49,7 +51,7 @@ from geolookup.build.readers import (
     network_list,
 )
 from geolookup.build.readers.decompression import size
-from geolookup.build.sources import NetworkList, Override, Source
+from geolookup.build.sources import NetworkList, Source
 from geolookup.build.special_purpose import DATE, special_purpose_prefixes
 from geolookup.errors import SourceError
 
@@ -440,7 +442,7 @@ class _ClaimNumbers:
             return embedded
         used = _used_for(numbers[len(self._sources) :])
         if override:
-            claim = _overriding(code_text(override))
+            claim = overriding(code_text(override))
             return self._number(replace(claim, networks=used) if used else claim)
         if special:
             return SPECIAL_PURPOSE
@@ -495,11 +497,6 @@ class _ClaimNumbers:
         if sys.byteorder == "big":
             numbers.byteswap()
         return claims, numbers.tobytes()
-
-
-def _overriding(code: str) -> Claim:
-    places = (PlaceVote(code, 1, is_deep=True, authoritative=True),) if "-" in code else ()
-    return Claim(Status.OVERRIDE, code[:2], places=places)
 
 
 def _places(sources: Sequence[Source], layers: Sequence[Layer], override: Layer) -> tuple[str, ...]:

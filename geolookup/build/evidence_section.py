@@ -17,8 +17,9 @@ from geolookup.build.readers import code_number
 
 if TYPE_CHECKING:
     from geolookup._sweep import Ranges
+    from geolookup.answer.overrides import Override
     from geolookup.build.readers import SourceRanges
-    from geolookup.build.sources import NetworkList, Override, Source
+    from geolookup.build.sources import NetworkList, Source
     from geolookup.build.special_purpose import SpecialPurpose
 
 

@@ -64,15 +64,14 @@ from geolookup.answer.age import MAX_DAYS, STALE, AgeLimit
 from geolookup.answer.claims import COVERAGES, COVERING, DEPTHS, Depth, Mute, Network
 from geolookup.answer.country_codes import COUNTRIES, nearest_code
 from geolookup.answer.embedded_ipv4 import nat64_prefix
+from geolookup.answer.overrides import KEYS as OVERRIDE_KEYS
+from geolookup.answer.overrides import Override, read_override
 from geolookup.build.readers import FORMATS, FORMATS_WITH_KINDS, CountryFrom, Options
 from geolookup.build.sources import (
     NetworkList,
     Overlaps,
-    Override,
     Source,
-    read_prefix,
     read_prefixes,
-    read_range,
 )
 from geolookup.change_limits import ChangeLimits, LimitError, read_limited, read_part, read_share
 from geolookup.errors import SourceError
@@ -184,7 +183,10 @@ def load(
     return Manifest(
         path=path,
         sources=tuple(sources.values()),
-        overrides=tuple(_override(entry) for entry in table.tables("override", _OVERRIDE_KEYS)),
+        overrides=tuple(
+            read_override(entry, with_times=False)
+            for entry in table.tables("override", OVERRIDE_KEYS)
+        ),
         nat64_prefixes=_nat64_prefixes(table),
         special_purpose=table.value("special_purpose", bool, True),
         limits=_limits(table),
@@ -383,20 +385,6 @@ def _options(table: Table) -> Options:
     return Options(country, table.choice("country_from", _COUNTRIES_FROM), _depth(table))
 
 
-def _override(table: Table) -> Override:
-    key = "prefix" if table.has("prefix") else "range"
-    if table.has("prefix") and table.has("range"):
-        raise table.error("has a prefix and a range; expected one of them")
-    text = table.value(key, str)
-    with table.locating(key):
-        first, last = read_prefix(text) if key == "prefix" else read_range(text)
-    code = table.value("code", str)
-    comment = table.value("comment", str, "")
-    expires = table.value("expires", date) if table.has("expires") else None
-    with table.locating():
-        return Override(first, last, code, comment, expires)
-
-
 _MANIFEST_KEYS = (
     "source", "override", "nat64_prefixes", "special_purpose", "limits", "canaries", "max_age",
     "stale", "network", "covering",
@@ -410,6 +398,5 @@ _NETWORK_KEYS = (
     "name", "files", "kind", "licence", "attribution", "url", "date", "origin", "vouches",
     "lenient", "format",
 )  # fmt: skip
-_OVERRIDE_KEYS = ("prefix", "range", "code", "comment", "expires")
 OVERLAPS: tuple[Overlaps, ...] = get_args(Overlaps)
 _COUNTRIES_FROM: tuple[CountryFrom, ...] = get_args(CountryFrom)

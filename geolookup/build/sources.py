@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-from geolookup._core import parse
 from geolookup.answer.claims import (
     COVERAGES,
     DEPTHS,
-    NO_COUNTRY,
     Coverage,
     Depth,
     Mute,
     Network,
 )
-from geolookup.answer.country_codes import COUNTRIES, nearest_code
-from geolookup.answer.subdivisions import CODE, subdivisions
+from geolookup.answer.country_codes import COUNTRIES
+from geolookup.answer.overrides import read_prefix
 from geolookup.errors import SourceError
 
 Overlaps = Literal["smallest", "last-begins"]
@@ -130,61 +127,6 @@ class NetworkList:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
-    """An operator's own range, which wins over sources and special-purpose ranges.
-
-    Attributes:
-        first: the first address, 4 or 16 bytes in network order.
-        last: the last address, of the same family.
-        code: a country's or subdivision's code, or ``ZZ`` for no country.
-        comment: why, for people.
-        expires: the last day on which it applies; None: it does not expire.
-    """
-
-    first: bytes
-    last: bytes
-    code: str
-    comment: str = ""
-    expires: date | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.first) not in (4, 16) or len(self.last) != len(self.first):
-            raise SourceError("first and last are 4 or 16 bytes each, and of one family")
-        if self.last < self.first:
-            raise SourceError("the range ends before it begins")
-        if CODE.fullmatch(self.code):
-            if self.code not in subdivisions().parents:
-                same = subdivisions().countries.get(self.code)
-                hint = f"; it is the country {same}" if same else ""
-                raise SourceError(f"the code is no subdivision of ISO 3166-2{hint}")
-        elif self.code not in COUNTRIES and self.code != NO_COUNTRY:
-            nearest = nearest_code(self.code)
-            hint = f"; did you mean {nearest}?" if nearest else ""
-            raise SourceError(f"the code is a country's, a subdivision's, or {NO_COUNTRY}{hint}")
-
-
-_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)
-
-
-def read_prefix(text: str) -> tuple[bytes, bytes]:
-    """Return the first and last address (packed) of a prefix such as ``192.0.2.0/24``.
-
-    Raises:
-        SourceError: it can't be read, or has bits set beyond its length. The
-            text does not repeat it.
-    """
-    address, slash, length = text.partition("/")
-    first = _parse(address)
-    if not slash or _LENGTH.fullmatch(length) is None or int(length) > 8 * len(first):
-        raise SourceError("a prefix is an address, a slash and a number of bits")
-    rest = (1 << 8 * len(first) - int(length)) - 1
-    value = int.from_bytes(first)
-    if value & rest:
-        raise SourceError("the prefix has bits set beyond its length")
-    return first, (value | rest).to_bytes(len(first))
-
-
 def read_prefixes(lines: Iterable[str]) -> tuple[tuple[bytes, bytes], ...]:
     """Return first and last address (packed) of the prefix in each line.
 
@@ -205,22 +147,3 @@ def read_prefixes(lines: Iterable[str]) -> tuple[tuple[bytes, bytes], ...]:
     if not prefixes:
         raise SourceError("holds no prefix")
     return tuple(prefixes)
-
-
-def read_range(text: str) -> tuple[bytes, bytes]:
-    """Return the first and last address (packed) of ``192.0.2.1-192.0.2.9``.
-
-    Raises:
-        SourceError: it can't be read. The text does not repeat it.
-    """
-    first, hyphen, last = text.partition("-")
-    if not hyphen:
-        raise SourceError("a range is an address, a hyphen and an address")
-    return _parse(first.strip()), _parse(last.strip())
-
-
-def _parse(text: str) -> bytes:
-    packed = None if "%" in text else parse(text)
-    if packed is None:
-        raise SourceError("an address can't be read")
-    return packed

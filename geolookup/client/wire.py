@@ -431,6 +431,8 @@ def _explanation(body: bytes) -> Explanation:
             override.expires,
             override.range.first,
             override.range.last,
+            override.number,
+            override.file,
         )
         if response.HasField("override")
         else None,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from geolookup.answer.intervals import FAMILIES, Family
+from geolookup.answer.overrides import read_prefix
 from geolookup.build import readers
 from geolookup.build.readers import SILENCE, SourceRanges, code_text, decompression, detection
 from geolookup.build.readers.ranges import read_code_number
-from geolookup.build.sources import read_prefix
 from geolookup.errors import SourceError
 from geolookup.review.evaluation import Group, Place
 

@@ -252,7 +252,7 @@ class ClassifyRosterResponse(_message.Message):
     def __init__(self, size: _Optional[int] = ..., countries: _Optional[bytes] = ..., statuses: _Optional[bytes] = ..., counts: _Optional[_Mapping[str, int]] = ..., inside: _Optional[bytes] = ..., outside: _Optional[bytes] = ..., undetermined: _Optional[bytes] = ..., dataset: _Optional[str] = ..., record: _Optional[_Union[DecisionRecord, _Mapping]] = ..., reasons: _Optional[bytes] = ..., reason_counts: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ..., participants: _Optional[int] = ..., regions: _Optional[bytes] = ..., networks: _Optional[bytes] = ..., network_counts: _Optional[_Iterable[_Union[NetworkCount, _Mapping]]] = ...) -> None: ...
 
 class DecisionRecord(_message.Message):
-    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons", "subdivision_sources", "addresses", "networks")
+    __slots__ = ("format", "time", "dataset", "dataset_built", "region_set", "region_set_version", "codes", "policy", "size", "inside", "outside", "undetermined", "statuses", "digest", "reasons", "subdivision_sources", "addresses", "networks", "overrides", "base_dataset")
     class StatusesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -285,6 +285,8 @@ class DecisionRecord(_message.Message):
     SUBDIVISION_SOURCES_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     NETWORKS_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    BASE_DATASET_FIELD_NUMBER: _ClassVar[int]
     format: int
     time: str
     dataset: str
@@ -303,7 +305,9 @@ class DecisionRecord(_message.Message):
     subdivision_sources: int
     addresses: int
     networks: str
-    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ..., reasons: _Optional[_Mapping[str, int]] = ..., subdivision_sources: _Optional[int] = ..., addresses: _Optional[int] = ..., networks: _Optional[str] = ...) -> None: ...
+    overrides: str
+    base_dataset: str
+    def __init__(self, format: _Optional[int] = ..., time: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_built: _Optional[str] = ..., region_set: _Optional[str] = ..., region_set_version: _Optional[str] = ..., codes: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., size: _Optional[int] = ..., inside: _Optional[int] = ..., outside: _Optional[int] = ..., undetermined: _Optional[int] = ..., statuses: _Optional[_Mapping[str, int]] = ..., digest: _Optional[str] = ..., reasons: _Optional[_Mapping[str, int]] = ..., subdivision_sources: _Optional[int] = ..., addresses: _Optional[int] = ..., networks: _Optional[str] = ..., overrides: _Optional[str] = ..., base_dataset: _Optional[str] = ...) -> None: ...
 
 class StreamRostersRequest(_message.Message):
     __slots__ = ("roster",)
@@ -426,16 +430,20 @@ class SourceView(_message.Message):
     def __init__(self, source: _Optional[str] = ..., country: _Optional[str] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., coverage: _Optional[_Union[Coverage, str]] = ..., counted: bool = ..., region: _Optional[str] = ...) -> None: ...
 
 class OverrideEntry(_message.Message):
-    __slots__ = ("country", "comment", "expires", "range")
+    __slots__ = ("country", "comment", "expires", "range", "number", "file")
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     COMMENT_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_FIELD_NUMBER: _ClassVar[int]
     RANGE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
     country: str
     comment: str
     expires: str
     range: Range
-    def __init__(self, country: _Optional[str] = ..., comment: _Optional[str] = ..., expires: _Optional[str] = ..., range: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
+    number: int
+    file: str
+    def __init__(self, country: _Optional[str] = ..., comment: _Optional[str] = ..., expires: _Optional[str] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., number: _Optional[int] = ..., file: _Optional[str] = ...) -> None: ...
 
 class RegistryEntry(_message.Message):
     __slots__ = ("prefix", "name", "rfc")
@@ -474,7 +482,7 @@ class GetDatasetRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetDatasetResponse(_message.Message):
-    __slots__ = ("id", "build_time", "sources", "ipv4_intervals", "ipv6_intervals", "claims", "attributions", "info_json", "age", "kept_too_long")
+    __slots__ = ("id", "build_time", "sources", "ipv4_intervals", "ipv6_intervals", "claims", "attributions", "info_json", "age", "kept_too_long", "overrides")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUILD_TIME_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -485,6 +493,7 @@ class GetDatasetResponse(_message.Message):
     INFO_JSON_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     KEPT_TOO_LONG_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     id: str
     build_time: _timestamp_pb2.Timestamp
     sources: _containers.RepeatedCompositeFieldContainer[Source]
@@ -495,7 +504,22 @@ class GetDatasetResponse(_message.Message):
     info_json: str
     age: DatasetAge
     kept_too_long: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., build_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., ipv4_intervals: _Optional[int] = ..., ipv6_intervals: _Optional[int] = ..., claims: _Optional[int] = ..., attributions: _Optional[_Iterable[str]] = ..., info_json: _Optional[str] = ..., age: _Optional[_Union[DatasetAge, _Mapping]] = ..., kept_too_long: _Optional[_Iterable[str]] = ...) -> None: ...
+    overrides: RuntimeOverrides
+    def __init__(self, id: _Optional[str] = ..., build_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., ipv4_intervals: _Optional[int] = ..., ipv6_intervals: _Optional[int] = ..., claims: _Optional[int] = ..., attributions: _Optional[_Iterable[str]] = ..., info_json: _Optional[str] = ..., age: _Optional[_Union[DatasetAge, _Mapping]] = ..., kept_too_long: _Optional[_Iterable[str]] = ..., overrides: _Optional[_Union[RuntimeOverrides, _Mapping]] = ...) -> None: ...
+
+class RuntimeOverrides(_message.Message):
+    __slots__ = ("base_dataset", "file", "active", "expired", "until")
+    BASE_DATASET_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    base_dataset: str
+    file: str
+    active: int
+    expired: int
+    until: _timestamp_pb2.Timestamp
+    def __init__(self, base_dataset: _Optional[str] = ..., file: _Optional[str] = ..., active: _Optional[int] = ..., expired: _Optional[int] = ..., until: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DatasetAge(_message.Message):
     __slots__ = ("days", "max_age", "is_stale", "withholds_verdicts", "stale_sources")

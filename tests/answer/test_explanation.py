@@ -21,9 +21,10 @@ from geolookup.answer.dataset import Dataset, encode
 from geolookup.answer.embedded_ipv4 import embedded_ipv4, nat64_prefix
 from geolookup.answer.evidence import SECTION, Evidence
 from geolookup.answer.intervals import Family
+from geolookup.answer.overrides import Override, read_prefix
 from geolookup.build import compiler, evidence_section
 from geolookup.build.readers import SourceRanges, code_number
-from geolookup.build.sources import Override, Source, read_prefix
+from geolookup.build.sources import Source
 from geolookup.errors import DatasetClosedError, DatasetError
 
 

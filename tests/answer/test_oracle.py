@@ -26,10 +26,11 @@ from reference import POLICIES, Answer, Oracle, Ruled, Said
 import geolookup
 from geolookup import Dataset, RegionSet
 from geolookup.answer.dataset import encode
+from geolookup.answer.overrides import Override
 from geolookup.answer.results import RosterResult
 from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.readers import SourceRanges
-from geolookup.build.sources import Override, Source
+from geolookup.build.sources import Source
 
 EU = frozenset(
     "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split()  # noqa: SIM905 - a list of 27 quoted codes can't be read

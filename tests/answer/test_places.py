@@ -19,11 +19,12 @@ from geolookup.answer import file_format
 from geolookup.answer.claims import COVERAGES, Coverage, Depth, Mute, Policy, combine
 from geolookup.answer.dataset import encode
 from geolookup.answer.derivation import derive
+from geolookup.answer.overrides import Override
 from geolookup.answer.region_sets import RegionSets
 from geolookup.build import compiler
 from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.readers import SourceRanges, code_number
-from geolookup.build.sources import Override, Source
+from geolookup.build.sources import Source
 from geolookup.errors import DatasetError
 from geolookup.review.difference import compare
 
@@ -497,9 +498,9 @@ def test_damaged_places_are_refused(section: str, data: bytes | None, what: str)
     for name in whole.sections:
         content = data if name == section else bytes(whole.section(name))
         if content is not None:
-            sections.append((name, 1, content))
+            sections.append(file_format.Section(name, True, content))
     with pytest.raises(DatasetError, match=what):
-        Dataset.from_buffer(file_format._assemble_sections(sections))
+        Dataset.from_buffer(b"".join(file_format.join_sections(sections)))
 
 
 def test_difference_counts_what_moved_within_a_country() -> None:

@@ -26,10 +26,11 @@ from hypothesis import strategies as st
 from geolookup.answer import claims, embedded_ipv4
 from geolookup.answer.claims import FIXED_CLAIMS, Claim, Policy, Status, Verdict
 from geolookup.answer.dataset import encode
+from geolookup.answer.overrides import Override, read_prefix, read_range
 from geolookup.build import compiler, manifest
 from geolookup.build.compiler import CompiledDataset
 from geolookup.build.readers import SourceRanges
-from geolookup.build.sources import Override, Source, read_prefix, read_range
+from geolookup.build.sources import Source
 from geolookup.errors import SourceError
 
 DAY = datetime.date(2026, 6, 1)

@@ -10,9 +10,10 @@ import pytest
 import reference
 
 from geolookup.answer.age import AgeLimit
+from geolookup.answer.overrides import Override, read_prefix, read_range
 from geolookup.build import manifest
 from geolookup.build.readers import FORMATS
-from geolookup.build.sources import Override, Source, read_prefix, read_range
+from geolookup.build.sources import Source
 from geolookup.errors import SourceError
 
 SOURCE = """
@@ -243,13 +244,13 @@ MALFORMED = [
     (
         "a code of another list",
         OVERRIDE.replace('"DE"', '"UK"'),
-        ": override 1: the code is a country's, a subdivision's, or ZZ; did you mean GB?",
+        ": override 1: code: the code is a country's, a subdivision's, or ZZ; did you mean GB?",
     ),
     ("no code", OVERRIDE.replace("code", "# "), ": override 1: code: missing"),
     (
         "a code of no country",
         OVERRIDE.replace("DE", "EU"),
-        ": override 1: the code is a country's, a subdivision's, or ZZ",
+        ": override 1: code: the code is a country's, a subdivision's, or ZZ",
     ),
     (
         "host bits",
@@ -281,12 +282,12 @@ MALFORMED = [
     (
         "a range backwards",
         OVERRIDE.replace('prefix = "10.0.0.0/8"', 'range = "10.0.0.2-10.0.0.1"'),
-        ": override 1: the range ends before it begins",
+        ": override 1: range: the range ends before it begins",
     ),
     (
         "a range of both families",
         OVERRIDE.replace('prefix = "10.0.0.0/8"', 'range = "10.0.0.2-::1"'),
-        ": override 1: first and last are 4 or 16 bytes each, and of one family",
+        ": override 1: range: first and last are 4 or 16 bytes each, and of one family",
     ),
     (
         "a NAT64 prefix of 33 bits",

@@ -16,12 +16,13 @@ from geolookup.answer.claims import VOUCHED, Claim, Status, network_bits, read_k
 from geolookup.answer.dataset import encode
 from geolookup.answer.derivation import derive
 from geolookup.answer.file_format import DatasetContent
+from geolookup.answer.overrides import Override
 from geolookup.build import manifest
 from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.compiler import compile_manifest
 from geolookup.build.readers import Faults, SourceRanges, network_list
 from geolookup.build.readers.ranges import code_number
-from geolookup.build.sources import NetworkList, Override, Source
+from geolookup.build.sources import NetworkList, Source
 
 DAY = date(2026, 11, 1)
 COVERING = {"TOR", "VPN", "PROXY", "RELAY"}

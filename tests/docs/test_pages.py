@@ -125,7 +125,7 @@ def test_every_command_is_named_on_a_page() -> None:
 
 
 def test_every_key_of_a_manifest_is_on_its_page() -> None:
-    keys = {*manifest._MANIFEST_KEYS, *manifest._SOURCE_KEYS, *manifest._OVERRIDE_KEYS}
+    keys = {*manifest._MANIFEST_KEYS, *manifest._SOURCE_KEYS, *manifest.OVERRIDE_KEYS}
     page = Path("docs/manifest.md")
     named = {re.sub(r"[^\w]", "", name) for name in in_backticks(page)}
     assert not keys - named

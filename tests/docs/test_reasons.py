@@ -12,9 +12,10 @@ import pytest
 from geolookup import Dataset, Network, Reason
 from geolookup.answer.claims import network_bits
 from geolookup.answer.dataset import encode
+from geolookup.answer.overrides import Override
 from geolookup.build.compiler import compile as compile_sources
 from geolookup.build.readers import SourceRanges, code_number
-from geolookup.build.sources import NetworkList, Override, Source
+from geolookup.build.sources import NetworkList, Source
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "answers.md"
 ADDRESS = "1.0.0.1"

@@ -15,10 +15,11 @@ from datetime import date
 
 from geolookup.answer.claims import MAX_CLAIMS, Policy, Status, encode_outcome
 from geolookup.answer.dataset import Dataset, encode
+from geolookup.answer.overrides import Override, read_prefix
 from geolookup.answer.results import RosterResult
 from geolookup.build import compiler
 from geolookup.build.readers import SourceRanges
-from geolookup.build.sources import Override, Source, read_prefix
+from geolookup.build.sources import Source
 from geolookup.errors import DatasetError, RosterError
 
 HEADER = struct.Struct("<8sIIQII")

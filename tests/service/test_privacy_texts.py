@@ -16,10 +16,9 @@ import pytest
 
 import geolookup
 from geolookup import Dataset, RegionSet, _core
-from geolookup.answer import embedded_ipv4
+from geolookup.answer import embedded_ipv4, overrides
 from geolookup.answer.region_sets import RegionSets
 from geolookup.answer.results import RosterResult
-from geolookup.build import sources
 from geolookup.client import Client
 
 IPV4, IPV6 = "100.99.98.97", "2a0b:ee80:4242::beef"
@@ -111,10 +110,16 @@ CALLS: dict[str, Callable[[Any], object]] = {
     ),
     "outcome_column: an address": lambda d: d.outcome_column(IPV4),
     # an operator's own ranges
-    "read_prefix: too long": lambda _: sources.read_prefix(f"{IPV4}/33"),
-    "read_prefix: bits beyond the length": lambda _: sources.read_prefix(f"{IPV6}/64"),
-    "read_range: backwards": lambda _: sources.Override(PACKED6, PACKED6[:-1] + b"\0", "CN"),
-    "read_range: no range": lambda _: sources.read_range(IPV6),
+    "read_prefix: too long": lambda _: overrides.read_prefix(f"{IPV4}/33"),
+    "read_prefix: bits beyond the length": lambda _: overrides.read_prefix(f"{IPV6}/64"),
+    "read_range: backwards": lambda _: overrides.Override(PACKED6, PACKED6[:-1] + b"\0", "CN"),
+    "read_range: no range": lambda _: overrides.read_range(IPV6),
+    "a file of overrides: a code": lambda _: overrides.Overrides.parse(
+        f'[[override]]\nprefix = "{IPV4}/32"\ncode = "{IPV6}"\n'.encode(), "o.toml"
+    ),
+    "a file of overrides: a key": lambda _: overrides.Overrides.parse(
+        f'[[override]]\n"{IPV4}" = 1\n'.encode(), "o.toml"
+    ),
     "nat64_prefix: an address": lambda _: embedded_ipv4.nat64_prefix(IPV6),
     # the client, before anything is sent and when nobody is there
     "client: a number": lambda _: ask(lambda client: client.lookup(NUMBER4)),

@@ -123,6 +123,8 @@ FIELDS: dict[str, list[str]] = {
         "subdivision_sources",
         "addresses",
         "networks",
+        "overrides",
+        "base_dataset",
     ],
     "StreamRostersRequest": ["roster"],
     "StreamRostersResponse": ["roster"],

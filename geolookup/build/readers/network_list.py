@@ -24,10 +24,10 @@ from typing import Any, Final
 from geolookup._core import parse
 from geolookup._sweep import Dialect
 from geolookup.answer.claims import Network, network_bits, networks_of
+from geolookup.answer.overrides import read_prefix
 from geolookup.build.readers import decompression, detection, mmdb
 from geolookup.build.readers.ranges import SourceRanges
 from geolookup.build.readers.source_file import Faults, ReadState, SourceFile, read_lines
-from geolookup.build.sources import read_prefix
 from geolookup.errors import SourceError
 
 _FLAGS: Final = {

@@ -164,6 +164,8 @@ def explain(
         response.override.expires = why.override.expires
         response.override.range.first = why.override.first
         response.override.range.last = why.override.last
+        response.override.number = why.override.number
+        response.override.file = why.override.file
     if why.special_purpose is not None:
         response.special_purpose.prefix = why.special_purpose.prefix
         response.special_purpose.name = why.special_purpose.name
@@ -211,6 +213,12 @@ def get_dataset(
     response.age.withholds_verdicts = age.withholds_verdicts
     response.age.stale_sources.extend(age.stale_sources)
     response.kept_too_long.extend(kept.name for kept in dataset.kept_too_long())
+    over = dataset.runtime_overrides
+    if over is not None:
+        response.overrides.base_dataset, response.overrides.file = over.base, over.file
+        response.overrides.active, response.overrides.expired = over.active, over.expired
+        if over.until is not None:
+            response.overrides.until.FromDatetime(over.until)
     for source in dataset.sources:
         response.sources.add(
             name=source.name,
