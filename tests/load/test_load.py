@@ -757,14 +757,14 @@ def test_every_scenario_is_answered(
 def test_open_loop_offers_the_requested_rate(
     client_processes: ClientProcesses, service: Service, scenario: str
 ) -> None:
-    one = plan(service, scenario, rate=100.0, seconds=1.5, under_way=1_000)
+    one = plan(service, scenario, rate=100.0, seconds=0.6, under_way=1_000)
     result = client_processes.run(one)
     assert set(result.statuses) == {OK}
     start = 0.0
     due = [
         time
         for number in range(2)
-        for time in poisson(50.0, f"0 {number}", start, start + 1.7)
+        for time in poisson(50.0, f"0 {number}", start, start + 0.8)
         if time >= start + 0.2
     ]
     # The very calls that were due, whatever the machine was doing; but that clocks are no
@@ -809,7 +809,7 @@ def test_call_due_beyond_the_bound_waits_and_is_timed_from_when_due(
     assert result.behind.longest > 0.4e6  # microseconds: all of the measured time
 
 
-STALL = 1.0
+STALL = 0.5
 """Seconds that the service is stopped for; all times below are shares of it."""
 
 
@@ -1055,7 +1055,7 @@ def test_knee_of_a_real_service_is_searched(service: Service, tmp_path: Path) ->
         "--limit",
         "0.001",
         "--seconds",
-        "0.3",
+        "0.1",
         "--warm-up",
         "0.1",
         "--html",

@@ -35,7 +35,7 @@ ROSTER = bytes((1, 0, 1, 1, 2, 0, 0, 1, 3, 0, 0, 1, 10, 1, 0, 1))
 """CN, DE, disputed, and an override to FR."""
 FRESH = (1, 2, 1)
 """INSIDE, OUTSIDE and UNDETERMINED in it, seen from CN."""
-SECONDS = 4
+SECONDS = 3
 """Until a dataset is stale: longer than the first answers take, also on a busy machine."""
 
 

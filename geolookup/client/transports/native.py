@@ -37,7 +37,7 @@ _UNSEEN: Final = 3
 _REFUSED: Final = (grpc.StatusCode.UNAVAILABLE.value[0], "", None, True)
 _LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED.value[0], "", None, False)
 _PROBE: Final = 5.0
-"""Seconds between looks at whether a connection is to be probed, or was and is silent."""
+"""The most seconds between looks at whether a connection is to be probed, or was and is silent."""
 
 
 def settings_of(
@@ -211,8 +211,10 @@ class _Watched:
     ends with a client that is dropped without being closed.
     """
 
-    def __init__(self, client: LoopCalls, connection: Connection) -> None:
+    def __init__(self, client: LoopCalls, connection: Connection, settings: Settings) -> None:
         self.connection = connection
+        periods = (settings.keepalive, settings.keepalive_answer)
+        self._pause = min([_PROBE, *filter(None, periods)])
         self._client = weakref.ref(client)
         self._loop = loop = client.loop
         self._calls: set[Call] = set()
@@ -220,7 +222,7 @@ class _Watched:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         loop.add_reader(connection.descriptor, self._on_ready)
-        self._probing = loop.call_later(_PROBE, self._on_probe)
+        self._probing = loop.call_later(self._pause, self._on_probe)
 
     def begin(
         self, path: bytes, body: bytes, timeout: float, largest: int
@@ -299,7 +301,7 @@ class _Watched:
             self.stop()
             return
         client.mend()
-        self._probing = self._loop.call_later(_PROBE, self._on_probe)
+        self._probing = self._loop.call_later(self._pause, self._on_probe)
         self._on_ready()
 
     def _after(self) -> None:
@@ -414,7 +416,7 @@ class LoopCalls:
                 del self._watched[connection]
         for connection in self._connections.ready:
             if connection not in self._watched and not self._closed:
-                self._watched[connection] = _Watched(self, connection)
+                self._watched[connection] = _Watched(self, connection, self._connections.settings)
 
     def _tell(self) -> None:
         """Have the loop look at the connections. In another thread."""
