@@ -7,7 +7,8 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from enforcement import Enforcement, Measure, Mode
+from enforcement import Enforcement
+from measures import Measure, Mode
 from meetings import Meeting, Participant
 
 from geolookup.client import Client

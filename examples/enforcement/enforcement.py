@@ -14,57 +14,18 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 
+from measures import Measure, Mode
 from meetings import Meeting, Participant
 
-from geolookup import Dataset, Policy, Verdict
+from geolookup import Dataset
 from geolookup.answer import decision_record
 from geolookup.client import Client
 from geolookup.errors import ServiceUnavailableError
 
 logger = logging.getLogger("enforcement")
-
-
-class Mode(StrEnum):
-    """What a measure demands."""
-
-    DENY_INSIDE = "deny_inside"
-    """Who is inside the region may not take part."""
-    ADMIT_INSIDE = "admit_inside"
-    """Only who is inside may join. Of those present, only who is outside leaves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A legal demand.
-
-    Attributes:
-        reference: of the demand; it stands in the records.
-        region_set: where it applies.
-        mode: what it demands.
-        start: when it begins.
-        expiry: when it ceases to act.
-        policy: how sources become a verdict.
-    """
-
-    reference: str
-    region_set: str
-    mode: Mode
-    start: datetime
-    expiry: datetime
-    policy: Policy = Policy.UNANIMOUS
-
-    def in_force(self, now: datetime) -> bool:
-        """Say whether it acts."""
-        return self.start <= now < self.expiry
-
-    def refuses(self, verdict: Verdict) -> bool:
-        """Say whether a join is refused."""
-        return (verdict is Verdict.INSIDE) is (self.mode is Mode.DENY_INSIDE)
 
 
 class Enforcement:
@@ -106,11 +67,9 @@ class Enforcement:
             try:
                 answer = self._lookup.lookup(person.address, measure.region_set, measure.policy)
             except ServiceUnavailableError:
-                # Where one place is barred, the many go on; the next review finds who is inside.
-                # Where only some places are allowed, nobody new comes in meanwhile.
-                if measure.mode is Mode.ADMIT_INSIDE:
+                if not measure.admits_unchecked:
                     return measure
-                continue
+                continue  # the next review finds who is to leave
             dataset = answer.dataset
             if answer.verdict is not None and measure.refuses(answer.verdict):
                 return measure

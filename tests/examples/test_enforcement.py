@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -13,9 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from malformed_measures import MALFORMED
+from malformed_measures import measure as written_measure
 from servers import PATIENCE, ROOT, Service, serving
 
-from geolookup import Dataset
+from geolookup import Dataset, Policy, Verdict
 from geolookup.answer import decision_record
 from geolookup.client import Client
 from geolookup.errors import ServiceUnavailableError
@@ -23,7 +26,8 @@ from geolookup.errors import ServiceUnavailableError
 EXAMPLE = ROOT / "examples" / "enforcement"
 sys.path.insert(0, str(EXAMPLE))
 
-from enforcement import Enforcement, Measure, Mode  # noqa: E402 - the example is no package
+from enforcement import Enforcement  # noqa: E402 - the example is no package
+from measures import Measure, Mode, read  # noqa: E402
 from meetings import Meeting, Participant  # noqa: E402
 
 CHINA, AMERICA, GERMANY, PRIVATE = "1.0.1.1", "8.8.8.8", "2a00:1450:4001::1", "10.0.0.1"
@@ -137,6 +141,35 @@ def test_a_measure_acts_from_its_start_to_its_expiry(
     clock.now = NOW + timedelta(days=30)
     assert enforcement.join(meeting, Participant("anna", CHINA)) is None
     assert enforcement.review() == []
+
+
+def test_file_of_measures_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "measures.json"
+    each = [
+        written_measure(),
+        written_measure("admit_inside", policy="MAJORITY", when_unavailable="admit"),
+    ]
+    path.write_text(json.dumps({"measures": each}))
+    first, second = read(path)
+    assert (first.reference, first.region_set) == ("order 17/2026", "CN")
+    assert (first.mode, first.policy) == (Mode.DENY_INSIDE, Policy.UNANIMOUS)
+    assert first.start == datetime(2026, 1, 1, tzinfo=UTC)
+    assert first.expiry == datetime(2099, 1, 1, tzinfo=UTC)
+    assert first.refuses(Verdict.INSIDE)
+    assert (second.mode, second.policy) == (Mode.ADMIT_INSIDE, Policy.MAJORITY)
+    assert first.admits_unchecked
+    assert second.admits_unchecked
+
+
+@pytest.mark.parametrize(("text", "problem"), MALFORMED, ids=range(len(MALFORMED)))
+def test_file_of_measures_that_is_not_valid_is_refused(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    path = tmp_path / "measures.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="measures") as caught:
+        read(path)
+    assert str(caught.value) == f"{path}: {problem}"
 
 
 def test_decision_records_have_counts_and_no_participants(
