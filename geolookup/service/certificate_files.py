@@ -60,6 +60,39 @@ def load(settings: Settings) -> Certificate:
     return Certificate(chain, key, authorities, _test(chain_path, chain, key_path, key))
 
 
+def server_context(certificate: Certificate, protocol: str) -> ssl.SSLContext:
+    """Return a context for a server with this certificate, as strict as the native transport's.
+
+    Args:
+        certificate: that was loaded.
+        protocol: what is spoken over TLS, by its name in ALPN.
+
+    Raises:
+        ValueError: OpenSSL can't use it.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    # A ticket would keep a client's certificate good after its authority is no longer trusted.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 0
+    context.set_alpn_protocols([protocol])
+    try:
+        with _as_file(certificate.chain) as chain, _as_file(certificate.key) as key:
+            context.load_cert_chain(chain, key, lambda: "")
+        if certificate.client_authorities is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=_as_text(certificate.client_authorities))
+    except ssl.SSLError:
+        raise ValueError("OpenSSL can't use it") from None
+    return context
+
+
+def _as_text(content: bytes) -> str:
+    # A PEM file may have comments in any encoding.
+    return content.decode("ascii", "replace").replace("\ufffd", "?")
+
+
 def _read(setting: str, path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -83,10 +116,8 @@ def _client_context(setting: str, path: Path, content: bytes) -> ssl.SSLContext:
     context.check_hostname = False
     # Trust the service's own certificate, whichever authority issued it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # A PEM file may have comments in any encoding.
-    text = content.decode("ascii", "replace").replace("\ufffd", "?")
     try:
-        context.load_verify_locations(cadata=text)
+        context.load_verify_locations(cadata=_as_text(content))
     except ssl.SSLError:
         _fail(setting, path, "not certificates in PEM, or not whole ones")
     return context

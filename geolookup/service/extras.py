@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _NEEDED: Final = {
     "tracing": ("opentelemetry.exporter.otlp.json.http", "OpenTelemetry", "otel"),
     "authz": ("envoy", "xds-protos", "envoy"),
+    "http": ("httptools", "httptools", "http"),
     "channelz": ("grpc_channelz", "grpcio-channelz", "channelz"),
 }
 """By setting: a module, the package that has it, and the extra that brings it."""
@@ -29,6 +30,7 @@ def check_extras(settings: Settings) -> None:
     asked = {
         "tracing": settings.tracing,
         "authz": settings.answers_checks,
+        "http": settings.http is not None,
         "channelz": settings.channelz,
     }
     for setting, (module, package, extra) in _NEEDED.items():

@@ -68,7 +68,9 @@ class Fields(TypedDict, total=False):
         version: of this package.
         transport: as in the setting of this name.
         listen: where clients connect.
-        admin: where operators connect; absent where there is no such listener.
+        http: where clients connect that speak JSON over HTTP/1.1; absent where there is no
+            such listener.
+        admin: where operators connect; absent likewise.
         metrics: where Prometheus connects; absent likewise.
         workers: the number of workers.
         worker: number of the worker slot, from 0.
@@ -91,6 +93,7 @@ class Fields(TypedDict, total=False):
     version: str
     transport: str
     listen: str
+    http: str
     admin: str
     metrics: str
     workers: int

@@ -11,6 +11,7 @@ log.silence_grpc()  # before gRPC is loaded
 
 from geolookup.service.monitoring.counters import Counters  # noqa: E402
 from geolookup.service.monitoring.tracing import tracer  # noqa: E402
+from geolookup.service.rpc import http_json  # noqa: E402
 from geolookup.service.rpc.calls import Calls  # noqa: E402
 from geolookup.service.rpc.handlers import Snapshot  # noqa: E402
 from geolookup.service.rpc.transports import open_transport  # noqa: E402
@@ -18,12 +19,13 @@ from geolookup.service.settings import ListenAddress, Settings  # noqa: E402
 
 if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
+    from geolookup.service.rpc.http_json.listener import HttpListener
 
 
 class Server:
     """A running service over one dataset, which the caller closes.
 
-    It has one worker, this process, and only the clients' listener: no reloads, no admin service
+    It has one worker, this process, and only the clients' listeners: no reloads, no admin service
     and no metrics. It serves from its construction until `stop`. Thread-safe. gRPC objects
     don't survive a fork: make it in the process that serves.
 
@@ -33,6 +35,7 @@ class Server:
 
     Attributes:
         address: the address that it listens on, with the actual port.
+        http_address: that for JSON over HTTP/1.1; None: the settings have none.
         counters: of its calls.
 
     Raises:
@@ -48,6 +51,18 @@ class Server:
             settings, self._calls, ListenAddress.parse(settings.listen), share_port=False
         )
         self.address = self._transport.address
+        self._http: HttpListener | None = None
+        self.http_address: ListenAddress | None = None
+        if settings.http is not None:
+            listen = ListenAddress.parse(settings.http, "http")
+            try:
+                self._http = http_json.open_listener(
+                    settings, self._calls, listen, share_port=False
+                )
+            except BaseException:
+                self._transport.stop(0)
+                raise
+            self.http_address = self._http.address
 
     @property
     def snapshot(self) -> Snapshot:
@@ -65,4 +80,16 @@ class Server:
         finish, then they are cancelled. A second call with a shorter grace
         shortens it.
         """
-        return self._transport.stop(grace)
+        stopped = self._transport.stop(grace)
+        if self._http is None:
+            return stopped
+        both = threading.Event()
+        others = self._http.stop(grace)
+
+        def wait() -> None:
+            stopped.wait()
+            others.wait()
+            both.set()
+
+        threading.Thread(target=wait, name="geolookup-stop", daemon=True).start()
+        return both

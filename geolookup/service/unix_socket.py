@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from geolookup.service.settings import ListenError
 
 
-def check_path_is_free(path: str) -> None:
+def check_path_is_free(path: str, setting: str = "listen") -> None:
     """Refuse a path that is in use: gRPC would take it over in silence.
+
+    Args:
+        path: to listen at.
+        setting: that of the path, which error texts name.
 
     Raises:
         ListenError: a server answers there, the path is a file of another kind, or its
@@ -23,12 +27,12 @@ def check_path_is_free(path: str) -> None:
     except FileNotFoundError:
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
-            raise _unusable("No such file or directory") from None
+            raise _unusable(setting, "No such file or directory") from None
         return
     except OSError as error:
-        raise _unusable(error.strerror) from None
+        raise _unusable(setting, error.strerror) from None
     if not stat.S_ISSOCK(mode):
-        raise ListenError("listen: there is a file at this path, and it is no socket")
+        raise ListenError(f"{setting}: there is a file at this path, and it is no socket")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # a server whose queue is full would block the probe
         try:
@@ -36,14 +40,14 @@ def check_path_is_free(path: str) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             return  # left behind by a server that has ended
         except PermissionError as error:
-            raise _unusable(error.strerror) from None
+            raise _unusable(setting, error.strerror) from None
         except OSError:
             pass  # a server has it: too busy to accept, or of another type (EPROTOTYPE)
-    raise ListenError("listen: another server listens at this path")
+    raise ListenError(f"{setting}: another server listens at this path")
 
 
-def _unusable(reason: str | None) -> ListenError:
-    return ListenError(f"listen: can't make a socket at this path: {reason}")
+def _unusable(setting: str, reason: str | None) -> ListenError:
+    return ListenError(f"{setting}: can't make a socket at this path: {reason}")
 
 
 @contextlib.contextmanager

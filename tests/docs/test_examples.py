@@ -29,8 +29,8 @@ import geolookup
 
 PATIENCE = 120
 """Seconds for a page."""
-PORTS = (50051, 50052, 9464)
-"""Of the defaults, which the examples use as a newcomer would."""
+PORTS = (50051, 50052, 9464, 8080)
+"""Of the defaults, which the examples use as a newcomer would, and of JSON over HTTP."""
 LINKED = ("data", "deploy", "examples", "bench", "proto")
 MARK = "@@@@"
 

@@ -30,6 +30,7 @@ class HeldListenAddress:
     Args:
         address: where to listen; port 0 takes a free one.
         workers: the number of workers.
+        setting: that of the address, which error texts name.
 
     Attributes:
         shared: whether all workers listen on the same address.
@@ -39,16 +40,16 @@ class HeldListenAddress:
         SettingsError: the path of a worker's socket is too long.
     """
 
-    def __init__(self, address: ListenAddress, workers: int) -> None:
+    def __init__(self, address: ListenAddress, workers: int, setting: str = "listen") -> None:
         self._sockets: list[socket.socket] = []
         self.shared = not address.path
         if address.path:
             paths = [address.path, *(f"{address.path}.{i}" for i in range(1, workers))]
-            self._addresses = [ListenAddress.parse(f"unix:{path}") for path in paths]
+            self._addresses = [ListenAddress.parse(f"unix:{path}", setting) for path in paths]
             for path in paths:
-                check_path_is_free(path)
+                check_path_is_free(path, setting)
         else:
-            self._sockets, port = bind_all(address, _hold)
+            self._sockets, port = bind_all(address, _hold, setting)
             self._addresses = [address.with_port(port)] * workers
 
     def of_worker(self, number: int) -> ListenAddress:
@@ -79,7 +80,9 @@ Bind = Callable[[int, tuple[str | int, ...]], socket.socket]
 """Returns a socket of a family that is bound to a name, or raises OSError."""
 
 
-def bind_all(address: ListenAddress, bind: Bind) -> tuple[list[socket.socket], int]:
+def bind_all(
+    address: ListenAddress, bind: Bind, setting: str = "listen"
+) -> tuple[list[socket.socket], int]:
     """Bind one port on all addresses of a host; return the sockets and the port.
 
     Raises:
@@ -90,7 +93,7 @@ def bind_all(address: ListenAddress, bind: Bind) -> tuple[list[socket.socket], i
             address.host.strip("[]"), address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except socket.gaierror as error:
-        raise ListenError(f"listen: the host can't be resolved: {error.strerror}") from None
+        raise ListenError(f"{setting}: the host can't be resolved: {error.strerror}") from None
     endpoints = list(dict.fromkeys((family, name[:2]) for family, _, _, _, name in found))
     sockets: list[socket.socket] = []
     for attempt in range(_ATTEMPTS):
@@ -117,7 +120,7 @@ def bind_all(address: ListenAddress, bind: Bind) -> tuple[list[socket.socket], i
             sockets.clear()
             if address.port or attempt == _ATTEMPTS - 1:
                 number = error.errno or 0
-                raise cannot_listen("listen", address.with_port(port), number) from None
+                raise cannot_listen(setting, address.with_port(port), number) from None
     raise AssertionError  # the last attempt has raised or returned
 
 

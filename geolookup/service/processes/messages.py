@@ -51,10 +51,12 @@ class Start:
     Attributes:
         number: of the worker slot.
         listen: the address to listen on, as in the settings.
+        http: that for JSON over HTTP/1.1; empty: there is none.
     """
 
     number: int
     listen: str
+    http: str
 
 
 @dataclass(frozen=True, slots=True)

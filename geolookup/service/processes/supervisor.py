@@ -129,17 +129,23 @@ class Supervisor:
         self._listen_address = HeldListenAddress(
             ListenAddress.parse(settings.listen), settings.workers
         )
+        self._http_address: HeldListenAddress | None = None
         try:
+            if settings.http is not None:
+                self._http_address = HeldListenAddress(
+                    ListenAddress.parse(settings.http, "http"), settings.workers, "http"
+                )
             self._workers = WorkerPool(
                 loop,
                 settings,
                 self._listen_address,
+                http_address=self._http_address,
                 on_started=self._on_started,
                 on_failed=self._on_failed,
                 on_ended=loop.stop,
             )
         except BaseException:
-            self._listen_address.release()
+            self._release_addresses()
             raise
         self._watch = FileWatch(dataset_loading.watched_files(settings))
         self._loader = ThreadPoolExecutor(1, "geolookup-load")
@@ -190,7 +196,8 @@ class Supervisor:
         for loaded in (self._current, self._previous):
             if loaded is not None:
                 loaded.close()
-        self._listen_address.remove_sockets()
+        for address in self._held_addresses():
+            address.remove_sockets()
 
     def on_signals(self, numbers: tuple[signal.Signals, ...]) -> None:
         """Stop, or reload, as the signals say."""
@@ -215,6 +222,15 @@ class Supervisor:
             self._metrics = MetricsServer(
                 self._settings, self._workers.counters, self, self._current_dataset
             )
+
+    def _held_addresses(self) -> Iterator[HeldListenAddress]:
+        yield self._listen_address
+        if self._http_address is not None:
+            yield self._http_address
+
+    def _release_addresses(self) -> None:
+        for address in self._held_addresses():
+            address.release()
 
     def _stop_listeners(self, grace: float) -> None:
         admin, metrics, self._admin, self._metrics = self._admin, self._metrics, None, None
@@ -248,6 +264,8 @@ class Supervisor:
             "dataset": self._current.dataset.id,
             "listen": " ".join(map(str, self._listen_address.addresses)),
         }
+        if self._http_address is not None:
+            fields["http"] = " ".join(map(str, self._http_address.addresses))
         if self._admin is not None:
             fields["admin"] = str(self._admin.address)
         if self._metrics is not None:
@@ -296,6 +314,8 @@ class Supervisor:
     def _announcement(self, loaded: LoadedDataset) -> Iterator[str]:
         for address in self._listen_address.addresses:
             yield f"address: {address}"
+        for address in () if self._http_address is None else self._http_address.addresses:
+            yield f"http: {_url(self._settings, address)}"
         if self._admin is not None:
             yield f"admin: {self._admin.address}"
         if self._metrics is not None:
@@ -309,7 +329,7 @@ class Supervisor:
         if self._stopping:
             log.event("stop_now", "warning", signal=number.name)
             self._stopping_workers = True
-            self._listen_address.release()
+            self._release_addresses()
             self._workers.stop(0)
             return
         self._stopping = True
@@ -329,7 +349,7 @@ class Supervisor:
         self._stopping_workers = True
         log.event("stop", signal=number.name, seconds=self._settings.grace)
         # Another service may now listen on the port, while the workers finish their calls.
-        self._listen_address.release()
+        self._release_addresses()
         self._workers.stop(self._settings.grace)
 
     def _refuse_pending(self) -> None:
@@ -604,6 +624,12 @@ class Supervisor:
                 self._loop.call_threadsafe(lambda: on_done(future.result()))
 
         self._loader.submit(work).add_done_callback(on_finished)
+
+
+def _url(settings: Settings, address: ListenAddress) -> str:
+    """Return where an HTTP client connects; the address itself, if it is a unix socket's."""
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return str(address) if address.path else f"{scheme}://{address}"
 
 
 class _Change:

@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from mmap import mmap
+from typing import TYPE_CHECKING
 
 from geolookup.errors import GeoLookupError
 from geolookup.service import log
@@ -44,10 +45,13 @@ from geolookup.service.processes.messages import (  # noqa: E402
     StopRequested,
     Swap,
 )
-from geolookup.service.rpc import transports  # noqa: E402
+from geolookup.service.rpc import http_json, transports  # noqa: E402
 from geolookup.service.rpc.calls import Calls  # noqa: E402
 from geolookup.service.rpc.handlers import Snapshot  # noqa: E402
 from geolookup.service.settings import ListenAddress, ListenError, Settings  # noqa: E402
+
+if TYPE_CHECKING:
+    from geolookup.service.rpc.http_json.listener import HttpListener
 
 _FAILED = 1
 _MEMORY_INTERVAL = 2.0
@@ -122,14 +126,17 @@ class _Worker:
         packet.close()
         # Now, since a standby has time for it, and clients wait for a worker that starts.
         transports.preload(self._settings)
+        http_json.preload(self._settings)
         tracing.preload(self._settings)
         self._listen: ListenAddress | None = None
+        self._http_listen: ListenAddress | None = None
         self._channel = channel
         self._loop = loop
         self._serving = True
         self._loaded: _LoadedSnapshot | None = None
         self._calls: Calls | None = None
         self._transport: transports.Transport | None = None
+        self._http: HttpListener | None = None
         self._tracer: tracing.Tracer | None = None
         self._stopping = False
         self.exit_code = 0
@@ -159,9 +166,7 @@ class _Worker:
     def _on_message(self, message: messages.ToWorker) -> None:
         match message:
             case Start():
-                self._listen = ListenAddress.parse(message.listen)
-                settings = self._settings
-                log.install(settings.log_format, settings.log_level, worker=message.number)
+                self._on_start(message)
             case Load():
                 self._reply(message.broadcast, self._load(message))
             case Swap():
@@ -177,12 +182,22 @@ class _Worker:
             case ReloadCertificates():
                 tls.reload_changed()
             case RetireConnections():
-                if self._transport is not None:
-                    self._transport.retire_connections()
+                self._retire_connections()
             case Stop():
                 self._stop(message.grace)
             case Prepare():
                 raise TypeError("a worker is prepared once")
+
+    def _on_start(self, message: Start) -> None:
+        self._listen = ListenAddress.parse(message.listen)
+        self._http_listen = ListenAddress.parse(message.http, "http") if message.http else None
+        settings = self._settings
+        log.install(settings.log_format, settings.log_level, worker=message.number)
+
+    def _retire_connections(self) -> None:
+        for listener in (self._transport, self._http):
+            if listener is not None:
+                listener.retire_connections()
 
     def _has_loaded(self, generation: int) -> bool:
         return self._loaded is not None and self._loaded.generation == generation
@@ -241,6 +256,13 @@ class _Worker:
                 share_port=not self._listen.path,
                 supervisor=self._supervisor,
             )
+            if self._http_listen is not None:
+                self._http = http_json.open_listener(
+                    self._settings,
+                    calls,
+                    self._http_listen,
+                    share_port=not self._http_listen.path,
+                )
         except GeoLookupError as error:
             self._send(Failed(str(error), isinstance(error, ListenError)))
             self.exit_code = _FAILED
@@ -264,13 +286,16 @@ class _Worker:
             return
         # A limit for all that follows, whatever hangs.
         operating_system.end_within(grace + STOP_MARGIN)
-        stopped = self._transport.stop(grace)
+        stopped = [self._transport.stop(grace)]
+        if self._http is not None:
+            stopped.append(self._http.stop(grace))
         if not self._stopping:
             self._stopping = True
             threading.Thread(target=self._end_after, args=(stopped,), daemon=True).start()
 
-    def _end_after(self, stopped: threading.Event) -> None:
-        stopped.wait()
+    def _end_after(self, stopped: list[threading.Event]) -> None:
+        for event in stopped:
+            event.wait()
         if self._tracer is not None:
             self._tracer.stop()
         self._loop.call_threadsafe(self._loop.stop)

@@ -88,6 +88,7 @@ class WorkerPool:
         loop: the supervisor's event loop.
         settings: of the service.
         listen_address: the address that is held for the workers.
+        http_address: that for JSON over HTTP/1.1; None: there is none.
         on_started: called when all workers are ready for the first time.
         on_failed: called with the error when a worker ends before that; none is restarted then.
         on_ended: called when the last worker has ended after `stop`.
@@ -99,6 +100,7 @@ class WorkerPool:
         settings: Settings,
         listen_address: HeldListenAddress,
         *,
+        http_address: HeldListenAddress | None = None,
         on_started: Callable[[], None],
         on_failed: Callable[[GeoLookupError], None],
         on_ended: Callable[[], None],
@@ -106,7 +108,7 @@ class WorkerPool:
         self._loop = loop
         self._settings = settings
         self._sealed_settings = seal(pickle.dumps(settings), "settings")
-        self._listen_address = listen_address
+        self._listen_address, self._http_address = listen_address, http_address
         self._on_started, self._on_failed, self._on_ended = on_started, on_failed, on_ended
         self._slots = [_WorkerSlot(number) for number in range(settings.workers)]
         # Workers that requested a stop and whose slots others have: they serve until the new
@@ -275,7 +277,11 @@ class WorkerPool:
             restarts=slot.restarts,
         )
         listen = str(self._listen_address.of_worker(slot.number))
-        self._send(process, Start(slot.number, listen))
+        http = self._http_address
+        self._send(
+            process,
+            Start(slot.number, listen, "" if http is None else str(http.of_worker(slot.number))),
+        )
         if self._deployed is not None:
             self._initialise(process)
 
@@ -481,11 +487,17 @@ class WorkerPool:
         slot = self._slots[process.number]
         slot.process = None
         self._replaced.append(process)
-        if process.state is WorkerState.SERVING and self._listen_address.shared:
+        if process.state is WorkerState.SERVING and self._shares_addresses:
             process.state = WorkerState.HANDING_OVER
         else:
             self._stop_worker(process)
         self._start_worker(slot)
+
+    @property
+    def _shares_addresses(self) -> bool:
+        """Whether two workers can listen where one does."""
+        http = self._http_address
+        return self._listen_address.shared and (http is None or http.shared)
 
     def _stop_worker(self, process: WorkerProcess) -> None:
         process.state = WorkerState.DRAINING

@@ -116,8 +116,12 @@ class Calls:
             return 0
         memory = 2 * size
         if not self.counters.take_memory(memory, self._settings.worker_memory):
-            raise _NO_MEMORY.copy()
+            raise self.no_memory()
         return memory
+
+    def no_memory(self) -> ShedError:
+        """Return the refusal of a request for which no memory is left in the budget."""
+        return _NO_MEMORY.copy()
 
     def slots_of(self, method: Method) -> Slots:
         """Return the slots of a unary method's calls: lookups and Envoy's checks have their own."""
@@ -278,6 +282,7 @@ class ActiveCall(Call):
         body: bytes,
         auth_context: Callable[[], object] = dict,
         snapshot: Snapshot | None = None,
+        decode: Callable[[bytes], bytes] | None = None,
     ) -> bytes:
         """Answer a unary call, from its beginning to its end.
 
@@ -285,6 +290,7 @@ class ActiveCall(Call):
             body: the request.
             auth_context: see `Calls.authorize`.
             snapshot: from which it is answered; None: from the newest.
+            decode: returns the request on the wire, from another form; None: it has that form.
 
         Raises:
             RequestError: what to send the client instead.
@@ -293,6 +299,8 @@ class ActiveCall(Call):
         with self:
             calls.authorize(method, auth_context)
             self.check_active()
+            if decode is not None:
+                body = decode(body)
             return calls._handlers[method](snapshot or calls.snapshot, body, calls._limits, self)
 
     def check_active(self) -> None:

@@ -199,6 +199,12 @@ class Settings:
         Listener(optional=True),
         "Where operators connect: the admin service, and health that is never shed",
     )
+    http: str | None = _setting(
+        None,
+        _LISTEN,
+        Listener(optional=True),
+        "Where clients connect that speak JSON over HTTP/1.1; see docs/http.md",
+    )
     metrics: str | None = _setting(
         "127.0.0.1:9464",
         _LISTEN,
@@ -210,6 +216,7 @@ class Settings:
         _LISTEN,
         Listeners(
             "listen",
+            "http",
             "metrics",
             never={
                 ADMIN: "who reaches it could stop the service; it needs tls_certificate,"
@@ -601,7 +608,7 @@ def _check_tls(settings: Settings) -> None:
 
 def _check_listeners(settings: Settings) -> None:
     listeners: dict[str, ListenAddress] = {}
-    for name in ("listen", "admin", "metrics"):
+    for name in ("listen", "admin", "http", "metrics"):
         text = getattr(settings, name)
         if text is None:
             continue
@@ -623,6 +630,8 @@ def _check_exposed(settings: Settings, name: str) -> None:
             " = listen",
             ADMIN: "add tls_certificate, tls_client_ca and allow.admin, or listen on loopback or a"
             " unix socket",
+            "http": "add tls_certificate, listen on loopback or a unix socket, or add insecure"
+            " = http",
             "metrics": "listen on loopback or add insecure = metrics",
         }
         raise SettingsError(

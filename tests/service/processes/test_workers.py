@@ -312,7 +312,7 @@ def test_start_sends_each_worker_its_slot_and_the_dataset(scene: Scene) -> None:
     scene.pool.start()
     for number, worker in enumerate(scene.workers):
         start = one(worker.received())
-        assert start == Start(number, f"127.0.0.1:{1_000 + number}")
+        assert start == Start(number, f"127.0.0.1:{1_000 + number}", "")
     assert scene.states() == ["starting", "starting"]
     assert not scene.pool.serving
     scene.pool.deploy(1, scene.loaded)
@@ -604,7 +604,7 @@ def test_standby_takes_the_slot_of_a_worker_that_ends(
     assert with_standby.present() == [first.pid, standby.pid]
     assert with_standby.states() == ["serving", "starting"]
     start, *rest = standby.received()
-    assert start == Start(1, "127.0.0.1:1001")
+    assert start == Start(1, "127.0.0.1:1001", "")
     assert list(map(type, rest)) == [SetHealth, Load, Swap]
     assert events(caplog, "worker_start")[-1] == {"worker": 1, "pid": standby.pid, "restarts": 1}
     # The next one is started when the processor is no longer needed for this one.

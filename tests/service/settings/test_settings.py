@@ -298,7 +298,9 @@ def test_connections_with_client_certificates_have_an_age_by_default(tmp_path: P
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "false", "0"])
 def test_insecure_as_a_switch_says_what_to_write(text: str) -> None:
-    with pytest.raises(SettingsError, match="in place of true write listen,metrics, of false none"):
+    with pytest.raises(
+        SettingsError, match="in place of true write listen,http,metrics, of false none"
+    ):
         read({}, {"GEOLOOKUP_INSECURE": text})
 
 
@@ -365,11 +367,11 @@ def test_bad_value_names_setting_and_origin_and_is_not_repeated(name: str, text:
         ('grace = "1"', "grace: expected seconds from 0 to 86,400 (FILE:1)"),
         ("grace = nan", "grace: expected seconds from 0 to 86,400 (FILE:1)"),
         ("tracing = 1", "tracing: expected true or false (FILE:1)"),
-        ("insecure = 1", "insecure: expected none, or of listen, metrics (FILE:1)"),
+        ("insecure = 1", "insecure: expected none, or of listen, http, metrics (FILE:1)"),
         (
             "insecure = true",
-            "insecure: expected none, or of listen, metrics: it names listeners and is no switch"
-            " any more; in place of true write listen,metrics, of false none (FILE:1)",
+            "insecure: expected none, or of listen, http, metrics: it names listeners and is no"
+            " switch any more; in place of true write listen,http,metrics, of false none (FILE:1)",
         ),
         (
             'insecure = ["admin"]',
@@ -481,6 +483,9 @@ def test_variable_near_a_setting_is_refused(variable: str, near: str) -> None:
             {"authz": "true", "authz_chain": "forwarded", "authz_address_header": "x"},
             "authz_chain: needs authz_trusted",
         ),
+        ({"http": "0.0.0.0:1"}, "http: other machines can reach it and it has no TLS"),
+        ({"http": "0.0.0.0:1", "insecure": "listen"}, "http: other machines can reach it"),
+        ({"listen": "127.0.0.1:1", "http": "127.0.0.1:1"}, "http: the same address as listen"),
     ],
 )
 def test_settings_that_don_t_fit_together_are_refused(flags: dict[str, str], said: str) -> None:
@@ -501,6 +506,8 @@ def test_settings_that_don_t_fit_together_are_refused(flags: dict[str, str], sai
         {"listen": "unix:/a", "admin": "unix:/b", "metrics": "none"},
         {"listen": "0.0.0.0:1", "insecure": "listen"},
         {"listen": "0.0.0.0:1", "metrics": "0.0.0.0:3", "insecure": "listen,metrics"},
+        {"http": "0.0.0.0:1", "insecure": "http"},
+        {**TLS, "http": "0.0.0.0:1"},
         {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "metrics": "127.0.0.1:0"},
         {**TLS, "listen": "0.0.0.0:1"},
         {**MUTUAL, "listen": "0.0.0.0:1", "admin": "0.0.0.0:2", "allow": "admin=a"},
@@ -555,7 +562,7 @@ def values(row: model.Setting) -> st.SearchStrategy[str]:
     if isinstance(kind, Choice):
         return st.sampled_from(kind.words)
     if isinstance(kind, Listeners):
-        return st.sampled_from(["none", "listen", "metrics", "listen,metrics"])
+        return st.sampled_from(["none", "listen", "http", "metrics", "listen,http,metrics"])
     if isinstance(kind, Covering):
         kinds = st.lists(st.sampled_from([*Network.__members__]), min_size=1).map(",".join)
         return st.one_of(kinds, st.sampled_from(["none", "as-compiled"]))
@@ -565,7 +572,7 @@ def values(row: model.Setting) -> st.SearchStrategy[str]:
         )
     if row.name == "authz_trusted":
         return st.sampled_from(["10.0.0.0/8", "::1,192.0.2.0/24", "2001:db8::/32"])
-    if row.name in {"listen", "admin", "metrics"}:
+    if row.name in {"listen", "admin", "http", "metrics"}:
         port = NAMES.index(row.name) + 1
         return st.sampled_from([f"127.0.0.1:{port}", f"[::1]:{port}", f"localhost:{port}"])
     if row.name == "allow":

@@ -14,7 +14,6 @@ import threading
 import zlib
 from array import array
 from collections.abc import Callable, Mapping
-from functools import partial
 from itertools import accumulate, islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -24,15 +23,14 @@ from geolookup.answer.claims import Policy, Status, Verdict, networks_of
 from geolookup.errors import RegionSetError
 from geolookup.service import log, tls
 from geolookup.service.methods import GEOLOOKUP, Method
-from geolookup.service.processes.listen_address import bind_all
 from geolookup.service.rpc import envoy_authz, handlers
 from geolookup.service.rpc.admission import ShedError
 from geolookup.service.rpc.calls import Stream
 from geolookup.service.rpc.request import Code, RequestError
+from geolookup.service.rpc.transports.sockets import listening_sockets
 from geolookup.service.rpc.transports.standard import parse
-from geolookup.service.settings import ListenError, SettingsError
+from geolookup.service.settings import SettingsError
 from geolookup.service.settings.cores import available_cores
-from geolookup.service.unix_socket import check_path_is_free
 from geolookup.v1 import geolookup_pb2 as v1
 
 if TYPE_CHECKING:
@@ -45,9 +43,6 @@ if TYPE_CHECKING:
     from geolookup.service.rpc.handlers import Snapshot
     from geolookup.service.rpc.reflection import Reflection
     from geolookup.service.settings import ListenAddress, Settings
-
-_BACKLOG: Final = 1_024
-"""Connections that the system makes before the loop has accepted them."""
 
 _ROSTER_NICENESS: Final = 10
 """Of threads for large rosters, as nice(2) counts: a tenth of the loop's share where both want a
@@ -163,13 +158,10 @@ class NativeTransport:
     # --- making it
 
     def _listen(self, address: ListenAddress, share_port: bool) -> tuple[ListenAddress, str]:
-        if address.path:
-            sockets, port = [_listening_at(address.path)], 0
-        else:
-            sockets, port = bind_all(address, partial(_listening, share_port=share_port))
+        sockets, actual = listening_sockets(address, share_port=share_port)
         for one in sockets:
             self._server.listen(one.detach())
-        return address.with_port(port), address.path
+        return actual, address.path
 
     def _set_snapshot(self, snapshot: Snapshot) -> None:
         """Have calls that come from now on answered from it.
@@ -624,42 +616,3 @@ def _rule(rule: envoy_authz.Rule, snapshot: Snapshot, counters: Counters) -> _ht
         rule.path_prefix.encode(),
         envoy_authz.refusal(rule),
     )
-
-
-# Listening.
-
-
-def _listening_at(path: str) -> socket.socket:
-    """Return a socket that listens at a path, in place of one that was left behind.
-
-    Raises:
-        ListenError: it can't.
-    """
-    check_path_is_free(path)
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        one.bind(path)
-        one.listen(_BACKLOG)
-        one.setblocking(False)
-    except OSError as error:
-        one.close()
-        reason = error.strerror or "refused"
-        raise ListenError(f"listen: can't make a socket at this path: {reason}") from None
-    return one
-
-
-def _listening(family: int, name: tuple[str | int, ...], *, share_port: bool) -> socket.socket:
-    one = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if share_port:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        one.bind(name)
-        one.listen(_BACKLOG)
-        one.setblocking(False)
-    except BaseException:
-        one.close()
-        raise
-    return one
