@@ -97,6 +97,11 @@ cdef class Meter:
         if networks:
             gl_meter_add_kinds(gl_meter_networks(self.m, outcome != 0, region_set), networks)
 
+    def check(self, unsigned int status, /):
+        """Count one check of Envoy's by the status of its address."""
+        _check(status - 1, GL_STATUSES - 1, "status")
+        gl_add(&self.m.counters.checks[status], 1)
+
     def roster(
         self, tuple statuses not None, unsigned int region_set=0, tuple verdicts=None,
         tuple reasons=None, tuple networks=None, /
@@ -203,6 +208,7 @@ cdef class Meter:
             "nanoseconds": _numbers(c.nanoseconds, GL_METHODS),
             "shed": _numbers(c.shed, GL_METHODS),
             "addresses": _numbers(c.addresses, GL_STATUSES),
+            "checks": _numbers(c.checks, GL_STATUSES),
             "sizes": _numbers(c.sizes, GL_SIZES + 1),
             "sizes_sum": c.sizes_sum,
             "other_region_sets": _outcomes(&c.other_outcomes),

@@ -614,6 +614,7 @@ static inline int gl_authorize(gl_call *call, const uint8_t *data, size_t size)
         memcpy(message + GL_PREFIX, refused->refusal, bytes);
     else
         gl_write_allowance(&allowance, a, claim, message + GL_PREFIX);
+    gl_add(&s->meter->counters.checks[status], 1);
     for (int i = 0; i < evaluated; i++) {
         gl_add(&s->meter->counters.addresses[status], 1);
         gl_meter_add_outcome(s->meter, applied[i]->number, outcomes[i]);

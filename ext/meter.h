@@ -44,7 +44,7 @@ enum {
 };
 
 /* Changes with the layout, so that no process reads another release's memory. */
-#define GL_METER_MAGIC UINT64_C(0x344d4c47) /* "GLM4" */
+#define GL_METER_MAGIC UINT64_C(0x354d4c47) /* "GLM5" */
 
 /* Upper bounds, inclusive, of all buckets but the last: 50 us to 10 s, in nanoseconds. */
 static const uint64_t gl_duration_bounds[GL_DURATIONS] = {
@@ -84,6 +84,7 @@ typedef struct {
     uint64_t nanoseconds[GL_METHODS];
     uint64_t shed[GL_METHODS];
     uint64_t addresses[GL_STATUSES];
+    uint64_t checks[GL_STATUSES]; /* of Envoy's, each once, by its address's status */
     uint64_t sizes[GL_SIZES + 1];
     uint64_t sizes_sum;
     gl_outcome_counts other_outcomes; /* of region sets without counters of their own */

@@ -36,6 +36,7 @@ cdef extern from "meter.h" nogil:
         uint64_t nanoseconds[10]
         uint64_t shed[10]
         uint64_t addresses[8]
+        uint64_t checks[8]
         uint64_t sizes[20]
         uint64_t sizes_sum
         gl_outcome_counts other_outcomes

@@ -60,6 +60,13 @@ class Meter:
             networks: a bit for each kind of its network, as `claims.network_bits`.
         """
 
+    def check(self, status: int, /) -> None:
+        """Count one check of Envoy's, however many rules it is held against.
+
+        Args:
+            status: of its address.
+        """
+
     def roster(
         self,
         statuses: tuple[int, ...],
@@ -141,6 +148,7 @@ class Reading(TypedDict):
     nanoseconds: tuple[int, ...]
     shed: tuple[int, ...]
     addresses: tuple[int, ...]
+    checks: tuple[int, ...]
     sizes: tuple[int, ...]
     sizes_sum: int
     other_region_sets: tuple[tuple[int, int, int], tuple[int, ...]]

@@ -146,6 +146,7 @@ class Totals:
         nanoseconds: the time they took, by method.
         shed: calls refused because of the load, by method.
         addresses: by status; the first is unused.
+        checks: Envoy's, by status of their address.
         sizes: rosters by bucket of `SIZE_BOUNDS`.
         sizes_sum: addresses in rosters.
         verdicts: inside, outside and undetermined, by region set.
@@ -172,6 +173,7 @@ class Totals:
     nanoseconds: list[int] = field(default_factory=lambda: [0] * len(Method))
     shed: list[int] = field(default_factory=lambda: [0] * len(Method))
     addresses: list[int] = field(default_factory=lambda: [0] * 8)
+    checks: list[int] = field(default_factory=lambda: [0] * 8)
     sizes: list[int] = field(default_factory=lambda: [0] * (len(SIZE_BOUNDS) + 1))
     sizes_sum: int = 0
     verdicts: dict[str, list[int]] = field(default_factory=lambda: {OTHER: [0, 0, 0]})
@@ -202,6 +204,7 @@ def total(all_counters: Iterable[_meter.Meter]) -> Totals:
             (totals.nanoseconds, reading["nanoseconds"]),
             (totals.shed, reading["shed"]),
             (totals.addresses, reading["addresses"]),
+            (totals.checks, reading["checks"]),
             (totals.sizes, reading["sizes"]),
             (totals.certificate_reads, reading["certificate_reads"]),
             (totals.handshake_failures, reading["handshake_failures"]),

@@ -149,11 +149,14 @@ def _answers(totals: Totals) -> Iterator[Metric]:
         "geolookup_roster_addresses", "Addresses in a roster, by roster.", labels=()
     )
     sizes.add_metric((), _cumulative(counters.SIZE_BOUNDS, totals.sizes), totals.sizes_sum)
-    addresses = CounterMetricFamily(
-        "geolookup_addresses", "Addresses answered, by status.", labels=("status",)
+    addresses = _by_status(
+        "geolookup_addresses", "Addresses answered, by status.", totals.addresses
     )
-    for status in Status:
-        addresses.add_metric((status.name,), totals.addresses[status.number])
+    checks = _by_status(
+        "geolookup_checks",
+        "Checks of Envoy's answered, each once, by status of their address.",
+        totals.checks,
+    )
     verdicts = CounterMetricFamily(
         "geolookup_verdicts",
         "Verdicts about addresses, or participants, by region set; those beyond the bound on"
@@ -181,7 +184,17 @@ def _answers(totals: Totals) -> Iterator[Metric]:
     for region_set, counts in totals.networks.items():
         for network, count in zip(Network, counts, strict=True):
             networks.add_metric((region_set, network.name), count)
-    yield from (sizes, addresses, verdicts, reasons, networks)
+    yield from (sizes, addresses, checks, verdicts, reasons, networks)
+
+
+def _by_status(name: str, about: str, counts: Sequence[int]) -> Metric:
+    return _by_label(
+        name,
+        about,
+        "status",
+        (status.name for status in Status),
+        (counts[status.number] for status in Status),
+    )
 
 
 def _tls(totals: Totals) -> Iterator[Metric]:

@@ -319,6 +319,11 @@ class ActiveCall(Call):
         number = self._counters.region_set(region_set) if outcome else 0
         self._counters.address(status, number, outcome, networks)
 
+    def record_check(self, status: int) -> None:
+        """See `Call.record_check`."""
+        self._addresses = 1
+        self._counters.check(status)
+
     def record_roster(
         self,
         statuses: tuple[int, ...],

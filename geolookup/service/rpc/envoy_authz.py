@@ -306,6 +306,7 @@ def check(
         reasons.append(reason.name)
     else:
         _allow(response, answer, verdicts, reasons)
+    call.record_check(answer.status.number)
     serialised: bytes = response.SerializeToString()
     return serialised
 

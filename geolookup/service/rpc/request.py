@@ -67,6 +67,13 @@ class Call:
             networks: the bits of the kinds of its network.
         """
 
+    def record_check(self, status: int) -> None:
+        """Record that a check of Envoy's was answered, beside what is recorded of its rules.
+
+        Args:
+            status: of its address.
+        """
+
     def record_roster(
         self,
         statuses: tuple[int, ...],

@@ -103,6 +103,7 @@ def all_counters() -> list[Counters]:
     one.begin(Method.WATCH)
     one.shed(Method.LOOKUP)
     one.certificate(True, 1_800_000_000)
+    one.check(Status.SPECIAL_PURPOSE.number)
     return [one, Counters()]
 
 
@@ -188,6 +189,8 @@ def test_answers_are_counted_by_status_and_by_verdict(
     assert found["geolookup_addresses_total"][("ASSIGNED",)] == 3
     assert found["geolookup_addresses_total"][("INVALID",)] == 1
     assert set(found["geolookup_addresses_total"]) == {(status.name,) for status in Status}
+    assert found["geolookup_checks_total"][("SPECIAL_PURPOSE",)] == 1
+    assert sum(found["geolookup_checks_total"].values()) == 1
     assert found["geolookup_verdicts_total"][("EU", "INSIDE")] == 1
     assert found["geolookup_verdicts_total"][("CN+HK", "UNDETERMINED")] == 1
     assert found["geolookup_verdicts_total"][("other", "INSIDE")] == 0

@@ -698,9 +698,13 @@ class Recorded(Call):
 
     def __init__(self) -> None:
         self.lookups: list[tuple[int, str, int, int]] = []
+        self.checks: list[int] = []
 
     def record_lookup(self, status: int, region_set: str, outcome: int, networks: int) -> None:
         self.lookups.append((status, region_set, outcome, networks))
+
+    def record_check(self, status: int) -> None:
+        self.checks.append(status)
 
 
 def grown(before: Any, after: Any, like: Any) -> Any:
@@ -757,8 +761,11 @@ def test_loop_and_handler_answer_and_count_alike(
     alone = Counters()
     for status, region_set, outcome, networks in call.lookups * 2:
         alone.address(status, alone.region_set(region_set), outcome, networks)
+    for status in call.checks * 2:
+        alone.check(status)
+    assert len(call.checks) == len(requests)
     recorded = counters.total([alone])
-    for name in ("addresses", "verdicts", "reasons", "networks"):
+    for name in ("addresses", "checks", "verdicts", "reasons", "networks"):
         expected = getattr(recorded, name)
         assert grown(getattr(before, name), getattr(after, name), expected) == expected
     row = Method.AUTHORIZATION_CHECK
