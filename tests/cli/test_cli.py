@@ -239,6 +239,10 @@ def test_control_characters_of_an_argument_are_escaped(run: Run) -> None:
     assert r"\x1b[31m\r\n" in ended.out
 
 
+FILE = "a small dataset"
+"""Stands for the file of one."""
+
+
 @pytest.mark.parametrize("policy", ["primary", "PRIMARY", "Majority"])
 def test_the_policy_is_named_in_any_case(run: Run, dataset: Dataset, policy: str) -> None:
     ended = run("lookup", HONG_KONG_OR_NOT, "-r", "HK", "-p", policy, "--json")
@@ -249,9 +253,12 @@ def test_the_policy_is_named_in_any_case(run: Run, dataset: Dataset, policy: str
 
 @pytest.mark.parametrize(
     "arguments",
-    [("lookup", CHINA, "-r", "cn"), ("region-sets", "eea-no"), ("agreement", "-r", "cn+hk")],
+    [("lookup", CHINA, "-r", "cn"), ("region-sets", "eea-no"), ("agreement", FILE, "-r", "cn+hk")],
 )
-def test_region_set_is_named_in_any_case(run: Run, arguments: tuple[str, ...]) -> None:
+def test_region_set_is_named_in_any_case(
+    run: Run, small_file: Path, arguments: tuple[str, ...]
+) -> None:
+    arguments = tuple(str(small_file) if one is FILE else one for one in arguments)
     capitals = (*arguments[:-1], arguments[-1].upper())
     found, expected = run(*arguments, "--json"), run(*capitals, "--json")
     assert found == expected

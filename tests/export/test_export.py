@@ -221,7 +221,7 @@ def test_mmdb_of_the_small_dataset_agrees_with_lookup(
 def test_mmdb_of_the_embedded_dataset_agrees_with_lookup(
     dataset: Dataset, read_mmdb: Callable[..., Any]
 ) -> None:
-    assert check_everywhere(dataset, read_mmdb(dataset), "omit", 7) > 150_000
+    assert check_everywhere(dataset, read_mmdb(dataset), "omit", 29) > 35_000
 
 
 def test_mmdb_answers_carried_ipv4_by_the_address_inside(
