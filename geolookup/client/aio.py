@@ -17,8 +17,7 @@ from geolookup.client.base import BaseClient
 from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
 from geolookup.client.coalescing import Batch, Waiter
 from geolookup.client.failures import EXPIRED, Failure, closed
-from geolookup.client.stream_timeout import StreamTimeout
-from geolookup.client.streams import Unanswered
+from geolookup.client.streams import Attempt, Unanswered
 from geolookup.client.transports import grpcio
 from geolookup.client.transports.grpcio import is_cancelled
 from geolookup.errors import GeoLookupError
@@ -305,7 +304,6 @@ class AsyncClient(BaseClient):
         try:
             while True:
                 stream = _Stream(rosters, limit, ahead, attempts)
-                before = rosters.answered
                 failure: Failure | None = None
                 stream.begin(self._streaming())
                 try:
@@ -326,7 +324,7 @@ class AsyncClient(BaseClient):
                     if rosters.failed:
                         raise rosters.failed
                     return
-                if attempts is None or rosters.answered > before:
+                if attempts is None or rosters.answered > stream.first:
                     # The wait for the next result began before: for as long as one was due.
                     attempts = self._attempts(monotonic() + stream.timeout.remaining())
                 outcome = self._outcome(failure, attempts, limit, column)
@@ -388,22 +386,19 @@ class _Rosters(Unanswered):
         self._taking = None
 
 
-class _Stream:
-    """One attempt at a stream, which begins with the first roster that has no result.
+class _Stream(Attempt):
+    """One attempt at a stream.
 
     Attributes:
-        timeout: how long its reader waits.
         expired: whether that was too long.
     """
 
     def __init__(
         self, rosters: _Rosters, limit: float, ahead: int, attempts: Attempts | None
     ) -> None:
-        self.timeout = StreamTimeout(limit)
+        super().__init__(rosters, limit, attempts)
         self.expired = False
         self._rosters = rosters
-        self._first = rosters.answered
-        self._attempts = attempts
         self._slots = asyncio.Semaphore(ahead)
         self._call: Any = None
         self._watching: asyncio.Task[None] | None = None
@@ -436,7 +431,7 @@ class _Stream:
 
     async def _bodies(self) -> AsyncIterator[bytes]:
         # gRPC runs this in a task, and would log an error raised in it.
-        number = self._first
+        number = self.first
         try:
             while await self._slots.acquire():
                 request = await self._rosters.numbered(number)
@@ -448,15 +443,8 @@ class _Stream:
         finally:
             self.timeout.on_send()
 
-    def _remaining(self) -> float:
-        remaining = self.timeout.remaining()
-        is_first = self._rosters.answered == self._first
-        if self._attempts is not None and is_first and self.timeout.is_running:
-            return min(remaining, max(self._attempts.remaining(), 0.0))
-        return remaining
-
     async def _watch(self) -> None:
-        while remaining := self._remaining():
+        while remaining := self.remaining():
             await asyncio.sleep(remaining)
         self.expired = True
         self._call.cancel()

@@ -11,10 +11,12 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from geolookup.client.stream_timeout import StreamTimeout
 from geolookup.errors import ServiceUnavailableError
 
 if TYPE_CHECKING:
     from geolookup.answer.results import RosterResult
+    from geolookup.client.retry import Attempts
     from geolookup.client.wire import Request
 
 
@@ -76,3 +78,31 @@ class Unanswered:
                 retryable=True,
             )
         return result
+
+
+class Attempt:
+    """One attempt at a stream: it begins with the first roster that has no result.
+
+    Args:
+        rosters: of all attempts.
+        limit: seconds that its reader may wait for an answer that is due.
+        attempts: those at the answer that it begins with; None: it is the first.
+
+    Attributes:
+        timeout: how long its reader waits.
+        first: the number of the roster that it begins with.
+    """
+
+    def __init__(self, rosters: Unanswered, limit: float, attempts: Attempts | None) -> None:
+        self.timeout = StreamTimeout(limit)
+        self.first = rosters.answered
+        self._answers = rosters
+        self._attempts = attempts
+
+    def remaining(self) -> float:
+        """Return the seconds that must pass before an answer can be too late; 0: it is."""
+        remaining = self.timeout.remaining()
+        is_first = self._answers.answered == self.first
+        if self._attempts is not None and is_first and self.timeout.is_running:
+            return min(remaining, max(self._attempts.remaining(), 0.0))
+        return remaining

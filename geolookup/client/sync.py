@@ -17,8 +17,7 @@ from geolookup.client.base import BaseClient
 from geolookup.client.channel import DEFAULT_AHEAD, rosters_ahead
 from geolookup.client.coalescing import Batch, Waiter
 from geolookup.client.failures import EXPIRED, Failure, closed
-from geolookup.client.stream_timeout import StreamTimeout
-from geolookup.client.streams import Unanswered
+from geolookup.client.streams import Attempt, Unanswered
 from geolookup.client.transports import grpcio
 from geolookup.errors import GeoLookupError, ServiceError
 
@@ -368,7 +367,6 @@ class Client(BaseClient):
         attempts: Attempts | None = None
         while True:
             stream = _Stream(rosters, limit, ahead, attempts)
-            before = rosters.answered
             failure: Failure | None = None
             try:
                 for body in stream.run(self._streaming()):
@@ -384,7 +382,7 @@ class Client(BaseClient):
                 if rosters.failed:
                     raise rosters.failed
                 return
-            if attempts is None or rosters.answered > before:
+            if attempts is None or rosters.answered > stream.first:
                 # The wait for the next result began before: for as long as one was due.
                 attempts = self._attempts(monotonic() + stream.timeout.remaining())
             outcome = self._outcome(failure, attempts, limit, column)
@@ -424,22 +422,19 @@ class _Rosters(Unanswered):
             return request
 
 
-class _Stream:
-    """One attempt at a stream, which begins with the first roster that has no result.
+class _Stream(Attempt):
+    """One attempt at a stream.
 
     Attributes:
-        timeout: how long its reader waits.
         expired: set when that was too long.
     """
 
     def __init__(
         self, rosters: _Rosters, limit: float, ahead: int, attempts: Attempts | None
     ) -> None:
-        self.timeout = StreamTimeout(limit)
+        super().__init__(rosters, limit, attempts)
         self.expired = threading.Event()
         self._rosters = rosters
-        self._first = rosters.answered
-        self._attempts = attempts
         self._slots = threading.Semaphore(ahead)
         self._ended = threading.Event()
         self._call: Any = None
@@ -467,7 +462,7 @@ class _Stream:
 
     def _bodies(self) -> Iterator[bytes]:
         # gRPC runs this in a thread, and would log an error raised in it.
-        number = self._first
+        number = self.first
         try:
             while self._slots.acquire() and not self._ended.is_set():
                 request = self._rosters.numbered(number)
@@ -479,16 +474,9 @@ class _Stream:
         finally:
             self.timeout.on_send()
 
-    def _remaining(self) -> float:
-        remaining = self.timeout.remaining()
-        is_first = self._rosters.answered == self._first
-        if self._attempts is not None and is_first and self.timeout.is_running:
-            return min(remaining, max(self._attempts.remaining(), 0.0))
-        return remaining
-
     def _watch(self) -> None:
-        while not self._ended.wait(self._remaining()):
-            if not self._remaining():
+        while not self._ended.wait(self.remaining()):
+            if not self.remaining():
                 self.expired.set()
                 self._call.cancel()
                 return
