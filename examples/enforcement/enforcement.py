@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from measures import Measure, Mode
+from measures import Measure
 from meetings import Meeting, Participant
 
-from geolookup import Dataset
+from geolookup import Dataset, RosterResult
 from geolookup.answer import decision_record
 from geolookup.client import Client
 from geolookup.errors import ServiceUnavailableError
@@ -29,18 +29,18 @@ logger = logging.getLogger("enforcement")
 
 
 class Enforcement:
-    """Holds meetings to the measures in force.
+    """Holds meetings to the measures in force. `DryRun` counts what it would do.
 
     Args:
         lookup: a geolookup service, or a dataset in this process.
-        records: the file that decision records are added to.
+        records: the file that decision records are added to; None: none are kept.
         now: the clock.
     """
 
     def __init__(
         self,
         lookup: Client | Dataset,
-        records: Path,
+        records: Path | None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._lookup = lookup
@@ -62,22 +62,10 @@ class Enforcement:
 
     def join(self, meeting: Meeting, person: Participant) -> Measure | None:
         """Let somebody in, or return the measure that refuses them."""
-        dataset = self._dataset
-        for measure in self._in_force():
-            try:
-                answer = self._lookup.lookup(person.address, measure.region_set, measure.policy)
-            except ServiceUnavailableError:
-                if not measure.admits_unchecked:
-                    return measure
-                continue  # the next review finds who is to leave
-            dataset = answer.dataset
-            if answer.verdict is not None and measure.refuses(answer.verdict):
-                return measure
-        meeting.enter(person)
-        if dataset != self._dataset:  # what was outside before may be inside now
-            with contextlib.suppress(ServiceUnavailableError):
-                self.review()
-        return None
+        refusing, dataset = self._check(person)
+        if refusing is None:
+            self._enter(meeting, person, dataset)
+        return refusing
 
     def review(self) -> list[Participant]:
         """Hold all meetings to the measures in force; return who left.
@@ -98,6 +86,27 @@ class Enforcement:
         now = self._now()
         return [measure for measure in self._measures if measure.in_force(now)]
 
+    def _check(self, person: Participant) -> tuple[Measure | None, str]:
+        """Return the measure that refuses somebody, if one does, and the dataset that answered."""
+        dataset = self._dataset
+        for measure in self._in_force():
+            try:
+                answer = self._lookup.lookup(person.address, measure.region_set, measure.policy)
+            except ServiceUnavailableError:
+                if not measure.admits_unchecked:
+                    return measure, dataset
+                continue  # the next review finds who is to leave
+            dataset = answer.dataset
+            if answer.verdict is not None and measure.refuses(answer.verdict):
+                return measure, dataset
+        return None, dataset
+
+    def _enter(self, meeting: Meeting, person: Participant, dataset: str) -> None:
+        meeting.enter(person)
+        if dataset != self._dataset:  # what was outside before may be inside now
+            with contextlib.suppress(ServiceUnavailableError):
+                self.review()
+
     def _classify(self, measure: Measure, meeting: Meeting) -> list[Participant]:
         people = meeting.participants  # positions in the answer are positions in this list
         if not people:
@@ -109,13 +118,18 @@ class Enforcement:
             record=True,
         )
         self._dataset = result.dataset
-        reached = result.inside if measure.mode is Mode.DENY_INSIDE else result.outside
-        left = [people[position] for position in reached]
+        return self._act(measure, meeting, people, result)
+
+    def _act(
+        self, measure: Measure, meeting: Meeting, people: list[Participant], result: RosterResult
+    ) -> list[Participant]:
+        """Remove those whom a measure reaches, keep a record of it, and return them."""
+        left = [people[position] for position in measure.reached(result)]
         for person in left:
             meeting.leave(person)
         # Once for each dataset, and when it acted: a review that changes nothing decides nothing.
         case = (measure, meeting.id, result.dataset)
-        if left or case not in self._recorded:
+        if self._records is not None and (left or case not in self._recorded):
             self._recorded.add(case)
             assert result.record is not None  # noqa: S101 - it was asked for
             decision_record.append(self._records, result.record.with_reference(measure.reference))

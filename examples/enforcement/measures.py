@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from geolookup import Policy, Verdict
+from pyroaring import BitMap
+
+from geolookup import Policy, RosterResult, Verdict
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -55,6 +57,10 @@ class Measure:
     def refuses(self, verdict: Verdict) -> bool:
         """Say whether a join is refused."""
         return (verdict is Verdict.INSIDE) is (self.mode is Mode.DENY_INSIDE)
+
+    def reached(self, result: RosterResult) -> BitMap:
+        """Return the positions of those present who have to leave."""
+        return result.inside if self.mode is Mode.DENY_INSIDE else result.outside
 
     @property
     def admits_unchecked(self) -> bool:

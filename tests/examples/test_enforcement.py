@@ -26,7 +26,8 @@ from geolookup.errors import ServiceUnavailableError
 EXAMPLE = ROOT / "examples" / "enforcement"
 sys.path.insert(0, str(EXAMPLE))
 
-from enforcement import Enforcement  # noqa: E402 - the example is no package
+from dry_run import DryRun, Preview  # noqa: E402 - the example is no package
+from enforcement import Enforcement  # noqa: E402
 from measures import Measure, Mode, read  # noqa: E402
 from meetings import Meeting, Participant  # noqa: E402
 
@@ -242,6 +243,95 @@ def test_new_dataset_classifies_again(tmp_path: Path, records: Path, clock: Cloc
         assert enforcement.join(meeting, Participant("dora", GERMANY)) is None
         assert names(meeting) == ["carla", "dora"]
     assert [(kept.size, kept.inside) for kept in decision_record.read(records)] == [(2, 0), (3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "region_set", "leave", "refused"),
+    # Afterwards an American, a Chinese and a private address join.
+    [(Mode.DENY_INSIDE, "CN", 2, 1), (Mode.ADMIT_INSIDE, "EEA", 3, 3)],
+)
+def test_dry_run_counts_what_enforcement_does_and_acts_on_nothing(
+    *,
+    client: Client,
+    records: Path,
+    clock: Clock,
+    mode: Mode,
+    region_set: str,
+    leave: int,
+    refused: int,
+) -> None:
+    dry, real = DryRun(client, clock), Enforcement(client, records, clock)
+    people = {"host": AMERICA, "anna": CHINA, "ben": PRIVATE, "carla": GERMANY, "dong": CHINA}
+    tried, acted = meeting_of(dry, **people), meeting_of(real, **people)
+    empty = Meeting("tuesday")
+    dry.open(empty)
+    of_measure = measure(mode, region_set)
+    assert dry.impose(of_measure) == []
+    removed = real.impose(of_measure)
+    assert names(tried) == list(people)
+    before = Preview(of_measure.reference, 1, 1, 5, leave, 1, 0)
+    assert dry.previews() == [before]
+    assert len(removed) == leave
+
+    late = {"late-1": AMERICA, "late-2": CHINA, "late-3": PRIVATE}
+    joins = [
+        (dry.join(tried, Participant(name, at)), real.join(acted, Participant(name, at)))
+        for name, at in late.items()
+    ]
+    assert [one for one, _ in joins] == [None] * 3
+    assert sum(other is not None for _, other in joins) == refused
+    assert names(tried) == [*people, *late]
+    # Who would have been refused is no one who would have to leave.
+    dry.review()
+    (after,) = dry.previews()
+    joined = 3 - refused
+    assert after == before._replace(
+        people=5 + joined,
+        refused=refused,
+        undetermined=1 + (mode is Mode.DENY_INSIDE),
+    )
+    assert len(acted.participants) == after.people - after.leave
+
+
+def test_dry_run_keeps_and_prints_counts_alone(
+    client: Client, tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    dry = DryRun(client, clock)
+    meeting_of(dry, anna=CHINA, ben=AMERICA)
+    with caplog.at_level("INFO"):
+        dry.impose(measure())
+        printed = f"{dry.previews()[0]} {dry.previews()!r} {caplog.text}"
+    assert "order 17/2026 would remove 1 of 2 people, from 1 of 1 meetings" in printed
+    for secret in ("anna", "ben", CHINA, AMERICA):
+        assert secret not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_outlasts_an_unavailable_service(clock: Clock) -> None:
+    with serving() as service, Client(service.target, timeout=5) as client:
+        dry = DryRun(client, clock)
+        meeting = meeting_of(dry, ben=AMERICA)
+        dry.impose(measure(Mode.ADMIT_INSIDE))
+        service.stop()
+        assert dry.join(meeting, Participant("anna", CHINA)) is None
+        with pytest.raises(ServiceUnavailableError):
+            dry.review()
+        assert names(meeting) == ["ben", "anna"]
+        assert dry.previews()[0].refused == 1
+
+
+def test_dry_run_of_the_example_runs_as_its_readme_says(service: Service, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), "--dry-run", service.target],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stdout in (EXAMPLE / "README.md").read_text()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_example_runs_as_its_readme_says(service: Service, tmp_path: Path) -> None:
