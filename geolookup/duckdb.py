@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from geolookup.answer.claims import Policy
 from geolookup.answer.default_dataset import dataset_of
+from geolookup.answer.pyarrow_columns import struct_array, text_array
 
 if TYPE_CHECKING:
     from geolookup.answer.dataset import Dataset
@@ -49,15 +50,17 @@ def register(
         return opened.classify(addresses, region_set=region_set, policy=policy, networks=networks)
 
     def country(addresses: Any) -> Any:
-        return _texts(opened.classify(addresses), "country")
+        return text_array(opened.classify(addresses), "country")
 
     def verdict(addresses: Any, region_sets: Any) -> Any:
         return _by_region_set(
-            addresses, region_sets, lambda *asked: _texts(classify(*asked), "verdict")
+            addresses, region_sets, lambda *asked: text_array(classify(*asked), "verdict")
         )
 
     def everything(addresses: Any, region_sets: Any) -> Any:
-        return _by_region_set(addresses, region_sets, lambda *asked: _struct(classify(*asked)))
+        return _by_region_set(
+            addresses, region_sets, lambda *asked: struct_array(classify(*asked), _FIELDS)
+        )
 
     text = "VARCHAR"
     struct = dict.fromkeys(_FIELDS, text)
@@ -79,19 +82,6 @@ def _registered(connection: Any) -> set[str]:
         " ESCAPE '\\'"
     ).fetchall()
     return {name for (name,) in rows}
-
-
-def _texts(result: RosterResult, field: str) -> Any:
-    return pa.array(result.text_column(field).array()).dictionary_decode()
-
-
-def _struct(result: RosterResult) -> Any:
-    validity = None
-    columns = [_texts(result, field) for field in _FIELDS]
-    nulls = columns[0].is_null()
-    if nulls.true_count:
-        validity = nulls
-    return pa.StructArray.from_arrays(columns, names=list(_FIELDS), mask=validity)
 
 
 def _by_region_set(addresses: Any, region_sets: Any, answer: Any) -> Any:

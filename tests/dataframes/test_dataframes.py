@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import small_dataset
+from page import run_examples, sections
 from small_dataset import ONE_OF_EACH
 
 import geolookup
@@ -25,7 +25,6 @@ import geolookup.duckdb  # noqa: E402
 import geolookup.pandas  # noqa: E402
 import geolookup.polars  # noqa: E402
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "dataframes.md"
 ADDRESSES = [*ONE_OF_EACH, None, "x"]
 FIELDS = ("country", "status", "verdict", "reason")
 
@@ -59,7 +58,9 @@ def by_field(rows: list[tuple[str, ...] | None], field: str) -> list[str | None]
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_examples_of_the_page_run() -> None:
-    failed, tried = doctest.testfile(str(PAGE), module_relative=False)
+    # Those of Spark run in test_spark.py.
+    texts = [text for heading, text in sections().items() if heading != "Spark"]
+    failed, tried = run_examples(texts)
     assert (failed, tried > 15) == (0, True)
 
 
