@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import click
@@ -16,10 +16,19 @@ from geolookup.cli.output import Progress
 from geolookup.cli.output_file import STANDARD_OUTPUT, check_output, open_output, written
 
 # As in geolookup.export, which takes a while to import.
-_FORMATS = ("mmdb", "csv", "geofeed", "nftables", "parquet")
-_TEXT = ("csv", "geofeed", "nftables")
-
-_TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_FORMATS = (
+    "mmdb",
+    "csv",
+    "prefixes",
+    "parquet",
+    "geofeed",
+    "nftables",
+    "ipset",
+    "haproxy",
+    "nginx",
+)
+_BINARY = ("mmdb", "parquet")
+_SETS = ("nftables", "ipset")
 
 
 @click.command(
@@ -64,9 +73,16 @@ _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
     multiple=True,
     metavar="KIND",
     help="Only networks of this kind, such as VPN; may be given again. mmdb is an Anonymous-IP "
-    "database then, nftables has a set for each kind. Not for geofeed.",
+    "database then; nftables, ipset, haproxy and nginx have kinds in place of countries. Not for "
+    "geofeed.",
 )
 @click.option("--table", metavar="NAME", help="For nftables: the table.  [default: geolookup]")
+@click.option(
+    "--database-type",
+    metavar="NAME",
+    help="For mmdb: the name by which readers know the kind of database, such as GeoIP2-Country, "
+    "without which geoip2-golang opens none.  [default: geolookup-Country]",
+)
 def export_dataset(
     *,
     file: str | None,
@@ -79,6 +95,7 @@ def export_dataset(
     regions: bool,
     networks: tuple[str, ...],
     table: str | None,
+    database_type: str | None,
 ) -> None:
     """Write the dataset FILE, by default the embedded one, in the format of other programs.
 
@@ -91,6 +108,7 @@ def export_dataset(
       geolookup export --format mmdb -o country.mmdb
       geolookup export countries.geolookup --format csv -o countries.csv
       geolookup export --format nftables --code CN --code HK -o - | nft -f -
+      geolookup export --format haproxy --region-set EU -o eu.map
       geolookup export networks.geolookup -f mmdb --network VPN -o anonymous-ip.mmdb
     """
     if (codes or region_set) and format_name == "mmdb":
@@ -100,18 +118,25 @@ def export_dataset(
         raise click.UsageError("--region-sets is for --region-set")
     if networks and format_name == "geofeed":
         raise click.UsageError("--network: a geofeed has no place for what a network is used for")
-    if networks and format_name == "nftables" and (codes or region_set or regions):
+    if networks and format_name in _SETS and (codes or region_set or regions):
         raise click.UsageError(
-            "--network: nftables has sets of kinds or of countries; ask for one of them"
+            f"--network: {format_name} has sets of kinds or of countries; ask for one of them"
         )
     if table is not None and format_name != "nftables":
         raise click.UsageError("--table is for nftables")
-    if table is not None and _TABLE.fullmatch(table) is None:
-        raise click.UsageError("--table: letters, digits and _, beginning with a letter")
-    check_output(output, [file, region_sets], binary=format_name not in _TEXT)
+    if database_type is not None and format_name != "mmdb":
+        raise click.UsageError("--database-type is for mmdb")
+    check_output(output, [file, region_sets], binary=format_name in _BINARY)
     # Only this command needs them.
     from geolookup import export as formats  # noqa: PLC0415
+    from geolookup.export import names  # noqa: PLC0415
 
+    if table is not None:
+        with _usage_errors("--table"):
+            names.check_table(table)
+    if database_type is not None:
+        with _usage_errors("--database-type"):
+            names.check_database_type(database_type, only_networks=bool(networks))
     with open_dataset(file, region_sets=region_sets) as dataset:
         if networks and not dataset.network_lists:
             raise click.UsageError("--network: the dataset has no lists of networks")
@@ -133,8 +158,17 @@ def export_dataset(
                 regions=regions,
                 networks=[Network[name.upper()] for name in networks],
                 table=table,
+                database_type=database_type,
                 progress=progress.update,
             )
         identity = dataset.id
     if output != STANDARD_OUTPUT:
         click.echo(f"{written(output)}\ndataset {identity}")
+
+
+@contextmanager
+def _usage_errors(option: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(f"{option}: {error}") from None

@@ -7,13 +7,15 @@ on nothing but the dataset, the options and the version of the library that writ
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
 from geolookup.answer.claims import Network
 from geolookup.answer.dataset import Dataset
 from geolookup.errors import MissingExtraError
+from geolookup.export.names import check_database_type, check_table
 from geolookup.export.rows import Disputed, Progress, Rows
 
 # Imported when the format is asked for, as some need a library of their own.
@@ -21,14 +23,21 @@ _MODULES: Final = MappingProxyType(
     {
         "mmdb": "mmdb",
         "csv": "range_csv",
+        "prefixes": "prefix_csv",
+        "parquet": "parquet",
         "geofeed": "geofeed",
         "nftables": "nftables",
-        "parquet": "parquet",
+        "ipset": "ipset",
+        "haproxy": "haproxy",
+        "nginx": "nginx",
     }
 )
 
 FORMATS: Final = tuple(_MODULES)
 """The names of the formats."""
+
+_SETS: Final = ("nftables", "ipset")
+"""Formats with a set for each country or kind."""
 
 _EXTRAS: Final = MappingProxyType({"mmdb_writer": "mmdb", "pyarrow": "parquet"})
 """The extra of geolookup that installs a library."""
@@ -47,6 +56,7 @@ def export(
     regions: bool = False,
     networks: Collection[Network] = (),
     table: str | None = None,
+    database_type: str | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write a dataset to an open file in another format.
@@ -62,9 +72,11 @@ def export(
         regions: write subdivisions in place of their countries, where enough sources name
             them; see `geolookup.open`.
         networks: write only what is of one of these kinds, and the kinds with it. "mmdb" is in the
-            form of GeoIP2's Anonymous-IP then, and "nftables" has sets of kinds instead of
-            countries. Not for "geofeed", which has no place for kinds.
+            form of GeoIP2's Anonymous-IP then; "nftables", "ipset", "haproxy" and "nginx" have
+            kinds instead of countries. Not for "geofeed", which has no place for kinds.
         table: for "nftables" only: the table that holds the sets; None: "geolookup".
+        database_type: for "mmdb" only: the name by which readers recognise the kind of database;
+            None: "geolookup-Country", or "GeoIP2-Anonymous-IP" with *networks*.
         progress: called now and then with (how much is done, how much there is).
 
     Raises:
@@ -78,16 +90,15 @@ def export(
         raise ValueError(f"format_name: unknown; expected one of {', '.join(FORMATS)}")
     if codes is not None and format_name == "mmdb":
         raise ValueError("codes: an MMDB file holds all codes")
-    if networks and not dataset.network_lists:
-        raise ValueError("networks: the dataset has no lists of networks")
-    if networks and format_name == "geofeed":
-        raise ValueError("networks: a geofeed has no place for what a network is used for")
-    if networks and format_name == "nftables" and (codes is not None or regions):
-        raise ValueError(
-            "networks: nftables has sets of kinds or of countries; ask for one of them"
-        )
-    if table is not None and format_name != "nftables":
-        raise ValueError(f"table: {format_name} has none")
+    if networks:
+        _check_networks(dataset, format_name, by_code=codes is not None or regions)
+    if table is not None:
+        _check("table", format_name, "nftables")
+        _check_name("table", check_table, table)
+    if database_type is not None:
+        _check("database_type", format_name, "mmdb")
+        check_type = partial(check_database_type, only_networks=bool(networks))
+        _check_name("database_type", check_type, database_type)
     try:
         module = importlib.import_module(f"geolookup.export.{_MODULES[format_name]}")
     except ModuleNotFoundError as error:
@@ -96,6 +107,8 @@ def export(
             raise
         raise MissingExtraError(f"the format {format_name}", str(error.name), extra) from None
     options = {} if table is None else {"table": table}
+    if database_type is not None:
+        options["database_type"] = database_type
     more = 1 + _WORK_AFTER_ROWS.get(format_name, 0)
 
     def on_row(done: int, total: int) -> None:
@@ -116,3 +129,26 @@ def export(
     module.write(rows, file, **options)
     if progress is not None:
         progress(1, 1)
+
+
+def _check_networks(dataset: Dataset, format_name: str, *, by_code: bool) -> None:
+    if not dataset.network_lists:
+        raise ValueError("networks: the dataset has no lists of networks")
+    if format_name == "geofeed":
+        raise ValueError("networks: a geofeed has no place for what a network is used for")
+    if format_name in _SETS and by_code:
+        raise ValueError(
+            f"networks: {format_name} has sets of kinds or of countries; ask for one of them"
+        )
+
+
+def _check(argument: str, format_name: str, only: str) -> None:
+    if format_name != only:
+        raise ValueError(f"{argument}: {format_name} has none")
+
+
+def _check_name(argument: str, check: Callable[[str], None], name: str) -> None:
+    try:
+        check(name)
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from None

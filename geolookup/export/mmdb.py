@@ -13,20 +13,29 @@ another address, so these say `EMBEDDED_IPV4` and no country.
 
 What networks are used for stands in ``traits``, under GeoIP2's names for it. A database of some
 kinds of networks alone has the form of GeoIP2's Anonymous-IP.
+
+The data section has nothing but records, each whole: where a value repeats, the later one points
+into an earlier record. `mmdb_writer` would put every string and map beside the records, which the
+format allows and maxminddb-golang's `Verify` does not.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from functools import cache
+from typing import Any, BinaryIO
 
-from mmdb_writer import SearchTreeLeaf, SearchTreeNode, TreeWriter
+from mmdb_writer import Encoder, SearchTreeLeaf, SearchTreeNode, TreeWriter
 
 from geolookup.answer.claims import COVERING, NO_COUNTRY, Network
+from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.embedded_ipv4 import EMBEDDED_6TO4, EMBEDDED_LOW32, EMBEDDED_NAT64_32
+from geolookup.answer.region_sets import RegionSets
+from geolookup.export.continents import CONTINENT_OF, CONTINENTS
 from geolookup.export.rows import Row, Rows, RowValue
 
 Tree = SearchTreeNode | SearchTreeLeaf | None
@@ -53,13 +62,20 @@ _ALIASES = {EMBEDDED_LOW32: 32, EMBEDDED_NAT64_32: 96, EMBEDDED_6TO4: 112}
 _IPV4_SPACE = 1 << 32
 
 
-def write(rows: Rows, file: BinaryIO) -> None:
+def write(rows: Rows, file: BinaryIO, *, database_type: str | None = None) -> None:
     """Write a database with a record for every address.
 
-    A record has ``country.iso_code`` and ``country_code``, where there is a country,
-    ``subdivisions[].iso_code``, where there is one, ``status`` and ``claimed``; and ``traits`` and
-    ``networks`` where the rows have networks. Where they have nothing else, a record has the
-    flags of ``traits`` itself and ``networks``, and other addresses have none.
+    A record has ``country.iso_code`` and ``country_code``, where there is a country, and its
+    English name and continent, ``subdivisions[].iso_code``, where there is one, ``status`` and
+    ``claimed``; and ``traits`` and ``networks`` where the rows have networks. Where they have
+    nothing else, a record has the flags of ``traits`` itself and ``networks``, and other addresses
+    have none.
+
+    Args:
+        rows: what to write.
+        file: has a file descriptor.
+        database_type: by which readers recognise what records hold; None: `NETWORKS_TYPE` where
+            the rows have nothing but networks, else `DATABASE_TYPE`.
     """
     with _without_garbage_collection():
         leaves = _Leaves(rows.only_networks)
@@ -67,7 +83,8 @@ def write(rows: Rows, file: BinaryIO) -> None:
         tree = _grow(_with_ipv4(rows.whole(6)), 128, leaves, ipv4)
         metadata = {
             "ip_version": 6,
-            "database_type": NETWORKS_TYPE if rows.only_networks else DATABASE_TYPE,
+            "database_type": database_type
+            or (NETWORKS_TYPE if rows.only_networks else DATABASE_TYPE),
             "languages": ["en"],
             "binary_format_major_version": 2,
             "binary_format_minor_version": 0,
@@ -76,7 +93,51 @@ def write(rows: Rows, file: BinaryIO) -> None:
         }
         file.flush()
         # It opens its argument, which may be a descriptor, and closes it.
-        TreeWriter(tree, metadata).write(os.dup(file.fileno()))  # type: ignore[arg-type]
+        _Writer(tree, metadata).write(os.dup(file.fileno()))  # type: ignore[arg-type]
+
+
+class _RecordEncoder(Encoder):
+    """Encodes the records of the search tree one behind the other, with nothing in between."""
+
+    def __init__(self, cache: bool = True, **types: Any) -> None:
+        super().__init__(cache, **types)
+        self._records: dict[bytes, int] = {}
+        self._written: dict[bytes, int] = {}
+        self._plain = self if not cache else Encoder(cache=False)
+
+    def encode(self, value: Any, type_id: int | None = None, return_offset: bool = False) -> Any:
+        """Return the offset of a record, or the bytes of a value that is none."""
+        if not return_offset:
+            return super().encode(value, type_id)
+        whole = self._plain.encode(value)
+        if whole not in self._records:
+            out = bytearray()
+            self._add(value, out)
+            self._records[whole] = self.data_pointer
+            self.data_list.append(bytes(out))
+            self.data_pointer += len(out)
+        return self._records[whole]
+
+    def _add(self, value: Any, out: bytearray, *, is_record: bool = True) -> None:
+        whole = self._plain.encode(value)
+        offset = self._written.get(whole)
+        if offset is not None and not is_record:
+            pointer = self._encode_pointer(offset)
+            if len(pointer) < len(whole):
+                out += pointer
+                return
+        self._written.setdefault(whole, self.data_pointer + len(out))
+        if isinstance(value, dict | list):
+            out += self._make_header(self.python_type_id(value), len(value))
+            parts = value if isinstance(value, list) else itertools.chain(*value.items())
+            for part in parts:
+                self._add(part, out, is_record=False)
+        else:
+            out += whole
+
+
+class _Writer(TreeWriter):
+    encoder_cls = _RecordEncoder
 
 
 class _Leaves(dict[RowValue, SearchTreeLeaf | None]):
@@ -104,7 +165,7 @@ class _Leaves(dict[RowValue, SearchTreeLeaf | None]):
         record: dict[object, object] = {}
         if value.code != NO_COUNTRY:
             country, _, part = value.code.partition("-")
-            record = {"country": {"iso_code": country}, "country_code": country}
+            record = {**_place(country), "country_code": country}
             if part:
                 record["subdivisions"] = [{"iso_code": part}]
         if value.networks:
@@ -112,6 +173,23 @@ class _Leaves(dict[RowValue, SearchTreeLeaf | None]):
             record |= {"traits": flags} if (flags := _traits(value)) else {}
             record |= _kinds(value)
         return SearchTreeLeaf({**record, "status": value.status, "claimed": list(value.claimed)})
+
+
+def _place(country: str) -> dict[object, object]:
+    """Return what GeoIP2 has of a country; a false flag is left out there, too."""
+    continent = CONTINENT_OF[country]
+    named: dict[object, object] = {"iso_code": country, "names": {"en": COUNTRIES[country]}}
+    if country in _in_european_union():
+        named["is_in_european_union"] = True
+    return {
+        "continent": {"code": continent, "names": {"en": CONTINENTS[continent]}},
+        "country": named,
+    }
+
+
+@cache
+def _in_european_union() -> frozenset[str]:
+    return RegionSets.builtin().resolve("EU_IN_FULL").codes
 
 
 def _kinds(value: RowValue) -> dict[object, object]:

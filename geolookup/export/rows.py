@@ -26,7 +26,7 @@ from geolookup.answer.claims import (
     networks_of,
 )
 from geolookup.answer.dataset import Dataset
-from geolookup.answer.intervals import BITS, Family
+from geolookup.answer.intervals import BITS, FAMILIES, Family
 
 Disputed = Literal["omit", "primary"]
 
@@ -157,6 +157,31 @@ class Rows:
             first, last, code = row.first, row.last, row.value.code
         if code != NO_COUNTRY:
             yield Span(first, last, code)
+
+    def prefix_values(self) -> Iterator[tuple[str, str]]:
+        """Yield prefixes as text with their code, IPv4 before IPv6; those without one are left out.
+
+        With networks alone, their kinds in place of the code, with commas between them.
+        """
+        for family in FAMILIES:
+            for first, last, value in self._valued(family):
+                for address, length in prefixes(family, first, last):
+                    yield f"{text(family, address)}/{length}", value
+
+    def _valued(self, family: Family) -> Iterator[tuple[int, int, str]]:
+        if not self.only_networks:
+            yield from self.spans(family)
+            return
+        first = last = -1
+        kinds: tuple[Network, ...] = ()
+        for row in self.of(family):
+            if row.value.networks != kinds or row.first != last + 1:
+                if kinds:
+                    yield first, last, ",".join(kinds)
+                first, kinds = row.first, row.value.networks
+            last = row.last
+        if kinds:
+            yield first, last, ",".join(kinds)
 
     def heading(self) -> list[str]:
         """Return the lines with which a file names its origin."""

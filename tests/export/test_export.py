@@ -7,6 +7,7 @@ import datetime
 import io
 import ipaddress
 import itertools
+import json
 import os
 import re
 import shutil
@@ -24,22 +25,29 @@ import strategies  # noqa: F401 - loads the hypothesis profile
 from command_line import exit_code
 from hypothesis import given
 from hypothesis import strategies as st
+from namespaces import namespace
 
 import geolookup
 from geolookup import Dataset, GeoLookupError, Status
 from geolookup.answer.country_codes import COUNTRIES
 from geolookup.answer.dataset import encode
+from geolookup.answer.region_sets import RegionSets
 from geolookup.build import compiler, readers
 from geolookup.build.readers import SourceRanges
 from geolookup.build.readers.ranges import SILENCE, code_number
 from geolookup.build.sources import Source
 from geolookup.export import FORMATS, export
+from geolookup.export.continents import CONTINENT_OF, CONTINENTS
+from geolookup.export.names import NFT_WORDS, check_table
 from geolookup.export.range_csv import HEADER
 from geolookup.export.rows import Family, Rows, prefixes, text
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 DISPUTED = pytest.mark.parametrize("disputed", ["omit", "primary"])
+
+NEWER_NFT_WORDS = frozenset(["destroy", "geneve", "gre", "gretap", "last", "vni", "vxlan"])
+"""Those of versions after nft 1.0.6."""
 
 Mode = Literal["omit", "primary"]
 
@@ -97,8 +105,21 @@ def expected(dataset: Dataset, family: int, value: int, disputed: Mode) -> dict[
     code = answer.country if agreed or disputed == "primary" else "ZZ"
     record: dict[str, object] = {"status": answer.status.name, "claimed": claimed}
     if code != "ZZ":
-        record |= {"country": {"iso_code": code}, "country_code": code}
+        record |= place(code)
     return record
+
+
+def place(code: str) -> dict[str, object]:
+    """Return what a record says of a country."""
+    country: dict[str, object] = {"iso_code": code, "names": {"en": COUNTRIES[code]}}
+    if code in RegionSets.builtin().resolve("EU_IN_FULL").codes:
+        country["is_in_european_union"] = True
+    continent = CONTINENT_OF[code]
+    return {
+        "continent": {"code": continent, "names": {"en": CONTINENTS[continent]}},
+        "country": country,
+        "country_code": code,
+    }
 
 
 # --- rows ----------------------------------------------------------------------------
@@ -331,6 +352,103 @@ def test_mmdb_of_one_single_record_can_be_read(read_mmdb: Callable[..., Any]) ->
         assert reader.get("2a00::") == {"status": "UNASSIGNED", "claimed": []}
 
 
+# The country's, the continent's and the European Union's as GeoIP2 has them.
+PLACES = (
+    ("CN", "China", "AS", "Asia", False),
+    ("DE", "Germany", "EU", "Europe", True),
+    ("US", "United States", "NA", "North America", False),
+    ("RE", "Réunion", "AF", "Africa", True),
+    ("AS", "American Samoa", "OC", "Oceania", False),
+    ("GS", "South Georgia and the South Sandwich Islands", "AN", "Antarctica", False),
+    ("BR", "Brazil", "SA", "South America", False),
+    ("XK", "Kosovo", "EU", "Europe", False),
+)
+
+
+@pytest.mark.parametrize(("code", "name", "continent", "continent_name", "in_union"), PLACES)
+def test_mmdb_record_has_name_continent_and_union(
+    read_mmdb: Callable[..., Any],
+    code: str,
+    name: str,
+    continent: str,
+    continent_name: str,
+    in_union: bool,
+) -> None:
+    source = Source("one", "CC0-1.0", datetime.date(2026, 6, 17))
+    ranges = SourceRanges.of([(b"\1\0\0\0", b"\1\xff\xff\xff", code)])
+    with Dataset.from_buffer(encode(compiler.compile([(source, ranges)]))) as dataset:
+        record = read_mmdb(dataset).get("1.2.3.4")
+    assert record["continent"] == {"code": continent, "names": {"en": continent_name}}
+    assert record["country"].pop("is_in_european_union", False) is in_union
+    assert record["country"] == {"iso_code": code, "names": {"en": name}}
+
+
+def test_every_country_has_a_continent() -> None:
+    assert CONTINENT_OF.keys() == COUNTRIES.keys()
+    assert set(CONTINENT_OF.values()) == CONTINENTS.keys()
+
+
+@pytest.mark.parametrize("name", ["GeoIP2-Country", "DBIP-Location (compat=City)"])
+def test_mmdb_has_the_type_that_was_asked_for(read_mmdb: Callable[..., Any], name: str) -> None:
+    assert read_mmdb(database_type=name).metadata().database_type == name
+
+
+def test_mmdb_data_section_holds_nothing_but_records(small: Dataset, tmp_path: Path) -> None:
+    """As the Verify of maxminddb-golang asks: each value in it is one that the tree points to."""
+    decoder = pytest.importorskip("maxminddb.decoder", reason="an extra")
+    maxminddb = pytest.importorskip("maxminddb", reason="an extra")
+    pytest.importorskip("mmdb_writer", reason="an extra")
+    content = exported(small, tmp_path / "a.mmdb", "mmdb")
+    with maxminddb.open_database(tmp_path / "a.mmdb") as reader:
+        count, size = reader.metadata().node_count, reader.metadata().record_size
+    assert size == 24
+    tree, rest = content[: count * 6], content[count * 6 :]
+    pointed = {int.from_bytes(tree[at : at + 3]) for at in range(0, len(tree), 3)}
+    targets = {pointer - count - 16 for pointer in pointed if pointer > count}
+    assert rest[:16] == bytes(16)
+    data = rest[16 : rest.rindex(b"\xab\xcd\xefMaxMind.com")]
+    starts, at = set(), 0
+    while at < len(data):
+        starts.add(at)
+        _, at = decoder.Decoder(data).decode(at)
+    assert starts == targets
+    assert len(starts) > 10
+
+
+def test_goaccess_shows_countries_and_continents(small: Dataset, tmp_path: Path) -> None:
+    goaccess = shutil.which("goaccess")
+    if goaccess is None:
+        pytest.skip("goaccess is not installed")
+    pytest.importorskip("mmdb_writer", reason="an extra")
+    exported(small, tmp_path / "a.mmdb", "mmdb")
+    asked = ("1.0.1.0", "1.0.2.0", "2.0.0.0", "::ffff:2.0.0.1", "2001:200::", "3.0.0.0")
+    line = '{} - - [30/Nov/2026:08:00:00 +0000] "GET / HTTP/1.1" 200 10 "-" "x"\n'
+    (tmp_path / "log").write_text("".join(line.format(address) for address in asked))
+    subprocess.run(
+        [
+            goaccess,
+            tmp_path / "log",
+            "--log-format=COMBINED",
+            "--no-global-config",
+            "--no-progress",
+            f"--geoip-database={tmp_path}/a.mmdb",
+            f"--output={tmp_path}/out.json",
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    hosts = json.loads((tmp_path / "out.json").read_text())["hosts"]["data"]
+    assert {host["data"]: host["country"] for host in hosts} == {
+        "1.0.1.0": "CN China",
+        "1.0.2.0": "Unknown",
+        "2.0.0.0": "DE Germany",
+        "::ffff:2.0.0.1": "DE Germany",
+        "2001:200::": "CN China",
+        "3.0.0.0": "Unknown",
+    }
+
+
 # --- CSV and Parquet -----------------------------------------------------------------
 
 
@@ -473,29 +591,7 @@ def test_nftables_defines_the_sets_of_codes_that_have_no_address(
 
 @pytest.fixture(scope="session")
 def nft() -> Callable[[str], str]:
-    """Run a shell script in a network namespace of its own, where `nft` changes nothing of ours."""
-    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    unshare = shutil.which("unshare")
-    if shutil.which("nft", path=path) is None or unshare is None:
-        pytest.skip("nft or unshare is not installed")
-
-    def run(script: str) -> str:
-        done = subprocess.run(
-            [unshare, "--map-root-user", "--net", "/bin/sh", "-euc", script],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env={"PATH": path},
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    try:
-        run("nft list ruleset")
-    except AssertionError as error:
-        pytest.skip(f"nft can't be used here: {error}")
-    return run
+    return namespace("nft", "nft list ruleset")
 
 
 def test_nftables_loading_a_newer_file_keeps_the_rules_and_drops_old_elements(
@@ -524,6 +620,21 @@ def test_nftables_loads_a_country_of_the_embedded_dataset(
     script = exported(dataset, path, "nftables", codes=["MO"]).decode()
     listed = nft(f"nft -f {path}; nft list set inet geolookup MO_ipv4")
     assert listed.count(",") + 1 == len(sets_of(script)["MO_ipv4"]) > 10
+
+
+def test_nftables_tables_that_nft_refuses_are_refused_and_no_others(
+    nft: Callable[[str], str],
+) -> None:
+    words = [*sorted(NFT_WORDS), "filter", "geolookup", "SET", "Inet", "a1", "saddr", "chains"]
+    refused = nft(f"for word in {' '.join(words)}; do nft add table inet $word || echo $word; done")
+    assert set(refused.split()) <= NFT_WORDS
+    assert NFT_WORDS - set(refused.split()) <= NEWER_NFT_WORDS
+    for word in words:
+        if word in NFT_WORDS:
+            with pytest.raises(ValueError, match="a word of nft's own"):
+                check_table(word)
+        else:
+            check_table(word)
 
 
 # --- all formats ---------------------------------------------------------------------
@@ -570,13 +681,24 @@ def test_progress_ends_at_the_end(small: Dataset, tmp_path: Path, format_name: s
 
 @pytest.mark.parametrize(
     ("format_name", "options"),
-    [("json", {}), ("mmdb", {"codes": ["CN"]}), ("csv", {"table": "filter"})],
+    [
+        ("json", {}),
+        ("mmdb", {"codes": ["CN"]}),
+        ("csv", {"table": "filter"}),
+        ("nftables", {"table": "counter"}),
+        ("nftables", {"table": "a; flush ruleset"}),
+        ("csv", {"database_type": "GeoIP2-Country"}),
+        ("mmdb", {"database_type": "GeoIP2-Anonymous-IP"}),
+        ("mmdb", {"database_type": "GeoLite2-ASN"}),
+        ("mmdb", {"database_type": "Country\n"}),
+        ("mmdb", {"database_type": ""}),
+    ],
 )
 def test_invalid_options_are_refused_before_anything_is_written(
     small: Dataset, format_name: str, options: dict[str, Any]
 ) -> None:
     file = io.BytesIO()
-    with pytest.raises(ValueError, match=r"format_name|codes|table"):
+    with pytest.raises(ValueError, match=r"format_name|codes|table|database_type"):
         export(small, file, format_name, **options)
     assert file.getvalue() == b""
 
@@ -662,7 +784,10 @@ def test_command_writes_countries_of_a_region_set(
         (("--format", "csv", "--code", "Germany"), "did you mean DE?"),
         (("--format", "csv", "-r", "CN,HK"), "joined with +: CN+HK"),
         (("--format", "csv", "--table", "filter"), "--table"),
+        (("--format", "csv", "--database-type", "GeoIP2-Country"), "--database-type"),
+        (("--format", "mmdb", "--database-type", "GeoLite2-ASN"), "--database-type"),
         (("--format", "nftables", "--table", "a; flush ruleset"), "--table"),
+        (("--format", "nftables", "--table", "inet"), "--table: a word of nft's"),
         (("--format", "nftables", "--code", "QQ"), "QQ"),
         (("--format", "xml"), "xml"),
         ((), "--format"),

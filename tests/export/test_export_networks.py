@@ -144,7 +144,8 @@ def test_mmdb_of_countries_has_traits(dataset: Dataset, tmp_path: Path) -> None:
     exported(dataset, tmp_path / "out.mmdb", "mmdb")
     with maxminddb.open_database(tmp_path / "out.mmdb") as reader:
         assert reader.get("1.0.1.1") == {
-            "country": {"iso_code": "CN"},
+            "continent": {"code": "AS", "names": {"en": "Asia"}},
+            "country": {"iso_code": "CN", "names": {"en": "China"}},
             "country_code": "CN",
             "traits": {
                 "is_anonymous": True, "is_anonymous_vpn": True, "is_hosting_provider": True,
