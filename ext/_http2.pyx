@@ -61,8 +61,14 @@ cdef extern from "event_loop.h" nogil:
     ctypedef struct gl_job_queue:
         pass
 
+    ctypedef enum gl_rule_kind:
+        GL_DECIDES
+        GL_COUNTS
+        GL_LABELS
+
     ctypedef struct gl_rule:
         unsigned number
+        gl_rule_kind kind
         unsigned passes
         const uint8_t *outcomes
         const uint8_t *hosts
@@ -84,8 +90,13 @@ cdef extern from "event_loop.h" nogil:
         const uint8_t *no_verdict
         size_t dataset_bytes
         size_t no_verdict_bytes
+        const uint32_t *metadata_begin
+        const uint8_t *metadata
+        const uint8_t *dataset_metadata
+        size_t dataset_metadata_bytes
         const uint8_t *address_header
         size_t address_header_bytes
+        bint labels
 
     ctypedef struct gl_check:
         const uint8_t *route
@@ -269,6 +280,11 @@ PYTHON_STREAM = <int>GL_PYTHON_STREAM
 PERSPECTIVES = <int>GL_PERSPECTIVES
 ROUTES = <int>GL_ROUTES
 
+# What a rule of Envoy's authorization does.
+DECIDES = <int>GL_DECIDES
+COUNTS = <int>GL_COUNTS
+LABELS = <int>GL_LABELS
+
 # What a job is.
 UNARY = <int>GL_JOB_UNARY
 MESSAGE = <int>GL_JOB_MESSAGE
@@ -295,7 +311,9 @@ cdef gl_rule *_rule(tuple given, bytes route, size_t claims) except NULL:
     cdef gl_rule rule
     cdef gl_rule *made
     cdef bytes outcomes, hosts, prefix, refusal
-    outcomes, rule.number, rule.passes, hosts, prefix, refusal = given
+    cdef int kind
+    outcomes, rule.number, kind, rule.passes, hosts, prefix, refusal = given
+    rule.kind = <gl_rule_kind>kind
     if <size_t>PyBytes_GET_SIZE(outcomes) != claims:
         raise ValueError("outcomes: not one for each claim")
     rule.outcomes = <const uint8_t *>PyBytes_AS_STRING(outcomes)
@@ -317,8 +335,11 @@ cdef gl_authorization *_authorization(tuple given, size_t claims) except NULL:
     """Make what answers Envoy's checks; but for the rules it points to what was given."""
     cdef gl_authorization *made
     cdef bytes country_of, begin, countries, dataset, no_verdict, address_header
+    cdef bytes metadata_begin, metadata, dataset_metadata
     cdef list rules, routes
-    rules, routes, country_of, begin, countries, dataset, no_verdict, address_header = given
+    cdef bint labels
+    (rules, routes, country_of, begin, countries, dataset, no_verdict, metadata_begin, metadata,
+     dataset_metadata, address_header, labels) = given
     if <size_t>PyBytes_GET_SIZE(country_of) != 2 * claims:
         raise ValueError("country_of: not one number for each claim")
     made = <gl_authorization *>calloc(1, sizeof(gl_authorization))
@@ -343,6 +364,11 @@ cdef gl_authorization *_authorization(tuple given, size_t claims) except NULL:
     made.dataset_bytes = PyBytes_GET_SIZE(dataset)
     made.no_verdict = <const uint8_t *>PyBytes_AS_STRING(no_verdict)
     made.no_verdict_bytes = PyBytes_GET_SIZE(no_verdict)
+    made.metadata_begin = <const uint32_t *>PyBytes_AS_STRING(metadata_begin)
+    made.metadata = <const uint8_t *>PyBytes_AS_STRING(metadata)
+    made.dataset_metadata = <const uint8_t *>PyBytes_AS_STRING(dataset_metadata)
+    made.dataset_metadata_bytes = PyBytes_GET_SIZE(dataset_metadata)
+    made.labels = labels
     made.address_header = <const uint8_t *>PyBytes_AS_STRING(address_header)
     made.address_header_bytes = PyBytes_GET_SIZE(address_header)
     return made

@@ -14,9 +14,14 @@
 
 #include <stdlib.h>
 
+/* What a rule does: refuses requests; labels them with its verdict in Envoy's metadata, too, and
+ * refuses none; or has no verdict, and so labels them with what else is known of the address. */
+typedef enum { GL_DECIDES, GL_COUNTS, GL_LABELS } gl_rule_kind;
+
 /* A rule, of the file or of a route, with the memory behind it. */
 typedef struct {
     unsigned number; /* under which the meter counts its region set */
+    gl_rule_kind kind;
     unsigned passes; /* a bit for each verdict that passes */
     const uint8_t *outcomes; /* by claim */
     const uint8_t *hosts;    /* each between zeros; none: all */
@@ -42,6 +47,11 @@ typedef struct {
     const uint8_t *countries;
     const uint8_t *dataset, *no_verdict; /* the dataset's part, and the one without a rule */
     size_t dataset_bytes, no_verdict_bytes;
+    /* Of the metadata the country's part and the dataset's: fields of a Struct. */
+    const uint32_t *metadata_begin;
+    const uint8_t *metadata, *dataset_metadata;
+    size_t dataset_metadata_bytes;
+    int labels; /* whether requests without any rule are labelled, where there are no others */
     const uint8_t *address_header; /* whose value the address is, in lower case; none: the source */
     size_t address_header_bytes;
 } gl_authorization;
@@ -421,20 +431,27 @@ static inline int gl_has_host(const gl_rule *rule, const uint8_t *host, size_t b
     return 0;
 }
 
-/* Finds the rules that decide, in order; returns how many, or -1: Python must. */
+/* Finds the rules with a verdict, in order; returns how many, or -1: Python must. `labelled` is
+ * whether the answer has metadata. */
 static inline int gl_find_rules(const gl_authorization *a, const gl_check *check,
-                                const gl_rule **applied)
+                                const gl_rule **applied, int *labelled)
 {
     uint8_t host[256];
     size_t host_bytes = 0, path_bytes = 0;
     int n = 0;
 
+    *labelled = 0;
     if (check->route_bytes > 0) {
         applied[0] = gl_find_route(a, check->route, check->route_bytes);
-        return applied[0] == NULL ? -1 : 1;
+        if (applied[0] == NULL)
+            return -1;
+        *labelled = applied[0]->kind != GL_DECIDES;
+        return applied[0]->kind != GL_LABELS;
     }
-    if (a->rule_count == 0)
-        return -1;
+    if (a->rule_count == 0) {
+        *labelled = a->labels;
+        return a->labels ? 0 : -1;
+    }
     for (size_t i = 0; i < a->rule_count; i++) {
         const gl_rule *rule = a->rules[i];
         if (rule->hosts_bytes > 0) {
@@ -453,6 +470,7 @@ static inline int gl_find_rules(const gl_authorization *a, const gl_check *check
         }
         if (n == GL_RULES_APPLIED)
             return -1;
+        *labelled |= rule->kind != GL_DECIDES;
         applied[n++] = rule;
     }
     return n;
@@ -493,34 +511,63 @@ static inline uint8_t *gl_put_text(uint8_t *out, const char *text)
     return out + size;
 }
 
-static inline uint8_t *gl_put_header(uint8_t *out, const gl_list_header *h, int n)
+static inline uint8_t *gl_put_values(uint8_t *out, const gl_list_header *h, int n)
 {
-    out = gl_put_field(out, 2, h->option);
-    out = gl_put_field(out, 1, h->header);
-    out = gl_put_text(gl_put_field(out, 1, strlen(h->name)), h->name);
-    out = gl_put_field(out, 2, h->value);
     for (int i = 0; i < n; i++) {
         if (i > 0)
             out = gl_put_text(out, ", ");
         out = gl_put_text(out, h->values[i]);
     }
+    return out;
+}
+
+static inline uint8_t *gl_put_header(uint8_t *out, const gl_list_header *h, int n)
+{
+    out = gl_put_field(out, 2, h->option);
+    out = gl_put_field(out, 1, h->header);
+    out = gl_put_text(gl_put_field(out, 1, strlen(h->name)), h->name);
+    out = gl_put_values(gl_put_field(out, 2, h->value), h, n);
     return gl_put_number(out, 3, GL_OVERWRITE);
+}
+
+/* The name that a header's values have in the metadata: without "x-geo-". */
+static inline const char *gl_metadata_key(const gl_list_header *h)
+{
+    return h->name + 6;
+}
+
+/* Bytes of the entry of a Struct's map: the key, and a Value with a text. */
+static inline size_t gl_metadata_entry_bytes(const gl_list_header *h)
+{
+    return gl_field_bytes(strlen(gl_metadata_key(h))) + gl_field_bytes(gl_field_bytes(h->value));
+}
+
+static inline uint8_t *gl_put_metadata(uint8_t *out, const gl_list_header *h, int n)
+{
+    const char *key = gl_metadata_key(h);
+
+    out = gl_put_field(out, 1, gl_metadata_entry_bytes(h));
+    out = gl_put_text(gl_put_field(out, 1, strlen(key)), key);
+    out = gl_put_field(out, 2, gl_field_bytes(h->value));
+    return gl_put_values(gl_put_field(out, 3, h->value), h, n);
 }
 
 /* What lets a request pass, and its sizes. */
 typedef struct {
-    int n;
+    int n, labelled;
     gl_list_header verdicts, reasons;
     size_t country, inner; /* bytes of the country's part, and of the OkHttpResponse */
+    size_t country_metadata, metadata; /* of the country's part, and of the Struct */
 } gl_allowance;
 
 /* Prepares the CheckResponse for the outcomes of n rules, and returns its bytes. */
 static inline size_t gl_size_allowance(gl_allowance *all, const gl_authorization *a, unsigned claim,
-                                       const uint8_t *outcomes, int n)
+                                       const uint8_t *outcomes, int n, int labelled)
 {
     unsigned country = a->country_of[claim];
 
     all->n = n;
+    all->labelled = labelled;
     all->country = a->country_begin[country + 1] - a->country_begin[country];
     all->inner = all->country + a->dataset_bytes;
     if (n > 0) {
@@ -534,7 +581,14 @@ static inline size_t gl_size_allowance(gl_allowance *all, const gl_authorization
     } else {
         all->inner += a->no_verdict_bytes;
     }
-    return gl_field_bytes(0) + gl_field_bytes(all->inner);
+    if (!labelled)
+        return gl_field_bytes(0) + gl_field_bytes(all->inner);
+    all->country_metadata = a->metadata_begin[country + 1] - a->metadata_begin[country];
+    all->metadata = all->country_metadata + a->dataset_metadata_bytes;
+    if (n > 0)
+        all->metadata += gl_field_bytes(gl_metadata_entry_bytes(&all->verdicts)) +
+                         gl_field_bytes(gl_metadata_entry_bytes(&all->reasons));
+    return gl_field_bytes(0) + gl_field_bytes(all->inner) + gl_field_bytes(all->metadata);
 }
 
 static inline void gl_write_allowance(const gl_allowance *all, const gl_authorization *a,
@@ -552,6 +606,16 @@ static inline void gl_write_allowance(const gl_allowance *all, const gl_authoriz
         out += a->no_verdict_bytes;
     }
     memcpy(out, a->dataset, a->dataset_bytes);
+    if (!all->labelled)
+        return;
+    out = gl_put_field(out + a->dataset_bytes, 4, all->metadata); /* dynamic_metadata */
+    memcpy(out, a->metadata + a->metadata_begin[a->country_of[claim]], all->country_metadata);
+    out += all->country_metadata;
+    if (all->n > 0) {
+        out = gl_put_metadata(out, &all->verdicts, all->n);
+        out = gl_put_metadata(out, &all->reasons, all->n);
+    }
+    memcpy(out, a->dataset_metadata, a->dataset_metadata_bytes);
 }
 
 #endif

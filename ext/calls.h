@@ -590,10 +590,10 @@ static inline int gl_authorize(gl_call *call, const uint8_t *data, size_t size)
     unsigned claim, status;
     size_t bytes;
     gl_check check;
-    int n, evaluated = 0;
+    int n, labelled, evaluated = 0;
 
     if (a == NULL || gl_snapshot_is_stale(snapshot) ||
-        !gl_read_check_request(a, data, size, &check) || (n = gl_find_rules(a, &check, applied)) < 0)
+        !gl_read_check_request(a, data, size, &check) || (n = gl_find_rules(a, &check, applied, &labelled)) < 0)
         return 0;
     address.addresses = check.address_bytes ? check.address : (const uint8_t *)"";
     address.bytes = check.address_bytes;
@@ -606,7 +606,7 @@ static inline int gl_authorize(gl_call *call, const uint8_t *data, size_t size)
             refused = rule;
     }
     bytes = refused ? refused->refusal_bytes
-                    : gl_size_allowance(&allowance, a, claim, outcomes, n);
+                    : gl_size_allowance(&allowance, a, claim, outcomes, n, labelled);
     message = GL_PREFIX + bytes <= GL_SMALL_ANSWER ? call->small : malloc(GL_PREFIX + bytes);
     if (message == NULL)
         return 0;

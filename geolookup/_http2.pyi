@@ -28,6 +28,11 @@ PERSPECTIVES: Final[int]
 ROUTES: Final[int]
 """How many region sets with a policy, and routes with a rule, a dataset keeps at hand."""
 
+DECIDES: Final[int]
+COUNTS: Final[int]
+LABELS: Final[int]
+"""What a rule of Envoy's authorization does."""
+
 UNARY: Final[int]
 MESSAGE: Final[int]
 BEGIN: Final[int]
@@ -40,19 +45,32 @@ UNPACK: Final[int]
 
 _Fields: TypeAlias = Iterable[tuple[str, str | bytes]]
 
-_Rule = tuple[bytes, int, int, bytes, bytes, bytes]
+_Rule = tuple[bytes, int, int, int, bytes, bytes, bytes]
 """A rule of Envoy's authorization: an outcome for each claim, the meter's number of its region set,
-a bit for each verdict that passes, its hosts (each between zeros), its path prefix, and the
-CheckResponse that refuses."""
+DECIDES, COUNTS or LABELS, a bit for each verdict that passes, its hosts (each between zeros), its
+path prefix, and the CheckResponse that refuses."""
 
 _Authorization = tuple[
-    list[_Rule], list[tuple[bytes, _Rule]], bytes, bytes, bytes, bytes, bytes, bytes
+    list[_Rule],
+    list[tuple[bytes, _Rule]],
+    bytes,
+    bytes,
+    bytes,
+    bytes,
+    bytes,
+    bytes,
+    bytes,
+    bytes,
+    bytes,
+    bool,
 ]
 """What answers Envoy's checks: the rules of the file; those of routes, see `Job.route`; by claim
 the number of its country (uint16); where the part of each country begins, and the end (uint32);
-these parts; the dataset's part; the one without verdicts; and the name, in lower case, of the
-request header that carries the address, or b"": the source does. Parts are OkHttpResponse messages;
-numbers are of this machine."""
+these parts; the dataset's part; and the one without verdicts: parts are OkHttpResponse messages.
+Then of the metadata where the part of each country begins, and the end (uint32); these parts; and
+the dataset's: parts are Structs. Then the name, in lower case, of the request header that carries
+the address, or b"": the source does; and whether requests without a rule are labelled. Numbers are
+of this machine."""
 
 @disjoint_base
 class Server:

@@ -101,7 +101,7 @@ static gl_authorization *new_authorization(void)
     gl_authorization *a = calloc(1, sizeof *a);
     gl_rule rules[] = {
         {.passes = 12, .hosts = (const uint8_t *)"\0a.b\0c", .hosts_bytes = 7},
-        {.passes = 12, .prefix = (const uint8_t *)"/j", .prefix_bytes = 2},
+        {.kind = GL_COUNTS, .passes = 14, .prefix = (const uint8_t *)"/j", .prefix_bytes = 2},
         {.passes = 2},
     };
 
@@ -116,6 +116,9 @@ static gl_authorization *new_authorization(void)
     a->country_begin = begins;
     a->countries = a->dataset = a->no_verdict = (const uint8_t *)"parts";
     a->dataset_bytes = a->no_verdict_bytes = 4;
+    a->metadata_begin = begins;
+    a->metadata = a->dataset_metadata = (const uint8_t *)"parts";
+    a->dataset_metadata_bytes = 4;
     return a;
 }
 

@@ -99,7 +99,7 @@ class Calls:
         )
         """The services that reflection lists."""
         if settings.answers_checks:
-            self._add_authorization(CheckAddress.of(settings))
+            self._add_authorization(settings)
         self.unary = tuple(self._handlers)
         """The unary methods, but for the standard services'."""
 
@@ -143,12 +143,14 @@ class Calls:
         """Whether calls make spans."""
         return self._tracer is not None
 
-    def _add_authorization(self, whose: CheckAddress) -> None:
+    def _add_authorization(self, settings: Settings) -> None:
         envoy_authz.load_messages()
+        whose = CheckAddress.of(settings)
+        no_rules = envoy_authz.Rules(label=settings.labels_checks)
 
         def check(snapshot: Snapshot, body: bytes, _limits: RosterLimits, call: Call) -> bytes:
             return envoy_authz.check(
-                snapshot.dataset, body, snapshot.rules or envoy_authz.Rules(), call, whose
+                snapshot.dataset, body, snapshot.rules or no_rules, call, whose
             )
 
         self._handlers[Method.AUTHORIZATION_CHECK] = check

@@ -5,9 +5,10 @@ Envoy calls ``envoy.service.auth.v3.Authorization/Check`` for each request. The 
 protocol) say. Envoy leaves ``X-Forwarded-For`` out of it. Headers are read where the operator
 says so alone; see `check_address`.
 
-A rule decides about an address. There are two modes. A measure in one place refuses only
+A rule decides about an address, in one of two modes. A measure in one place refuses only
 addresses INSIDE it; a service offered in some places admits only addresses INSIDE them.
-The modes treat UNDETERMINED in opposite ways, so there is no default.
+These treat UNDETERMINED in opposite ways, so there is no default. Before a rule decides, it can
+count; and without any rule, requests can be labelled for what decides later.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct
 
 from geolookup.answer.claims import Policy, Verdict, encode_outcome, network_bits
 from geolookup.errors import GeoLookupError, MissingExtraError, RegionSetError
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
 UNAVAILABLE_FOR_LEGAL_REASONS: Final = 451
 """RFC 7725."""
 
-COUNTRY_HEADER: Final = "x-geo-country"
-VERDICT_HEADER: Final = "x-geo-verdict"
-REASON_HEADER: Final = "x-geo-reason"
-NETWORKS_HEADER: Final = "x-geo-networks"
-DATASET_HEADER: Final = "x-geo-dataset"
-"""What a request that passes has."""
+_HEADER: Final = "x-geo-"
+COUNTRY: Final = "country"
+STATUS: Final = "status"
+NETWORKS: Final = "networks"
+VERDICT: Final = "verdict"
+REASON: Final = "reason"
+DATASET: Final = "dataset"
+"""Labels of a request that passes: each is a header behind ``x-geo-``, and a key of metadata."""
 
 _OK: Final = 0
 _PERMISSION_DENIED: Final = 7
@@ -72,10 +76,24 @@ class Mode(StrEnum):
     """A measure in one place: INSIDE is refused; OUTSIDE and UNDETERMINED pass."""
     ADMIT_INSIDE = "admit_inside"
     """A service offered in some places: INSIDE passes; OUTSIDE and UNDETERMINED are refused."""
+    COUNT = "count"
+    """A measure before it acts: the verdict is labelled and counted, and all pass."""
+    LABEL = "label"
+    """No region set and no verdict: what is known of the address is labelled, and all pass. Of
+    routes alone, and of the service's setting: a file of rules labels without it."""
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the labels stand in Envoy's dynamic metadata, too."""
+        return self in (Mode.COUNT, Mode.LABEL)
 
     def passes(self, verdict: Verdict) -> bool:
         """Return whether a request with this verdict passes."""
-        return (verdict is Verdict.INSIDE) is (self is Mode.ADMIT_INSIDE)
+        return self.has_metadata or (verdict is Verdict.INSIDE) is (self is Mode.ADMIT_INSIDE)
+
+
+_DECIDING: Final = {mode.value: mode for mode in Mode if mode is not Mode.LABEL}
+"""Those with a region set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +102,7 @@ class Rule:
 
     Attributes:
         name: the rule's name in routes and error texts.
-        region_set: the region set of the verdict.
+        region_set: the region set of the verdict; empty where the mode has none.
         mode: what the rule does with the verdict.
         policy: how claims become the verdict.
         hosts: the hosts of the requests to which the rule applies, as `canonical_host`
@@ -129,15 +147,24 @@ class Rule:
         return path.startswith(self.path_prefix)
 
 
+LABEL: Final = Rule(name="label", region_set="", mode=Mode.LABEL)
+
+
 class Rules:
     """The rules of a file, in its order. A route's own rule comes with the request.
+
+    Args:
+        rules: those of the file.
+        file: its name, for error texts.
+        label: whether requests without any rule are labelled, where there is no file; else they
+            are an error.
 
     ::
 
         [[rule]]
         name = "measure-17"
         region_set = "CN"
-        mode = "deny_inside"          # or "admit_inside"; there is no default
+        mode = "deny_inside"          # or "admit_inside", "count"; there is no default
         policy = "unanimous"          # the default
         hosts = ["meet.example.com"]  # left out: all
         path_prefix = "/join"         # left out: all
@@ -145,8 +172,9 @@ class Rules:
         blocked_by = "https://authority.example/17"
     """
 
-    def __init__(self, rules: Iterable[Rule] = (), file: str = "") -> None:
+    def __init__(self, rules: Iterable[Rule] = (), file: str = "", *, label: bool = False) -> None:
         self._rules = tuple(rules)
+        self._label = label
         self._place = f"{file}: " if file else ""
         self._by_name = {rule.name: rule for rule in self._rules}
 
@@ -205,7 +233,8 @@ class Rules:
             path: of the request.
             extensions: the route's ``context_extensions``. ``geolookup.rule`` names a rule
                 of the file. ``geolookup.region_set`` and ``geolookup.mode`` make a rule of
-                the route's own, with ``policy``, ``reference`` and ``blocked_by`` as options.
+                the route's own, with ``policy``, ``reference`` and ``blocked_by`` as options;
+                the mode ``label`` stands alone.
                 Without them, the rules of the file that match host and path apply.
 
         Raises:
@@ -217,6 +246,8 @@ class Rules:
             if key.startswith(_EXTENSION)
         }
         if not own:
+            if not self._rules and self._label:
+                return [LABEL]
             if not self._rules:
                 raise _misconfigured("the route names no rule, and there is no file of rules")
             host, path = canonical_host(host), canonical_path(path)
@@ -226,13 +257,15 @@ class Rules:
             if rule is None or len(own) > 1:
                 raise _misconfigured("the route's rule is not in the file, or names more than it")
             return [rule]
+        if own == {"mode": Mode.LABEL}:
+            return [LABEL]
         try:
             if not own.keys() <= _ROUTE_KEYS:
                 raise KeyError
             rule = Rule(
                 name="route",
                 region_set=own["region_set"],
-                mode=Mode(own["mode"]),
+                mode=_DECIDING[own["mode"]],
                 policy=Policy[own.get("policy", "unanimous").upper()],
                 reference=own.get("reference", ""),
                 blocked_by=own.get("blocked_by", ""),
@@ -240,7 +273,8 @@ class Rules:
         except (KeyError, ValueError):
             raise _misconfigured(
                 "the route needs geolookup.region_set and geolookup.mode "
-                f"({' or '.join(Mode)}), and knows no other settings than docs/envoy.md says"
+                f"({', '.join(_DECIDING)}), or {Mode.LABEL} alone, and knows no other settings "
+                "than docs/envoy.md says"
             ) from None
         return [rule]
 
@@ -267,9 +301,10 @@ def check(
 
     Each rule that is evaluated counts as one lookup. *whose* says where the address is.
 
-    An allowed request gets the headers ``x-geo-country``, ``x-geo-verdict`` and
-    ``x-geo-reason`` (one for each rule), ``x-geo-networks`` and ``x-geo-dataset``, which
-    replace those of the client. A refused request gets status 451.
+    An allowed request gets the headers ``x-geo-country``, ``x-geo-status``, ``x-geo-verdict``
+    and ``x-geo-reason`` (one for each rule), ``x-geo-networks`` and ``x-geo-dataset``, which
+    replace those of the client; where a rule counts or labels, the same in Envoy's dynamic
+    metadata. A refused request gets status 451.
 
     Raises:
         RequestError: not a CheckRequest, or no rule applies to the route; Envoy's
@@ -289,6 +324,8 @@ def check(
     answer = dataset.lookup(address)
     verdicts, reasons = [], []
     for rule in applied:
+        if rule.mode is Mode.LABEL:
+            continue
         try:
             answer = dataset.lookup(address, rule.region_set, rule.policy)
         except RegionSetError:
@@ -305,7 +342,12 @@ def check(
         verdicts.append(verdict.name)
         reasons.append(reason.name)
     else:
-        _allow(response, answer, verdicts, reasons)
+        labels = _labels(answer, verdicts, reasons)
+        response.status.code = _OK
+        for name, value in labels.items():
+            _set_or_remove(response.ok_response, name, value)
+        if any(rule.mode.has_metadata for rule in applied):
+            response.dynamic_metadata.update({name: v for name, v in labels.items() if v})
     call.record_check(answer.status.number)
     serialised: bytes = response.SerializeToString()
     return serialised
@@ -329,33 +371,40 @@ def refusal(rule: Rule) -> bytes:
     return serialised
 
 
-def header(name: str, value: str) -> bytes:
-    """Return an ``OkHttpResponse`` that sets a header, or removes it where there is no value."""
+def header(label: str, value: str) -> bytes:
+    """Return an ``OkHttpResponse`` with a label's header, which is removed where it is empty."""
     from envoy.service.auth.v3 import external_auth_pb2  # noqa: PLC0415
 
     response = external_auth_pb2.OkHttpResponse()
-    _set_or_remove(response, name, value)
+    _set_or_remove(response, label, value)
     serialised: bytes = response.SerializeToString()
     return serialised
 
 
-def _allow(response: Any, answer: Answer, verdicts: Iterable[str], reasons: Iterable[str]) -> None:
-    response.status.code = _OK
-    for name, value in (
-        (COUNTRY_HEADER, answer.country),
-        (NETWORKS_HEADER, ", ".join(network.name for network in answer.networks)),
-        (VERDICT_HEADER, ", ".join(verdicts)),
-        (REASON_HEADER, ", ".join(reasons)),
-        (DATASET_HEADER, answer.dataset),
-    ):
-        _set_or_remove(response.ok_response, name, value)
-
-
-def _set_or_remove(response: Any, name: str, value: str) -> None:
+def metadata(label: str, value: str) -> bytes:
+    """Return a ``Struct`` with a label, or without one where it is empty."""
+    struct = Struct()
     if value:
-        _set(response.headers, name, value)
+        struct.update({label: value})
+    return struct.SerializeToString()
+
+
+def _labels(answer: Answer, verdicts: Iterable[str], reasons: Iterable[str]) -> dict[str, str]:
+    return {
+        COUNTRY: answer.country,
+        STATUS: answer.status.name,
+        NETWORKS: ", ".join(network.name for network in answer.networks),
+        VERDICT: ", ".join(verdicts),
+        REASON: ", ".join(reasons),
+        DATASET: answer.dataset,
+    }
+
+
+def _set_or_remove(response: Any, label: str, value: str) -> None:
+    if value:
+        _set(response.headers, f"{_HEADER}{label}", value)
     else:
-        response.headers_to_remove.append(name)
+        response.headers_to_remove.append(f"{_HEADER}{label}")
 
 
 def _refuse(response: Any, rule: Rule) -> None:
@@ -383,7 +432,7 @@ def _rule(entry: Table) -> Rule:
         return Rule(
             name=entry.text("name"),
             region_set=entry.text("region_set"),
-            mode=Mode(entry.choice("mode", tuple(mode.value for mode in Mode))),
+            mode=_DECIDING[entry.choice("mode", tuple(_DECIDING))],
             policy=Policy[
                 entry.choice("policy", tuple(policy.name.lower() for policy in Policy)).upper()
                 if entry.has("policy")

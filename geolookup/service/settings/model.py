@@ -269,6 +269,13 @@ class Settings:
         "TOML file with the rules of Envoy's authorization, which is then answered; none: its"
         " routes have the rules",
     )
+    authz_no_rule: str = _setting(
+        "error",
+        _DATA,
+        Choice("error", "label"),
+        "What becomes of a check whose route has no rule, where there is no file of them: an error,"
+        " or it passes with labels of what is known of the address",
+    )
     authz_address_header: str | None = _setting(
         None,
         _DATA,
@@ -535,6 +542,11 @@ class Settings:
         return self.authz or self.authz_rules is not None
 
     @property
+    def labels_checks(self) -> bool:
+        """Whether Envoy's checks pass without any rule."""
+        return self.authz_no_rule == "label"
+
+    @property
     def worker_memory(self) -> int:
         """The bytes of `memory_budget` that each worker has."""
         return self.memory_budget // self.workers
@@ -584,6 +596,13 @@ def _check_authorization(settings: Settings) -> None:
     for name in ("authz_address_header", "authz_trusted"):
         if getattr(settings, name) and not settings.answers_checks:
             raise SettingsError(name, "needs authz or authz_rules: Envoy's checks are not answered")
+    if settings.labels_checks and not settings.answers_checks:
+        raise SettingsError("authz_no_rule", "needs authz: Envoy's checks are not answered")
+    if settings.labels_checks and settings.authz_rules is not None:
+        raise SettingsError(
+            "authz_no_rule",
+            "not beside authz_rules: where none of the file's rules applies, requests are labelled",
+        )
     if settings.authz_address_header and settings.authz_trusted:
         raise SettingsError(
             "authz_trusted",

@@ -38,6 +38,7 @@ CHINA, AMERICA, GERMANY, PRIVATE, DISPUTED = (
     "10.0.0.1",
     "43.102.0.1",
 )
+NAMESPACE = "envoy.filters.http.ext_authz"
 SPOOFED = {"x-geo-country": "US", "x-geo-verdict": "OUTSIDE", "x-geo-dataset": "mine"}
 
 
@@ -346,6 +347,47 @@ def test_a_route_may_name_a_rule_of_the_file(upstream: int, tmp_path: Path) -> N
     ):
         assert running.get(AMERICA).status == 451
         assert running.get(CHINA).status == 200
+
+
+@pytest.mark.parametrize(
+    ("lines", "option", "verdict"),
+    [
+        (["geolookup.region_set: CN", "geolookup.mode: count"], "error", ["INSIDE"]),
+        (["geolookup.mode: label"], "error", None),
+        ([], "label", None),
+    ],
+    ids=["count", "label of the route", "label by the setting"],
+)
+def test_request_that_is_only_labelled_passes_with_headers_and_metadata(
+    upstream: int,
+    tmp_path: Path,
+    dataset: Dataset,
+    lines: list[str],
+    option: str,
+    verdict: list[str] | None,
+) -> None:
+    text = changed(configuration(PROXY_PROTOCOL), r"^ *geolookup\.\w+: .*\n", "")
+    extensions = f"context_extensions: {{ {', '.join(lines)} }}"
+    text = changed(text, r"context_extensions:$", extensions)
+    # What a later filter sees.
+    seen = "".join(
+        f'{{ header: {{ key: x-seen-{name}, value: "%DYNAMIC_METADATA({NAMESPACE}:{name})%" }} }}, '
+        for name in ("country", "status", "verdict", "dataset")
+    )
+    text = changed(
+        text, "^( *)route_config:$", rf"\1route_config:\n\1  request_headers_to_add: [{seen}]"
+    )
+    with (
+        serving("--authz", "--authz-no-rule", option) as service,
+        envoy(tmp_path, text, {8080: upstream, 50051: port_of(service.target)}) as running,
+    ):
+        for _ in range(2):  # by Python, and from then on without
+            found = running.get(CHINA).upstream
+            assert found["x-geo-country"] == found["x-seen-country"] == ["CN"]
+            assert found["x-geo-status"] == found["x-seen-status"] == ["ASSIGNED"]
+            assert found["x-geo-dataset"] == found["x-seen-dataset"] == [dataset.id]
+            assert found.get("x-geo-verdict") == verdict
+            assert found.get("x-seen-verdict") == verdict
 
 
 @pytest.fixture(scope="module")

@@ -148,6 +148,7 @@ def test_the_mode_decides_who_passes(
         assert response.status.code == 0
         assert headers(response.ok_response) == {
             "x-geo-country": dataset.lookup(address).country,
+            "x-geo-status": dataset.lookup(address).status.name,
             "x-geo-verdict": verdict,
             "x-geo-reason": reason,
             "x-geo-dataset": dataset.id,
@@ -194,7 +195,12 @@ def test_no_rule_for_the_request_passes_and_leaves_no_verdict_of_the_clients(
 ) -> None:
     rule = Rule(name="r", region_set="US", mode=Mode.DENY_INSIDE, path_prefix="/admin")
     response = ask(dataset, request(AMERICA), rule)
-    assert headers(response.ok_response).keys() == {"x-geo-country", "x-geo-dataset"}
+    assert headers(response.ok_response).keys() == {
+        "x-geo-country",
+        "x-geo-status",
+        "x-geo-dataset",
+    }
+    assert not response.HasField("dynamic_metadata")
     assert list(response.ok_response.headers_to_remove) == [
         "x-geo-networks",
         "x-geo-verdict",
@@ -227,6 +233,10 @@ def test_a_route_brings_its_own_rule_or_names_one(ask: Ask, dataset: Dataset) ->
         pytest.param({"region_set": "CN", "mode": "deny_inside", "name": "x"}, id="name"),
         pytest.param({"region_set": "", "mode": "deny_inside"}, id="empty region set"),
         pytest.param({"rule": "nobody"}, id="unknown rule"),
+        pytest.param({"mode": "count"}, id="counts nothing"),
+        pytest.param({"mode": "label", "region_set": "CN"}, id="label with a region set"),
+        pytest.param({"mode": "label", "policy": "majority"}, id="label with a policy"),
+        pytest.param({"mode": "label", "rule": "measure"}, id="label with a rule"),
         pytest.param({"region_set": "CN", "mode": "deny_inside", "blocked_by": "a b"}, id="link"),
         pytest.param({"region_set": "CN", "mode": "deny_inside", "reference": "a\nb"}, id="text"),
         pytest.param({"region_set": "CN", "mode": "deny_inside", "blocked_by": "a\x7f"}, id="DEL"),
@@ -401,6 +411,7 @@ def test_rule_that_can_never_match_is_refused_with_its_key(tmp_path: Path, lines
         ('[[rule]]\nname = "a"\n', "rule 1: region_set: missing"),
         ('[[rule]]\nname = "a"\nregion_set = "CN"\n', "rule 1: mode: missing"),
         (GOOD.replace("deny_inside", "deny"), "rule 1: mode: expected one of: deny_inside, admit"),
+        (GOOD.replace("deny_inside", "label"), "rule 1: mode: expected one of: deny_inside, admit"),
         (GOOD + "policy = 1", "rule 1: policy: expected a text"),
         (GOOD + 'policy = "most"', "rule 1: policy: expected one of: unanimous"),
         (GOOD + 'hosts = "x.test"', "rule 1: hosts: expected a list"),
@@ -429,6 +440,105 @@ def test_a_rule_about_an_unknown_region_set_is_found_before_the_first_request(
     rules = Rules([Rule(name="a", region_set="NOWHERE", mode=Mode.DENY_INSIDE)])
     with pytest.raises(RuleError, match=r"^rule 1: region_set: unknown region set"):
         rules.check(dataset)
+
+
+# A rule before it acts, and no rule at all.
+
+COUNT = Rule(name="trial", region_set="CN", mode=Mode.COUNT, reference="order 17/2026")
+
+
+def metadata(response: Any) -> dict[str, str]:
+    """Return Envoy's dynamic metadata, which must have what the headers have."""
+    found = {name: value.string_value for name, value in response.dynamic_metadata.fields.items()}
+    labels = headers(response.ok_response)
+    assert {f"x-geo-{name}": value for name, value in found.items()} == labels
+    return found
+
+
+@pytest.mark.parametrize(
+    ("address", "verdict", "reason"),
+    [
+        (CHINA, "INSIDE", "DECIDED"),
+        (AMERICA, "OUTSIDE", "DECIDED"),
+        (PRIVATE, "UNDETERMINED", "SPECIAL_PURPOSE"),
+        ("", "UNDETERMINED", "INVALID"),
+    ],
+)
+def test_measure_that_counts_labels_all_and_refuses_none(
+    ask: Ask, dataset: Dataset, address: str, verdict: str, reason: str
+) -> None:
+    answer = dataset.lookup(address)
+    by_file = ask(dataset, request(address), COUNT)
+    by_route = ask(dataset, request(address, region_set="CN", mode="count"))
+    for response in (by_file, by_route):
+        assert metadata(response) == {
+            "country": answer.country,
+            "status": answer.status.name,
+            "verdict": verdict,
+            "reason": reason,
+            "dataset": dataset.id,
+        }
+
+
+def test_measure_that_counts_beside_others_leaves_the_decision_to_them(
+    ask: Ask, dataset: Dataset
+) -> None:
+    assert metadata(ask(dataset, request(AMERICA), ADMIT, COUNT))["verdict"] == "INSIDE, OUTSIDE"
+    refused = ask(dataset, request(CHINA), COUNT, DENY)
+    assert refused.denied_response.status.code == 451
+    assert not refused.HasField("dynamic_metadata")
+    assert not ask(dataset, request(AMERICA), DENY).HasField("dynamic_metadata")
+
+
+@pytest.mark.parametrize("address", [CHINA, AMERICA, PRIVATE, DISPUTED, "", "2a00:1450:4001::1"])
+def test_route_that_labels_has_no_verdict_and_what_is_known(
+    ask: Ask, dataset: Dataset, address: str
+) -> None:
+    answer = dataset.lookup(address)
+    # It wins over the rules of the file, as each rule of a route.
+    for rules in ((), (DENY,)):
+        response = ask(dataset, request(address, mode="label"), *rules)
+        found = metadata(response)
+        found.pop("networks", None)
+        assert found == {
+            "country": answer.country,
+            "status": answer.status.name,
+            "dataset": dataset.id,
+        }
+        assert {"x-geo-verdict", "x-geo-reason"} <= set(response.ok_response.headers_to_remove)
+
+
+@pytest.fixture(scope="module", params=["native", "threads"])
+def labels_all(request: pytest.FixtureRequest, dataset: Dataset) -> Iterator[Asked]:
+    """A server without rules that labels, over a transport."""
+    if request.param == "native" and build.missing(tls=True) is not None:
+        pytest.skip("geolookup was built without the native transport")
+    with (
+        serving_here(dataset, transport=request.param, authz=True, authz_no_rule="label") as server,
+        grpc.insecure_channel(str(server.address)) as channel,
+    ):
+        yield Asked(server, channel)
+
+
+def test_setting_labels_where_there_is_no_rule_and_routes_keep_theirs(
+    labels_all: Asked, dataset: Dataset
+) -> None:
+    response = labels_all(dataset, request(CHINA))
+    assert metadata(response)["status"] == "ASSIGNED"
+    assert "verdict" not in metadata(response)
+    body = request(CHINA, region_set="CN", mode="deny_inside")
+    assert labels_all(dataset, body).HasField("denied_response")
+    with pytest.raises(RequestError):
+        labels_all(dataset, request(CHINA, mode="deny_inside"))
+
+
+def test_checks_are_counted_by_what_they_do(dataset: Dataset) -> None:
+    call = Recorded()
+    for extensions in ({"mode": "label"}, {"mode": "count", "region_set": "CN"}):
+        envoy_authz.check(dataset, request(CHINA, **extensions), Rules(), call)
+    assigned = dataset.lookup(CHINA).status.number
+    assert call.checks == [assigned, assigned]
+    assert [(status, region_set) for status, region_set, *_ in call.lookups] == [(assigned, "CN")]
 
 
 # Whose address: one header, or the chain of trusted proxies, where the operator says so.
@@ -645,6 +755,8 @@ def test_named_header_is_read_without_python(
         request("", path="/"),
         request(CHINA, rule="offer"),
         request(CHINA, region_set="EU", mode="admit_inside", policy="majority"),
+        request(CHINA, region_set="CN", mode="count"),
+        request(CHINA, mode="label"),
     ],
     # Fields of a map are serialised in an order that differs from process to process.
     ids=[
@@ -654,6 +766,8 @@ def test_named_header_is_read_without_python(
         "no address",
         "rule of the route",
         "region set of the route",
+        "count of the route",
+        "label of the route",
     ],
 )
 def test_plain_requests_are_answered_without_python(
@@ -721,7 +835,7 @@ SOME_RULES = st.lists(
         Rule,
         name=st.just("r"),
         region_set=st.sampled_from(["CN", "US", "EU", "HK+MO"]),
-        mode=st.sampled_from(Mode),
+        mode=st.sampled_from([mode for mode in Mode if mode is not Mode.LABEL]),
         policy=st.sampled_from(Policy),
         hosts=st.frozensets(st.sampled_from(["x.test", "y.test", "[2001:db8::1]"]), max_size=2),
         path_prefix=st.sampled_from(["", "/", "/join", "/join/a", "/join%20"]),

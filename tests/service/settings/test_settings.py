@@ -342,6 +342,7 @@ def test_insecure_as_a_switch_says_what_to_write(text: str) -> None:
         *(("authz_trusted", text) for text in ("", "10.0.0.1/8", "10.0.0.0/8,", "10.0.0.0/8 ::1")),
         *(("authz_trusted", text) for text in ("0.0.0.0/0", "10.0.0.0/8,::/0", "example.com")),
         ("authz_chain", "x-real-ip"),
+        ("authz_no_rule", "pass"),
     ],
 )
 def test_bad_value_names_setting_and_origin_and_is_not_repeated(name: str, text: str) -> None:
@@ -479,6 +480,8 @@ def test_variable_near_a_setting_is_refused(variable: str, near: str) -> None:
             "authz_trusted: not beside authz_address_header",
         ),
         ({"authz": "true", "authz_chain": "forwarded"}, "authz_chain: needs authz_trusted"),
+        ({"authz_no_rule": "label"}, "authz_no_rule: needs authz"),
+        ({"authz_rules": "r", "authz_no_rule": "label"}, "authz_no_rule: not beside authz_rules"),
         (
             {"authz": "true", "authz_chain": "forwarded", "authz_address_header": "x"},
             "authz_chain: needs authz_trusted",
@@ -511,7 +514,7 @@ def test_settings_that_don_t_fit_together_are_refused(flags: dict[str, str], sai
         {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "metrics": "127.0.0.1:0"},
         {**TLS, "listen": "0.0.0.0:1"},
         {**MUTUAL, "listen": "0.0.0.0:1", "admin": "0.0.0.0:2", "allow": "admin=a"},
-        {"authz": "true", "authz_address_header": "X-Client-Address"},
+        {"authz": "true", "authz_address_header": "X-Client-Address", "authz_no_rule": "label"},
         {"authz_rules": "r", "authz_trusted": "10.0.0.0/8,::1", "authz_chain": "forwarded"},
     ],
 )
@@ -595,8 +598,9 @@ def test_printed_settings_read_the_same(
     chosen |= tls if chosen & tls else set()
     if chosen & {"authz_chain", "authz_trusted"}:
         chosen = chosen - {"authz_address_header"} | {"authz_trusted"}
-    if chosen & {"authz_address_header", "authz_trusted"}:
-        chosen |= {"authz_rules"}
+    if "authz_rules" in chosen or chosen & {"authz_address_header", "authz_trusted"}:
+        chosen = chosen - {"authz_no_rule"} | {"authz_rules"}
+    chosen -= {"authz_no_rule"}  # needs authz, which may be drawn as false
     flags = {row.name: data.draw(values(row)) for row in table() if row.name in chosen}
     configuration = read(flags)
     path = tmp_path_factory.mktemp("written") / "g.toml"

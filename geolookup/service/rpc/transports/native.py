@@ -13,7 +13,7 @@ import socket
 import threading
 import zlib
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate, islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -178,8 +178,7 @@ class NativeTransport:
         authorization = None
         # Chains of proxies are Python's to read.
         if Method.AUTHORIZATION_CHECK in self._calls.unary and not self._settings.authz_trusted:
-            header = self._settings.authz_address_header or ""
-            authorization = _authorization(snapshot, counters, routes, header)
+            authorization = _authorization(snapshot, counters, routes, self._settings)
         # A dataset's first outcomes take many times as long as those after them.
         for region_set in islice(snapshot.dataset.region_sets, 1):
             snapshot.dataset.outcome_column(region_set)
@@ -563,24 +562,23 @@ def _authorization(
     snapshot: Snapshot,
     counters: Counters,
     routes: dict[bytes, Mapping[str, str]],
-    address_header: str,
+    settings: Settings,
 ) -> _http2._Authorization | None:
     """Return what answers Envoy's checks while the dataset is not too old.
 
     None: it is too old. Its outcomes would count if the clock was set back.
     """
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[tuple[str, str, str], int] = {}
     keys = (
-        (one.country, ", ".join(kind.name for kind in networks_of(one.networks)))
+        (one.country, one.status.name, ", ".join(kind.name for kind in networks_of(one.networks)))
         for one in snapshot.dataset.claims
     )
     of = array("H", (numbers.setdefault(key, len(numbers)) for key in keys))
-    parts = [
-        envoy_authz.header(envoy_authz.COUNTRY_HEADER, country)
-        + envoy_authz.header(envoy_authz.NETWORKS_HEADER, networks)
-        for country, networks in numbers
-    ]
-    begin = array("I", accumulate(map(len, parts), initial=0))
+    names = (envoy_authz.COUNTRY, envoy_authz.STATUS, envoy_authz.NETWORKS)
+    headers, metadata = (
+        [b"".join(map(make, names, values)) for values in numbers]
+        for make in (envoy_authz.header, envoy_authz.metadata)
+    )
     known = []
     for route, extensions in routes.items():
         with contextlib.suppress(RequestError, RegionSetError):  # no longer what it was
@@ -593,13 +591,26 @@ def _authorization(
         rules,
         known,
         of.tobytes(),
-        begin.tobytes(),
-        b"".join(parts),
-        envoy_authz.header(envoy_authz.DATASET_HEADER, snapshot.dataset.id),
-        envoy_authz.header(envoy_authz.VERDICT_HEADER, "")
-        + envoy_authz.header(envoy_authz.REASON_HEADER, ""),
-        address_header.encode(),
+        _begins(headers),
+        b"".join(headers),
+        envoy_authz.header(envoy_authz.DATASET, snapshot.dataset.id),
+        envoy_authz.header(envoy_authz.VERDICT, "") + envoy_authz.header(envoy_authz.REASON, ""),
+        _begins(metadata),
+        b"".join(metadata),
+        envoy_authz.metadata(envoy_authz.DATASET, snapshot.dataset.id),
+        (settings.authz_address_header or "").encode(),
+        settings.labels_checks,
     )
+
+
+def _begins(parts: Iterable[bytes]) -> bytes:
+    return array("I", accumulate(map(len, parts), initial=0)).tobytes()
+
+
+_KINDS: Final = {
+    envoy_authz.Mode.COUNT: _http2.COUNTS,
+    envoy_authz.Mode.LABEL: _http2.LABELS,
+}
 
 
 def _rule_of_route(extensions: Mapping[str, str], snapshot: Snapshot) -> envoy_authz.Rule:
@@ -608,9 +619,14 @@ def _rule_of_route(extensions: Mapping[str, str], snapshot: Snapshot) -> envoy_a
 
 def _rule(rule: envoy_authz.Rule, snapshot: Snapshot, counters: Counters) -> _http2._Rule:
     hosts = "".join(f"\0{host}" for host in sorted(rule.hosts))
+    has_verdict = rule.mode is not envoy_authz.Mode.LABEL
+    dataset = snapshot.dataset
     return (
-        snapshot.dataset.outcome_column(rule.region_set, rule.policy),
+        dataset.outcome_column(rule.region_set, rule.policy)
+        if has_verdict
+        else bytes(len(dataset.claims.statuses)),
         counters.region_set(rule.region_set),
+        _KINDS.get(rule.mode, _http2.DECIDES),
         sum(1 << verdict.number for verdict in Verdict if rule.mode.passes(verdict)),
         (hosts and f"{hosts}\0").encode(),
         rule.path_prefix.encode(),
