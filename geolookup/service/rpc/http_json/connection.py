@@ -302,11 +302,6 @@ class Connection(asyncio.Protocol):
                 self._refuse(_too_large_head())
         self._control_reading()
 
-    def eof_received(self) -> bool:
-        """See `asyncio.Protocol`: the client sends nothing more, and may still read."""
-        self._is_last = self._is_deaf = True
-        return self._active is not None and not self._is_tls
-
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`: the client reads slowly."""
         self._is_write_paused = True
@@ -343,11 +338,6 @@ class Connection(asyncio.Protocol):
             and not self._waiting
             and not self._is_write_paused
         )
-
-    @property
-    def _is_tls(self) -> bool:
-        transport = self._transport
-        return transport is not None and transport.get_extra_info("ssl_object") is not None
 
     def auth_context(self) -> Mapping[str, list[bytes]]:
         """Return the names in the client's certificate, as gRPC's auth context has them."""
@@ -461,11 +451,12 @@ class Connection(asyncio.Protocol):
             request.reply = refusal(error, headers=headers)
         except _HttpError as error:
             request.reply = error.reply
-        if request.reply is not None and request.size > _DISCARDED:
+        waits = b"expect" in self._headers
+        if request.reply is not None and (waits or request.size > _DISCARDED):
             self._release(request)
             raise self._refused(request.reply)
         self._request = request
-        if b"expect" in self._headers and request.size:
+        if waits and not self._waiting and self._active is None:
             self._write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
