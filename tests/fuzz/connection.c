@@ -210,7 +210,7 @@ static void do_jobs(gl_server *s)
             if (job->size % 4 == 1)
                 give_field(job->size % 8 == 1 ? &job->headers : &job->trailers);
             job->answer_bytes = job->size / 2;
-            job->answer = calloc(1, room + job->answer_bytes + 1);
+            job->answer = job->memory = calloc(1, room + job->answer_bytes + 1);
             if (job->method == 3) { /* as if the route had brought its rule */
                 gl_rule rule = {.passes = 4,
                                 .outcomes = (const uint8_t *)"\1\2\3\1",
