@@ -523,7 +523,10 @@ def labels_all(request: pytest.FixtureRequest, dataset: Dataset) -> Iterator[Ask
 def test_setting_labels_where_there_is_no_rule_and_routes_keep_theirs(
     labels_all: Asked, dataset: Dataset
 ) -> None:
+    before = counters.total([labels_all.server.counters]).checks
     response = labels_all(dataset, request(CHINA))
+    after = counters.total([labels_all.server.counters]).checks
+    assert grown(before, after, after)[dataset.lookup(CHINA).status.number] == 2  # it asks twice
     assert metadata(response)["status"] == "ASSIGNED"
     assert "verdict" not in metadata(response)
     body = request(CHINA, region_set="CN", mode="deny_inside")
@@ -718,6 +721,28 @@ def test_both_transports_find_the_address_that_the_handler_finds(
     )
     found = asked_for[whose](dataset, body, DENY)
     assert found == external_auth_pb2.CheckResponse.FromString(expected)
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_damaged_request_with_the_named_header_gets_what_python_says(
+    dataset: Dataset, asked_for: dict[str, Asked], data: st.DataObject
+) -> None:
+    """Cut off anywhere, or with a byte changed; the peer is inside, the header's address is not."""
+    body = bytearray(request_with(CHINA, {HEADER: AMERICA, "x": "y"}))
+    at = data.draw(st.integers(0, len(body) - 1))
+    if data.draw(st.booleans()):
+        del body[at:]
+    else:
+        body[at] = data.draw(st.integers(0, 255))
+    try:
+        said = envoy_authz.check(dataset, bytes(body), Rules([DENY]), whose=CheckAddress(HEADER))
+    except RequestError:
+        with pytest.raises(RequestError):
+            asked_for["header"](dataset, bytes(body), DENY)
+    else:
+        found = asked_for["header"](dataset, bytes(body), DENY)
+        assert found == external_auth_pb2.CheckResponse.FromString(said)
 
 
 @needs_native
