@@ -13,10 +13,24 @@
  * second step begins, few enough that all its state stays in the first-level cache. */
 #define GL_BATCH 256
 
+/* Byte orders of IPv4 addresses. */
+enum { GL_NETWORK_ORDER, GL_HOST_ORDER };
+
+GL_INLINE uint32_t gl_load_ipv4(const uint8_t *p, int order)
+{
+    uint32_t address;
+
+    if (order == GL_NETWORK_ORDER)
+        return gl_load_be32(p);
+    memcpy(&address, p, 4);
+    return address;
+}
+
 #if defined(GL_X86)
 /* As the loop in gl_find_slots4. Writes beyond `n`, up to GL_BATCH. */
 GL_TARGET_AVX512 static inline void gl_find_slots4_avx512(const gl_table *t, const uint8_t *packed,
-                                                          unsigned n, uint32_t *slot, int16_t *key)
+                                                          unsigned n, uint32_t *slot, int16_t *key,
+                                                          int order)
 {
     const __m512i swap = _mm512_broadcast_i32x4(
         _mm_set_epi64x(0x0C0D0E0F08090A0B, 0x0405060700010203));
@@ -29,7 +43,8 @@ GL_TARGET_AVX512 static inline void gl_find_slots4_avx512(const gl_table *t, con
     for (unsigned i = 0; i < n; i += 16) {
         __mmask16 some = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xFFFF);
         __m512i address = _mm512_maskz_loadu_epi32(some, packed + 4 * (size_t)i);
-        address = _mm512_shuffle_epi8(address, swap);
+        if (order == GL_NETWORK_ORDER)
+            address = _mm512_shuffle_epi8(address, swap);
         __m512i index = _mm512_srl_epi32(address, range);
         __m512i low = _mm512_i32gather_epi64(_mm512_castsi512_si256(index), t->top4, 8);
         __m512i high = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64(index, 1), t->top4, 8);
@@ -135,17 +150,17 @@ GL_TARGET_AVX2 static inline unsigned gl_select_positions16_avx2(
 
 /* The first step of a batch: the slot and the key of each address. */
 GL_INLINE void gl_find_slots4(const gl_table *t, const uint8_t *packed, unsigned n, uint32_t *slot,
-                              int16_t *key, int isa)
+                              int16_t *key, int order, int isa)
 {
 #if defined(GL_X86)
     if (isa == GL_AVX512) {
-        gl_find_slots4_avx512(t, packed, n, slot, key);
+        gl_find_slots4_avx512(t, packed, n, slot, key, order);
         return;
     }
 #endif
     GL_UNROLL
     for (unsigned i = 0; i < n; i++) {
-        uint32_t address = gl_load_be32(packed + 4 * i);
+        uint32_t address = gl_load_ipv4(packed + 4 * i, order);
         slot[i] = gl_find_slot4(t, address, isa);
         key[i] = gl_address_key4(address);
         __builtin_prefetch(t->slots + slot[i]);
@@ -174,7 +189,8 @@ GL_INLINE unsigned gl_select_positions16(const uint16_t *claims, unsigned n, uin
 
 /* The further steps of the addresses of a batch whose slot is a node. */
 GL_INLINE void gl_resolve_nodes4(const gl_table *t, const uint8_t *packed, unsigned n,
-                                 uint16_t *out, uint32_t *slot, const int16_t *key, int isa)
+                                 uint16_t *out, uint32_t *slot, const int16_t *key, int order,
+                                 int isa)
 {
     uint16_t positions[GL_BATCH];
     unsigned count = gl_select_positions16(out, n, GL_NODE_MARK, positions, isa);
@@ -182,7 +198,8 @@ GL_INLINE void gl_resolve_nodes4(const gl_table *t, const uint8_t *packed, unsig
     while (count > 0) {
         for (unsigned k = 0; k < count; k++) {
             unsigned i = positions[k];
-            slot[i] = gl_find_child4(&t->slots[slot[i]].node4, gl_load_be32(packed + 4 * i), isa);
+            slot[i] = gl_find_child4(&t->slots[slot[i]].node4, gl_load_ipv4(packed + 4 * i, order),
+                                     isa);
             __builtin_prefetch(t->slots + slot[i]);
         }
         unsigned rest = count;
@@ -198,20 +215,20 @@ GL_INLINE void gl_resolve_nodes4(const gl_table *t, const uint8_t *packed, unsig
 
 /* A batch: at most GL_BATCH addresses. */
 GL_INLINE void gl_classify_batch4(const gl_table *t, const uint8_t *packed, unsigned n,
-                                  uint16_t *out, int isa)
+                                  uint16_t *out, int order, int isa)
 {
     uint32_t slot[GL_BATCH];
     int16_t key[GL_BATCH];
     unsigned nodes = 0;
 
-    gl_find_slots4(t, packed, n, slot, key, isa);
+    gl_find_slots4(t, packed, n, slot, key, order, isa);
     GL_UNROLL
     for (unsigned i = 0; i < n; i++)
         out[i] = (uint16_t)gl_leaf_claim4(t, slot[i], key[i], isa);
     for (unsigned i = 0; i < n; i++)
         nodes |= out[i] == GL_NODE_MARK;
     if (nodes)
-        gl_resolve_nodes4(t, packed, n, out, slot, key, isa);
+        gl_resolve_nodes4(t, packed, n, out, slot, key, order, isa);
 }
 
 /* Lists the positions of the references that are at least `least`; returns their number. */
@@ -276,7 +293,7 @@ GL_INLINE void gl_resolve_claims6(const gl_table *t, const uint8_t *packed, unsi
         }
     }
     if (forms > 0)
-        gl_classify_batch4(t, inside, forms, claims, isa);
+        gl_classify_batch4(t, inside, forms, claims, GL_NETWORK_ORDER, isa);
     for (unsigned k = 0; k < forms; k++)
         out[positions[k]] = claims[k];
 }
@@ -324,8 +341,17 @@ GL_INLINE void gl_classify4(const gl_table *t, const uint8_t *packed, size_t n, 
                             int isa)
 {
     for (; n > GL_BATCH; n -= GL_BATCH, packed += 4 * GL_BATCH, out += GL_BATCH)
-        gl_classify_batch4(t, packed, GL_BATCH, out, isa);
-    gl_classify_batch4(t, packed, (unsigned)n, out, isa);
+        gl_classify_batch4(t, packed, GL_BATCH, out, GL_NETWORK_ORDER, isa);
+    gl_classify_batch4(t, packed, (unsigned)n, out, GL_NETWORK_ORDER, isa);
+}
+
+/* The same of integers in host order. */
+GL_INLINE void gl_classify_numbers(const gl_table *t, const uint32_t *numbers, size_t n,
+                                   uint16_t *out, int isa)
+{
+    for (; n > GL_BATCH; n -= GL_BATCH, numbers += GL_BATCH, out += GL_BATCH)
+        gl_classify_batch4(t, (const uint8_t *)numbers, GL_BATCH, out, GL_HOST_ORDER, isa);
+    gl_classify_batch4(t, (const uint8_t *)numbers, (unsigned)n, out, GL_HOST_ORDER, isa);
 }
 
 GL_INLINE void gl_classify6(const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out,

@@ -52,6 +52,9 @@ typedef struct {
                        struct gl_roster *roster);
     /* Writes the claims of a roster, in its order; 0 for what is no address. */
     void (*classify)(const gl_table_handle *table, const struct gl_roster *roster, uint16_t *out);
+    /* The claims of IPv4 addresses as integers in host order. */
+    void (*classify_numbers)(const gl_table_handle *table, const uint32_t *numbers, size_t n,
+                             uint16_t *out);
 } gl_core_api;
 
 #endif

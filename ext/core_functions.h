@@ -107,10 +107,16 @@ static void gl_api_classify(const gl_table_handle *table, const gl_roster *roste
     table->isa->classify_roster(table->table, roster, out);
 }
 
+static void gl_api_classify_numbers(const gl_table_handle *table, const uint32_t *numbers, size_t n,
+                                    uint16_t *out)
+{
+    table->isa->classify_numbers(table->table, numbers, n, out);
+}
+
 static const gl_core_api gl_core_functions = {
     gl_api_claim,   gl_api_begin,    gl_api_step,       gl_api_statuses, gl_api_verdicts,
     gl_api_reasons, gl_api_networks, gl_api_write,      gl_api_take,     gl_api_end,
-    gl_api_read_items, gl_api_classify,
+    gl_api_read_items, gl_api_classify, gl_api_classify_numbers,
 };
 
 #endif

@@ -22,6 +22,9 @@
        (t, p, n, isa), __VA_ARGS__)                                                            \
     DO(void, , classify4, (const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out), \
        (t, packed, n, out, isa), __VA_ARGS__)                                                  \
+    DO(void, , classify_numbers,                                                               \
+       (const gl_table *t, const uint32_t *numbers, size_t n, uint16_t *out),                  \
+       (t, numbers, n, out, isa), __VA_ARGS__)                                                 \
     DO(void, , classify6, (const gl_table *t, const uint8_t *packed, size_t n, uint16_t *out), \
        (t, packed, n, out, isa), __VA_ARGS__)                                                  \
     DO(void, , classify_roster, (const gl_table *t, const gl_roster *roster, uint16_t *out),   \

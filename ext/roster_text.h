@@ -125,7 +125,7 @@ GL_INLINE void gl_classify_roster(const gl_table *t, const gl_roster *roster, ui
             ipv4_count += families[i] == 4;
             ipv6_count += families[i] == 6;
         }
-        gl_classify_batch4(t, ipv4, ipv4_count, claims[0], isa);
+        gl_classify_batch4(t, ipv4, ipv4_count, claims[0], GL_NETWORK_ORDER, isa);
         gl_classify_batch6(t, ipv6, ipv6_count, claims[1], isa);
         ipv4 += 4 * ipv4_count;
         ipv6 += 16 * ipv6_count;

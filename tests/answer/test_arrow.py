@@ -157,6 +157,20 @@ def test_integers_are_ipv4_addresses_in_host_order(
     assert_answers(dataset, pa.array(numbers, kind), expected)
 
 
+@pytest.mark.parametrize("isa", _core.isa_paths())
+@pytest.mark.parametrize("name", SHAPES)
+def test_columns_without_nulls_are_looked_up_where_they_lie(name: str, isa: str) -> None:
+    shape = SHAPES[name]
+    table = shape.table(isa)
+    some = random.Random(SEED).choices(shape.probes4(), k=3 + 2 * 256 + 1)
+    packed = [address.to_bytes(4) for address in some]
+    for column in (pa.array(some, pa.uint32()), pa.array(packed, pa.binary(4))):
+        for first, n in ((0, 0), (0, 1), (3, 255), (1, 256), (2, 257), (3, 512), (0, len(some))):
+            claims, _, present = _arrow.read(table.handle(), column[first : first + n])
+            expected = [shape.claim4(address) for address in some[first : first + n]]
+            assert (memoryview(claims).cast("H").tolist(), present) == (expected, None)
+
+
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
