@@ -162,6 +162,14 @@ def test_file_of_measures_is_read(tmp_path: Path) -> None:
     assert second.admits_unchecked
 
 
+def test_measures_on_the_page_about_prosody_are_valid(tmp_path: Path) -> None:
+    page = (EXAMPLE.parent / "prosody" / "README.md").read_text()
+    (text,) = re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S)
+    path = tmp_path / "measures.json"
+    path.write_text(text)
+    assert [one.region_set for one in read(path)] == ["CN"]
+
+
 @pytest.mark.parametrize(("text", "problem"), MALFORMED, ids=range(len(MALFORMED)))
 def test_file_of_measures_that_is_not_valid_is_refused(
     tmp_path: Path, text: str, problem: str
