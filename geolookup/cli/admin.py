@@ -15,6 +15,7 @@ from geolookup.cli.options import json_option
 from geolookup.cli.output import printable, table
 
 if TYPE_CHECKING:
+    from geolookup.answer.file_format import RuntimeOverrides
     from geolookup.cli.connection import Connection
     from geolookup.service.admin.client import RemoteControl
     from geolookup.service.admin.control import Reload, ServiceStatus, WorkerStatus
@@ -174,6 +175,7 @@ def _plain_status(status: ServiceStatus) -> dict[str, object]:
         "age": status.age and status.age.as_json(),
         "kept_too_long": [one.as_json() for one in status.kept_too_long],
         "held_back": dict(status.held_back),
+        "overrides": status.overrides and status.overrides.as_json(),
         "workers": [_plain_worker(worker) for worker in status.workers],
     }
 
@@ -201,6 +203,7 @@ def _status_text(status: ServiceStatus) -> str:
             ["held back", printable(f"{name} {digest}, by a rollback")]
             for name, digest in status.held_back.items()
         ),
+        *([["overrides", _overrides_text(status.overrides)]] if status.overrides else []),
         ["started", _time(status.started)],
     ]
     if status.last_reload is not None and status.last_reload_time is not None:
@@ -223,6 +226,11 @@ def _status_text(status: ServiceStatus) -> str:
         for worker in status.workers
     ]
     return f"{table(facts)}\n\n{table(rows, right=(0, 1, 5, 6))}"
+
+
+def _overrides_text(over: RuntimeOverrides) -> str:
+    until = f", the next until {_time(over.until)}" if over.until is not None else ""
+    return f"{over.active:,} act{until}, {over.expired:,} expired; file {over.file}"
 
 
 def _time(time: datetime) -> str:

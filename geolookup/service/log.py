@@ -34,6 +34,7 @@ Event = Literal[
     "kept_too_long",  # the licence of one of its sources forbids to keep data that old
     "reload",  # a reload or rollback ended
     "rollback",  # what a rollback holds back, or why it does not outlast a restart
+    "expiry",  # overrides expired, or why they still act
     "shed",  # calls were refused because of the load
     "denied",  # calls were refused since `allow` does not name the client
     "drain",  # health is NOT_SERVING, calls are answered

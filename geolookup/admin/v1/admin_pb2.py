@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egeolookup/admin/v1/admin.proto\x12\x12geolookup.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"i\n\x06Reload\x12,\n\x07outcome\x18\x01 \x01(\x0e\x32\x1b.geolookup.admin.v1.Outcome\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x10\n\x08previous\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"&\n\rReloadRequest\x12\x15\n\rlift_rollback\x18\x01 \x01(\x08\"<\n\x0eReloadResponse\x12*\n\x06reload\x18\x01 \x01(\x0b\x32\x1a.geolookup.admin.v1.Reload\"\x11\n\x0fRollbackRequest\">\n\x10RollbackResponse\x12*\n\x06reload\x18\x01 \x01(\x0b\x32\x1a.geolookup.admin.v1.Reload\"\x12\n\x10GetStatusRequest\"\xe0\x04\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x10\n\x08previous\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blast_reload\x18\x05 \x01(\x0b\x32\x1a.geolookup.admin.v1.Reload\x12\x34\n\x10last_reload_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07workers\x18\x07 \x03(\x0b\x32\x1a.geolookup.admin.v1.Worker\x12\x36\n\rreload_counts\x18\x08 \x03(\x0b\x32\x1f.geolookup.admin.v1.ReloadCount\x12>\n\x11\x65xpired_overrides\x18\t \x03(\x0b\x32#.geolookup.admin.v1.ExpiredOverride\x12+\n\x03\x61ge\x18\n \x01(\x0b\x32\x1e.geolookup.admin.v1.DatasetAge\x12\x35\n\rkept_too_long\x18\x0b \x03(\x0b\x32\x1e.geolookup.admin.v1.KeptSource\x12\x46\n\theld_back\x18\x0c \x03(\x0b\x32\x33.geolookup.admin.v1.GetStatusResponse.HeldBackEntry\x1a/\n\rHeldBackEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"p\n\nDatasetAge\x12\x0c\n\x04\x64\x61ys\x18\x01 \x01(\r\x12\x0f\n\x07max_age\x18\x02 \x01(\r\x12\x10\n\x08is_stale\x18\x03 \x01(\x08\x12\x1a\n\x12withholds_verdicts\x18\x04 \x01(\x08\x12\x15\n\rstale_sources\x18\x05 \x03(\t\";\n\nKeptSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61te\x18\x02 \x01(\t\x12\x11\n\tkeep_days\x18\x03 \x01(\r\"C\n\x0f\x45xpiredOverride\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\"J\n\x0bReloadCount\x12,\n\x07outcome\x18\x01 \x01(\x0e\x32\x1b.geolookup.admin.v1.Outcome\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xf1\x01\n\x06Worker\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.geolookup.admin.v1.WorkerState\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08restarts\x18\x06 \x01(\r\x12\x11\n\tin_flight\x18\x07 \x01(\r\x12\x34\n\x10last_answer_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse\"\x0f\n\rResumeRequest\"\x10\n\x0eResumeResponse*c\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_SWAPPED\x10\x01\x12\x15\n\x11OUTCOME_UNCHANGED\x10\x02\x12\x13\n\x0fOUTCOME_REFUSED\x10\x03*\xb4\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x18\n\x14WORKER_STATE_SERVING\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x18\n\x14WORKER_STATE_WAITING\x10\x04\x12\x1d\n\x19WORKER_STATE_UNRESPONSIVE\x10\x05\x32\xaf\x03\n\x0c\x41\x64minService\x12O\n\x06Reload\x12!.geolookup.admin.v1.ReloadRequest\x1a\".geolookup.admin.v1.ReloadResponse\x12U\n\x08Rollback\x12#.geolookup.admin.v1.RollbackRequest\x1a$.geolookup.admin.v1.RollbackResponse\x12X\n\tGetStatus\x12$.geolookup.admin.v1.GetStatusRequest\x1a%.geolookup.admin.v1.GetStatusResponse\x12L\n\x05\x44rain\x12 .geolookup.admin.v1.DrainRequest\x1a!.geolookup.admin.v1.DrainResponse\x12O\n\x06Resume\x12!.geolookup.admin.v1.ResumeRequest\x1a\".geolookup.admin.v1.ResumeResponseB2\n\x12geolookup.admin.v1P\x01Z\x1ageolookup/admin/v1;adminv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egeolookup/admin/v1/admin.proto\x12\x12geolookup.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"i\n\x06Reload\x12,\n\x07outcome\x18\x01 \x01(\x0e\x32\x1b.geolookup.admin.v1.Outcome\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x10\n\x08previous\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"&\n\rReloadRequest\x12\x15\n\rlift_rollback\x18\x01 \x01(\x08\"<\n\x0eReloadResponse\x12*\n\x06reload\x18\x01 \x01(\x0b\x32\x1a.geolookup.admin.v1.Reload\"\x11\n\x0fRollbackRequest\">\n\x10RollbackResponse\x12*\n\x06reload\x18\x01 \x01(\x0b\x32\x1a.geolookup.admin.v1.Reload\"\x12\n\x10GetStatusRequest\"\x99\x05\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x10\n\x08previous\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blast_reload\x18\x05 \x01(\x0b\x32\x1a.geolookup.admin.v1.Reload\x12\x34\n\x10last_reload_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07workers\x18\x07 \x03(\x0b\x32\x1a.geolookup.admin.v1.Worker\x12\x36\n\rreload_counts\x18\x08 \x03(\x0b\x32\x1f.geolookup.admin.v1.ReloadCount\x12>\n\x11\x65xpired_overrides\x18\t \x03(\x0b\x32#.geolookup.admin.v1.ExpiredOverride\x12+\n\x03\x61ge\x18\n \x01(\x0b\x32\x1e.geolookup.admin.v1.DatasetAge\x12\x35\n\rkept_too_long\x18\x0b \x03(\x0b\x32\x1e.geolookup.admin.v1.KeptSource\x12\x46\n\theld_back\x18\x0c \x03(\x0b\x32\x33.geolookup.admin.v1.GetStatusResponse.HeldBackEntry\x12\x37\n\toverrides\x18\r \x01(\x0b\x32$.geolookup.admin.v1.RuntimeOverrides\x1a/\n\rHeldBackEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x82\x01\n\x10RuntimeOverrides\x12\x14\n\x0c\x62\x61se_dataset\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\r\x12\x0f\n\x07\x65xpired\x18\x04 \x01(\r\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\nDatasetAge\x12\x0c\n\x04\x64\x61ys\x18\x01 \x01(\r\x12\x0f\n\x07max_age\x18\x02 \x01(\r\x12\x10\n\x08is_stale\x18\x03 \x01(\x08\x12\x1a\n\x12withholds_verdicts\x18\x04 \x01(\x08\x12\x15\n\rstale_sources\x18\x05 \x03(\t\";\n\nKeptSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61te\x18\x02 \x01(\t\x12\x11\n\tkeep_days\x18\x03 \x01(\r\"C\n\x0f\x45xpiredOverride\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\"J\n\x0bReloadCount\x12,\n\x07outcome\x18\x01 \x01(\x0e\x32\x1b.geolookup.admin.v1.Outcome\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xf1\x01\n\x06Worker\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.geolookup.admin.v1.WorkerState\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08restarts\x18\x06 \x01(\r\x12\x11\n\tin_flight\x18\x07 \x01(\r\x12\x34\n\x10last_answer_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse\"\x0f\n\rResumeRequest\"\x10\n\x0eResumeResponse*c\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_SWAPPED\x10\x01\x12\x15\n\x11OUTCOME_UNCHANGED\x10\x02\x12\x13\n\x0fOUTCOME_REFUSED\x10\x03*\xb4\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x18\n\x14WORKER_STATE_SERVING\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x18\n\x14WORKER_STATE_WAITING\x10\x04\x12\x1d\n\x19WORKER_STATE_UNRESPONSIVE\x10\x05\x32\xaf\x03\n\x0c\x41\x64minService\x12O\n\x06Reload\x12!.geolookup.admin.v1.ReloadRequest\x1a\".geolookup.admin.v1.ReloadResponse\x12U\n\x08Rollback\x12#.geolookup.admin.v1.RollbackRequest\x1a$.geolookup.admin.v1.RollbackResponse\x12X\n\tGetStatus\x12$.geolookup.admin.v1.GetStatusRequest\x1a%.geolookup.admin.v1.GetStatusResponse\x12L\n\x05\x44rain\x12 .geolookup.admin.v1.DrainRequest\x1a!.geolookup.admin.v1.DrainResponse\x12O\n\x06Resume\x12!.geolookup.admin.v1.ResumeRequest\x1a\".geolookup.admin.v1.ResumeResponseB2\n\x12geolookup.admin.v1P\x01Z\x1ageolookup/admin/v1;adminv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\022geolookup.admin.v1P\001Z\032geolookup/admin/v1;adminv1'
   _globals['_GETSTATUSRESPONSE_HELDBACKENTRY']._loaded_options = None
   _globals['_GETSTATUSRESPONSE_HELDBACKENTRY']._serialized_options = b'8\001'
-  _globals['_OUTCOME']._serialized_start=1642
-  _globals['_OUTCOME']._serialized_end=1741
-  _globals['_WORKERSTATE']._serialized_start=1744
-  _globals['_WORKERSTATE']._serialized_end=1924
+  _globals['_OUTCOME']._serialized_start=1832
+  _globals['_OUTCOME']._serialized_end=1931
+  _globals['_WORKERSTATE']._serialized_start=1934
+  _globals['_WORKERSTATE']._serialized_end=2114
   _globals['_RELOAD']._serialized_start=87
   _globals['_RELOAD']._serialized_end=192
   _globals['_RELOADREQUEST']._serialized_start=194
@@ -52,27 +52,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=379
   _globals['_GETSTATUSREQUEST']._serialized_end=397
   _globals['_GETSTATUSRESPONSE']._serialized_start=400
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1008
-  _globals['_GETSTATUSRESPONSE_HELDBACKENTRY']._serialized_start=961
-  _globals['_GETSTATUSRESPONSE_HELDBACKENTRY']._serialized_end=1008
-  _globals['_DATASETAGE']._serialized_start=1010
-  _globals['_DATASETAGE']._serialized_end=1122
-  _globals['_KEPTSOURCE']._serialized_start=1124
-  _globals['_KEPTSOURCE']._serialized_end=1183
-  _globals['_EXPIREDOVERRIDE']._serialized_start=1185
-  _globals['_EXPIREDOVERRIDE']._serialized_end=1252
-  _globals['_RELOADCOUNT']._serialized_start=1254
-  _globals['_RELOADCOUNT']._serialized_end=1328
-  _globals['_WORKER']._serialized_start=1331
-  _globals['_WORKER']._serialized_end=1572
-  _globals['_DRAINREQUEST']._serialized_start=1574
-  _globals['_DRAINREQUEST']._serialized_end=1588
-  _globals['_DRAINRESPONSE']._serialized_start=1590
-  _globals['_DRAINRESPONSE']._serialized_end=1605
-  _globals['_RESUMEREQUEST']._serialized_start=1607
-  _globals['_RESUMEREQUEST']._serialized_end=1622
-  _globals['_RESUMERESPONSE']._serialized_start=1624
-  _globals['_RESUMERESPONSE']._serialized_end=1640
-  _globals['_ADMINSERVICE']._serialized_start=1927
-  _globals['_ADMINSERVICE']._serialized_end=2358
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1065
+  _globals['_GETSTATUSRESPONSE_HELDBACKENTRY']._serialized_start=1018
+  _globals['_GETSTATUSRESPONSE_HELDBACKENTRY']._serialized_end=1065
+  _globals['_RUNTIMEOVERRIDES']._serialized_start=1068
+  _globals['_RUNTIMEOVERRIDES']._serialized_end=1198
+  _globals['_DATASETAGE']._serialized_start=1200
+  _globals['_DATASETAGE']._serialized_end=1312
+  _globals['_KEPTSOURCE']._serialized_start=1314
+  _globals['_KEPTSOURCE']._serialized_end=1373
+  _globals['_EXPIREDOVERRIDE']._serialized_start=1375
+  _globals['_EXPIREDOVERRIDE']._serialized_end=1442
+  _globals['_RELOADCOUNT']._serialized_start=1444
+  _globals['_RELOADCOUNT']._serialized_end=1518
+  _globals['_WORKER']._serialized_start=1521
+  _globals['_WORKER']._serialized_end=1762
+  _globals['_DRAINREQUEST']._serialized_start=1764
+  _globals['_DRAINREQUEST']._serialized_end=1778
+  _globals['_DRAINRESPONSE']._serialized_start=1780
+  _globals['_DRAINRESPONSE']._serialized_end=1795
+  _globals['_RESUMEREQUEST']._serialized_start=1797
+  _globals['_RESUMEREQUEST']._serialized_end=1812
+  _globals['_RESUMERESPONSE']._serialized_start=1814
+  _globals['_RESUMERESPONSE']._serialized_end=1830
+  _globals['_ADMINSERVICE']._serialized_start=2117
+  _globals['_ADMINSERVICE']._serialized_end=2548
 # @@protoc_insertion_point(module_scope)

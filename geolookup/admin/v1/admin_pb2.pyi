@@ -73,7 +73,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("serving", "dataset", "previous", "start_time", "last_reload", "last_reload_time", "workers", "reload_counts", "expired_overrides", "age", "kept_too_long", "held_back")
+    __slots__ = ("serving", "dataset", "previous", "start_time", "last_reload", "last_reload_time", "workers", "reload_counts", "expired_overrides", "age", "kept_too_long", "held_back", "overrides")
     class HeldBackEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +93,7 @@ class GetStatusResponse(_message.Message):
     AGE_FIELD_NUMBER: _ClassVar[int]
     KEPT_TOO_LONG_FIELD_NUMBER: _ClassVar[int]
     HELD_BACK_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     serving: bool
     dataset: str
     previous: str
@@ -105,7 +106,22 @@ class GetStatusResponse(_message.Message):
     age: DatasetAge
     kept_too_long: _containers.RepeatedCompositeFieldContainer[KeptSource]
     held_back: _containers.ScalarMap[str, str]
-    def __init__(self, serving: bool = ..., dataset: _Optional[str] = ..., previous: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_reload: _Optional[_Union[Reload, _Mapping]] = ..., last_reload_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., reload_counts: _Optional[_Iterable[_Union[ReloadCount, _Mapping]]] = ..., expired_overrides: _Optional[_Iterable[_Union[ExpiredOverride, _Mapping]]] = ..., age: _Optional[_Union[DatasetAge, _Mapping]] = ..., kept_too_long: _Optional[_Iterable[_Union[KeptSource, _Mapping]]] = ..., held_back: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    overrides: RuntimeOverrides
+    def __init__(self, serving: bool = ..., dataset: _Optional[str] = ..., previous: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_reload: _Optional[_Union[Reload, _Mapping]] = ..., last_reload_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., reload_counts: _Optional[_Iterable[_Union[ReloadCount, _Mapping]]] = ..., expired_overrides: _Optional[_Iterable[_Union[ExpiredOverride, _Mapping]]] = ..., age: _Optional[_Union[DatasetAge, _Mapping]] = ..., kept_too_long: _Optional[_Iterable[_Union[KeptSource, _Mapping]]] = ..., held_back: _Optional[_Mapping[str, str]] = ..., overrides: _Optional[_Union[RuntimeOverrides, _Mapping]] = ...) -> None: ...
+
+class RuntimeOverrides(_message.Message):
+    __slots__ = ("base_dataset", "file", "active", "expired", "until")
+    BASE_DATASET_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    base_dataset: str
+    file: str
+    active: int
+    expired: int
+    until: _timestamp_pb2.Timestamp
+    def __init__(self, base_dataset: _Optional[str] = ..., file: _Optional[str] = ..., active: _Optional[int] = ..., expired: _Optional[int] = ..., until: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DatasetAge(_message.Message):
     __slots__ = ("days", "max_age", "is_stale", "withholds_verdicts", "stale_sources")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from geolookup.answer.age import Age, KeptSource
-    from geolookup.answer.file_format import ExpiringOverride
+    from geolookup.answer.file_format import ExpiringOverride, RuntimeOverrides
 
 
 class Outcome(StrEnum):
@@ -112,6 +112,7 @@ class ServiceStatus:
             may not know then how its workers are, and is not serving.
         held_back: digests of the files that a rollback holds back, by the names of their
             settings; a dataset's is its id.
+        overrides: which overrides of the setting `overrides` act; None: there is no such file.
     """
 
     serving: bool
@@ -127,13 +128,14 @@ class ServiceStatus:
     kept_too_long: Sequence[KeptSource] = ()
     stalled_for: float = 0.0
     held_back: Mapping[str, str] = field(default_factory=dict)
+    overrides: RuntimeOverrides | None = None
 
 
 class Control(Protocol):
     """The operations. Any thread may call them; each returns when it is done."""
 
     def reload(self, *, lift_rollback: bool = False) -> Reload:
-        """Read the dataset, region sets and rules again, and have all workers swap to them.
+        """Read the dataset and all that belongs to it again, and have all workers swap to it.
 
         Args:
             lift_rollback: take what a rollback holds back, too.

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.answer.age import Age, KeptSource
-from geolookup.answer.file_format import ExpiringOverride
+from geolookup.answer.file_format import ExpiringOverride, RuntimeOverrides
 from geolookup.service.admin.control import (
     Outcome,
     Reload,
@@ -83,6 +83,12 @@ def status_message(status: ServiceStatus) -> admin_v1.GetStatusResponse:
     for kept in status.kept_too_long:
         message.kept_too_long.add(name=kept.name, date=kept.date, keep_days=kept.keep_days)
     message.held_back.update(status.held_back)
+    if status.overrides is not None:
+        over = status.overrides
+        message.overrides.base_dataset, message.overrides.file = over.base, over.file
+        message.overrides.active, message.overrides.expired = over.active, over.expired
+        if over.until is not None:
+            message.overrides.until.CopyFrom(_timestamp(over.until))
     for worker in status.workers:
         message.workers.add(
             number=worker.number,
@@ -133,6 +139,7 @@ def status_of(message: admin_v1.GetStatusResponse) -> ServiceStatus:
             for one in message.expired_overrides
         ],
         held_back=dict(message.held_back),
+        overrides=_overrides(message.overrides) if message.HasField("overrides") else None,
         age=_age(message.age) if message.HasField("age") else None,
         kept_too_long=[
             KeptSource(one.name, one.date, one.keep_days) for one in message.kept_too_long
@@ -157,6 +164,16 @@ def _age(message: admin_v1.DatasetAge) -> Age:
         is_stale=message.is_stale,
         stale="undetermined" if message.withholds_verdicts else "warn",
         stale_sources=tuple(message.stale_sources),
+    )
+
+
+def _overrides(message: admin_v1.RuntimeOverrides) -> RuntimeOverrides:
+    return RuntimeOverrides(
+        message.base_dataset,
+        message.file,
+        message.active,
+        message.expired,
+        _time(message.until) if message.HasField("until") else None,
     )
 
 

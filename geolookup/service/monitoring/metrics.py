@@ -311,6 +311,7 @@ def _service(status: ServiceStatus) -> Iterator[Metric]:
         "1 while a rollback holds back what the files have, else 0.",
         value=bool(status.held_back),
     )
+    yield from _overrides(status)
     reloads = CounterMetricFamily(
         "geolookup_reloads", "Reloads and rollbacks, by outcome.", labels=("outcome",)
     )
@@ -330,6 +331,30 @@ def _service(status: ServiceStatus) -> Iterator[Metric]:
     if status.last_reload_time is not None:
         when.add_metric((), status.last_reload_time.timestamp())
     yield when
+
+
+def _overrides(status: ServiceStatus) -> Iterator[Metric]:
+    number = GaugeMetricFamily(
+        "geolookup_overrides",
+        "Overrides of the setting overrides, by whether they act or have expired.",
+        labels=("state",),
+    )
+    ends = GaugeMetricFamily(
+        "geolookup_overrides_next_expiry_timestamp_seconds",
+        "When the next override of the setting overrides expires; absent: none does.",
+    )
+    over = status.overrides
+    if over is not None:
+        number.add_metric(("active",), over.active)
+        number.add_metric(("expired",), over.expired)
+        if over.until is not None:
+            ends.add_metric((), over.until.timestamp())
+        yield InfoMetricFamily(
+            "geolookup_overrides_file",
+            "The file of overrides in service, and the dataset under it.",
+            {"file": over.file, "base_dataset": over.base},
+        )
+    yield from (number, ends)
 
 
 def _workers(status: ServiceStatus) -> Iterator[Metric]:

@@ -1,29 +1,43 @@
-"""Reads a dataset with its region sets and rules, seals it, checks it, and opens it."""
+"""Reads a dataset with what belongs to it, seals it, checks it, and opens it.
+
+Region sets, overrides and Envoy's rules belong to it. Overrides are laid over it here, once for
+all workers: they open the result as they would open the dataset.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from geolookup.answer import age as ages
 from geolookup.answer.claims import SUBDIVISION_SOURCES
 from geolookup.answer.dataset import EMBEDDED, Dataset
-from geolookup.answer.file_format import check_header, header_digest
+from geolookup.answer.file_format import Image, RuntimeOverrides, check_header, header_digest
 from geolookup.answer.region_sets import RegionSets
-from geolookup.errors import DatasetError, GeoLookupError, RegionSetError
+from geolookup.errors import DatasetError, GeoLookupError, RegionSetError, SourceError
 from geolookup.service.processes.rollback import Hold, Identity, RollbackFolder
-from geolookup.service.processes.sealed_memory import TRANSIENT_ERRORS, SealedCopy, seal_file
+from geolookup.service.processes.sealed_memory import (
+    TRANSIENT_ERRORS,
+    SealedCopy,
+    seal_file,
+    seal_pieces,
+)
 from geolookup.service.rpc.envoy_authz import RuleError, Rules
 from geolookup.service.settings import Settings
+
+if TYPE_CHECKING:
+    from geolookup.answer.overrides import Overrides
 
 _LARGEST: Final = 4 << 30
 """Bytes of a dataset. The whole internet in both families takes some 30 MiB."""
 _LARGEST_TEXT: Final = 16 << 20
-"""Bytes of a file of region sets, or of rules."""
+"""Bytes of a file of region sets, of overrides, or of rules."""
 _MAX_LISTED: Final = 5
 """Reasons in one error text. Thousands of canaries may fail at once."""
 
@@ -34,13 +48,17 @@ class TransientError(GeoLookupError):
 
 @dataclass(frozen=True, slots=True)
 class LoadedDataset:
-    """A dataset with its region sets and rules, ready for workers.
+    """A dataset with its region sets, overrides and rules, ready for workers.
 
     Attributes:
-        dataset: opened on the sealed copy, in this process.
-        file: the sealed copy of the dataset file.
+        dataset: opened on `file`, in this process.
+        file: what workers answer from: `base`, or that with overrides laid over it.
+        base: the sealed copy of the dataset file.
         region_sets: the sealed copy of the file of region sets, if there is one.
         rules: the sealed copy of the rules of Envoy's authorization, if there are any.
+        overrides_file: the sealed copy of the file of overrides, if there is one.
+        overrides: what stands in it.
+        runtime_overrides: which of them act, if there is such a file, whether any act or none.
         identity: digests of the parts that are used; equal only if every byte of all is.
         hold: what a rollback still holds back; the parts that it kept are among those above.
         signature: content of the dataset's signature file; empty: no key is set.
@@ -48,21 +66,33 @@ class LoadedDataset:
 
     dataset: Dataset
     file: SealedCopy
+    base: SealedCopy
     region_sets: SealedCopy | None
     rules: SealedCopy | None
+    overrides_file: SealedCopy | None
+    overrides: Overrides | None
+    runtime_overrides: RuntimeOverrides | None
     identity: Identity
     hold: Hold
     signature: bytes
 
     @property
-    def parts(self) -> tuple[SealedCopy, SealedCopy | None, SealedCopy | None]:
-        """The sealed copies, in the order of `identity`."""
-        return self.file, self.region_sets, self.rules
+    def parts(self) -> tuple[SealedCopy, SealedCopy | None, SealedCopy | None, SealedCopy | None]:
+        """The sealed copies of the files, in the order of `identity`."""
+        return self.base, self.region_sets, self.rules, self.overrides_file
+
+    @property
+    def until(self) -> float | None:
+        """The second since 1970 at which the next override expires; None: none does."""
+        until = None if self.runtime_overrides is None else self.runtime_overrides.until
+        return None if until is None else until.timestamp()
 
     def close(self) -> None:
         """Close the dataset and the copies. Workers that have opened them keep them."""
         self.dataset.close()
-        for sealed in (self.file, self.region_sets, self.rules):
+        if self.file is not self.base:
+            self.file.close()
+        for sealed in self.parts:
             if sealed is not None:
                 sealed.close()
 
@@ -79,14 +109,15 @@ def watched_files(settings: Settings) -> tuple[Path, ...]:
             from geolookup.answer.signature import SUFFIX  # noqa: PLC0415
 
             found.append(settings.dataset.with_name(settings.dataset.name + SUFFIX))
-    found += [path for path in (settings.region_sets, settings.authz_rules) if path is not None]
+    others = (settings.region_sets, settings.authz_rules, settings.overrides)
+    found += [path for path in others if path is not None]
     return tuple(found)
 
 
 def load(
     settings: Settings, before: LoadedDataset | None = None, hold: Hold | None = None
 ) -> LoadedDataset:
-    """Read the dataset, the region sets and the rules, seal them, and check the sealed copies.
+    """Read the files, seal them, check the sealed copies, and lay the overrides over the dataset.
 
     Args:
         settings: the files, the public keys, the canaries and the limits.
@@ -120,28 +151,31 @@ def _load(settings: Settings, name: str, before: LoadedDataset | None, hold: Hol
             _seal_dataset(name, undo),
             _seal_text(settings.region_sets, RegionSetError, undo),
             _seal_text(settings.authz_rules, RuleError, undo),
+            _seal_text(settings.overrides, SourceError, undo),
         ]
         sealed = tuple(parts)
         found = [_digest_of(part, number) for number, part in enumerate(parts)]
         for number, withdrawn in enumerate(hold.withdrawn):
             if withdrawn and withdrawn == found[number]:
                 parts[number] = _kept(settings, before, hold, number, undo)
-        file, region_sets, rules = parts
-        assert file is not None  # noqa: S101 - there is always a dataset
+        base, region_sets, rules, overrides_file = parts
+        assert base is not None  # noqa: S101 - there is always a dataset
+        digests = [_digest_of(part, number) for number, part in enumerate(parts)]
+        overrides = _read_overrides(overrides_file, digests[3], before)
+        file, over = _laid_over(base, overrides, ages.clock(), undo)
         dataset = open_sealed(file, region_sets, settings)
         undo.callback(dataset.close)
         # Opening a dataset skips the sections that only explanations need. A service checks
         # them, or damage there would stay hidden until a decision has to be explained.
         dataset.check_sections()
         open_rules(rules, dataset)
-        digests = [_digest_of(part, number) for number, part in enumerate(parts)]
         signature = b""
         if settings.public_key is not None:
-            if before is not None and file is not sealed[0]:
+            if before is not None and base is not sealed[0]:
                 # It was checked. The signature file is about the dataset that was withdrawn.
                 signature = before.signature
             else:
-                signature = _check_signature(file.name, dataset.id, settings.public_key)
+                signature = _check_signature(base.name, dataset.base, settings.public_key)
         if before is None or dataset.id != before.dataset.id:
             _check(settings, name, dataset, None if before is None else before.dataset)
         undo.pop_all()
@@ -153,12 +187,98 @@ def _load(settings: Settings, name: str, before: LoadedDataset | None, hold: Hol
     return LoadedDataset(
         dataset,
         file,
+        base,
         region_sets,
         rules,
-        (digests[0], digests[1], digests[2]),
+        overrides_file,
+        overrides,
+        over,
+        (digests[0], digests[1], digests[2], digests[3]),
         hold.after_load(found),
         signature,
     )
+
+
+def _read_overrides(
+    file: SealedCopy | None, digest: str, before: LoadedDataset | None
+) -> Overrides | None:
+    if file is None:
+        return None
+    if before is not None and before.overrides is not None and before.overrides.digest == digest:
+        return before.overrides  # reading many takes seconds
+    # Imported here, since a service without them starts sooner without.
+    from geolookup.answer.overrides import Overrides  # noqa: PLC0415
+
+    return Overrides.parse(bytes(file.map()), file.name)
+
+
+def _laid_over(
+    base: SealedCopy, overrides: Overrides | None, now: float, undo: contextlib.ExitStack
+) -> tuple[SealedCopy, RuntimeOverrides | None]:
+    """Return what workers answer from, and which overrides act in it."""
+    if overrides is None:
+        return base, None
+    from geolookup.answer.overlay import lay_over  # noqa: PLC0415 - as above
+
+    image = Image(memoryview(base.map()), base.name)
+    active, until = len(overrides.active(now)), overrides.until(now)
+    described = RuntimeOverrides(
+        base=image.id,
+        file=overrides.digest,
+        active=active,
+        expired=len(overrides.entries) - active,
+        until=None if until is None else datetime.fromtimestamp(until, UTC),
+    )
+    pieces = lay_over(image, overrides, now)
+    if pieces is None:
+        return base, described
+    file = seal_pieces(pieces, base.name)
+    undo.callback(file.close)
+    return file, described
+
+
+def renew(loaded: LoadedDataset, settings: Settings, now: float) -> LoadedDataset:
+    """Return a loaded dataset in which what has expired does not act, and all else is as it was.
+
+    Nothing is read but the sealed copies: whatever the files have now, overrides expire. Neither
+    are canaries and limits held against the result.
+
+    Args:
+        loaded: before; it stays as it is.
+        settings: as when it was loaded.
+        now: the second since 1970, UTC, that decides what has expired.
+
+    Raises:
+        TransientError: there is no memory or no descriptor for it now.
+    """
+    with contextlib.ExitStack() as undo:
+        try:
+            copies = [None if part is None else _duplicate(part, undo) for part in loaded.parts]
+            base, region_sets, rules, overrides_file = copies
+            assert base is not None  # noqa: S101 - there is always a dataset
+            file, over = _laid_over(base, loaded.overrides, now, undo)
+            dataset = open_sealed(file, region_sets, settings)
+        except OSError as error:
+            raise TransientError(f"{loaded.base.name}: {error.strerror}") from None
+        except MemoryError:
+            raise TransientError(f"{loaded.base.name}: no memory") from None
+        undo.pop_all()
+    return replace(
+        loaded,
+        dataset=dataset,
+        file=file,
+        base=base,
+        region_sets=region_sets,
+        rules=rules,
+        overrides_file=overrides_file,
+        runtime_overrides=over,
+    )
+
+
+def _duplicate(part: SealedCopy, undo: contextlib.ExitStack) -> SealedCopy:
+    copy = SealedCopy(os.dup(part.descriptor), part.name, part.size)
+    undo.callback(copy.close)
+    return copy
 
 
 def _seal_dataset(name: str, undo: contextlib.ExitStack) -> SealedCopy:
@@ -178,9 +298,7 @@ def _kept(
     if before is not None:
         used = before.parts[number]
         assert used is not None  # noqa: S101 - a part that is held back has one in its place
-        copy = SealedCopy(os.dup(used.descriptor), used.name, used.size)
-        undo.callback(copy.close)
-        return copy
+        return _duplicate(used, undo)
     path = RollbackFolder(settings).file(number, hold)
     if number == 0:
         kept = _seal_dataset(os.fspath(path), undo)

@@ -22,14 +22,14 @@ from geolookup.service.settings import Settings
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-PARTS: Final = ("dataset", "region_sets", "authz_rules")
+PARTS: Final = ("dataset", "region_sets", "authz_rules", "overrides")
 """The files that are loaded, by the names of their settings, in the order of an identity."""
 _STATE: Final = "rollback.json"
 _LARGEST_STATE: Final = 65_536
 
-Identity = tuple[str, str, str]
+Identity = tuple[str, str, str, str]
 """The digests of `PARTS`; empty: there is no such file."""
-NOTHING: Final = ("", "", "")
+NOTHING: Final = ("", "", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +169,17 @@ class RollbackFolder:
 
 
 def _identity(digests: object) -> Identity:
-    """Return three digests.
+    """Return the digests of `PARTS`.
 
     Raises:
         TypeError: these are none.
-        ValueError: these are no digests, or not three.
+        ValueError: these are no digests, or not as many.
     """
     if not isinstance(digests, list):
         raise TypeError("digests")
-    first, second, third = digests
+    # A service of before knew no overrides.
+    first, second, third, fourth = digests if len(digests) != 3 else [*digests, ""]
     for digest in digests:
         if digest and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):
             raise ValueError("a digest")
-    return first, second, third
+    return first, second, third, fourth

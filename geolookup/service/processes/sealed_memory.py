@@ -13,13 +13,16 @@ import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from geolookup import machine
 from geolookup.errors import DatasetError
 from geolookup.service import log
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 CHECKED: Final = 4_096
 _PIECE: Final = 1 << 20
@@ -66,14 +69,33 @@ def seal(content: bytes, name: str) -> SealedCopy:
     Raises:
         OSError: there is no memory or no descriptor for it.
     """
+    return seal_pieces([content], name)
+
+
+def seal_pieces(pieces: Sequence[Buffer], name: str) -> SealedCopy:
+    """Return a sealed copy of bytes that lie in several pieces.
+
+    Raises:
+        OSError: there is no memory or no descriptor for it.
+    """
+    size = sum(memoryview(piece).nbytes for piece in pieces)
+    _check_memory(size)
     descriptor = _memory()
     try:
-        _write(descriptor, content)
+        for piece in pieces:
+            _write(descriptor, memoryview(piece).cast("B"))
         _close_for_writing(descriptor)
     except BaseException:
         os.close(descriptor)
         raise
-    return SealedCopy(descriptor, name, len(content))
+    return SealedCopy(descriptor, name, size)
+
+
+def _check_memory(size: int) -> None:
+    left = machine.memory_left()
+    if size > left:
+        # Copying would make the system end this process, or another.
+        raise OSError(errno.ENOMEM, f"it takes {size:,} bytes of memory, and {left:,.0f} are left")
 
 
 def make_shared_memory(size: int) -> int:
@@ -124,13 +146,7 @@ def seal_file(
             raise DatasetError(f"{path}: larger than {largest:,} bytes")
         if check is not None:
             check(os.pread(descriptor, CHECKED, 0), status.st_size)
-        left = machine.memory_left()
-        if status.st_size > left:
-            # Copying would make the system end this process, or another.
-            raise OSError(
-                errno.ENOMEM,
-                f"it takes {status.st_size:,} bytes of memory, and {left:,.0f} are left",
-            )
+        _check_memory(status.st_size)
         memory = _memory()
         try:
             size = _copy(descriptor, memory, path, status.st_size)
@@ -151,7 +167,7 @@ def _copy(source: int, memory: int, path: str, expected: int) -> int:
     return size
 
 
-def _write(descriptor: int, content: bytes) -> None:
+def _write(descriptor: int, content: Buffer) -> None:
     rest = memoryview(content)
     try:
         while rest:

@@ -11,10 +11,12 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from geolookup.answer import age as ages
 from geolookup.answer.age import age_warning
 from geolookup.errors import GeoLookupError
 from geolookup.service import log
@@ -47,6 +49,10 @@ _OTHER_DESCRIPTORS: Final = 64
 """Open files of a worker beside its connections: listeners, datasets, the log, and some more."""
 _STALLED: Final = 5.0
 """Seconds without a turn of the event loop from which on the supervisor knows nothing."""
+_EXPIRY_INTERVAL: Final = 1.0
+"""Seconds between looks at the clock, which may be set, for overrides that expire."""
+_EXPIRY_LEAD: Final = 30.0
+"""Seconds before an override expires from which on the dataset without it is made."""
 _AGE_INTERVAL: Final = 60.0
 """Seconds between checks of the dataset's age."""
 
@@ -55,8 +61,8 @@ def serve(settings: Settings, *, unknown_variables: Sequence[str] = ()) -> None:
     """Serve until SIGTERM or SIGINT, then stop cleanly; a second signal stops at once.
 
     For the main thread of a process that does nothing else. SIGHUP reads the dataset,
-    the region sets and the certificates again. When all workers serve, this prints the
-    addresses, the dataset's id and build date, and the attributions that the sources'
+    the region sets, the overrides and the certificates again. When all workers serve, this
+    prints the addresses, the dataset's id and build date, and the attributions that the sources'
     licences require, each as ``name: value``. The log goes to stderr.
 
     Args:
@@ -67,6 +73,7 @@ def serve(settings: Settings, *, unknown_variables: Sequence[str] = ()) -> None:
     Raises:
         DatasetError: the dataset can't be opened, or is not signed as required.
         RegionSetError: the file of region sets is not valid.
+        SourceError: the file of overrides is not valid.
         ListenError: an address can't be listened on.
         SettingsError: a certificate can't be used.
         ServiceError: the workers can't be started.
@@ -153,6 +160,8 @@ class Supervisor:
         self._metrics: MetricsServer | None = None
         self._current: LoadedDataset | None = None
         self._previous: LoadedDataset | None = None
+        self._ahead: _Ahead | None = None
+        self._preparing = False
         self._hold = Hold()
         self._rollback_folder = RollbackFolder(settings)
         self._generation = 0
@@ -193,6 +202,7 @@ class Supervisor:
         self._stop_listeners(0)
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._workers.close()
+        self._forget_ahead()
         for loaded in (self._current, self._previous):
             if loaded is not None:
                 loaded.close()
@@ -272,6 +282,7 @@ class Supervisor:
             fields["metrics"] = str(self._metrics.address)
         log.event("ready", **fields)
         self._check_age()
+        self._check_expiry()
         for report in (
             log.CountReport("shed", self._shed),
             log.CountReport("denied", self._denied),
@@ -393,6 +404,7 @@ class Supervisor:
             age=None if current is None else current.dataset.age,
             kept_too_long=() if current is None else current.dataset.kept_too_long(),
             held_back=self._hold.held_back(),
+            overrides=None if current is None else current.runtime_overrides,
         )
 
     def drain(self) -> None:
@@ -461,7 +473,10 @@ class Supervisor:
             self._manager.notify(f"STATUS=Serving {reload.dataset}")
             self._reported_ages.clear()
             self._report_age()
-        change.future.set_result(reload)
+        self._end(change, reload)
+
+    def _end(self, change: _Change, result: Reload) -> None:
+        change.future.set_result(result)
         self._changing = None
         if self._waiting:
             self._change(self._waiting.popleft())
@@ -473,12 +488,7 @@ class Supervisor:
         def on_failed(error: BaseException) -> None:
             if isinstance(error, TransientError):
                 self._watch.mark_changed()
-            if isinstance(error, GeoLookupError):
-                reason = str(error)
-            else:
-                log.event("call_failed", "error", method="Reload", error=log.describe(error))
-                reason = "an internal error"
-            self._finish(change, self._refused(reason))
+            self._finish(change, self._refused(_reason(error, "Reload")))
 
         def on_loaded(found: LoadedDataset) -> None:
             if before is not None and found.identity == before.identity:
@@ -496,8 +506,18 @@ class Supervisor:
         if self._current is None or self._previous is None:
             self._finish(change, self._refused("there is no dataset to return to"))
         else:
-            hold = self._hold.after_rollback(self._current.identity, self._previous.identity)
-            self._swap(change, self._previous, hold, keep=True)
+            previous = self._previous
+            hold = self._hold.after_rollback(self._current.identity, previous.identity)
+            now = ages.clock()
+            if previous.until is None or now < previous.until:
+                self._swap(change, previous, hold, keep=True)
+                return
+            # Overrides in it have expired since.
+            self._run_in_background(
+                lambda: dataset_loading.renew(previous, self._settings, now),
+                lambda found: self._swap(change, found, hold, keep=False),
+                lambda error: self._finish(change, self._refused(_reason(error, "Rollback"))),
+            )
 
     def _finish_held(self, change: _Change, outcome: Outcome, hold: Hold) -> None:
         """Finish a change after which *hold* is held back; keep that for a restart first."""
@@ -572,6 +592,105 @@ class Supervisor:
     def _refused(self, reason: str) -> Reload:
         return self._outcome(Outcome.REFUSED, reason)
 
+    # --- overrides that expire
+
+    def _check_expiry(self) -> None:
+        if self._stopping:
+            return
+        wait = _EXPIRY_INTERVAL
+        current = self._current
+        if current is not None and current.until is not None:
+            left = current.until - ages.clock()
+            if left > 0:
+                wait = min(wait, left)
+                if left <= _EXPIRY_LEAD:
+                    self._prepare_expiry(current, current.until)
+            elif self._changing is None:
+                self._change(_Change(self._expire))
+        self._loop.call_later(wait, self._check_expiry)
+
+    def _prepare_expiry(self, current: LoadedDataset, until: float) -> None:
+        """Have ready what follows the dataset in service when its next override expires."""
+        if self._preparing or (self._ahead is not None and self._ahead.current is current):
+            return
+        self._forget_ahead()
+        self._preparing = True
+
+        def on_done(found: LoadedDataset) -> None:
+            self._preparing = False
+            if self._stopping or self._current is not current:
+                found.close()
+                return
+            self._generation += 1
+            self._ahead = _Ahead(current, found, self._generation)
+            # Workers open it now, and again at the time if they did not: that takes them long.
+            self._workers.load(self._generation, found, lambda _: None)
+
+        def on_failed(_: BaseException) -> None:
+            self._preparing = False  # it is tried again at the time, and then logged
+
+        self._run_in_background(
+            lambda: dataset_loading.renew(current, self._settings, until), on_done, on_failed
+        )
+
+    def _forget_ahead(self) -> None:
+        if self._ahead is not None:
+            self._workers.discard(self._ahead.generation)
+            self._ahead.found.close()
+            self._ahead = None
+
+    def _expire(self, change: _Change) -> None:
+        """Have all workers answer from a dataset in which what has expired does not act."""
+        current = self._current
+        assert current is not None  # noqa: S101 - it has overrides
+        ahead = self._ahead
+        if ahead is not None and ahead.current is current:
+            self._ahead = None
+            self._replace_expired(change, ahead.found, ahead.generation)
+            return
+        self._generation += 1
+        generation = self._generation
+        now = ages.clock()
+        self._run_in_background(
+            lambda: dataset_loading.renew(current, self._settings, now),
+            lambda found: self._replace_expired(change, found, generation),
+            lambda error: self._end_expiry(change, _reason(error, "Expiry")),
+        )
+
+    def _replace_expired(self, change: _Change, found: LoadedDataset, generation: int) -> None:
+        def on_loaded(broadcast: Broadcast) -> None:
+            if broadcast.problems or self._stopping:
+                self._workers.discard(generation)
+                found.close()
+                self._end_expiry(change, broadcast.problems[0] if broadcast.problems else "")
+                return
+            expired, self._current = self._current, found
+            self._workers.deploy(generation, found)
+            self._workers.swap(generation, lambda _: on_swapped(expired))
+
+        def on_swapped(expired: LoadedDataset | None) -> None:
+            assert expired is not None and found.runtime_overrides is not None  # noqa: S101, PT018
+            over = found.runtime_overrides
+            log.event(
+                "expiry",
+                dataset=found.dataset.id,
+                previous=expired.dataset.id,
+                reason=f"of the overrides {over.expired:,} have expired and {over.active:,} act",
+            )
+            # The dataset to which a rollback returns is the same as before.
+            expired.close()
+            self._manager.notify(f"STATUS=Serving {found.dataset.id}")
+            self._end_expiry(change, "")
+
+        self._workers.load(generation, found, on_loaded)
+
+    def _end_expiry(self, change: _Change, problem: str) -> None:
+        """Finish; after a problem it is tried again."""
+        if problem and self._current is not None:
+            log.event("expiry", "error", dataset=self._current.dataset.id, reason=problem)
+        if change is self._changing:
+            self._end(change, self._outcome(Outcome.UNCHANGED))
+
     # --- periodic checks
 
     def _check_files(self) -> None:
@@ -632,8 +751,31 @@ def _url(settings: Settings, address: ListenAddress) -> str:
     return str(address) if address.path else f"{scheme}://{address}"
 
 
+def _reason(error: BaseException, method: str) -> str:
+    """Return why something failed, and log what was not foreseen."""
+    if isinstance(error, GeoLookupError):
+        return str(error)
+    log.event("call_failed", "error", method=method, error=log.describe(error))
+    return "an internal error"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What follows the dataset in service when its next override expires.
+
+    Attributes:
+        current: the dataset in service.
+        found: what follows it.
+        generation: the number by which workers know that.
+    """
+
+    current: LoadedDataset
+    found: LoadedDataset
+    generation: int
+
+
 class _Change:
-    """A reload or a rollback, whose caller waits for the future."""
+    """A reload, a rollback or an expiry, whose caller waits for the future."""
 
     def __init__(self, begin: Callable[[_Change], None]) -> None:
         self.begin = begin

@@ -212,6 +212,8 @@ class _Worker:
             dataset = open_sealed(message.file, message.region_sets, self._settings)
             snapshot = Snapshot(dataset, open_rules(message.rules, dataset))
             self._loaded = _LoadedSnapshot(message.generation, snapshot)
+            if self._transport is not None:
+                self._transport.prepare(snapshot)
         except GeoLookupError as error:
             return str(error)
         except (OSError, MemoryError) as error:

@@ -238,6 +238,13 @@ class Settings:
         FilePath(),
         "TOML file with region sets of your own",
     )
+    overrides: Path | None = _setting(
+        None,
+        _DATA,
+        FilePath(),
+        "TOML file of ranges whose codes win over all that the dataset says, until they expire; see"
+        " docs/overrides.md",
+    )
     public_key: Path | None = _setting(
         None,
         _DATA,
@@ -308,7 +315,8 @@ class Settings:
         _DATA,
         # Less than 0.1 s would find writers at work rather than files that changed.
         Seconds(0.1, _LONGEST, "they are read again only on a reload"),
-        "Time between checks of the files in use (dataset, region sets, rules, certificates)",
+        "Time between checks of the files in use (dataset, region sets, overrides, rules,"
+        " certificates)",
     )
 
     warn_age: int = _setting(

@@ -28,7 +28,7 @@ from servers import no_thread_starts
 from geolookup.admin.v1 import admin_pb2 as admin_v1
 from geolookup.admin.v1 import admin_pb2_grpc as admin_v1_grpc
 from geolookup.answer.age import Age, KeptSource
-from geolookup.answer.file_format import ExpiringOverride
+from geolookup.answer.file_format import ExpiringOverride, RuntimeOverrides
 from geolookup.client import tls_credentials
 from geolookup.errors import MissingExtraError, ServiceError, ServiceUnavailableError
 from geolookup.service import Settings, log
@@ -87,6 +87,7 @@ class MemoryControl:
             age=Age(90, 60, "undetermined", True, ("lite",)),
             kept_too_long=[KeptSource("lite", "2026-06-01", 30)],
             held_back={"dataset": OLD, "region_sets": NEW},
+            overrides=RuntimeOverrides(OLD, NEW, 2, 1, datetime(2026, 12, 1, tzinfo=UTC)),
         )
 
     def drain(self) -> None:

@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from geolookup import Dataset
 from geolookup.answer.claims import Status
+from geolookup.answer.file_format import RuntimeOverrides
 from geolookup.service import Settings
 from geolookup.service.admin.control import Outcome, Reload, ServiceStatus, WorkerStatus
 from geolookup.service.methods import Method
@@ -79,6 +80,7 @@ def a_status(dataset: Dataset) -> ServiceStatus:
         last_reload_time=STARTED,
         workers=[serving, waiting],
         reloads={Outcome.SWAPPED: 2, Outcome.REFUSED: 1},
+        overrides=RuntimeOverrides("b" * 64, "f" * 64, 2, 1, STARTED),
     )
 
 

@@ -244,12 +244,12 @@ def test_a_file_is_loaded(keep: Keep, path: Path) -> None:
     assert loaded.dataset.country("1.0.1.1") == "CN"
     assert loaded.file.size == len(IMAGE)
     assert loaded.region_sets is None
-    assert loaded.identity == (loaded.dataset.id, "", "")
+    assert loaded.identity == (loaded.dataset.id, "", "", "")
 
 
 def test_the_embedded_dataset_is_loaded(keep: Keep, dataset: Any) -> None:
     loaded = keep(load(Settings()))
-    assert loaded.identity == (dataset.id, "", "")
+    assert loaded.identity == (dataset.id, "", "", "")
 
 
 def overwrite(path: Path) -> None:

@@ -48,28 +48,43 @@ SET_TEXT = '[region_sets.ALPS]\ncodes = ["AT", "CH"]\nversion = "1"\nsource = "u
 # what is held back
 
 
-def held(*withdrawn: str, kept: tuple[str, str, str] = (A, "", "")) -> Hold:
-    first, second, third = (*withdrawn, "", "")[:3]
-    return Hold((first, second, third), kept)
+def held(*withdrawn: str, kept: tuple[str, str, str, str] = (A, "", "", "")) -> Hold:
+    first, second, third, fourth = (*withdrawn, "", "", "")[:4]
+    return Hold((first, second, third, fourth), kept)
 
 
 @pytest.mark.parametrize(
     ("before", "left", "returned_to", "expected"),
     [
-        (Hold(), (B, SETS, ""), (A, SETS, ""), held(B)),
-        (Hold(), (B, OTHER_SETS, ""), (A, SETS, ""), Hold((B, OTHER_SETS, ""), (A, SETS, ""))),
-        (Hold(), (A, OTHER_SETS, ""), (A, SETS, ""), Hold(("", OTHER_SETS, ""), ("", SETS, ""))),
+        (Hold(), (B, SETS, "", ""), (A, SETS, "", ""), held(B)),
+        (
+            Hold(),
+            (B, OTHER_SETS, "", ""),
+            (A, SETS, "", ""),
+            Hold((B, OTHER_SETS, "", ""), (A, SETS, "", "")),
+        ),
+        (
+            Hold(),
+            (A, OTHER_SETS, "", ""),
+            (A, SETS, "", ""),
+            Hold(("", OTHER_SETS, "", ""), ("", SETS, "", "")),
+        ),
         # Rolling back from a rollback lifts it.
-        (held(B), (A, SETS, ""), (B, SETS, ""), Hold()),
+        (held(B), (A, SETS, "", ""), (B, SETS, "", ""), Hold()),
         # Region sets are rolled back while a dataset is held back.
-        (held(B), (A, OTHER_SETS, ""), (A, SETS, ""), Hold((B, OTHER_SETS, ""), (A, SETS, ""))),
-        (held(B), (C, SETS, ""), (A, SETS, ""), held(C)),
+        (
+            held(B),
+            (A, OTHER_SETS, "", ""),
+            (A, SETS, "", ""),
+            Hold((B, OTHER_SETS, "", ""), (A, SETS, "", "")),
+        ),
+        (held(B), (C, SETS, "", ""), (A, SETS, "", ""), held(C)),
     ],
 )
 def test_rollback_withdraws_the_parts_that_differ(
     before: Hold,
-    left: tuple[str, str, str],
-    returned_to: tuple[str, str, str],
+    left: tuple[str, str, str, str],
+    returned_to: tuple[str, str, str, str],
     expected: Hold,
 ) -> None:
     assert before.after_rollback(left, returned_to) == expected
@@ -78,19 +93,19 @@ def test_rollback_withdraws_the_parts_that_differ(
 @pytest.mark.parametrize(
     ("found", "stays"),
     [
-        ((B, SETS, ""), True),
-        ((B, OTHER_SETS, ""), True),
-        ((A, SETS, ""), True),
-        ((C, SETS, ""), False),
+        ((B, SETS, "", ""), True),
+        ((B, OTHER_SETS, "", ""), True),
+        ((A, SETS, "", ""), True),
+        ((C, SETS, "", ""), False),
     ],
 )
-def test_hold_ends_with_a_third(found: tuple[str, str, str], stays: bool) -> None:
+def test_hold_ends_with_a_third(found: tuple[str, str, str, str], stays: bool) -> None:
     assert held(B).after_load(found) == (held(B) if stays else Hold())
 
 
 def test_parts_end_their_holds_alone() -> None:
-    both = Hold((B, OTHER_SETS, ""), (A, SETS, ""))
-    assert both.after_load((B, C, "")) == held(B)
+    both = Hold((B, OTHER_SETS, "", ""), (A, SETS, "", ""))
+    assert both.after_load((B, C, "", "")) == held(B)
     assert both.held_back() == {"dataset": B, "region_sets": OTHER_SETS}
     assert not Hold()
 
@@ -115,7 +130,7 @@ def test_withdrawn_dataset_is_not_used_and_no_descriptor_is_left(path: Path) -> 
     settings = Settings(dataset=path, region_sets=sets)
     before = set(os.listdir("/proc/self/fd"))
     with closing(load(settings)) as first:
-        hold = Hold((IDS[1], "", ""), (IDS[0], "", ""))
+        hold = Hold((IDS[1], "", "", ""), (IDS[0], "", "", ""))
         path.write_bytes(IMAGES[1])
         sets.write_text(SET_TEXT + "# a comment\n")
         with closing(load(settings, first, hold)) as again:
@@ -131,8 +146,8 @@ def test_withdrawn_dataset_is_not_used_and_no_descriptor_is_left(path: Path) -> 
 def test_hold_of_a_folder_is_used_at_the_start(path: Path) -> None:
     settings = Settings(dataset=path)
     folder = RollbackFolder(settings)
-    hold = Hold((IDS[1], "", ""), (IDS[0], "", ""))
-    folder.write(hold, [IMAGES[0], b"", b""], b"")
+    hold = Hold((IDS[1], "", "", ""), (IDS[0], "", "", ""))
+    folder.write(hold, [IMAGES[0], b"", b"", b""], b"")
     assert folder.path == path.with_name("served.geolookup.rollback")
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     path.write_bytes(IMAGES[1])
@@ -173,9 +188,11 @@ def test_damaged_state_is_an_error_that_names_it(path: Path, state: bytes) -> No
 def test_state_that_is_replaced_leaves_no_file_behind(path: Path) -> None:
     folder = RollbackFolder(Settings(dataset=path))
     assert folder.path is not None
-    folder.write(Hold((IDS[1], "", ""), (IDS[0], "", "")), [IMAGES[0], b"", b""], b"signed")
+    folder.write(
+        Hold((IDS[1], "", "", ""), (IDS[0], "", "", "")), [IMAGES[0], b"", b"", b""], b"signed"
+    )
     (folder.path / "note").touch()  # somebody else's
-    folder.write(Hold((IDS[2], "", ""), (IDS[1], "", "")), [IMAGES[1], b"", b""], b"")
+    folder.write(Hold((IDS[2], "", "", ""), (IDS[1], "", "", "")), [IMAGES[1], b"", b"", b""], b"")
     assert sorted(os.listdir(folder.path)) == [f"{IDS[1]}.dataset", "note", "rollback.json"]
 
 
@@ -190,14 +207,14 @@ def test_signature_of_what_is_kept_is_kept(path: Path, tmp_path: Path) -> None:
 
     settings = Settings(dataset=path, public_key=public)
     sign(IDS[0])
-    hold = Hold((IDS[1], "", ""), (IDS[0], "", ""))
+    hold = Hold((IDS[1], "", "", ""), (IDS[0], "", "", ""))
     folder = RollbackFolder(settings)
     with closing(load(settings)) as first:
         path.write_bytes(IMAGES[1])
         sign(IDS[1])
         with closing(load(settings, first, hold)) as again:
             assert again.dataset.id == IDS[0]
-            folder.write(hold, [again.file.map(), b"", b""], again.signature)
+            folder.write(hold, [again.file.map(), b"", b"", b""], again.signature)
     with closing(load(settings, hold=folder.read())) as restarted:
         assert restarted.dataset.id == IDS[0]
     Path(f"{folder.file(0, hold)}.sig").unlink()

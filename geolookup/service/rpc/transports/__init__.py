@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from geolookup.service.rpc.calls import Calls
+    from geolookup.service.rpc.handlers import Snapshot
     from geolookup.service.settings import ListenAddress, Settings
 
 
@@ -29,6 +30,14 @@ class Transport(Protocol):
 
     address: ListenAddress
     """The address that it listens on, with the actual port."""
+
+    def prepare(self, snapshot: Snapshot) -> None:
+        """Compute what answering from a snapshot needs, before it is the one in service.
+
+        Else the swap to it takes a tenth of a second, in which each worker answers from the one
+        before.
+        """
+        ...
 
     def health(self, serving: bool) -> None:
         """Answer health checks with SERVING, or NOT_SERVING."""

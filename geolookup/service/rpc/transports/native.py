@@ -105,6 +105,7 @@ class NativeTransport:
         self._stopped = threading.Event()
         self._over = threading.Event()
         self._given = threading.Lock()
+        self._prepared: tuple[Snapshot, bytes, bytes] | None = None
         self._set_snapshot(calls.snapshot)
         certificates = self._set_certificates()
         self.address, self._path = self._listen(address, share_port)
@@ -163,31 +164,46 @@ class NativeTransport:
             self._server.listen(one.detach())
         return actual, address.path
 
-    def _set_snapshot(self, snapshot: Snapshot) -> None:
-        """Have calls that come from now on answered from it.
+    def prepare(self, snapshot: Snapshot) -> None:
+        """See `Transport.prepare`."""
+        self._prepared = snapshot, *_heads(snapshot)
+        self._compute_outcomes(snapshot)
 
-        What was asked before is prepared, so that no call waits for Python because the dataset
-        is new.
-        """
-        begin, heads = _heads(snapshot)
-        claims = snapshot.dataset.claims
-        table, results = snapshot.dataset.core
-        counters = self._calls.counters
+    def _compute_outcomes(self, snapshot: Snapshot) -> list[_Known]:
+        """Return the outcomes of all region sets that were asked for; the dataset keeps them."""
         with self._knowing:
-            region_sets, routes = list(self._region_sets), dict(self._routes)
-        authorization = None
-        # Chains of proxies are Python's to read.
-        if Method.AUTHORIZATION_CHECK in self._calls.unary and not self._settings.authz_trusted:
-            authorization = _authorization(snapshot, counters, routes, self._settings)
+            region_sets = list(self._region_sets)
         # A dataset's first outcomes take many times as long as those after them.
         for region_set in islice(snapshot.dataset.region_sets, 1):
             snapshot.dataset.outcome_column(region_set)
         perspectives = []
         for name, policy, networks in region_sets:
             with contextlib.suppress(RegionSetError):  # one that the new dataset does not have
-                known = _perspective(snapshot, name, policy, networks, counters)
+                known = _perspective(snapshot, name, policy, networks, self._calls.counters)
                 if known is not None:
                     perspectives.append(known)
+        return perspectives
+
+    def _set_snapshot(self, snapshot: Snapshot) -> None:
+        """Have calls that come from now on answered from it.
+
+        What was asked before is prepared, so that no call waits for Python because the dataset
+        is new.
+        """
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or prepared[0] is not snapshot:
+            prepared = snapshot, *_heads(snapshot)
+        _, begin, heads = prepared
+        claims = snapshot.dataset.claims
+        table, results = snapshot.dataset.core
+        counters = self._calls.counters
+        with self._knowing:
+            routes = dict(self._routes)
+        authorization = None
+        # Chains of proxies are Python's to read.
+        if Method.AUTHORIZATION_CHECK in self._calls.unary and not self._settings.authz_trusted:
+            authorization = _authorization(snapshot, counters, routes, self._settings)
+        perspectives = self._compute_outcomes(snapshot)
         with self._given:
             self._server.set_snapshot(
                 snapshot,
@@ -541,9 +557,13 @@ def _note(known: dict[_Key, _Value], key: _Key, value: _Value, most: int) -> Non
         known.pop(next(iter(known)), None)
 
 
+_Known = tuple[bytes, int, int, bytes, bool]
+"""The arguments of `_http2.Job.learn`."""
+
+
 def _perspective(
     snapshot: Snapshot, region_set: str, policy: Policy, networks: int, counters: Counters
-) -> tuple[bytes, int, int, bytes, bool] | None:
+) -> _Known | None:
     """Return what `_http2.Job.learn` is given; None: the dataset has become too old just now.
 
     Raises:

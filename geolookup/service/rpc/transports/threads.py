@@ -38,6 +38,7 @@ from geolookup.service.rpc.transports.standard import parse
 if TYPE_CHECKING:
     import socket
 
+    from geolookup.service.rpc.handlers import Snapshot
     from geolookup.service.settings import ListenAddress, Settings
 
 _STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -90,6 +91,9 @@ class ThreadTransport:
         self._server.start()
         if private is not None:
             private.open()
+
+    def prepare(self, snapshot: Snapshot) -> None:
+        """See `Transport.prepare`: nothing, since it has nothing of a snapshot for itself."""
 
     def health(self, serving: bool) -> None:
         """See `Transport.health`."""
