@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geolookup.answer.dataset import open as open_dataset
+from geolookup.cli.amounts import JSON_UNITS, UNIT_NAMES, amount, size
 from geolookup.cli.options import (
     complete_region_set,
     json_option,
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from geolookup.review.agreement import Agreement, Amount, Region
 
 _REGION_SETS = ("CN", "HK", "MO", "TW", "DE", "US", "EU", "EEA")
-
-# IPv6 addresses are too many to read; a /48 is the usual size of a site.
-_UNITS = {4: (1, "ADDRESSES"), 6: (1 << 80, "/48S")}
-_JSON_UNITS = {4: "address", 6: "/48"}
 
 
 @click.command(name="agreement", short_help="Measure how far the sources agree.")
@@ -86,24 +83,24 @@ def show_agreement(
 
 
 def _tables(measured: Agreement) -> str:
-    _, unit = _UNITS[measured.family]
+    unit = UNIT_NAMES[measured.family].upper()
     routable = measured.routable
 
-    def amount(what: Amount) -> str:
+    def shown(what: Amount) -> str:
         return _shown(measured, what)
 
     statuses = [["STATUS", unit, "SHARE", "INTERVALS", "SHARE"]]
     statuses += [
         [
             status.name,
-            amount(part),
+            shown(part),
             share(part.addresses, routable.addresses),
             f"{part.intervals:,}",
             share(part.intervals, routable.intervals),
         ]
         for status, part in measured.statuses.items()
     ]
-    statuses.append(["routable", amount(routable), "", f"{routable.intervals:,}", ""])
+    statuses.append(["routable", shown(routable), "", f"{routable.intervals:,}", ""])
     regions = [
         ["REGION SET", "ALL AGREE", "SPLIT", "UNCONFIRMED", f"AGREE ({unit})", "(INTERVALS)"]
     ]
@@ -113,14 +110,14 @@ def _tables(measured: Agreement) -> str:
         regions.append(
             [
                 printable(region.name),
-                *map(amount, (region.agreed, region.split, region.unconfirmed)),
+                *map(shown, (region.agreed, region.split, region.unconfirmed)),
                 share(region.agreed.addresses, known.addresses),
                 share(region.agreed.intervals, known.intervals),
             ]
         )
         policies += _policies(measured, region)
     blocks = [
-        f"IPv{measured.family}, in {'addresses' if measured.family == 4 else '/48s'}",
+        f"IPv{measured.family}, in {UNIT_NAMES[measured.family]}",
         table(statuses, right=(1, 2, 3, 4)),
         _pairs(measured),
         table(regions, right=range(1, 6)),
@@ -132,7 +129,7 @@ def _tables(measured: Agreement) -> str:
 def _pairs(measured: Agreement) -> str:
     if measured.pairs is None:
         return "The dataset does not tell which source said what: it was compiled without evidence."
-    _, unit = _UNITS[measured.family]
+    unit = UNIT_NAMES[measured.family].upper()
     rows = [["SOURCES", "", "BOTH SPEAK", "SAME COUNTRY", f"AGREE ({unit})", "(INTERVALS)"]]
     rows += [
         [
@@ -169,39 +166,35 @@ def _policies(measured: Agreement, region: Region) -> list[list[str]]:
     return rows
 
 
-def _shown(measured: Agreement, amount: Amount) -> str:
-    size, _ = _UNITS[measured.family]
-    return f"{round(amount.addresses / size):,}"
+def _shown(measured: Agreement, what: Amount) -> str:
+    return amount(measured.family, what.addresses)
 
 
 def _record(measured: Agreement) -> dict[str, Any]:
-    size, _ = _UNITS[measured.family]
-
-    def amount(what: Amount) -> dict[str, float]:
-        count = what.addresses if size == 1 else what.addresses / size
-        return {"size": count, "intervals": what.intervals}
+    def record(what: Amount) -> dict[str, float]:
+        return {"size": size(measured.family, what.addresses), "intervals": what.intervals}
 
     pairs = measured.pairs
     return {
-        "unit": _JSON_UNITS[measured.family],
-        "routable": amount(measured.routable),
-        "statuses": {status.name: amount(part) for status, part in measured.statuses.items()},
+        "unit": JSON_UNITS[measured.family],
+        "routable": record(measured.routable),
+        "statuses": {status.name: record(part) for status, part in measured.statuses.items()},
         "pairs": None
         if pairs is None
         else [
-            {"sources": list(pair.sources), "both": amount(pair.both), "same": amount(pair.same)}
+            {"sources": list(pair.sources), "both": record(pair.both), "same": record(pair.same)}
             for pair in pairs
         ],
         "region_sets": [
             {
                 "name": region.name,
-                "agreed": amount(region.agreed),
-                "split": amount(region.split),
-                "unconfirmed": amount(region.unconfirmed),
+                "agreed": record(region.agreed),
+                "split": record(region.split),
+                "unconfirmed": record(region.unconfirmed),
                 "policies": {
                     policy.name: {
-                        **{verdict.name: amount(part) for verdict, part in verdicts.items()},
-                        "claimed_and_undetermined": amount(region.open[policy]),
+                        **{verdict.name: record(part) for verdict, part in verdicts.items()},
+                        "claimed_and_undetermined": record(region.open[policy]),
                     }
                     for policy, verdicts in region.verdicts.items()
                 },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -18,12 +19,12 @@ from geolookup.answer.dataset import open as open_dataset
 from geolookup.cli.amounts import JSON_UNITS, UNIT_NAMES, amount, size
 from geolookup.cli.answering import Answered
 from geolookup.cli.options import (
-    complete_region_set,
     json_option,
     public_key_option,
     read_covering,
     read_part,
-    region_set_name,
+    region_set_option,
+    region_sets_option,
 )
 from geolookup.cli.output import Progress, per_cent, printable, share, table
 from geolookup.cli.participants import classify_people, read_participants
@@ -60,15 +61,7 @@ _FLOWS: Final = 3
 @click.command(name="impact", short_help="Say who would change sides, before anything acts.")
 @click.argument("old", required=False, metavar="[OLD]")
 @click.argument("new", required=False, metavar="[NEW]")
-@click.option(
-    "-r",
-    "--region-set",
-    metavar="SET",
-    required=True,
-    callback=region_set_name,
-    shell_complete=complete_region_set,
-    help="The region set whose sides are asked about, such as EEA-NO.",
-)
+@region_set_option("The region set whose sides are asked about, such as EEA-NO.", required=True)
 @click.option(
     "-p",
     "--policy",
@@ -77,7 +70,10 @@ _FLOWS: Final = 3
     show_default=True,
     help="How the sources' claims decide.",
 )
-@click.option("--region-sets", type=_FILE, metavar="FILE", help="TOML file with region sets.")
+@region_sets_option
+@click.option(
+    "--overrides", type=_FILE, metavar="FILE", help="TOML file with overrides, which win."
+)
 @click.option(
     "--covering",
     metavar="KINDS",
@@ -93,16 +89,13 @@ _FLOWS: Final = 3
     metavar="N",
     help="Independent sources that must tell in which part of a country an address is.",
 )
-@click.option(
-    "--new-region-set",
-    metavar="SET",
-    callback=region_set_name,
-    shell_complete=complete_region_set,
-    help="This region set in place of --region-set.",
-)
+@region_set_option("This region set in place of --region-set.", "--new-region-set")
 @click.option("--new-policy", type=_POLICIES, help="This policy in place of --policy.")
 @click.option(
     "--new-region-sets", type=_FILE, metavar="FILE", help="This file in place of --region-sets."
+)
+@click.option(
+    "--new-overrides", type=_FILE, metavar="FILE", help="This file in place of --overrides."
 )
 @click.option(
     "--new-covering",
@@ -175,6 +168,7 @@ def show_impact(
       geolookup impact countries.geolookup new.geolookup --region-set CN
       geolookup impact --region-set CN --new-policy majority
       geolookup impact --region-set EEA --new-region-set EEA-NO --roster joins.csv
+      geolookup impact --region-set CN --new-overrides overrides.toml
       geolookup impact new.geolookup --region-set CN --new-covering none --plot impact.png
 
     With --json: before, after, ipv4, ipv6, roster (null without), exceeded.
@@ -193,8 +187,12 @@ def show_impact(
         )
     image_format = None
     if plot is not None:
-        files = (old, new, roster, settings["region_sets"], changes.get("region_sets"))
-        image_format = picture_format(plot, "--plot", files)
+        files = [
+            options.get(name)
+            for name in ("region_sets", "overrides")
+            for options in (settings, changes)
+        ]
+        image_format = picture_format(plot, "--plot", [old, new, roster, *files])
     # Only this command needs it.
     from geolookup.review.impact import assess  # noqa: PLC0415
 
@@ -261,6 +259,7 @@ def _opened(
     region_set: str,
     policy: str,
     region_sets: str | None,
+    overrides: str | None,
     covering: tuple[Network, ...] | None,
     subdivision_sources: int,
 ) -> Basis:
@@ -273,7 +272,14 @@ def _opened(
         covering=covering,
         subdivision_sources=subdivision_sources,
     )
-    return Basis(opened.enter_context(dataset), region_set, Policy[policy.upper()])
+    opened.enter_context(dataset)
+    if overrides is not None:
+        from geolookup.answer.overrides import Overrides  # noqa: PLC0415
+
+        # As of one moment: none expires in the middle.
+        dataset = dataset.with_overrides(Overrides.load(overrides), time.time())
+        opened.enter_context(dataset)
+    return Basis(dataset, region_set, Policy[policy.upper()])
 
 
 def _check_changes(dataset: Dataset, changes: Mapping[str, Any]) -> None:
@@ -495,6 +501,7 @@ def _basis_record(one: Basis) -> dict[str, Any]:
         "built": dataset.built.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "region_set": one.region_set,
         "policy": one.policy.name,
+        "overrides": None if dataset.runtime_overrides is None else dataset.runtime_overrides.file,
         "covering": [kind.name for kind in dataset.covering] if dataset.network_lists else [],
         "subdivision_sources": dataset.subdivision_sources,
     }

@@ -66,12 +66,14 @@ def region_sets_option(function: _Function) -> _Function:
     )(function)
 
 
-def region_set_option(help_text: str) -> Callable[[_Function], _Function]:
-    """Return what adds --region-set, with what it does there."""
+def region_set_option(
+    help_text: str, *names: str, required: bool = False
+) -> Callable[[_Function], _Function]:
+    """Return what adds --region-set, or an option of other names, with what it does there."""
     return click.option(
-        "-r",
-        "--region-set",
+        *(names or ("-r", "--region-set")),
         metavar="SET",
+        required=required,
         callback=region_set_name,
         shell_complete=complete_region_set,
         help=help_text,

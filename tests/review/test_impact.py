@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import random
@@ -381,6 +382,7 @@ def test_json_has_the_whole_impact(run: Run, files: tuple[str, str]) -> None:
             "built": "2026-06-17T00:00:00Z",
             "region_set": "CN",
             "policy": "UNANIMOUS",
+            "overrides": None,
             "covering": [],
             "subdivision_sources": 2,
         }
@@ -429,6 +431,24 @@ def test_own_region_sets_of_either_side_are_read(
     ended = run(old, "-r", "OURS", "--region-sets", sets[0], "--new-region-sets", sets[1])
     assert ["INSIDE", "OUTSIDE", "16,777,216"] in [row[:3] for row in rows(ended.out)]
     assert ended.code == 0
+
+
+def test_overrides_of_a_file_are_tried(run: Run, files: tuple[str, str], tmp_path: Path) -> None:
+    """Of two overrides one has expired."""
+    overrides = tmp_path / "overrides.toml"
+    overrides.write_text(
+        '[[override]]\nprefix = "2.1.0.0/16"\ncode = "CN"\n'
+        '[[override]]\nprefix = "2.2.0.0/16"\ncode = "CN"\nexpires = 2020-01-01\n'
+    )
+    ended = run(files[0], "-r", "CN", "--new-overrides", overrides, "--json")
+    found = json.loads(ended.out)
+    assert ended.code == 0
+    assert found["ipv4"]["changed"] == {"size": 1 << 16, "prefixes": 1}
+    assert found["ipv4"]["verdicts"]["OUTSIDE"]["INSIDE"] == 1 << 16
+    digest = hashlib.sha256(overrides.read_bytes()).hexdigest()
+    assert [found[side]["overrides"] for side in ("before", "after")] == [None, digest]
+    both = run(files[0], files[1], "-r", "CN", "--overrides", overrides, "--json")
+    assert json.loads(both.out)["ipv4"]["changed"]["size"] == (1 << 24) - (1 << 16)
 
 
 ROSTERS = {
@@ -526,6 +546,7 @@ def test_limit_is_exceeded_above_its_value_only(
         (("FILE", "FILE", "-r", "CN", "--max-change", "5"), "--max-change"),
         (("FILE", "FILE", "-r", "CN", "--plot", "out.jpeg"), "--plot"),
         (("FILE", "FILE", "-r", "CN", "--plot", "FILE"), "--plot"),
+        (("FILE", "-r", "CN", "--new-overrides", "missing.toml"), "--new-overrides"),
     ],
 )
 def test_wrong_use_is_refused(
