@@ -267,7 +267,13 @@ class Prosody:
             (self.folder / name).mkdir()
         for name in MEASURES.values():
             (self.folder / name).write_text('{"measures": []}')
-        sample = (EXAMPLE / "prosody.cfg.lua").read_text()
+        # An option that is set twice is an error in a file of a long name, and else a warning.
+        sample = re.sub(
+            r"^\s*(plugin_paths|geolookup_(url|timeout|interval|records|exempt)) = .*\n",
+            "",
+            (EXAMPLE / "prosody.cfg.lua").read_text(),
+            flags=re.M,
+        )
         config = self.folder / "prosody.cfg.lua"
         config.write_text(sample + SETTINGS.format(
             modules=self._root / "usr/lib/prosody/modules", example=EXAMPLE, folder=self.folder,
@@ -286,6 +292,14 @@ class Prosody:
             stderr=asyncio.subprocess.STDOUT, limit=1 << 20,
         )  # fmt: skip
         self._reading = asyncio.create_task(self._read())
+        ready = asyncio.create_task(self._listens())
+        # What it prints ends when it does.
+        await asyncio.wait({ready, self._reading}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            pytest.fail("Prosody did not start:\n" + "\n".join(self.log.items))
+        await ready
+
+    async def _listens(self) -> None:
         for service in ("c2s", "component", "http"):
             await self.log.find(re.compile(f".*Activated service '{service}'").match)
         self.ports = self._ports()
