@@ -736,13 +736,15 @@ def test_damaged_request_with_the_named_header_gets_what_python_says(
     else:
         body[at] = data.draw(st.integers(0, 255))
     try:
-        said = envoy_authz.check(dataset, bytes(body), Rules([DENY]), whose=CheckAddress(HEADER))
+        expected = envoy_authz.check(
+            dataset, bytes(body), Rules([DENY]), whose=CheckAddress(HEADER)
+        )
     except RequestError:
         with pytest.raises(RequestError):
             asked_for["header"](dataset, bytes(body), DENY)
     else:
         found = asked_for["header"](dataset, bytes(body), DENY)
-        assert found == external_auth_pb2.CheckResponse.FromString(said)
+        assert found == external_auth_pb2.CheckResponse.FromString(expected)
 
 
 @needs_native
