@@ -760,6 +760,11 @@ class Dataset(metaclass=_Listed):
         """The overrides of a file that act; None: there are none, or all have expired."""
         return self._runtime_overrides
 
+    @property
+    def expires(self) -> bool:
+        """Whether it becomes another dataset while it is open, because overrides in it expire."""
+        return False
+
     def expired_overrides(self, today: date | None = None) -> tuple[ExpiringOverride, ...]:
         """Return those of `expiring_overrides` that still decide and no longer should.
 
@@ -1037,6 +1042,11 @@ class _ExpiringDataset(Dataset):
                 dataset, until = self.__dict__["_laid_over"]()
                 self._set(_now=(dataset, until))
         return cast("Dataset", dataset)
+
+    @property
+    def expires(self) -> bool:
+        """See `Dataset.expires`."""
+        return self.__dict__["_now"][1] is not None
 
     def __enter__(self) -> Self:
         self.current().__enter__()

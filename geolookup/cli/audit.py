@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -16,6 +16,7 @@ import click
 from geolookup.answer.claims import SUBDIVISION_SOURCES, Policy, Reason, Status, Verdict
 from geolookup.answer.dataset import open as open_dataset
 from geolookup.answer.decision_record import RecordError, from_mapping, scan
+from geolookup.answer.overrides import Overrides
 from geolookup.answer.region_sets import RegionSet
 from geolookup.cli.options import dataset_options, json_option, stale_of
 from geolookup.cli.output import printable
@@ -131,9 +132,11 @@ def audit_records(
     time        after its dataset was built, and not in the future
     region set  stands for the codes that it says
     dataset     the one of --dataset made it; without, the embedded one if it did
+    overrides   with --overrides: they acted, laid over that dataset
     roster      with --roster: the decision comes out the same again
 
-    Operators' own region sets need --region-sets. Nothing is sent anywhere.
+    Operators' own region sets need --region-sets, and a dataset with overrides of a file laid
+    over it needs that file as it was, with --overrides. Nothing is sent anywhere.
 
     \b
     Examples:
@@ -165,7 +168,9 @@ def audit_records(
     # How old it is today says nothing about the day of a decision.
     with open_with(stale="warn") as dataset:
         named = answerer["dataset"] is not None
-        audit = _Audit(dataset, named, roster, column, participant, withholds_from)
+        path = answerer["overrides"]
+        overrides = None if path is None else Overrides.load(path)
+        audit = _Audit(dataset, named, roster, column, participant, withholds_from, overrides)
         audited = [_AuditedRecord(place, list(audit.checks(values))) for place, values in found]
     if as_json:
         click.echo(json.dumps([_plain(one) for one in audited]))
@@ -188,6 +193,7 @@ class _Audit:
         column: of a CSV roster.
         participant: column that names the roster's participants; None: it has addresses alone.
         withholds_from: see `Dataset.withholds_from`.
+        overrides: of a file that may have acted; None: none was named.
     """
 
     dataset: Dataset
@@ -196,6 +202,7 @@ class _Audit:
     column: str | None
     participant: str | None
     withholds_from: int | None
+    overrides: Overrides | None = None
 
     def checks(self, values: object) -> Iterator[_Check]:
         try:
@@ -206,9 +213,52 @@ class _Audit:
         yield _Check("record", _Outcome.HOLDS)
         yield _time_check(record)
         yield self._region_set_check(record)
+        if record.overrides:
+            yield self._base_check(record)
+            found = self._laid_over(record)
+            yield found if isinstance(found, _Check) else _Check("overrides", _Outcome.HOLDS)
+            if self.roster is None:
+                return
+            if isinstance(found, _Check):
+                why = "needs the record's dataset and overrides"
+                yield _Check("roster", _Outcome.NOT_CHECKED, why)
+            else:
+                with found:
+                    yield replace(self, dataset=found)._roster_check(record)
+            return
         yield self._dataset_check(record)
         if self.roster is not None:
             yield self._roster_check(record)
+
+    def _base_check(self, record: DecisionRecord) -> _Check:
+        """Check the dataset under the overrides; `_laid_over` checks what they make of it."""
+        return self._dataset_check(replace(record, dataset=record.base_dataset))
+
+    def _laid_over(self, record: DecisionRecord) -> Dataset | _Check:
+        """Return the dataset that made a record, with the overrides that acted, or why not."""
+        name = "overrides"
+        if self.overrides is None:
+            why = f"those of file {record.overrides} acted; name it, as it was, with --overrides"
+            return _Check(name, _Outcome.NOT_CHECKED, why, asked=self.roster is not None)
+        if self.overrides.digest != record.overrides:
+            why = f"those of another file acted: {record.overrides}"
+            return _Check(name, _Outcome.FAILS, why)
+        if self.dataset.id != record.base_dataset:
+            return _Check(name, _Outcome.NOT_CHECKED, "needs the dataset that they were laid over")
+        # A call is answered as of when it began, and its record is of when it ended: so what
+        # acted may have expired just before.
+        time = record.time.timestamp()
+        moments = [time, time + 1]
+        expired = self.overrides.since(time)
+        if expired is not None and time - expired < _SKEW.total_seconds():
+            moments.append(expired - 1)
+        for moment in moments:
+            dataset = self.dataset.with_overrides(self.overrides, moment)
+            if dataset.id == record.dataset:
+                return dataset
+            dataset.close()
+        why = "at the record's time they make another dataset of the one that they were laid over"
+        return _Check(name, _Outcome.FAILS, why)
 
     def _region_set_check(self, record: DecisionRecord) -> _Check:
         name = "region set"

@@ -127,6 +127,8 @@ def _lines(address: str, why: Explanation) -> Iterator[str]:
         comment = f": {printable(why.override.comment)}" if why.override.comment else ""
         decided = f"{why.override.country}{comment}{until}"
         rows.append(["override", f"{decided} ({_range(why.override.first, why.override.last)})"])
+        if why.override.file:
+            rows.append(["overrides", f"number {why.override.number} of file {why.override.file}"])
     if why.special_purpose is not None:
         entry = why.special_purpose
         rows.append(["registry", f"{entry.prefix} {entry.name} {entry.rfc}"])

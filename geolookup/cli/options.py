@@ -124,7 +124,7 @@ def read_covering(
 
 
 def dataset_options(function: _Function) -> _Function:
-    """Add --dataset, --region-sets and --public-key: what this process answers from."""
+    """Add --dataset, --region-sets, --overrides and others: what this process answers from."""
     # That the dataset is missing is for open() to say: exit code 3.
     dataset = click.option(
         "--dataset", metavar="FILE", help="Answer from this dataset, not from the embedded one."
@@ -149,7 +149,16 @@ def dataset_options(function: _Function) -> _Function:
         help="Kinds of networks that hide where their users are, by commas, or none; by default"
         " as the dataset's manifest says.",
     )
-    options = (dataset, region_sets_option, public_key_option, max_age, subdivision_sources)
+    overrides = click.option(
+        "--overrides",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="TOML file of ranges whose codes win over all that the dataset says.",
+    )
+    options = (
+        *(dataset, region_sets_option, overrides, public_key_option, max_age),
+        subdivision_sources,
+    )
     function = covering(function)
     for option in reversed(options):
         function = option(function)
@@ -217,6 +226,7 @@ def open_answerer(
     *,
     dataset: str | None,
     region_sets: str | None,
+    overrides: str | None,
     public_key: str | None,
     max_age: int | None,
     subdivision_sources: int | None,
@@ -237,15 +247,16 @@ def open_answerer(
             stale=stale_of(max_age),
             subdivision_sources=subdivision_sources or SUBDIVISION_SOURCES,
             covering=covering,
+            overrides=overrides,
         ) as opened:
             warn_of_age(opened)
             yield opened
         return
-    own = (dataset, region_sets, public_key, max_age, subdivision_sources, covering)
+    own = (dataset, region_sets, overrides, public_key, max_age, subdivision_sources, covering)
     if any(option is not None for option in own):
         raise click.UsageError(
-            "--server answers from its own --dataset and --region-sets, and checks its own"
-            " --public-key, --max-age, --subdivision-sources and --covering"
+            "--server answers from its own --dataset, --region-sets and --overrides, and checks its"
+            " own --public-key, --max-age, --subdivision-sources and --covering"
         )
     with connect(connection, default_timeout) as client:
         yield client

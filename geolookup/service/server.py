@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from geolookup.errors import ServiceError
 from geolookup.service import log
 
 log.silence_grpc()  # before gRPC is loaded
@@ -39,11 +40,17 @@ class Server:
         counters: of its calls.
 
     Raises:
+        ServiceError: overrides of a file that were laid over the dataset expire.
         ListenError: the address can't be listened on.
         SettingsError: the TLS certificate can't be used, or gRPC can't keep a limit.
     """
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
+        if dataset.expires:
+            raise ServiceError(
+                "overrides of the dataset expire, and this server would answer by them all the"
+                " same; give them to 'geolookup serve --overrides'"
+            )
         self.counters = Counters()
         self._tracer = tracer(settings)
         self._calls = Calls(settings, self.counters, Snapshot(dataset), self._tracer)
