@@ -146,6 +146,27 @@ cdef class Meter:
         gl_store(&self.m.certificate_stale, 0 if taken else 1)
         gl_store(&self.m.certificate_end, not_after if not_after > 0 else 0)
 
+    def handshake_failure(self, unsigned int reason, /):
+        """Count a TLS handshake that failed."""
+        _check(reason, GL_HANDSHAKE_REASONS, "reason")
+        gl_add(&self.m.counters.handshake_failures[reason], 1)
+
+    def connection(self, bint begins, /):
+        """Count a connection that was accepted, or that has ended."""
+        if begins:
+            gl_add(&self.m.connections, 1)
+            gl_add(&self.m.counters.connections_made, 1)
+        else:
+            gl_add(&self.m.connections, <uint64_t>-1)
+
+    def connection_closed(self, bint uncalled, /):
+        """Count a connection that was closed for want of room."""
+        gl_add(&self.m.counters.connections_closed[1 if uncalled else 0], 1)
+
+    def transfer_timeout(self):
+        """Count a call that took too long to come, or to be taken."""
+        gl_add(&self.m.counters.transfer_timeouts, 1)
+
     def log_dropped(self):
         """Count a line of the log that was dropped."""
         gl_add(&self.m.counters.log_dropped, 1)

@@ -1060,8 +1060,11 @@ static inline int gl_charge(gl_call *call, uint64_t bytes)
     gl_server *s = call->connection->server;
     uint64_t charge = 2 * bytes;
 
-    while (s->large > call->charged && s->large - call->charged + charge > s->settings.memory) {
+    for (;;) {
+        uint64_t others = gl_large(s) - call->charged;
         gl_call *last = call->receiving ? s->youngest : call;
+        if (others == 0 || others + charge <= s->settings.memory)
+            break;
         gl_shed_for_memory(last);
         if (last == call)
             return 0;
@@ -1090,7 +1093,7 @@ static inline int gl_begin_message(gl_call *call)
     call->have = 0;
     call->size = size;
     gl_recharge(s, &call->charged, 0); /* of the message before */
-    if (size > GL_LARGE && s->large > 0 && s->large + 2 * GL_LARGE > s->settings.memory) {
+    if (size > GL_LARGE && gl_large(s) > 0 && gl_large(s) + 2 * GL_LARGE > s->settings.memory) {
         gl_shed_for_memory(call); /* before any of it comes */
         return 0;
     }

@@ -70,7 +70,7 @@ static void gl_close(gl_connection *c)
     gl_end_uncalled(c);
     if (!c->private) {
         s->connection_count--;
-        gl_store(&s->meter->connections, s->connection_count);
+        gl_add(&s->meter->connections, UINT64_MAX); /* less one; those of HTTP/1.1 count, too */
     }
     if (s->paused) {
         s->paused = 0;
@@ -432,7 +432,7 @@ static void gl_add_connection(gl_server *s, int descriptor, int private)
     s->connections = c;
     if (!private) {
         s->connection_count++;
-        gl_store(&s->meter->connections, s->connection_count);
+        gl_add(&s->meter->connections, 1);
         gl_add(&s->meter->counters.connections_made, 1);
         gl_begin_uncalled(c);
     }

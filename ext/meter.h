@@ -265,12 +265,13 @@ static inline void gl_meter_absorb(gl_meter *m, const gl_meter *other)
     }
 }
 
-/* Notes the bytes that are under way. */
-static inline void gl_meter_set_memory(gl_meter *m, uint64_t bytes)
+/* Adds to the bytes that are under way; others add to them and take away, too. */
+static inline void gl_meter_add_memory(gl_meter *m, uint64_t bytes)
 {
-    gl_store(&m->memory, bytes);
-    if (bytes > gl_load(&m->memory_peak))
-        gl_store(&m->memory_peak, bytes);
+    uint64_t taken = __atomic_add_fetch(&m->memory, bytes, __ATOMIC_RELAXED);
+
+    if (taken > gl_load(&m->memory_peak))
+        gl_store(&m->memory_peak, taken);
 }
 
 /* Takes bytes of a budget, unless others have so many that it is exceeded; 0: they have. */

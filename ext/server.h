@@ -210,7 +210,6 @@ struct gl_server {
     unsigned spare_count;
     uint64_t now, next_deadline, next_look;
     uint64_t serial, random;
-    uint64_t large; /* of the budget of memory that is taken */
     uint64_t out;   /* jobs that are in threads' hands */
     gl_snapshot *snapshot;
     gl_tls_context *context;
@@ -261,14 +260,20 @@ static inline void gl_wake(gl_server *s)
     (void)written; /* full: it is awake anyway */
 }
 
-/* Notes that a call's share of the budget of memory changes. Others read it. */
+/* Notes that a call's share of the budget of memory changes. Calls in JSON have a share of it, too,
+ * so what is taken in all is the meter's number. */
 static inline void gl_recharge(gl_server *s, uint64_t *charged, uint64_t charge)
 {
     if (*charged == charge)
         return;
-    s->large += charge - *charged;
+    gl_meter_add_memory(s->meter, charge - *charged);
     *charged = charge;
-    gl_meter_set_memory(s->meter, s->large);
+}
+
+/* Bytes of the budget that are taken, by whichever calls. */
+static inline uint64_t gl_large(const gl_server *s)
+{
+    return gl_load(&s->meter->memory);
 }
 
 /* Lets go of a snapshot; the last one to do so has Python free it. Any thread may. */

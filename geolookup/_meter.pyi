@@ -107,6 +107,22 @@ class Meter:
             not_after: when the one in use ends, as Unix time; 0: there is none.
         """
 
+    def handshake_failure(self, reason: int, /) -> None:
+        """Count a TLS handshake that failed, by the index of its reason."""
+
+    def connection(self, begins: bool, /) -> None:
+        """Count a connection that was accepted; or, if it does not begin, that has ended."""
+
+    def connection_closed(self, uncalled: bool, /) -> None:
+        """Count a connection that was closed for want of room.
+
+        Args:
+            uncalled: whether it had made no call; else it was closed at once.
+        """
+
+    def transfer_timeout(self) -> None:
+        """Count a call that `transfer_timeout` has ended."""
+
     def log_dropped(self) -> None:
         """Count a line of the log that was dropped."""
 

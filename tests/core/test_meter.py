@@ -243,6 +243,28 @@ def test_certificate_expiry_and_reload_outcomes_are_kept() -> None:
     assert counters.total([one, two]).certificate_stale == 0
 
 
+def test_connections_and_their_failures_are_counted() -> None:
+    one, two = Counters(), Counters()
+    for _ in range(3):
+        one.connection(True)
+    one.connection(False)
+    two.connection(True)
+    two.connection_closed(True)
+    two.connection_closed(False)
+    two.connection_closed(False)
+    one.transfer_timeout()
+    one.handshake_failure(counters.HANDSHAKE_FAILURES.index("expired"))
+    totals = counters.total([one, two])
+    assert (totals.connections, totals.connections_made) == (3, 4)
+    assert totals.connections_closed == [2, 1]
+    assert totals.transfer_timeouts == 1
+    failures = dict(zip(counters.HANDSHAKE_FAILURES, totals.handshake_failures, strict=True))
+    assert failures["expired"] == 1
+    assert sum(failures.values()) == 1
+    with pytest.raises(ValueError, match="reason"):
+        one.handshake_failure(len(counters.HANDSHAKE_FAILURES))
+
+
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import trustme
 from http_requests import Connection, Response, ask, connected, request
-from servers import COMMAND, ON_FREE_PORTS, PATIENCE, serving, serving_here
+from servers import COMMAND, ON_FREE_PORTS, PATIENCE, serving, serving_here, stub_of
 
 import geolookup
 from geolookup import Dataset
@@ -27,6 +28,7 @@ from geolookup.service.monitoring import counters
 from geolookup.service.rpc import handlers
 from geolookup.service.rpc.handlers import Snapshot
 from geolookup.service.rpc.request import Call, RequestError
+from geolookup.v1 import geolookup_pb2 as v1
 
 pytest.importorskip("httptools", reason="the extra http is not installed")
 
@@ -318,6 +320,23 @@ def test_memory_over_the_budget_is_refused_with_a_hint(dataset: Dataset) -> None
         assert taken(server) == 0
 
 
+def test_calls_over_grpc_leave_what_calls_in_json_have_taken(dataset: Dataset) -> None:
+    large = v1.ClassifyRosterRequest(ipv4=bytes(400_000))
+    with (
+        serving_here(dataset, http="127.0.0.1:0", memory_budget=2 << 20) as server,
+        grpc.insecure_channel(str(server.address)) as channel,
+    ):
+        counting, stub = server.counters, stub_of(channel)
+        assert counting.take_memory(1_500_000, 2 << 20)  # as a call in JSON does
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ClassifyRoster(large, timeout=PATIENCE)
+        assert "memory_budget" in str(refused.value.details())
+        assert counting.read()["memory"] == 1_500_000
+        counting.give_back_memory(1_500_000)
+        assert stub.ClassifyRoster(large, timeout=PATIENCE).size == 100_000
+        assert within_patience(lambda: counting.read()["memory"] == 0)
+
+
 def test_request_of_more_parts_than_a_roster_has_is_refused(dataset: Dataset) -> None:
     limits = RosterLimits(roster=30_000)
     with serving_here(dataset, http="127.0.0.1:0", limits=limits) as server:
@@ -501,6 +520,7 @@ def test_request_that_does_not_come_whole_is_refused(dataset: Dataset) -> None:
             assert response.status == 408
             assert connection.is_closed()
         assert within_patience(lambda: taken(server) == 0)
+        assert within_patience(lambda: counters.total([server.counters]).transfer_timeouts == 1)
 
 
 def test_client_that_takes_no_answers_is_disconnected(dataset: Dataset) -> None:
@@ -548,6 +568,10 @@ def test_connection_without_a_call_makes_room_for_another(dataset: Dataset) -> N
                 assert fourth.is_closed()
             used.send(LOOKUP)
             assert is_verdict(used.response())
+        totals = counters.total([server.counters])
+        assert (totals.connections_made, totals.connections_closed) == (3, [1, 1])
+        counting = server.counters
+    assert within_patience(lambda: counting.read()["connections"] == 0)
 
 
 # --- the dataset
@@ -604,7 +628,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 @contextlib.contextmanager
-def over_tls(server: Server, files: Files, *names: str, ciphers: str = "") -> Iterator[Connection]:
+def over_tls(
+    server: Server, files: Files, *names: str, ciphers: str = "", issuer: trustme.CA | None = None
+) -> Iterator[Connection]:
     """Connect; with names, as a client that has a certificate with them."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     files.authority.configure_trust(context)
@@ -613,7 +639,7 @@ def over_tls(server: Server, files: Files, *names: str, ciphers: str = "") -> It
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(ciphers)
     if names:
-        files.authority.issue_cert(*names).configure_cert(context)
+        (issuer or files.authority).issue_cert(*names).configure_cert(context)
     address = server.http_address
     assert address is not None
     with (
@@ -621,6 +647,16 @@ def over_tls(server: Server, files: Files, *names: str, ciphers: str = "") -> It
         context.wrap_socket(plain, server_hostname="localhost") as one,
     ):
         yield Connection(one)
+
+
+def failures(server: Server) -> dict[str, int]:
+    """Return how many handshakes failed, by the reason."""
+    numbers = counters.total([server.counters]).handshake_failures
+    return {
+        name: number
+        for name, number in zip(counters.HANDSHAKE_FAILURES, numbers, strict=True)
+        if number
+    }
 
 
 def test_tls_is_spoken_with_http_1_1_alone(dataset: Dataset, files: Files) -> None:
@@ -650,6 +686,7 @@ def test_weak_tls_and_none_are_refused(
             connection.send(LOOKUP)
             assert is_verdict(connection.response())
         assert within_patience(lambda: not server._http._connections)  # type: ignore[union-attr]
+        assert failures(server) == {"no_tls": 1, "other": 1}
     assert "127.0.0.1" not in caplog.text
 
 
@@ -659,6 +696,13 @@ def test_client_without_a_certificate_gets_no_answer(dataset: Dataset, files: Fi
         with contextlib.suppress(ssl.SSLError), over_tls(server, files) as connection:
             connection.send(LOOKUP)
             assert connection.is_closed()
+        with (
+            contextlib.suppress(ssl.SSLError),
+            over_tls(server, files, "meet.example", issuer=trustme.CA()) as connection,
+        ):
+            assert connection.is_closed()
+        assert within_patience(lambda: len(failures(server)) == 2)
+        assert failures(server) == {"no_certificate": 1, "unknown_authority": 1}
         with over_tls(server, files, "meet.example") as connection:
             connection.send(LOOKUP)
             assert is_verdict(connection.response())

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from geolookup.service import log, tls
 from geolookup.service.methods import Method
+from geolookup.service.monitoring.counters import HANDSHAKE_FAILURES
 from geolookup.service.rpc.admission import ShedError
 from geolookup.service.rpc.http_json import connect, json_request
 from geolookup.service.rpc.http_json.connection import (
@@ -50,6 +51,17 @@ _CHECK: Final = 1.0
 """Seconds between checks of all connections, at most."""
 _PAUSE: Final = 0.1
 """Seconds after which a connection is accepted again, when none could be."""
+_CERTIFICATE_FAILURES: Final = {
+    9: "expired",  # not valid yet
+    10: "expired",
+    2: "unknown_authority",
+    7: "unknown_authority",  # of another authority of the same name
+    18: "unknown_authority",
+    19: "unknown_authority",
+    20: "unknown_authority",
+    21: "unknown_authority",
+}
+"""OpenSSL's codes (X509_V_ERR_*) of clients' certificates, as ext/tls.h has them."""
 _SHUTDOWN: Final = 1.0
 """Seconds that a client has to end TLS."""
 
@@ -164,9 +176,7 @@ class HttpListener:
 
     def on_lost(self, connection: Connection) -> None:
         """See `Owner`."""
-        self._connections.discard(connection)
-        self._unused.pop(connection, None)
-        self._end_if_done()
+        self._forget(connection)
 
     def date(self) -> bytes:
         """See `Owner`."""
@@ -259,6 +269,7 @@ class HttpListener:
         if len(self._connections) < self._settings.max_connections:
             return True
         oldest = next(iter(self._unused), None)
+        self.calls.counters.connection_closed(oldest is not None)
         if oldest is None:
             return False
         self._forget(oldest)
@@ -273,6 +284,7 @@ class HttpListener:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
         connection = Connection(self, time.monotonic())
         self._connections.add(connection)
+        self.calls.counters.connection(True)
         self._unused[connection] = None
         task = self._loop.create_task(self._connect(connection, accepted))
         connection.task = task
@@ -290,12 +302,17 @@ class HttpListener:
             await self._loop.connect_accepted_socket(
                 lambda: connection, accepted, ssl=context, **options
             )
-        except (OSError, asyncio.CancelledError):  # no handshake, or no time for it
+        except (OSError, asyncio.CancelledError) as error:  # no handshake, or no time for it
             accepted.close()
+            if context is not None:
+                reason = handshake_failure(error)
+                self.calls.counters.handshake_failure(HANDSHAKE_FAILURES.index(reason))
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self.calls.counters.connection(False)
         self._unused.pop(connection, None)
         self._end_if_done()
 
@@ -312,7 +329,8 @@ class HttpListener:
         ]
         age = settings.max_connection_age or float("inf")
         for connection in list(self._connections):
-            connection.check(now, *limits)
+            if connection.check(now, *limits):
+                self.calls.counters.transfer_timeout()
             if now - connection.opened >= age:
                 connection.retire()
         self._loop.call_later(self._interval, self._check)
@@ -391,6 +409,24 @@ def _started_pool(threads: int) -> ThreadPoolExecutor:
         pool.shutdown(wait=False)
         raise
     return pool
+
+
+def handshake_failure(error: BaseException) -> str:
+    """Return why a TLS handshake failed, as the native transport has it."""
+    reason = getattr(error, "reason", None) or ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _CERTIFICATE_FAILURES.get(error.verify_code, "bad_certificate")
+    if isinstance(error, ssl.SSLEOFError | ConnectionResetError | BrokenPipeError):
+        return "closed"
+    if isinstance(error, ConnectionAbortedError | asyncio.CancelledError):
+        return "timed_out"  # asyncio's for that; or it made room, or the service stops
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "no_certificate"
+    if reason in {"HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBER"}:
+        return "no_tls"
+    if "ALERT" in reason:
+        return "refused_by_client"
+    return "other"
 
 
 def _log_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
