@@ -107,7 +107,8 @@ def serve(settings: Settings, *, unknown_variables: Sequence[str] = ()) -> None:
 
 def _check_descriptors(settings: Settings) -> None:
     limit = operating_system.raise_descriptor_limit()
-    needed = settings.max_connections + _OTHER_DESCRIPTORS
+    listeners = 1 if settings.http is None else 2
+    needed = listeners * settings.max_connections + _OTHER_DESCRIPTORS
     if 0 <= limit < needed:
         log.event(
             "few_descriptors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
@@ -817,3 +818,66 @@ def test_port_in_use_is_a_clear_error(server: Server) -> None:
     assert ended.returncode != 0
     assert f"http: can't listen on {address}" in ended.stderr
     assert "--http" in ended.stderr
+
+
+# --- privacy
+
+
+SECRET = "171.185.150.190"  # noqa: S105 - an address that nothing else has
+
+
+def leaking() -> Iterator[bytes]:
+    """Yield requests with the address in every place, but for answers that hold it."""
+    for value in (
+        SECRET,
+        f"{SECRET}:443",
+        f"[{SECRET}]",
+        base64.b64encode(SECRET.encode()).decode(),
+    ):
+        for name in ("text", "packed", "regionSet", "policy", "networks", value):
+            yield request(
+                "Lookup", {"text": CHINA, name: value} if name != "text" else {name: value}
+            )
+        for name in ("ipv4", "text", "record", "groupSizes", value):
+            yield request("ClassifyRoster", {name: value})
+            yield request("ClassifyRoster", {name: [value, 1]})
+            yield request("ClassifyRoster", {"text": {"addresses": [value, 1], name: value}})
+        for body in (value, f'{{"text":{value}}}', f'{{"text":"{value}', f"[{value}]"):
+            yield request("Lookup", body)
+            yield request("Explain", body)
+        for header in ("Connect-Timeout-Ms", "Connect-Protocol-Version", "Content-Type", "Expect"):
+            yield request("Lookup", CHOSEN, {header: value})
+        for header in ("Content-Encoding", "X-Forwarded-For", "Host", value, "Content-Length"):
+            yield request("Lookup", CHOSEN, {header: value})
+        yield request(path=f"/{value}", body=CHOSEN)
+        yield request("Lookup", CHOSEN, path=f"/geolookup.v1.GeoLookupService/Lookup?text={value}")
+        yield request("Lookup", CHOSEN, verb=value)
+        yield f"GET http://{value}/ HTTP/1.1\r\n{value}\r\n\r\n".encode()
+
+
+def test_address_reaches_no_error_no_log_and_no_metric() -> None:
+    with serving(
+        "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--log-level", "debug"
+    ) as service:
+        port = int(service.announced["http"][0].rpartition(":")[2])
+        statuses = set()
+        for data in leaking():
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as one:
+                connection = Connection(one)
+                connection.send(data)
+                response = connection.response()
+                assert response is not None, data
+                statuses.add(response.status)
+                shown = f"{response.headers}{response.body!r}"
+                assert SECRET not in shown, data
+                assert SECRET.split(".", 1)[1] not in shown, data
+        assert statuses >= {200, 400, 404, 415, 417, 501}
+        metrics = service.announced["metrics"][0].removeprefix("http://").split("/")[0]
+        host, _, number = metrics.rpartition(":")
+        with socket.create_connection((host, int(number)), PATIENCE) as one:
+            one.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            page = b"".join(iter(lambda: one.recv(65_536), b""))
+        assert b"geolookup_calls_total" in page
+        assert service.stop() == 0
+        for written in (page.decode(), service.log()):
+            assert SECRET not in written
