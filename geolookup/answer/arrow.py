@@ -60,15 +60,17 @@ def column_addresses(roster: object) -> tuple[bytes, bytes, bytes | None] | None
 
 
 def _read(table: object, roster: Any, packed: bool) -> _Read | None:
-    if _library(roster) == "pandas":
+    name, library = type(roster).__name__, _library(roster)
+    if library == "pandas":
         roster = _of_pandas(roster)
+    elif library == "polars":
+        roster = _of_polars(roster)
     is_arrow = hasattr(roster, "__arrow_c_array__") or hasattr(roster, "__arrow_c_stream__")
     if not is_arrow and not _is_text_array(roster):
         return None
     # Not before a column comes, since most callers have none.
     from geolookup import _arrow  # noqa: PLC0415
 
-    name = type(roster).__name__
     try:
         return (_arrow.read if is_arrow else _arrow.read_fixed)(table, roster, packed)
     except TypeError as error:
@@ -92,11 +94,26 @@ def _of_pandas(column: Any) -> object:
         return column
     if _are_objects(dtype):
         return None
+    # Without pyarrow, or for a type that it does not have, pandas' own way remains.
     if hasattr(column, "array") and hasattr(column.array, "__arrow_array__"):
-        # Without pyarrow, or for a type that it does not have, pandas' own way remains.
         with suppress(ImportError, NotImplementedError):
             return column.array.__arrow_array__()
+    if not hasattr(column, "__arrow_c_stream__"):
+        with suppress(ImportError, NotImplementedError):
+            import pyarrow  # noqa: PLC0415
+
+            return pyarrow.Array.from_pandas(column)
     return column
+
+
+def _of_polars(column: Any) -> object:
+    """Return a column of polars as what has Arrow's interface.
+
+    A Series of categories or of an enum delivers its numbers in place of dictionaries before
+    polars 2; its frame does not.
+    """
+    kind = type(getattr(column, "dtype", None)).__name__
+    return column.to_frame() if kind in ("Categorical", "Enum") else column
 
 
 def _are_objects(dtype: object) -> bool:
@@ -107,6 +124,8 @@ def _are_objects(dtype: object) -> bool:
 def objects(roster: object) -> tuple[list[Any], bytes | None] | None:
     """Return the items of a column of Python objects, of numpy or pandas; None: it is none.
 
+    pandas 2 without pyarrow has no other way for columns of other types.
+
     Returns:
         The items, and `present` as `column_claims` returns it, with an empty text for a null.
     """
@@ -115,7 +134,7 @@ def objects(roster: object) -> tuple[list[Any], bytes | None] | None:
     module = _library(roster)
     if dtype is None or module not in ("numpy", "pandas"):
         return None
-    if not _are_objects(dtype):
+    if not _are_objects(dtype) and (module == "numpy" or hasattr(roster, "__arrow_c_stream__")):
         return None
     if module == "numpy":
         return (column.tolist(), None) if column.ndim == 1 else None

@@ -277,7 +277,10 @@ def view_with(buffer: int, offset: int) -> pa.Array:
         + b"".join(one.to_bytes(4, "little", signed=True) for one in (buffer, offset))
     )
     buffers = [None, pa.py_buffer(view), pa.py_buffer(b"2001:0200:0000:0000::1" + bytes(10))]
-    return pa.Array.from_buffers(pa.string_view(), 1, buffers)
+    try:
+        return pa.Array.from_buffers(pa.string_view(), 1, buffers)
+    except ValueError:
+        pytest.skip(f"pyarrow {pa.__version__} makes no views of buffers")
 
 
 MALFORMED: dict[str, tuple[Callable[[], Any], str]] = {

@@ -171,7 +171,7 @@ DECODED = pa.array(ADDRESSES)
 COLUMNS = {
     "string": DECODED,
     "large_string": DECODED.cast(pa.large_string()),
-    "string_view": DECODED.cast(pa.string_view()),
+    "string_view": pa.array(ADDRESSES, pa.string_view()),
     "dictionary": DECODED.dictionary_encode(),
     "with spaces": pa.array([f" {CHINA}", f"{AMERICA} ", " ", f"\t{HONG_KONG}\r"]),
     "dictionary with spaces": pa.array([f" {CHINA}", f"{AMERICA} ", None, HONG_KONG])
@@ -188,7 +188,10 @@ COLUMNS = {
 def test_column_of_each_kind_is_read(run: Run, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "in.parquet"
     table = pa.table({"ip": COLUMNS[kind], "user": ["a", "b", "c", "a"]})
-    pq.write_table(table, path)
+    try:
+        pq.write_table(table, path)
+    except NotImplementedError:
+        pytest.skip(f"pyarrow {pa.__version__} writes no {kind}")
     found = pq.read_table(annotated(run, path))
     assert found["country"].to_pylist() == COUNTRIES
     assert found.select(["ip", "user"]).equals(table)

@@ -27,6 +27,8 @@ import geolookup.polars  # noqa: E402
 
 ADDRESSES = [*ONE_OF_EACH, None, "x"]
 FIELDS = ("country", "status", "verdict", "reason")
+RECIPES = {"DataFusion": "datafusion", "Ibis": "ibis"}
+"""Sections of the page by what they need."""
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +61,18 @@ def by_field(rows: list[tuple[str, ...] | None], field: str) -> list[str | None]
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_examples_of_the_page_run() -> None:
     # Those of Spark run in test_spark.py.
-    texts = [text for heading, text in sections().items() if heading != "Spark"]
+    texts = [text for heading, text in sections().items() if heading not in {"Spark", *RECIPES}]
     failed, tried = run_examples(texts)
     assert (failed, tried > 15) == (0, True)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("heading", RECIPES)
+def test_recipes_of_the_page_run(heading: str) -> None:
+    """No extra has them, since nothing of geolookup's is about them."""
+    pytest.importorskip(RECIPES[heading], reason=f"pip install {RECIPES[heading]}")
+    failed, tried = run_examples([sections()["Arrow"], sections()[heading]])
+    assert (failed, tried > 8) == (0, True)
 
 
 @pytest.mark.parametrize("dtype", [pl.String, pl.Categorical], ids=str)
@@ -74,12 +85,19 @@ def test_polars_answers_each_row(dtype: Any, engine: Any, path: Path, expected: 
         geo=ip.geo.classify("CN", dataset=path),
     )
     schema = frame.collect_schema()
-    found = frame.collect(engine=engine)
+    found = collected(frame, engine)
     assert found.schema == schema
     assert found["country"].to_list() == by_field(expected, "country") * 100
     assert found["verdict"].to_list() == by_field(expected, "verdict") * 100
     for field in FIELDS:
         assert found["geo"].struct.field(field).to_list() == by_field(expected, field) * 100
+
+
+def collected(frame: Any, engine: str) -> Any:
+    """Return a lazy frame's rows. Before version 1.25 the engines had other names."""
+    if tuple(map(int, pl.__version__.split(".")[:2])) < (1, 25):
+        return frame.collect(streaming=engine == "streaming")
+    return frame.collect(engine=engine)
 
 
 def test_polars_answers_no_rows() -> None:
@@ -92,7 +110,8 @@ def test_polars_refuses_wrong_use() -> None:
         pl.col("ip").geo.verdict("cn")
     with pytest.raises(ValueError, match="policy"):
         pl.col("ip").geo.classify("CN", "MOST")
-    with pytest.raises(TypeError, match="holds no addresses"):
+    # Polars raises our error, or its own with the text of ours.
+    with pytest.raises((TypeError, pl.exceptions.ComputeError), match="holds no addresses"):
         pl.DataFrame({"ip": [1.5]}).select(pl.col("ip").geo.country())
 
 
