@@ -156,7 +156,11 @@ def dataset_options(function: _Function) -> _Function:
         help="TOML file of ranges whose codes win over all that the dataset says.",
     )
     options = (
-        *(dataset, region_sets_option, overrides, public_key_option, max_age),
+        dataset,
+        region_sets_option,
+        overrides,
+        public_key_option,
+        max_age,
         subdivision_sources,
     )
     function = covering(function)

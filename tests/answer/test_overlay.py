@@ -22,6 +22,7 @@ import geolookup
 from geolookup import Dataset, DatasetError, SourceError, Status
 from geolookup.answer import age as ages
 from geolookup.answer import overlay
+from geolookup.answer.claims import MAX_CLAIMS
 from geolookup.answer.dataset import encode
 from geolookup.answer.decision_record import from_json, to_json
 from geolookup.answer.file_format import Image
@@ -63,6 +64,71 @@ def holder(rows: list[tuple[int, int, str]], address: int) -> str | None:
     """Return the code of the smallest row that holds an address; None: no row does."""
     holding = [(last - first, code) for first, last, code in rows if first <= address <= last]
     return min(holding)[1] if holding else None
+
+
+@st.composite
+def rows6(draw: st.DrawFn) -> list[tuple[int, int, str]]:
+    """Return the same of IPv6: around the dataset's edges, and where upper halves are equal."""
+    edges = [int(ipaddress.IPv6Address(one)) for one in EDGES6]
+    edge = st.sampled_from(edges).flatmap(
+        lambda at: st.integers(max(0, at - 2), min((1 << 128) - 1, at + 2))
+    )
+    rows: dict[int, tuple[int, int, str]] = {}
+    for one, other in draw(st.lists(st.tuples(edge, edge), min_size=1, max_size=8)):
+        first, last = sorted((one, other))
+        rows[last - first] = (first, last, draw(st.sampled_from(["DE", "CN", "FR", "ZZ"])))
+    return list(rows.values())
+
+
+@given(rows6())
+def test_override_of_smallest_ipv6_range_answers_but_for_embedded_addresses(
+    rows: list[tuple[int, int, str]],
+) -> None:
+    text = "".join(
+        entry(f"{ipaddress.IPv6Address(first)}-{ipaddress.IPv6Address(last)}", code)
+        for first, last, code in rows
+    )
+    plain = Dataset.from_buffer(IMAGE)
+    carrying = [(first, last) for first, last, n in plain.intervals(6) if n >= MAX_CLAIMS]
+    if any(first <= low and high <= last for low, high, _ in rows for first, last in carrying):
+        with pytest.raises(SourceError, match="has no effect"):
+            laid_over(text)
+        return
+    dataset = laid_over(text)
+    near = {at + step for first, last, _ in rows for at in (first, last) for step in (-1, 0, 1)}
+    near |= {int(ipaddress.IPv6Address(one)) + step for one in EDGES6 for step in (-1, 0, 1)}
+    for value in sorted(at for at in near if 0 <= at < 1 << 128):
+        address, code = value.to_bytes(16), holder(rows, value)
+        before, after = plain.lookup(address, "DE"), dataset.lookup(address, "DE")
+        if code is None or plain.explain(address).form != "IPv6":
+            assert after == replace(before, dataset=dataset.id)
+        else:
+            assert (after.country, after.status) == (code, Status.OVERRIDE)
+            why = dataset.explain(address).override
+            assert why is not None
+            assert why.country == code
+            assert int(ipaddress.IPv6Address(why.first)) <= value
+            assert value <= int(ipaddress.IPv6Address(why.last))
+
+
+EDGES6 = [
+    "::",
+    "::1",
+    "::ffff:0:0",
+    "::ffff:ffff:ffff",
+    "2001::",
+    "2001:0:ffff:ffff::",
+    "2001:200::",
+    "2001:300::",
+    "2001:300::8000:0:0:0",
+    "2001:300:0:1::",
+    "2002::",
+    "2003::",
+    "4000::",
+    "fe80::",
+    "febf:ffff:ffff:ffff::",
+    "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+]
 
 
 @st.composite

@@ -68,17 +68,19 @@ def put_expiring(path: Path, control: RemoteControl) -> datetime:
 
 @contextlib.contextmanager
 def controlled(
-    files: tuple[Path, Path], *options: str
+    files: tuple[Path, Path],
 ) -> Iterator[tuple[Service, RemoteControl, Client]]:
-    chosen = {"--watch": "0.1", "--metrics": "127.0.0.1:0", "--workers": "2"}
     dataset, overrides = map(str, files)
-    usual = [part for pair in chosen.items() if pair[0] not in options for part in pair]
+    chosen = {
+        "--dataset": dataset,
+        "--overrides": overrides,
+        "--admin": "127.0.0.1:0",
+        "--metrics": "127.0.0.1:0",
+        "--watch": "0.1",
+        "--workers": "2",
+    }
     with (
-        serving(
-            *("--dataset", dataset, "--overrides", overrides, "--admin", "127.0.0.1:0"),
-            *usual,
-            *options,
-        ) as running,
+        serving(*(part for pair in chosen.items() for part in pair)) as running,
         RemoteControl(running.announced["admin"][0], timeout=PATIENCE) as control,
         Client(running.target) as client,
     ):

@@ -46,6 +46,9 @@ class Snapshot:
         """The rules of Envoy's authorization, if it is enabled."""
         self.named = v1.ClassifyRosterResponse(dataset=dataset.id).SerializeToString()
         """The field `dataset` of a `ClassifyRosterResponse`, serialised with its tag."""
+        self.heads: tuple[bytes, bytes] | None = None
+        """What the transport native has computed for the swap to it; None: nothing, or it is done.
+        """
         self.find: Callable[[bytes], _Reply | None] = dataset.replies.find
         """Return the reply to a `LookupRequest`, if it is in the cache."""
         if dataset.withholds_from is not None:  # the cache changes with the day

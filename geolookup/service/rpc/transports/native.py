@@ -105,7 +105,6 @@ class NativeTransport:
         self._stopped = threading.Event()
         self._over = threading.Event()
         self._given = threading.Lock()
-        self._prepared: tuple[Snapshot, bytes, bytes] | None = None
         self._set_snapshot(calls.snapshot)
         certificates = self._set_certificates()
         self.address, self._path = self._listen(address, share_port)
@@ -166,7 +165,7 @@ class NativeTransport:
 
     def prepare(self, snapshot: Snapshot) -> None:
         """See `Transport.prepare`."""
-        self._prepared = snapshot, *_heads(snapshot)
+        snapshot.heads = _heads(snapshot)
         self._compute_outcomes(snapshot)
 
     def _compute_outcomes(self, snapshot: Snapshot) -> list[_Known]:
@@ -190,10 +189,8 @@ class NativeTransport:
         What was asked before is prepared, so that no call waits for Python because the dataset
         is new.
         """
-        prepared, self._prepared = self._prepared, None
-        if prepared is None or prepared[0] is not snapshot:
-            prepared = snapshot, *_heads(snapshot)
-        _, begin, heads = prepared
+        begin, heads = snapshot.heads or _heads(snapshot)
+        snapshot.heads = None
         claims = snapshot.dataset.claims
         table, results = snapshot.dataset.core
         counters = self._calls.counters
