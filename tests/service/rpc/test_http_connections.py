@@ -251,6 +251,43 @@ def test_head_gets_no_body(server: Server) -> None:
         assert is_verdict(connection.response())
 
 
+def test_requests_before_one_that_is_none_are_answered(dataset: Dataset, blocked: Blocked) -> None:
+    with serving_here(dataset, http="127.0.0.1:0") as server, connected(server) as connection:
+        connection.send(EXPLAIN + LOOKUP + b"junk\r\n\r\n" + LOOKUP)
+        assert blocked.entered.wait(PATIENCE)
+        blocked.go_on.set()
+        statuses = []
+        while (response := connection.response()) is not None:
+            statuses.append((response.status, "connection" in response.headers))
+        assert statuses == [(200, False), (200, False), (400, True)]
+        assert taken(server) == 0
+
+
+def test_request_that_had_begun_when_its_connection_is_retired_is_answered(
+    dataset: Dataset,
+) -> None:
+    with (
+        serving_here(dataset, http="127.0.0.1:0") as server,
+        connected(server) as begun,
+        connected(server) as idle,
+    ):
+        idle.send(LOOKUP)
+        assert is_verdict(idle.response())
+        begun.send(LOOKUP[:10])
+        assert server._http is not None
+        listener = server._http
+        assert within_patience(lambda: not all(one.is_idle for one in listener._connections))
+        listener.retire_connections()
+        assert idle.is_closed()
+        begun.send(LOOKUP[10:])
+        response = begun.response()
+        assert is_verdict(response)
+        assert response is not None
+        assert response.headers["connection"] == "close"
+        assert begun.is_closed()
+        assert is_verdict(ask(server, "Lookup", CHOSEN))
+
+
 # --- who is admitted
 
 

@@ -281,6 +281,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         self._transport = cast("asyncio.Transport", transport)
+        if self._is_closed:  # meanwhile
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -437,10 +439,6 @@ class Connection(asyncio.Protocol):
         if self._parser.should_upgrade():
             raise self._refused(_problem("upgrade: no other protocol is spoken here"))
         request.size = self._read_size()
-        if self._is_last or self._owner.is_stopping:
-            raise self._refused(
-                refusal(RequestError(Code.UNAVAILABLE, "the connection ends; make another one"))
-            )
         try:
             self._read_head(request)
             self._admit(request)
@@ -581,7 +579,8 @@ class Connection(asyncio.Protocol):
         self._control_reading()
 
     def _finish(self, request: Request, reply: Reply) -> None:
-        closes = not request.keeps_alive or self._is_last or self._owner.is_stopping
+        is_last = self._is_last or self._owner.is_stopping
+        closes = not request.keeps_alive or (is_last and not self._waiting)
         self._held += request.memory
         request.memory = 0
         self._release(request)

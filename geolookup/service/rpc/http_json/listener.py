@@ -118,6 +118,7 @@ class HttpListener:
             self._over.set()
             for one in self._sockets:
                 one.close()
+            self._loop.close()
             raise
 
     def retire_connections(self) -> None:
@@ -318,6 +319,7 @@ class HttpListener:
 
     def _check(self) -> None:
         """Close connections that wait for too long, or are too old."""
+        self._loop.call_later(self._interval, self._check)
         settings, now = self._settings, time.monotonic()
         limits = [
             limit or float("inf")
@@ -333,7 +335,6 @@ class HttpListener:
                 self.calls.counters.transfer_timeout()
             if now - connection.opened >= age:
                 connection.retire()
-        self._loop.call_later(self._interval, self._check)
 
     def _retire(self) -> None:
         for connection in list(self._connections):
