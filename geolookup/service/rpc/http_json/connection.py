@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from geolookup.service.rpc.calls import Calls
 
 _LINGER: Final = 1.0
-"""Seconds in which a client that still sends may read why it was refused."""
+"""Seconds in which a client that still sends may read why it was refused; and in which the first
+request of a connection that is to end has to come."""
 _DISCARDED: Final = 65_536
 """Bytes of the largest body that is read although its request is refused. The connection of a
 larger one is closed."""
@@ -355,9 +356,12 @@ class Connection(asyncio.Protocol):
         return self._auth_context
 
     def retire(self) -> None:
-        """Close it when what it has begun is answered."""
+        """Close it when what it has begun is answered.
+
+        A new connection's first request is on its way, and has a moment to come.
+        """
         self._is_last = True
-        if self.is_idle:
+        if self.is_idle and (self.used or time.monotonic() - self.opened >= _LINGER):
             self._close()
 
     def check(self, now: float, handshake: float, transfer: float, idle: float) -> bool:
@@ -386,7 +390,7 @@ class Connection(asyncio.Protocol):
         elif self._active is not None:
             pass
         elif not self.used and self._request is None:
-            if now - self.opened >= handshake:
+            if now - self.opened >= (_LINGER if self._is_last else handshake):
                 self._close()
         elif self._is_reading:
             if waited >= transfer:

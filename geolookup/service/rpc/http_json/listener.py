@@ -341,6 +341,9 @@ class HttpListener:
             connection.retire()
 
     def _stop(self, grace: float) -> None:
+        if not self.is_stopping:
+            for one in self._sockets:  # what the system has made would be lost with them
+                self._accept(one)
         self.is_stopping = True
         self._close_sockets()
         self._retire()
