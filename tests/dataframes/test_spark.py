@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ from page import run_examples, sections
 from small_dataset import ONE_OF_EACH
 
 import geolookup
-from geolookup import Dataset, RegionSetError
+from geolookup import Dataset, RegionSet, RegionSetError
 from geolookup.answer.dataset import encode
+from geolookup.export import parquet as export
+from geolookup.export.rows import Rows
 
 pytest.importorskip("pyspark", reason="needs the extra spark")
 if not ("JAVA_HOME" in os.environ or shutil.which("java")):
@@ -114,7 +117,8 @@ def test_each_row_is_answered_as_by_a_lookup(
     rows = list(enumerate(ADDRESSES * 20))
     frame = spark.createDataFrame(rows, "n int, ip string").repartition(4)
     frame = geolookup.spark.country(frame, "ip", dataset=path)
-    frame = geolookup.spark.verdict(frame, frame["ip"], "CN", "MAJORITY", dataset=path)
+    ours = RegionSet("OURS", frozenset({"CN"}))
+    frame = geolookup.spark.verdict(frame, frame["ip"], ours, "MAJORITY", dataset=path)
     frame = geolookup.spark.classify(frame, "ip", "CN", dataset=path)
     assert frame.columns == ["n", "ip", "country", "verdict", "geo"]
     # The names of the fields are those of the arrays that workers return; see the next test.
@@ -195,6 +199,13 @@ def test_dataset_is_opened_once_a_worker(spark: SparkSession, path: Path, folder
         assert hits - hit > 10
 
 
+def test_filter_on_another_column_comes_before_the_lookup(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([(1, "1.0.1.1")], "n int, ip string")
+    frame = geolookup.spark.classify(frame, "ip", "CN").filter("n > 1")
+    plan = frame._jdf.queryExecution().executedPlan().toString()
+    assert 0 <= plan.index("ArrowEvalPython") < plan.index("Filter")
+
+
 def test_metadata_name_the_dataset(
     spark: SparkSession, path: Path, dataset: Dataset, folder: Path
 ) -> None:
@@ -226,6 +237,24 @@ def test_session_with_artifacts_finds_the_dataset(
     session.addArtifacts(str(folder / "artifact.txt"), file=True)
     frame = geolookup.spark.country(one_row(session), "ip", dataset=path)
     assert frame.collect()[0].country == "CN"
+
+
+def test_join_of_the_page_answers_as_lookups(
+    spark: SparkSession, dataset: Dataset, folder: Path
+) -> None:
+    with (folder / "countries.parquet").open("wb") as file:
+        export.write(Rows(dataset, disputed="primary"), file)
+    (recipe,) = re.findall(r"```python\n(from .*?)```", sections()["Spark"], re.DOTALL)
+    recipe = recipe.replace("countries.parquet", str(folder / "countries.parquet"))
+    texts = [text for text in ONE_OF_EACH if ":" not in text]
+    names = {"spark": spark, "joins": spark.createDataFrame([(x,) for x in texts], "ip string")}
+    exec(recipe, names)  # noqa: S102 - the page's own example
+    found: Any = names["countries"]
+    rows = {row.ip: (row.code, row.status) for row in found.collect()}
+    assert rows.pop("1.2.3") == (None, None)
+    for text, row in rows.items():
+        answer = dataset.lookup(text)
+        assert row == (answer.country, answer.status.name)
 
 
 def test_wrong_use_is_refused_at_once(spark: SparkSession, dataset: Dataset, folder: Path) -> None:
