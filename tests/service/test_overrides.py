@@ -179,8 +179,8 @@ def test_rollback_does_not_bring_back_what_has_expired(files: tuple[Path, Path])
         end = put_expiring(files[1], control)
         first = control.status()
         put(LAB, files[1])
-        until(lambda: control.status().previous == first.dataset)
-        until(lambda: datetime.now(UTC) >= end)
+        control.reload()
+        until(lambda: control.status().previous != "" and datetime.now(UTC) >= end)
         rolled_back = control.rollback()
         assert rolled_back.outcome is Outcome.SWAPPED
         assert rolled_back.dataset != first.dataset
