@@ -3,7 +3,8 @@
  * its calls took is given back, and nothing is counted as in flight.
  *
  * An input's first byte says how it is sent: bit 0, with the client's preface and settings before
- * it; bit 1, its answers are not read before the end; the rest, in pieces of how many bytes.
+ * it; bit 1, its answers are not read before the end; bits 2 to 7, in pieces of how many bytes. With
+ * bit 2 the address of Envoy's checks is in a header.
  */
 #define GL_LARGE 100 /* so that short inputs have large rosters */
 #define GL_UNCOPIED 64 /* and large answers */
@@ -87,8 +88,18 @@ static void end(gl_answer *answer)
     free(answer);
 }
 
-static const gl_core_api core = {find_claim, begin,   step,      statuses, verdicts,
-                                 reasons,    networks, write_all, take,    end,      NULL,     NULL};
+static const gl_core_api core = {
+    .claim = find_claim,
+    .begin = begin,
+    .step = step,
+    .statuses = statuses,
+    .verdicts = verdicts,
+    .reasons = reasons,
+    .networks = networks,
+    .write = write_all,
+    .take = take,
+    .end = end,
+};
 
 static gl_meter meter;
 static gl_slots calls = {.free = CALLS}, streams = {.free = STREAMS};
@@ -112,6 +123,7 @@ static gl_authorization *new_authorization(void)
         rules[a->rule_count].refusal_bytes = 7;
         a->rules[a->rule_count] = gl_rule_new(&rules[a->rule_count], CLAIMS);
     }
+    a->address_header = (const uint8_t *)"x-a";
     a->country_of = country_of;
     a->country_begin = begins;
     a->countries = a->dataset = a->no_verdict = (const uint8_t *)"parts";
@@ -251,6 +263,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (s == NULL)
         s = new_server();
     how = data[0];
+    s->snapshot->authorization->address_header_bytes = how & 4 ? 3 : 0;
     piece = (size_t)(how >> 2) * 16 + 1;
     data++;
     size--;
@@ -277,7 +290,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < 20; i++)
         turn(s);
     CHECK(s->connection_count == 0 && s->connections == NULL && s->gone == NULL);
-    CHECK(s->out == 0 && s->large == 0 && s->youngest == NULL && s->timed == NULL && s->again == NULL);
+    CHECK(s->out == 0 && gl_large(s) == 0 && s->youngest == NULL && s->timed == NULL && s->again == NULL);
     CHECK(calls.free == CALLS && streams.free == STREAMS);
     CHECK(s->snapshot->users == 1);
     for (unsigned m = 0; m < GL_METHODS; m++)

@@ -6,7 +6,7 @@ Envoy's check, /E and /R calls that Python answers, /H and /W health.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import http2
@@ -19,6 +19,8 @@ UNREAD: Final = 2
 """Answers are not read before the end."""
 WHOLE: Final = 63 << 2
 """In pieces of 1,009 bytes, which is more than most inputs have."""
+IN_HEADER: Final = 1 << 2
+"""The address of Envoy's checks is in a header; a part of the pieces' size."""
 
 _PRIORITY: Final = 2
 """The type of a frame that only HTTP/2's first edition has (RFC 7540)."""
@@ -55,10 +57,12 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2, len(content)]) + content
 
 
-def _check(host: bytes, path: bytes, *extensions: bytes) -> bytes:
+def _check(host: bytes, path: bytes, *extensions: bytes, addresses: Sequence[bytes] = ()) -> bytes:
     """Return a CheckRequest; Envoy's own messages are not needed for it."""
+    headers = (_field(3, _field(1, b"x-a") + _field(2, address)) for address in addresses)
     peer = _field(1, _field(1, b"\x10\x01" + _field(2, b"1.0.1.1")))
-    http = _field(2, _field(2, b"GET") + _field(4, path) + _field(5, host))
+    read = _field(2, b"GET") + b"".join(headers) + _field(4, path) + _field(5, host)
+    http = _field(2, read)
     ours = (_field(10, _field(1, b"geolookup." + key) + _field(2, b"x")) for key in extensions)
     return _field(1, _field(1, peer) + _field(4, http) + b"".join(ours))
 
@@ -98,11 +102,18 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     )
     yield (
         "check",
-        usual
+        bytes([GREETED | WHOLE & ~IN_HEADER])
         + _call(1, "/A", _check(b"a.b", b"/join"))
         + _call(3, "/A", _check(b"C.:1", b"/x?y"))
         + _call(5, "/A", _check(b"", b"", b"rule", b"mode"))
         + _call(7, "/A", _check(b"x", b"/%6A")),
+    )
+    yield (
+        "check-header",
+        bytes([GREETED | WHOLE | IN_HEADER])
+        + _call(1, "/A", _check(b"a.b", b"/join", addresses=[b"1.0.1.1"]))
+        + _call(3, "/A", _check(b"a.b", b"/join"))
+        + _call(5, "/A", _check(b"a.b", b"/join", addresses=[b"1.0.1.1", b"::1"])),
     )
     yield "gzip", usual + _call(1, "/L", b"", _LOOKUP, more=(("grpc-encoding", "gzip"),))
     yield (
