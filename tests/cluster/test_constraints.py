@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from cluster.render import ROOT
 
-EXTRAS = ("envoy", "mmdb", "otel", "sign", "subdivisions", "update", "zstd")
+EXTRAS = ("envoy", "http", "mmdb", "otel", "sign", "subdivisions", "update", "zstd")
 """Those in the image: what a service can be asked to do, and to keep its dataset up to date."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NEEDED = [
