@@ -3,6 +3,7 @@
 local http = require "net.http";
 local json = require "util.json";
 local promise = require "util.promise";
+local timer = require "util.timer";
 
 --- Returns a function that makes calls.
 -- @param url of the service, without a slash at its end.
@@ -12,11 +13,11 @@ local promise = require "util.promise";
 local function connect(url, limit)
 	return function (method, message)
 		return promise.new(function (resolve, reject)
-			local request, timer;
+			local request, time_limit;
 			-- A promise is settled once: what comes after that, such as the end of a request that
 			-- took too long, changes nothing.
 			local function on_answer(body, status)
-				if timer then timer:stop(); end
+				timer.stop(time_limit);
 				local answer = json.decode(body or "");
 				if status == 200 and type(answer) == "table" then
 					resolve(answer);
@@ -29,8 +30,9 @@ local function connect(url, limit)
 					reject(type(code) == "string" and code:match("^[a-z_]+$") or ("HTTP status %d"):format(status));
 				end
 			end
-			-- net.http waits without end.
-			timer = module:add_timer(limit, function ()
+			-- net.http waits without end. A module's own timer would end with the module, and joins
+			-- that wait would wait for ever.
+			time_limit = timer.add_task(limit, function ()
 				reject("no answer in time");
 				if request then http.destroy_request(request); end
 			end);
