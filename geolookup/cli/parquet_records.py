@@ -201,18 +201,13 @@ class ParquetWriter:
     """
 
     def __init__(self, source: Any, like: int, out: BinaryIO, added: Sequence[str]) -> None:
-        schema = source.schema_arrow
-        for name in added:
-            schema = schema.append(pa.field(name, _ANSWER))
-        if schema.metadata is not None:
-            schema = schema.with_metadata(_described(schema.metadata, added))
-        self._schema = schema
+        self._source = source
+        self._like = like
+        self._added = tuple(added)
         self._sink = _Sink(out)
+        self._writer: Any = None
         self._pending: list[Any] = []
         self._bytes = 0
-        options = _options(source, schema, like)
-        with self._sink:
-            self._writer = pq.ParquetWriter(self._sink, schema, **options)
 
     def write(
         self,
@@ -224,7 +219,6 @@ class ParquetWriter:
         table = pa.Table.from_batches([batch.table])
         for name, values in added.items():
             table = table.append_column(name, _column_of(values))
-        table = table.cast(self._schema) if table.schema != self._schema else table
         if len(chosen) < table.num_rows:
             table = table.take(pa.array(chosen, pa.int64()))
         self._pending.append(table)
@@ -235,15 +229,34 @@ class ParquetWriter:
     def close(self) -> None:
         """Write what is left, and the file's end."""
         self._flush()
+        if self._writer is None:
+            self._open([_ANSWER for _ in self._added])
         with self._sink:
             self._writer.close()
 
     def _flush(self) -> None:
         tables, self._pending, self._bytes = self._pending, [], 0
         rows = sum(table.num_rows for table in tables)
-        if rows:
-            with self._sink:
-                self._writer.write_table(pa.concat_tables(tables), row_group_size=rows)
+        if not rows:
+            return
+        if self._writer is None:
+            self._open([tables[0].schema.field(name).type for name in self._added])
+        with self._sink:
+            self._writer.write_table(pa.concat_tables(tables), row_group_size=rows)
+
+    def _open(self, types: Sequence[Any]) -> None:
+        """Begin the file, when the types of the new columns are known: to change them takes time.
+
+        pyarrow reads dictionaries of any type of numbers from Parquet alike.
+        """
+        schema = self._source.schema_arrow
+        for name, kind in zip(self._added, types, strict=True):
+            schema = schema.append(pa.field(name, kind))
+        if schema.metadata is not None:
+            schema = schema.with_metadata(_described(schema.metadata, self._added))
+        options = _options(self._source, schema, self._like)
+        with self._sink:
+            self._writer = pq.ParquetWriter(self._sink, schema, **options)
 
 
 class _Sink(io.RawIOBase):
@@ -287,7 +300,7 @@ def _trimmed(column: Any) -> Any:
 def _column_of(values: Sequence[str] | Sequence[Array]) -> Any:
     if not values or isinstance(values[0], str):
         return pa.array(values, pa.string()).dictionary_encode().cast(_ANSWER)
-    return pa.chunked_array([pa.array(part).cast(_ANSWER) for part in values], _ANSWER)
+    return pa.chunked_array([pa.array(part) for part in values])
 
 
 def _described(metadata: Mapping[bytes, bytes], added: Sequence[str]) -> dict[bytes, bytes]:
