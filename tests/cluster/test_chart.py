@@ -17,6 +17,7 @@ import trustme
 from servers import PATIENCE, serving
 
 from cluster.render import ALL, BASE, CHART, MONITORING, ROOT, VARIANTS, Rendering
+from geolookup.answer.overrides import Overrides
 from geolookup.service.settings import model, source
 
 yaml = pytest.importorskip("yaml", reason="kubernetes-validate, of the test extra, brings it")
@@ -147,15 +148,25 @@ def test_service_takes_the_settings_of_the_chart(rendering: Rendering, tmp_path:
     assert settings.memory_budget == values(rendering)["memoryBudgetMiB"] * 2**20
     assert settings.lame_duck == values(rendering)["stop"]["lameDuck"]
     assert settings.grace == values(rendering)["stop"]["grace"]
+    assert settings.http == (f"0.0.0.0:{ports['http']}" if "http" in ports else None)
     assert (settings.tls_certificate is None) == ("listen" in settings.insecure)
     named = (
         settings.dataset,
         settings.region_sets,
+        settings.overrides,
+        settings.rollback_folder / "any" if settings.rollback_folder else None,
         settings.tls_certificate,
         settings.tls_client_ca,
     )
     mounted = {mount["mountPath"] for mount in pod(rendering)["containers"][0]["volumeMounts"]}
     assert {str(path.parent) for path in named if path} <= mounted
+
+
+def test_overrides_of_the_values_are_those_that_the_service_reads() -> None:
+    rendering = next(one for one in ALL if one.values and one.values.stem == "everything")
+    content = the("Secret", rendering, "-overrides")["stringData"]["overrides.toml"]
+    (entry,) = Overrides.parse(content.encode(), "overrides.toml").entries
+    assert (entry.code, entry.comment) == ("DE", "our office")
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ limits:
 
 {{/* Not empty where the service reads files that may change under it, so that it may roll back. */}}
 {{- define "geolookup.hasFiles" -}}
-{{- if or (ne .Values.dataset.kind "embedded") .Values.regionSets }}true{{ end }}
+{{- if or (ne .Values.dataset.kind "embedded") .Values.regionSets .Values.overrides }}true{{ end }}
 {{- end }}
 
 {{/* JSON's numbers, booleans, strings and lists are TOML's, too. */}}
@@ -87,7 +87,10 @@ limits:
 listen = "0.0.0.0:50051"
 metrics = "0.0.0.0:9464"
 admin = "127.0.0.1:50052"
-insecure = [{{ if not .Values.tls.secretName }}"listen", {{ end }}"metrics"]
+{{- if .Values.http.enabled }}
+http = "0.0.0.0:8080"
+{{- end }}
+insecure = [{{ if not .Values.tls.secretName }}"listen", {{ if .Values.http.enabled }}"http", {{ end }}{{ end }}"metrics"]
 workers = {{ .Values.workers }}
 memory_budget = {{ mul (int .Values.memoryBudgetMiB) 1048576 }}
 lame_duck = {{ .Values.stop.lameDuck }}
@@ -97,6 +100,9 @@ dataset = {{ printf "/var/lib/geolookup/%s" .Values.dataset.file | quote }}
 {{- end }}
 {{- if .Values.regionSets }}
 region_sets = "/etc/geolookup-region-sets/regions.toml"
+{{- end }}
+{{- if .Values.overrides }}
+overrides = "/etc/geolookup-overrides/overrides.toml"
 {{- end }}
 {{- if include "geolookup.hasFiles" . }}
 rollback_folder = "/var/lib/geolookup-rollback"
