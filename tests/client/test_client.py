@@ -241,7 +241,7 @@ def test_properties_agree_with_the_dataset(source: Any, dataset: Dataset, name: 
 def test_datasets_and_clients_have_the_same_verbs_and_properties() -> None:
     """Each with the same arguments; the clients' calls may have a time limit."""
     # Of what lies in this process alone.
-    own = {"age", "expired_overrides", "from_buffer", "kept_too_long"}
+    own = {"age", "expired_overrides", "from_buffer", "kept_too_long", "runtime_overrides"}
     names = {name for name in dir(Dataset) if not name.startswith("_")} - own
     for kind in (Client, AsyncClient):
         assert names == {name for name in dir(kind) if not name.startswith("_")}

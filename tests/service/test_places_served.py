@@ -224,7 +224,7 @@ def test_exported_mmdb_has_subdivisions(dataset: Dataset, tmp_path: Path) -> Non
     with maxminddb.open_database(str(path)) as reader:
         record = reader.get(CRIMEA)
         assert (record["country"], record["subdivisions"]) == (
-            {"iso_code": "UA"},
+            {"iso_code": "UA", "names": {"en": "Ukraine"}},
             [{"iso_code": "43"}],
         )
         assert "subdivisions" not in reader.get(ONE_SAYS_SO)
