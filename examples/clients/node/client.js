@@ -59,6 +59,8 @@ function connect(target) {
     : grpc.credentials.createInsecure();
   return new GeoLookupService(target, credentials, {
     "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
+    // A second, the default, is longer than all attempts at a call take together.
+    "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_receive_message_length": LARGEST,
     "grpc.max_send_message_length": LARGEST,
     "grpc.retry_buffer_size": LARGEST,
@@ -135,4 +137,5 @@ try {
   process.exitCode = 1;
 } finally {
   service.close();
+  process.stdin.destroy(); // else a pipe that stays open keeps the process alive
 }
