@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -131,6 +132,16 @@ needs_native = pytest.mark.skipif(
     build.missing(tls=True) is not None,
     reason="geolookup was built without the native transport, or without its TLS",
 )
+
+
+def within_patience(condition: Callable[[], bool]) -> bool:
+    """Return whether a condition comes true."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def stub_of(channel: grpc.Channel) -> Any:

@@ -38,7 +38,7 @@ class Measure:
         expiry: when it ceases to act.
         policy: how sources become a verdict.
         when_unavailable: whether joins that can't be checked are admitted ("admit") or refused
-            ("refuse"). By default the many go on where one place is barred, and nobody new comes
+            ("refuse"). By default the many go on where one place is barred, and no one new comes
             in where only some places are allowed.
     """
 

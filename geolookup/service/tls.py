@@ -109,6 +109,18 @@ class Certificates:
         """The certificate in use."""
         return self._certificate
 
+    def hand_to(self, take: Callable[[Certificate], None]) -> None:
+        """Give a listener the certificate in use, and each one after it (`on_change`).
+
+        Raises:
+            SettingsError: the listener can't use it.
+        """
+        self.on_change = take
+        try:
+            take(self._certificate)
+        except ValueError as error:
+            raise SettingsError("tls_certificate", str(error)) from None
+
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials for one listener. Each listener needs its own."""
         import grpc  # noqa: PLC0415 - see above

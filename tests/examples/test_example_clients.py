@@ -30,7 +30,7 @@ import http2
 import pytest
 import small_dataset
 import trustme
-from servers import PATIENCE, ROOT, Service, serving, serving_here
+from servers import PATIENCE, ROOT, Service, serving, serving_here, within_patience
 
 import geolookup
 from geolookup import Dataset, Reason
@@ -437,9 +437,7 @@ def test_shed_join_is_made_again_when_the_service_says_so(folder: Path, dataset:
             return counters.total([server.counters]).shed[Method.LOOKUP] > 0
 
         def release() -> None:
-            end = time.monotonic() + PATIENCE
-            while not is_shed() and time.monotonic() < end:
-                time.sleep(0.01)
+            within_patience(is_shed)
             holding.close()
 
         releasing = threading.Thread(target=release)

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ import grpc
 import pytest
 import trustme
 from http_requests import Connection, Response, ask, connected, request
-from servers import COMMAND, ON_FREE_PORTS, PATIENCE, serving, serving_here, stub_of
+from servers import (
+    COMMAND,
+    ON_FREE_PORTS,
+    PATIENCE,
+    serving,
+    serving_here,
+    stub_of,
+    within_patience,
+)
 
 import geolookup
 from geolookup import Dataset
@@ -49,16 +57,6 @@ def server(dataset: Dataset) -> Iterator[Server]:
 
 def is_verdict(response: Response | None) -> bool:
     return response is not None and response.json.get("verdict") == "VERDICT_INSIDE"
-
-
-def within_patience(condition: Callable[[], bool]) -> bool:
-    """Return whether a condition comes true."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 # --- one connection

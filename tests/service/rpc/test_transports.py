@@ -25,7 +25,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from http2 import frame
-from servers import PATIENCE, needs_native, no_thread_starts, serving_here, stub_of
+from servers import PATIENCE, needs_native, no_thread_starts, serving_here, stub_of, within_patience
 
 import geolookup
 from geolookup import Dataset
@@ -51,16 +51,6 @@ EXPLAIN = v1.ExplainRequest(text=CHINA).SerializeToString()
 LARGE = v1.ClassifyRosterRequest(ipv4=bytes(400_000)).SerializeToString()
 CANCELLED, DEADLINE = 1, 4
 LIMITS = RosterLimits(roster=100_000)
-
-
-def within_patience(condition: Callable[[], bool]) -> bool:
-    """Return whether a condition comes true."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 @contextlib.contextmanager

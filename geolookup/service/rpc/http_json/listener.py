@@ -33,7 +33,6 @@ from geolookup.service.rpc.http_json.connection import (
 )
 from geolookup.service.rpc.request import INTERNAL_ERROR, RequestError
 from geolookup.service.rpc.transports.sockets import listening_sockets
-from geolookup.service.settings import SettingsError
 
 if TYPE_CHECKING:
     from geolookup.service.certificate_files import Certificate
@@ -376,11 +375,7 @@ class HttpListener:
             return None
         # Without counters: the transport counts the same files.
         certificates = tls.Certificates(self._settings)
-        certificates.on_change = self._set_certificate
-        try:
-            self._set_certificate(certificates.certificate)
-        except ValueError as error:
-            raise SettingsError("tls_certificate", str(error)) from None
+        certificates.hand_to(self._set_certificate)
         return certificates
 
     def _set_certificate(self, certificate: Certificate) -> None:

@@ -29,7 +29,6 @@ from geolookup.service.rpc.calls import Stream
 from geolookup.service.rpc.request import Code, RequestError
 from geolookup.service.rpc.transports.sockets import listening_sockets
 from geolookup.service.rpc.transports.standard import parse
-from geolookup.service.settings import SettingsError
 from geolookup.service.settings.cores import available_cores
 from geolookup.v1 import geolookup_pb2 as v1
 
@@ -222,11 +221,7 @@ class NativeTransport:
         if self._settings.tls_certificate is None:
             return None
         certificates = tls.Certificates(self._settings, self._calls.counters)
-        certificates.on_change = self._set_certificate
-        try:
-            self._set_certificate(certificates.certificate)
-        except ValueError as error:
-            raise SettingsError("tls_certificate", str(error)) from None
+        certificates.hand_to(self._set_certificate)
         return certificates
 
     def _set_certificate(self, certificate: Certificate) -> None:
