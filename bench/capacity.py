@@ -110,14 +110,8 @@ def measure(kind: str, limit: float, seconds: float) -> Row:
             service.terminate()
     found_all = json.loads(done.stdout)
     knee = found_all["knee"]
-    p99 = next(
-        (
-            run["latency"]["p99"] / 1e3
-            for run in found_all["runs"]
-            if run["offered"] is not None and run["offered"] == knee["held"]
-        ),
-        None,
-    )
+    held = knee["held_latency"]
+    p99 = None if held is None else held["p99"] / 1e3
     return Row(kind, limit, knee["held"], p99, memory, tuple(found_all["warnings"]))
 
 

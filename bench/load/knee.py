@@ -34,14 +34,19 @@ class Knee:
     Attributes:
         runs: those made, by rising load.
         limit: microseconds that 99 % of the calls may take.
-        held: the highest load held, in calls a second; None: none was.
+        best: the run in which the highest load was held; None: none was.
         broke: the lowest load above it that was not; None: all were held.
     """
 
     runs: list[Run] = field(default_factory=list)
     limit: float = 0.0
-    held: float | None = None
+    best: Run | None = None
     broke: float | None = None
+
+    @property
+    def held(self) -> float | None:
+        """The highest load held, in calls a second; None: none was."""
+        return None if self.best is None else self.best.plan.rate
 
     def holds(self, run: Run) -> bool:
         """Say whether the service bore a run's load."""
@@ -76,20 +81,20 @@ def search(run: Callable[[float], Run], capacity: float, limit: float | None = N
         if interrupted():
             return None
         if held:
-            knee.held = max(rate, knee.held or 0.0)
+            knee.best = held if rate > (knee.held or 0.0) else knee.best
         else:
             knee.broke = min(rate, knee.broke or rate)
-        return held
+        return held is not None
 
-    def offer_once(rate: float) -> bool:
+    def offer_once(rate: float) -> Run | None:
         if interrupted():
-            return False
+            return None
         made = run(rate)
         if not knee.limit:
             light = made.result.latencies.percentile(99)
             knee.limit = max(LEAST_LIMIT, TIMES_LIGHT * light)
         knee.runs = sorted([*knee.runs, made], key=lambda one: one.plan.rate or 0.0)
-        return not made.result.interrupted and knee.holds(made)
+        return made if not made.result.interrupted and knee.holds(made) else None
 
     def interrupted() -> bool:
         return any(one.result.interrupted for one in knee.runs)

@@ -541,6 +541,14 @@ def test_single_disturbance_is_not_the_knee() -> None:
     )
 
 
+def test_latency_at_the_knee_is_of_the_run_that_held() -> None:
+    # Each load is offered twice, and disturbed at first.
+    found = knee.search(Queue(1_000, range(0, 100, 2)).run, 1_000, 20_000.0)
+    assert found.best is not None
+    assert [found.holds(run) for run in found.runs if run.plan.rate == found.held] == [False, True]
+    assert found.holds(found.best)
+
+
 def test_missing_limit_is_taken_from_the_light_load() -> None:
     assert knee.search(Queue(100).run, 100).limit > knee.search(Queue(10_000).run, 10_000).limit
     assert knee.search(Queue(10_000).run, 10_000).limit == knee.LEAST_LIMIT
