@@ -22,8 +22,7 @@ def write(rows: Rows, file: BinaryIO) -> None:
 
 
 def _lines(rows: Rows) -> Iterator[str]:
-    for line in rows.heading():
-        yield f"# {line}"
+    yield from rows.comments()
     for family in FAMILIES:
         for span in rows.spans(family):
             for first, length in prefixes(family, span.first, span.last):

@@ -7,7 +7,6 @@ addresses: HAProxy looks up the IPv4 address in most of these itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import BinaryIO
 
 from geolookup.export.rows import Rows
@@ -15,11 +14,11 @@ from geolookup.export.rows import Rows
 
 def write(rows: Rows, file: BinaryIO) -> None:
     """Write the prefixes as a map, IPv4 before IPv6."""
-    file.writelines(f"{line}\n".encode() for line in _lines(rows))
+    write_lines(rows, file, "")
 
 
-def _lines(rows: Rows) -> Iterator[str]:
-    for line in rows.heading():
-        yield f"# {line}"
+def write_lines(rows: Rows, file: BinaryIO, end: str) -> None:
+    """Write the heading as comments, and lines of a prefix, a blank, its value and *end*."""
+    file.writelines(f"{line}\n".encode() for line in rows.comments())
     for prefix, value in rows.prefix_values():
-        yield f"{prefix} {value}"
+        file.write(f"{prefix} {value}{end}\n".encode())

@@ -26,8 +26,7 @@ def write(rows: Rows, file: BinaryIO) -> None:
 
 
 def _lines(rows: Rows) -> Iterator[str]:
-    for line in rows.heading():
-        yield f"# {line}"
+    yield from rows.comments()
     for name, family, ranges in sets(rows):
         kind = f"hash:net family {_KINDS[family]} maxelem {_MAX_ELEMENTS}"
         new = f"{name}_new"

@@ -23,8 +23,7 @@ def write(rows: Rows, file: BinaryIO, *, table: str = "geolookup") -> None:
 
 
 def _lines(rows: Rows, table: str) -> Iterator[str]:
-    for line in rows.heading():
-        yield f"# {line}"
+    yield from rows.comments()
     yield f"add table inet {table}"
     for set_name, family, ranges in sets(rows):
         name = f"inet {table} {set_name}"

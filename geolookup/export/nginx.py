@@ -6,19 +6,12 @@ between them. Addresses that have none are in no line and get the block's defaul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import BinaryIO
 
+from geolookup.export.haproxy import write_lines
 from geolookup.export.rows import Rows
 
 
 def write(rows: Rows, file: BinaryIO) -> None:
     """Write the prefixes as parameters of a ``geo`` block, IPv4 before IPv6."""
-    file.writelines(f"{line}\n".encode() for line in _lines(rows))
-
-
-def _lines(rows: Rows) -> Iterator[str]:
-    for line in rows.heading():
-        yield f"# {line}"
-    for prefix, value in rows.prefix_values():
-        yield f"{prefix} {value};"
+    write_lines(rows, file, ";")

@@ -7,24 +7,36 @@ same form. Nothing is quoted, all is ASCII, lines end with LF.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from geolookup.answer.intervals import FAMILIES
+from geolookup.answer.intervals import FAMILIES, Family
 from geolookup.export.rows import Rows, text
-
-HEADER = b"first,last,code,status,claimed\n"
 
 
 def write(rows: Rows, file: BinaryIO) -> None:
     """Write the rows as CSV, IPv4 before IPv6."""
-    file.write(HEADER if not rows.networks else HEADER.replace(b"\n", b",networks\n"))
-    file.writelines(line.encode() for line in _lines(rows))
+    write_rows(rows, file, "first,last", _range)
 
 
-def _lines(rows: Rows) -> Iterator[str]:
+def write_rows(
+    rows: Rows, file: BinaryIO, columns: str, places: Callable[[Family, int, int], Iterator[str]]
+) -> None:
+    """Write the rows as CSV, each once for every place that its first and last address make.
+
+    Args:
+        rows: to be written.
+        file: open for writing bytes.
+        columns: the header's names of what a place holds.
+        places: yields the places of a family, first and last address.
+    """
+    file.write(f"{columns},code,status,claimed{',networks' if rows.networks else ''}\n".encode())
     for family in FAMILIES:
         for first, last, value in rows.of(family):
-            range_ = f"{text(family, first)},{text(family, last)}"
             kinds = f",{' '.join(value.networks)}" if rows.networks else ""
-            yield f"{range_},{value.code},{value.status},{' '.join(value.claimed)}{kinds}\n"
+            said = f"{value.code},{value.status},{' '.join(value.claimed)}{kinds}\n"
+            file.writelines(f"{place},{said}".encode() for place in places(family, first, last))
+
+
+def _range(family: Family, first: int, last: int) -> Iterator[str]:
+    yield f"{text(family, first)},{text(family, last)}"

@@ -191,6 +191,10 @@ class Rows:
             *self.dataset.attributions,
         ]
 
+    def comments(self) -> Iterator[str]:
+        """Yield the heading as comments that begin with a number sign."""
+        return (f"# {line}" for line in self.heading())
+
     def _merged(self, family: Family) -> Iterator[Row]:
         known, forms = self._values, dict[int, RowValue]()
         done = self._before[family]

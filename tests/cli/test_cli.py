@@ -17,10 +17,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 import click
 import pytest
+from command_line import Ended, run_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import ON_FREE_PORTS, Service, serving
@@ -28,7 +29,7 @@ from servers import ON_FREE_PORTS, Service, serving
 import geolookup
 from geolookup import Dataset, Policy, Status
 from geolookup.answer.region_sets import RegionSets
-from geolookup.cli import classify, main
+from geolookup.cli import classify
 from geolookup.cli import command as command_line
 from geolookup.cli.output import Progress, share, table
 from geolookup.service.rpc.transports import build
@@ -40,24 +41,6 @@ PATIENCE = 60
 CHINA, AMERICA, HONG_KONG_OR_NOT = "1.0.1.1", "8.8.8.8", "43.102.0.1"
 HIDDEN = "203.0.113.77"
 """An address that no error text may repeat."""
-
-
-class Ended(NamedTuple):
-    """How a command ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        return found
-
-    @property
-    def lines(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 Run = Callable[..., Ended]
@@ -92,12 +75,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         if stdin is not None:
             stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin)))
             monkeypatch.setattr(sys, "stdin", stream)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        written = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, written.out, written.err)
+        return run_command(capsys, *arguments)
 
     return run_here
 

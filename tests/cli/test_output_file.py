@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import small_dataset
+from command_line import exit_code
 
 import geolookup
 from geolookup.answer import dataset as datasets
-from geolookup.cli import main
 
 MANIFEST = """
 canaries = "canaries.csv"
@@ -43,13 +42,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     os.link(tmp_path / "m.toml", tmp_path / "hard")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(arguments: Sequence[str]) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -85,7 +77,7 @@ def test_output_that_is_an_input_is_refused(
 ) -> None:
     (place / "d.geolookup.sig").write_text("a key")
     before = contents(place)
-    assert run(command.split()) == 2
+    assert exit_code(*command.split()) == 2
     assert "is read by this command and would be lost" in capsys.readouterr().err
     assert contents(place) == before
 
@@ -93,13 +85,13 @@ def test_output_that_is_an_input_is_refused(
 def test_output_in_a_folder_of_sources_is_refused(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["compile", "m.toml", "-o", "folder/new.geolookup"]) == 2
+    assert exit_code("compile", "m.toml", "-o", "folder/new.geolookup") == 2
     assert "whose files are all read as sources" in capsys.readouterr().err
     assert not (place / "folder" / "new.geolookup").exists()
 
 
 def test_output_beside_inputs_is_written(place: Path) -> None:
-    assert run(["compile", "m.toml", "-o", "new.geolookup"]) == 0
+    assert exit_code("compile", "m.toml", "-o", "new.geolookup") == 0
     with geolookup.open(place / "new.geolookup") as opened:
         assert opened.country("2.0.0.1") == "DE"
 
@@ -107,7 +99,7 @@ def test_output_beside_inputs_is_written(place: Path) -> None:
 def test_hyphen_is_standard_output_of_compile(
     place: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    assert run(["compile", "m.toml", "-o", "-"]) == 0
+    assert exit_code("compile", "m.toml", "-o", "-") == 0
     content = capfdbinary.readouterr().out
     with datasets.Dataset.from_buffer(content, "standard output") as opened:
         assert opened.country("1.0.0.1") == "CN"
@@ -117,7 +109,7 @@ def test_hyphen_is_standard_output_of_compile(
 def test_hyphen_is_a_png_on_standard_output_of_map(
     place: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    assert run(["map", "d.geolookup", "-o", "-"]) == 0
+    assert exit_code("map", "d.geolookup", "-o", "-") == 0
     assert capfdbinary.readouterr().out.startswith(b"\x89PNG\r\n")
     assert not (place / "-").exists()
 
@@ -128,5 +120,5 @@ def test_binary_output_on_a_terminal_is_refused(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    assert run(command.split()) == 2
+    assert exit_code(*command.split()) == 2
     assert "not for terminals" in capsys.readouterr().err

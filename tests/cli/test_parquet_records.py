@@ -5,15 +5,13 @@ from __future__ import annotations
 import datetime
 import io
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from command_line import Run, runner_for_bytes
 from servers import serving
-
-from geolookup.cli import main
 
 pa = pytest.importorskip("pyarrow", reason="needs the extra parquet")
 pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
@@ -26,26 +24,9 @@ COUNTRIES = ["CN", "US", "ZZ", "HK"]
 ADDED = ["country", "status", "verdict", "reason"]
 
 
-class Ended(NamedTuple):
-    code: int
-    out: bytes
-    err: str
-
-
-Run = Callable[..., Ended]
-
-
 @pytest.fixture
 def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
-    def run_here(*arguments: object) -> Ended:
-        capfdbinary.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(one) for one in arguments])
-        written = capfdbinary.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, written.out, written.err.decode())
-
-    return run_here
+    return runner_for_bytes(capfdbinary)
 
 
 def various(rows: int = 40) -> Any:

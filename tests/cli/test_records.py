@@ -13,42 +13,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 import pytest
 from backports import zstd
+from command_line import Run, runner_for_bytes
 from pyarrow import parquet
 from servers import serving
 
 from geolookup.answer.claims import Verdict
-from geolookup.cli import main
 from geolookup.cli.records import RecordFile, Selection
 
 CHINA, AMERICA, HONG_KONG = "1.0.1.1", "8.8.8.8", "43.102.0.1"
 HIDDEN = "203.0.113.77"
 
 
-class Ended(NamedTuple):
-    code: int
-    out: bytes
-    err: str
-
-
-Run = Callable[..., Ended]
-
-
 @pytest.fixture
 def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
-    def run_here(*arguments: str) -> Ended:
-        capfdbinary.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        written = capfdbinary.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, written.out, written.err.decode())
-
-    return run_here
+    return runner_for_bytes(capfdbinary)
 
 
 CSV = f"""user,ip,note

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import publishers
 import pytest
 import trustme
+from command_line import Ended, run_command
 from publishers import (
     AFRINIC,
     ARIN,
@@ -54,7 +55,6 @@ from geolookup.answer import dataset
 from geolookup.build import compiler
 from geolookup.build import manifest as manifests
 from geolookup.change_limits import ChangeLimits
-from geolookup.cli import main
 from geolookup.errors import SourceError
 from geolookup.review.verification import read_canaries
 from geolookup.update import (
@@ -1398,12 +1398,6 @@ def test_the_written_manifest_compiles_by_itself(server: Server, cache: Cache) -
 # --- the command ----------------------------------------------------------------------
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
 def run(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str],
@@ -1417,11 +1411,7 @@ def run(
 
     def run(*arguments: str | Path, catalogue: Path | None = mirrors) -> Ended:
         options = ["--catalogue", str(catalogue)] if catalogue else []
-        with pytest.raises(SystemExit) as caught:
-            main(["update", *options, *map(str, arguments)])
-        code = caught.value.code
-        assert isinstance(code, int)
-        return Ended(code, *capsys.readouterr())
+        return run_command(capsys, "update", *options, *arguments)
 
     return run
 
