@@ -334,6 +334,8 @@ static int gl_shake_hands(gl_connection *c)
         return 0;
     }
     c->handshaking = 0;
+    /* Until now only the handshake was due; age, idleness and silence are from here on. */
+    gl_soon(c->server, c->server->now + 50 * GL_MILLISECOND);
     if (c->server->allow.any)
         c->allowed = gl_tls_identities(c->tls, &c->server->allow, &c->identities,
                                        &c->identities_bytes);

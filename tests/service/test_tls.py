@@ -485,9 +485,11 @@ def test_connection_of_a_withdrawn_authority_ends_with_its_age(
 ) -> None:
     others = trustme.CA()
     request = v1.LookupRequest(text="1.0.1.1")
+    # The time for a handshake is long, so that nothing but the age can end the connection.
+    limits = {"max_connection_age": 1, "handshake_timeout": 2 * PATIENCE}
     with (
         geolookup.open() as dataset,
-        serving_here(dataset, **files.mutual, max_connection_age=1, watch=0.1) as server,
+        serving_here(dataset, **files.mutual, **limits, watch=0.1) as server,
         connected(f"localhost:{server.address.port}", files.authority, caller) as channel,
     ):
         lookup = stub_of(channel).Lookup
