@@ -3,7 +3,7 @@
 Starts a service with one worker on the first core and searches, with clients on the last, for the
 highest load of each kind that it holds (`python -m bench.load --knee`): 99 % of the calls answered
 within the limit, as many as are due. Memory is that of all processes of the service together, each
-page counted once (PSS), at the end of the search. Takes some three minutes a kind.
+page counted once (PSS), at the end of the search. Takes a minute or two a kind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Row:
         held: calls a second; None: not even the lightest load was held.
         p99: milliseconds at that load.
         memory: of the whole service, in MiB.
-        warnings: of bench.load.
+        warnings: of bench.load about the run at that load.
     """
 
     kind: str
@@ -67,7 +67,7 @@ def main() -> None:
         print(f"| `{row.kind}` | {held} | {p99} | {row.limit:g} ms | {row.memory:,.0f} MiB |")
     for row in rows:
         for warning in row.warnings:
-            print(f"WARNING: {warning}")
+            print(f"WARNING: {row.kind}: {warning}")
 
 
 def measure(kind: str, limit: float, seconds: float) -> Row:
@@ -110,9 +110,10 @@ def measure(kind: str, limit: float, seconds: float) -> Row:
             service.terminate()
     found_all = json.loads(done.stdout)
     knee = found_all["knee"]
-    held = knee["held_latency"]
-    p99 = None if held is None else held["p99"] / 1e3
-    return Row(kind, limit, knee["held"], p99, memory, tuple(found_all["warnings"]))
+    if knee["held"] is None:
+        return Row(kind, limit, None, None, memory, tuple(found_all["warnings"]))
+    p99 = knee["held_latency"]["p99"] / 1e3
+    return Row(kind, limit, knee["held"], p99, memory, tuple(knee["held_warnings"]))
 
 
 def _with_children(pid: int) -> Iterator[int]:

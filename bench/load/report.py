@@ -140,6 +140,7 @@ def as_json(study: Study) -> dict[str, Any]:
             "limit_p99": knee.limit,
             "held": knee.held,
             "held_latency": knee.best and knee.best.result.latencies.percentiles(),
+            "held_warnings": knee.best and knee.best.warnings(),
             "broke": knee.broke,
             "loads": [{"rate": run.plan.rate, "held": knee.holds(run)} for run in knee.runs],
         },
