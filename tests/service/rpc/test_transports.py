@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import queue
 import random
 import socket
 import ssl
@@ -15,8 +16,10 @@ import struct
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -1095,6 +1098,37 @@ def test_a_watch_that_is_over_is_let_go_of_at_once(dataset: Dataset) -> None:
                 assert within_patience(lambda: taken(server) == (0, 0))
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("ended", ["cancelled", "refused", "ended"])
+def test_dataset_of_streams_that_are_over_is_let_go_of_at_once(
+    small_file: Path, ended: str
+) -> None:
+    """An idle worker collects no cycles, and would keep a dataset mapped that is replaced."""
+    body = ENDED["StreamRosters"][1].SerializeToString()
+    with geolookup.open(small_file) as first, geolookup.open(small_file) as second:
+        kept = weakref.ref(replaced := Snapshot(first))
+        with serving_here(second) as server, channel_to(server) as channel:
+            server.snapshot = replaced
+            del replaced
+            gc.disable()
+            try:
+                for _ in range(20):
+                    rosters: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+                    rosters.put(body)
+                    call = channel.stream_stream(f"/{SERVICE}/StreamRosters")(
+                        iter(rosters.get, None), timeout=PATIENCE
+                    )
+                    next(call)  # it is under way
+                    if ended == "cancelled":
+                        call.cancel()
+                    rosters.put(b"\xff" if ended == "refused" else None)
+                    with contextlib.suppress(grpc.RpcError):
+                        list(call)
+                server.snapshot = Snapshot(second)
+                assert within_patience(lambda: kept() is None)
+            finally:
+                gc.enable()
 
 
 def test_large_and_small_rosters_of_a_stream_are_answered_in_order(dataset: Dataset) -> None:
