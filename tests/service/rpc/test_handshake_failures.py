@@ -143,16 +143,20 @@ def no_http2(running: Running) -> None:
     shake_hands(running, made)
 
 
-def no_tls(running: Running) -> None:
+def send_in_clear(running: Running, text: bytes) -> None:
     with running.connect() as raw:
-        raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        raw.recv(100)
+        raw.sendall(text)
+        # OpenSSL 3.5 closes with some of it unread, which resets the connection.
+        with contextlib.suppress(ConnectionResetError):
+            raw.recv(100)
+
+
+def no_tls(running: Running) -> None:
+    send_in_clear(running, b"GET / HTTP/1.1\r\n\r\n")
 
 
 def no_tls_http2(running: Running) -> None:
-    with running.connect() as raw:
-        raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        raw.recv(100)
+    send_in_clear(running, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 
 def closed(running: Running) -> None:

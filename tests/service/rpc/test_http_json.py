@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -196,7 +197,12 @@ MALFORMED: dict[str, tuple[str, bytes | str, str]] = {
     "byte order mark": ("Lookup", "\ufeff{}", "request: not JSON at character 0"),
     "half": ("Lookup", '{"text":', "request: not JSON at character 8"),
     "two": ("Lookup", "{}{}", "request: not JSON at character 2"),
-    "comma at the end": ("Lookup", '{"text":"1.0.1.1",}', "request: not JSON at character 18"),
+    "comma at the end": (
+        "Lookup",
+        '{"text":"1.0.1.1",}',
+        # Before 3.13 Python names the bracket, and since then the comma.
+        f"request: not JSON at character {17 if sys.version_info >= (3, 13) else 18}",
+    ),
     "single quotes": ("Lookup", "{'text':'1.0.1.1'}", "request: not JSON at character 1"),
     "control character": ("Lookup", '{"text":"1\n"}', "request: not JSON at character 10"),
     "array": ("Lookup", "[]", "request: expected an object"),
