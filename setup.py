@@ -56,7 +56,13 @@ def extension(name: str, compiler: list[str], linker: list[str]) -> Extension:
 
 
 class BuildExtensions(build_ext.build_ext):
-    """Says what to install where there is nothing to compile with."""
+    """Compiles on all cores, and says what to install where there is nothing to compile with."""
+
+    def finalize_options(self) -> None:
+        """Take as many compilers at once as there are cores, if not told how many."""
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count()
 
     def build_extensions(self) -> None:
         """Build all, if there are a compiler and Python's headers."""

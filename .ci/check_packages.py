@@ -36,6 +36,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # The test command has built in an environment of its own, from what pyproject.toml names.
+        # What is in it is looked at, not how fast it is: half the time goes without optimisation.
+        os.environ["CFLAGS"] = "-O1"
         run(sys.executable, "-m", "build", "--no-isolation", "--outdir", name, ".")
         (sdist,) = folder.glob("*.tar.gz")
         (wheel,) = folder.glob("*.whl")
