@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -13,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import PATIENCE, ROOT, serving
+from servers import COMMAND, PATIENCE, ROOT, SPARE, serving
 
+from geolookup.client import Client
 from geolookup.service.processes.operating_system import ServiceManager
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -159,3 +161,41 @@ def test_services_are_confined(units: list[str], name: str) -> None:
     # Tenths: an exposure of 2.0.
     ended = analyze("security", "--offline=true", "--threshold=20", "--no-pager", unit)
     assert ended.returncode == 0, ended.stdout
+
+
+def expanded(name: str) -> set[str]:
+    """Return the system calls of a set, or the one of this name."""
+    if not name.startswith("@"):
+        return {name}
+    lines = map(str.strip, analyze("syscall-filter", name).stdout.splitlines())
+    members = [line for line in lines if line and line != name and not line.startswith("#")]
+    return set().union(*map(expanded, members))
+
+
+def allowed(unit: Path) -> set[str]:
+    """Return the system calls that a unit allows: each line adds to those before, or takes away."""
+    found: set[str] = set()
+    for line in re.findall(r"^SystemCallFilter=(.*)", unit.read_text(), re.MULTILINE):
+        names = set().union(*map(expanded, line.removeprefix("~").split()))
+        found = found - names if line.startswith("~") else found | names
+    return found
+
+
+@needs_systemd
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.usefixtures("transport")
+def test_service_makes_only_system_calls_that_its_unit_allows(tmp_path: Path) -> None:
+    """One of a worker that is refused would end it, or not do what it was made for."""
+    trace = tmp_path / "trace"
+    tracer = ["strace", "-D", "-f", "-qq", "-o", str(trace)]
+    addresses = ["1.0.1.1", "8.8.8.8"] * 50_000
+    options = ("--workers", "2", SPARE, "--metrics", "127.0.0.1:0")
+    with serving(*options, command=[*tracer, *COMMAND]) as service:
+        with Client(service.target) as client:
+            assert client.lookup("1.0.1.1", "CN").country == "CN"
+            assert len(client.classify(addresses, region_set="CN").inside) == 50_000
+        service.process.send_signal(signal.SIGHUP)
+        assert service.stop() == 0
+    made = set(re.findall(r"^\d+ +(?:<\.\.\. )?(\w+)", trace.read_text(), re.MULTILINE))
+    assert "memfd_create" in made  # the trace has what workers do
+    assert made - allowed(UNITS / "geolookup.service") == set()
