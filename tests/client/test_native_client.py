@@ -713,6 +713,15 @@ print(client.country("1.0.1.1"))
     assert done.communicate(timeout=PATIENCE) == ("CN\n{0}\nCN\n", "")
 
 
+def test_connecting_imports_no_codec(ours: Service) -> None:
+    """A process that is forked during the import would not know the codec, and never connect."""
+    body = """
+print("encodings.idna" in sys.modules, client.country("1.0.1.1"), "encodings.idna" in sys.modules)
+"""
+    done = script_of(body, ours.target.replace("127.0.0.1", "localhost"))
+    assert done.communicate(timeout=PATIENCE) == ("False CN False\n", "")
+
+
 def test_forked_process_waits_for_no_lookup_of_the_other_one(ours: Service) -> None:
     """As workers that a server forks, with a client of their application and its threads."""
     body = """

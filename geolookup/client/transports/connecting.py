@@ -225,9 +225,12 @@ class Connections:
     def _attempt(self) -> None:
         try:
             addresses = self.settings.endpoint.resolve()
-        except (OSError, UnicodeError) as error:
+        except OSError as error:
             self._ended(_unresolved(error))
             return
+        except Exception:
+            self._ended("DNS resolution failed")  # or no other attempt would ever be made
+            raise
         with self.changed:
             self._of = {address: self._of.get(address, []) for address in addresses}
             self._prune()
@@ -323,7 +326,7 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def _unresolved(error: Exception) -> str:
+def _unresolved(error: OSError) -> str:
     names = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
     if isinstance(error, socket.gaierror) and error.errno not in names:
         return "DNS resolution failed"

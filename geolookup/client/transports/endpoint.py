@@ -42,7 +42,10 @@ class Endpoint:
             return [(socket.AF_UNIX, self.path)]
         found: dict[Address, None] = {}
         for host, port in self.hosts:
-            for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            # Of a text Python makes bytes by the codec idna, which is imported then: a process that
+            # is forked meanwhile would not know it, ever.
+            name = host.encode("ascii")
+            for family, _, _, _, address in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM):
                 found[family, address] = None
         return list(found)[:_MOST]
 
