@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import small_dataset
@@ -40,14 +39,6 @@ TRANSPORTS = ("threads", "native") if build.missing() is None else ("threads",)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--transport", choices=TRANSPORTS, help="of the service; without it: each")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each process tests that stand together: few modules are then set up in both."""
-    from xdist.scheduler import WorkStealingScheduling  # noqa: PLC0415 - there is no xdist without -n
-
-    return WorkStealingScheduling(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:
