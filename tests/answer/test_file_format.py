@@ -482,8 +482,8 @@ def test_flipped_bits_of_the_embedded_file_are_detected(tmp_path: Path) -> None:
     path.write_bytes(embedded())
     rng = random.Random(2)
     size = len(embedded())
-    places = [rng.randrange(HEADER) for _ in range(20)]
-    places += [rng.randrange(page, min(page + 4096, size)) for page in range(4096, size, 4096 * 61)]
+    places = [rng.randrange(HEADER) for _ in range(50)]
+    places += [rng.randrange(page, min(page + 4096, size)) for page in range(4096, size, 4096 * 29)]
     places += [size - 1]
     with path.open("r+b") as file:
         for at in places:

@@ -297,14 +297,14 @@ OK, EXHAUSTED = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 def test_metadata_over_the_limit_is_refused_and_always_so() -> None:
     """GRPC's own two limits refuse what lies between them at random."""
-    sizes = range(1_000, 2_800, 300)
+    sizes = range(1_000, 2_800, 150)
     with serving(max_metadata=2_048) as running:
         tries = [outcomes(running, *sizes) for _ in range(3)]
     assert all(found == tries[0] for found in tries)
     accepted = tries[0].count(OK)
     # The limit counts gRPC's own headers too, and 32 bytes for each.
     assert tries[0] == [OK] * accepted + [EXHAUSTED] * (len(sizes) - accepted)
-    assert 0 < accepted <= 4
+    assert 0 < accepted <= 7
 
 
 def test_metadata_within_the_default_is_taken() -> None:
